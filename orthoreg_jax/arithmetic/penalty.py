@@ -1,0 +1,220 @@
+"""The orthogonality penalty on weight updates, as a loss term and as an optax transformation."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Inexact, Int
+
+from .matrices import Matrix, Rules, read_leaf, select_matrices
+from .paths import flatten, leaf_path
+
+FORMS = ("released", "paper")
+
+
+def orthogonality_penalty(
+    delta: Any, *, matrices: Rules | None = None, form: str = "released"
+) -> Float[Array, ""]:
+    r"""Distance of each weight update from orthonormal columns, summed over the matrices.
+
+    With G the Gram matrix of an update dW of m rows and n columns (kernels are (in, out), so
+    columns are the output features):
+
+    * "released":  sum_l || G_l - I ||_F, with G_l of the *smaller* side (dW^T dW if m >= n, else
+      dW dW^T): the authors' released code. Does not change when an update is transposed.
+    * "paper":  sum_l || dW_l^T dW_l - I ||_F^2, Gram over columns (equation 8 of the paper).
+
+    The gradient is the closed form, 2 dW E / ||E||_F or 4 dW E with E = G - I: two matrix products
+    in all. It is exactly 0 at dW = 0 and, in the released form, at an orthonormal dW too, where
+    the norm has a kink and E is nothing but rounding; it is never NaN where the Gram is finite.
+    Value and gradient can be differentiated in forward and reverse mode. The Gram is accumulated
+    in float32 (float64 for float64 updates), whatever the type of the update.
+
+    Args:
+      delta: any pytree of updates, fine-tuned minus pre-trained weights.
+      matrices: rules from path patterns to readings, for leaves that are not plain 2-D matrices
+        (`describe_matrices` shows what is read how).
+      form: "released" or "paper". Strengths do not carry over between them.
+
+    Returns:
+      The scalar to be multiplied by lambda and added to a loss. Where dW = 0 each matrix
+      contributes sqrt(min(m, n)) (released) or n (paper).
+
+    Raises:
+      ValueError: an unknown form, a leaf of 3 or more axes without a rule, a rule that does not
+        fit its leaf, no matrix at all.
+
+    Reference: "Understanding and Enforcing Weight Disentanglement in Task Arithmetic", CVPR 2026
+      (arXiv 2604.17078), equation 8.
+    """
+    _check_form(form)
+    selected = select_matrices(delta, matrices)
+    return sum(_penalty(matrix, form).sum() for matrix in selected.values())  # type: ignore[return-value]
+
+
+class OrthogonalityPenaltyState(NamedTuple):
+    """State of `add_orthogonality_penalty`.
+
+    Attributes:
+      count: updates made so far; the argument of a scheduled strength.
+      anchor: pre-trained weights; leaves that are not penalised hold `optax.MaskedNode`.
+      penalty: the penalty, not multiplied by the strength, at the last update; for logs.
+    """
+
+    count: Int[Array, ""]  # type: ignore[assignment]  # optax's name for it
+    anchor: Any
+    penalty: Float[Array, ""]
+
+
+def add_orthogonality_penalty(
+    strength: optax.ScalarOrSchedule,
+    anchor: Any = None,
+    *,
+    matrices: Rules | None = None,
+    form: str = "released",
+) -> optax.GradientTransformation:
+    """Adds the gradient of `strength * orthogonality_penalty(params - anchor)` to the updates.
+
+    The same training as the penalty in the loss, without touching the loss. It must be the first
+    of a chain, where updates still are gradients of the loss, ahead of clipping and of the
+    optimiser:
+
+        optax.chain(add_orthogonality_penalty(10.0), optax.clip_by_global_norm(1.0),
+                    optax.adamw(1e-5))
+
+    Args:
+      strength: lambda, a float or an optax schedule of the number of updates made.
+      anchor: pre-trained weights, a pytree like the parameters. Default: the parameters that
+        `init` is given. Leaves that are penalised are copied into the state, so that parameters
+        and state may both be donated.
+      matrices: see `orthogonality_penalty`.
+      form: see `orthogonality_penalty`.
+
+    Returns:
+      A transformation whose `update` needs `params`.
+
+    Raises:
+      ValueError: as `orthogonality_penalty`, when `init` is called; `update` without params; an
+        anchor of another structure or shape.
+    """
+    _check_form(form)
+
+    def init(params: Any) -> OrthogonalityPenaltyState:
+        source = params if anchor is None else anchor
+        ours, theirs = (
+            {(path, jnp.shape(leaf)) for path, leaf in flatten(tree).items()}
+            for tree in (params, source)
+        )
+        if ours != theirs:
+            differing = sorted(ours ^ theirs)
+            raise ValueError(
+                "anchor: the pre-trained weights must have the structure and shapes of the "
+                f"parameters; these leaves differ: {differing[:6]}"
+            )
+        penalised = jax.tree.map_with_path(
+            lambda path, leaf: isinstance(
+                read_leaf(leaf_path(path), jnp.shape(leaf), matrices), Matrix
+            ),
+            params,
+        )
+        value = jax.eval_shape(
+            lambda tree: orthogonality_penalty(tree, matrices=matrices, form=form), source
+        )
+        kept = jax.tree.map(
+            lambda keep, leaf: jnp.array(leaf) if keep else optax.MaskedNode(), penalised, source
+        )
+        return OrthogonalityPenaltyState(jnp.zeros((), jnp.int32), kept, jnp.zeros((), value.dtype))
+
+    def update(updates: Any, state: OrthogonalityPenaltyState, params: Any = None) -> Any:
+        if params is None:
+            raise ValueError(
+                "add_orthogonality_penalty acts on the parameters: call "
+                "optimizer.update(gradients, state, params)"
+            )
+
+        def penalty(params: Any) -> Float[Array, ""]:
+            # Leaves without an anchor are those that no matrix is read from.
+            delta = jax.tree.map(
+                lambda old, new: new if _masked(old) else new - old,
+                state.anchor,
+                params,
+                is_leaf=_masked,
+            )
+            return orthogonality_penalty(delta, matrices=matrices, form=form)
+
+        value, gradient = jax.value_and_grad(penalty)(params)
+        scale = strength(state.count) if callable(strength) else strength
+        updates = jax.tree.map(
+            lambda old, update, term: update if _masked(old) else update + scale * term,
+            state.anchor,
+            updates,
+            gradient,
+            is_leaf=_masked,
+        )
+        count = optax.safe_increment(state.count)
+        return updates, OrthogonalityPenaltyState(count, state.anchor, value)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _masked(node: Any) -> bool:
+    return isinstance(node, optax.MaskedNode)
+
+
+def _check_form(form: str) -> None:
+    if form not in FORMS:
+        raise ValueError(f"form {form!r}; allowed: {', '.join(map(repr, FORMS))}")
+
+
+# A custom derivative, because plain autodiff makes three matrix products where two are enough and
+# NaN at an orthonormal update. As a JVP rule it serves forward and reverse mode alike.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _penalty(matrices: Inexact[Array, "k m n"], form: str) -> Float[Array, " k"]:
+    """The penalty of each of k matrices."""
+    return _value(_deviation(matrices), matrices.shape, form)
+
+
+@_penalty.defjvp
+def _penalty_jvp(form: str, primals: Any, tangents: Any) -> Any:
+    (matrices,), (tangent,) = primals, tangents
+    deviation = _deviation(matrices)
+    value = _value(deviation, matrices.shape, form)
+    if form == "paper":
+        factor = jnp.full_like(value, 4.0)
+    else:
+        # Below this, ||E|| is the rounding of the Gram's sums: no direction to be taken from it.
+        rounding = jnp.finfo(deviation.dtype).eps * deviation.shape[-1]
+        norm = jnp.where(value > rounding, value, 1.0)
+        factor = jnp.where(value > rounding, 2.0 / norm, 0.0)
+    scaled = deviation * factor[:, None, None]
+    wide = matrices.astype(deviation.dtype)
+    # dW E on the side where the Gram was taken; the tangent meets the gradient entry by entry.
+    product = jnp.matmul if _over_columns(matrices.shape) else lambda x, e: jnp.matmul(e, x)
+    gradient = product(wide, scaled)
+    return value, jnp.sum(gradient * tangent.astype(gradient.dtype), axis=(1, 2))
+
+
+def _over_columns(shape: tuple[int, ...]) -> bool:
+    return shape[-2] >= shape[-1]
+
+
+def _deviation(matrices: Inexact[Array, "k m n"]) -> Float[Array, "k s s"]:
+    """E = G - I, G the Gram of the smaller side s."""
+    dtype = jnp.promote_types(matrices.dtype, jnp.float32)
+    equation = "kij,kil->kjl" if _over_columns(matrices.shape) else "kij,klj->kil"
+    gram = jnp.einsum(equation, matrices, matrices, preferred_element_type=dtype)
+    return gram - jnp.eye(gram.shape[-1], dtype=dtype)
+
+
+def _value(
+    deviation: Float[Array, "k s s"], shape: tuple[int, ...], form: str
+) -> Float[Array, " k"]:
+    squared = jnp.sum(jnp.square(deviation), axis=(1, 2))
+    if form == "released":
+        return jnp.sqrt(squared)
+    # || X^T X - I_n ||^2 = || X X^T - I_m ||^2 + n - m, so the smaller Gram serves wide ones too.
+    return squared + max(0, shape[-1] - shape[-2])

@@ -1,0 +1,150 @@
+"""Task vectors as plain pytrees: difference, application, sum, negation, analogy, similarity."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from .paths import flatten, leaf_path
+
+PyTree = Any
+
+
+def task_vector(finetuned: PyTree, pretrained: PyTree) -> PyTree:
+    """Tau = theta_t - theta_0, leaf by leaf.
+
+    Args:
+      finetuned: weights after fine-tuning.
+      pretrained: weights before, of the same structure and shapes.
+
+    Raises:
+      ValueError: the trees differ in structure or in a shape; the leaves are named.
+
+    Reference: "Editing models with task arithmetic", ICLR 2023 (arXiv 2212.04089), section 2.
+    """
+    _check_same(finetuned, pretrained, ("finetuned", "pretrained"))
+    return optax.tree.sub(finetuned, pretrained)
+
+
+def apply_task_vector(
+    pretrained: PyTree, vector: PyTree, scale: float | Float[Array, ""] = 1.0
+) -> PyTree:
+    """theta_0 + scale * tau; a negative scale forgets the task.
+
+    Args:
+      pretrained: the weights to edit. Leaves that `vector` does not hold stay as they are, so the
+        vector of an image tower, or of its attention alone, applies to the whole model.
+      vector: a task vector, or a sum of them; each of its leaves must be found in `pretrained`.
+      scale: alpha.
+
+    Returns:
+      A tree like `pretrained`, with the types of its leaves.
+
+    Raises:
+      ValueError: a leaf of the vector is not in the weights, or has another shape.
+    """
+    changes = flatten(vector)
+    weights = flatten(pretrained)
+    unknown = [path for path in changes if path not in weights]
+    if unknown:
+        raise ValueError(
+            f"the task vector's leaves {_some(unknown)} are not in the weights, whose leaves are "
+            f"{_some(list(weights))}: it belongs to another model or to another part of this one"
+        )
+    _check_shapes(changes, weights, ("vector", "pretrained"))
+
+    def edit(path: Any, leaf: Any) -> Any:
+        change = changes.get(leaf_path(path))
+        return leaf if change is None else (leaf + scale * change).astype(leaf.dtype)
+
+    return jax.tree.map_with_path(edit, pretrained)
+
+
+def add_task_vectors(vectors: Sequence[PyTree]) -> PyTree:
+    """sum_t tau_t (task addition, before its one scale).
+
+    Raises:
+      ValueError: no vector, or vectors of different structure or shapes.
+    """
+    if not vectors:
+        raise ValueError("no task vector to add; give at least one")
+    for number, vector in enumerate(vectors[1:], start=1):
+        _check_same(vector, vectors[0], (f"vectors[{number}]", "vectors[0]"))
+    return functools.reduce(optax.tree.add, vectors)
+
+
+def negate_task_vector(vector: PyTree) -> PyTree:
+    """-tau."""
+    return optax.tree.scale(-1, vector)
+
+
+def analogy(a: PyTree, b: PyTree, c: PyTree) -> PyTree:
+    """tau_c + (tau_b - tau_a): "a is to b as c is to ?".
+
+    Raises:
+      ValueError: vectors of different structure or shapes.
+
+    Reference: "Editing models with task arithmetic", ICLR 2023, section 5.
+    """
+    return add_task_vectors([c, b, negate_task_vector(a)])
+
+
+def norm(vector: PyTree) -> Float[Array, ""]:
+    """||tau||, the Euclidean norm over all leaves."""
+    return optax.tree.norm(vector)
+
+
+def cosine_matrix(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> Float[Array, "t t"]:
+    """Cosine of the angle between each two task vectors, over all leaves.
+
+    A zero vector has cosine 0 with every other, and 1 with itself.
+
+    Raises:
+      ValueError: vectors of different structure or shapes.
+    """
+    rows = list(vectors.values()) if isinstance(vectors, Mapping) else list(vectors)
+    add_task_vectors(rows)  # for its checks
+    products = jnp.array([[optax.tree.vdot(a, b) for b in rows] for a in rows])
+    norms = jnp.sqrt(jnp.diag(products))
+    scale = norms[:, None] * norms[None]
+    cosines = jnp.where(scale > 0, products / jnp.where(scale > 0, scale, 1.0), 0.0)
+    return jnp.fill_diagonal(cosines, 1.0, inplace=False)
+
+
+def _check_same(left: PyTree, right: PyTree, names: tuple[str, str]) -> None:
+    structures = [str(jax.tree.structure(tree)) for tree in (left, right)]
+    if structures[0] != structures[1]:
+        ours, theirs = flatten(left), flatten(right)
+        only_left = [path for path in ours if path not in theirs]
+        only_right = [path for path in theirs if path not in ours]
+        raise ValueError(
+            f"{names[0]} and {names[1]} are trees of different structure; only in {names[0]}: "
+            f"{_some(only_left)}; only in {names[1]}: {_some(only_right)}"
+            + (
+                ""
+                if only_left or only_right
+                else f"; same leaves in other containers: {structures[0]} and {structures[1]}"
+            )
+        )
+    _check_shapes(flatten(left), flatten(right), names)
+
+
+def _check_shapes(left: dict[str, Any], right: dict[str, Any], names: tuple[str, str]) -> None:
+    wrong = [
+        f"{path}: {jnp.shape(leaf)} and {jnp.shape(right[path])}"
+        for path, leaf in left.items()
+        if jnp.shape(leaf) != jnp.shape(right[path])
+    ]
+    if wrong:
+        raise ValueError(f"{names[0]} and {names[1]} differ in shape: {'; '.join(wrong[:8])}")
+
+
+def _some(paths: Sequence[str], limit: int = 6) -> str:
+    more = f" and {len(paths) - limit} more" if len(paths) > limit else ""
+    return (", ".join(paths[:limit]) or "none") + more

@@ -1,0 +1,105 @@
+"""The command `orthoreg`: runs an experiment's config, whole or by stages.
+
+Heavy imports wait until the arguments are known, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+
+STAGES = {
+    "finetune": "fine-tune every task of the config and save its task vector",
+    "evaluate": "measure single tasks, addition and negation; writes results.json",
+    "report": "draw plots and write report.html from results.json",
+}
+EPILOG = """\
+examples:
+  orthoreg run --config configs/embedded.py --workdir runs/embedded
+  orthoreg run --config configs/embedded.py --workdir runs/strong --config.penalty.strength=30
+  orthoreg report --workdir runs/embedded
+
+Every stage skips what is done, so a run that was cut off goes on with the same command.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0, or 1 after a clear message about what went wrong."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    overrides = [text.removeprefix("--config.") for text in rest if text.startswith("--config.")]
+    unknown = [text for text in rest if not text.startswith("--config.")]
+    if unknown:
+        parser.error(f"unknown arguments: {' '.join(unknown)}")
+    if overrides and "config" not in options:
+        parser.error(f"{options.command} reads the run folder and takes no --config.* options")
+    # Its advice to install torch does not apply: nothing here uses a torch model.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    from .storage import StorageError
+    from .training.finetune import DivergedError
+
+    try:
+        _run(options, overrides)
+    except (ValueError, StorageError, DivergedError) as error:
+        print(f"orthoreg: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("orthoreg: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    stages = list(STAGES) if options.command == "run" else [options.command]
+    if stages != ["report"]:
+        from .config import load_config
+        from .experiment import prepare
+
+        experiment = prepare(load_config(options.config, overrides), options.workdir)
+        if "finetune" in stages:
+            from .training.stage import finetune_all
+
+            finetune_all(experiment)
+        if "evaluate" in stages:
+            from .evaluation.stage import evaluate_all
+
+            evaluate_all(experiment)
+    if "report" in stages:
+        from .reporting.stage import summary_text, write_report
+
+        page = write_report(options.workdir)
+        print(summary_text(options.workdir))
+        print(f"report: {page}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    # allow_abbrev off: "--conf.x" must be an error, not a prefix of --config.
+    parser = argparse.ArgumentParser(
+        prog="orthoreg",
+        description="OrthoReg and task arithmetic: fine-tune, add, negate and report.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in {"run": "all stages, one after the other", **STAGES}.items():
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        if name != "report":
+            command.add_argument(
+                "--config",
+                required=True,
+                type=pathlib.Path,
+                help="a Python file with get_config(); change single options by "
+                "--config.NAME=VALUE, e.g. --config.training.steps=200",
+            )
+        command.add_argument(
+            "--workdir", required=True, type=pathlib.Path, help="folder of this run"
+        )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""CLIP in Flax: modules, presets, weights in and out, preprocessing, zero-shot heads."""

@@ -1,0 +1,189 @@
+"""A CLIP model on disk: an ordinary Hugging Face directory, read and written without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from orthoreg_jax.arithmetic.paths import flatten
+
+from . import weights
+from .config import HUB_NAMES, ClipConfig, read_config, to_huggingface
+from .modules import VisionTransformer
+
+WEIGHTS = "model.safetensors"
+# What a Hugging Face CLIP directory holds beside its weights; copied along when one is saved.
+COMPANIONS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "preprocessor_config.json",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model.
+
+    Attributes:
+      config: its sizes.
+      params: float32 numpy leaves, `{"visual": ..., "text": ..., "logit_scale": ()}`.
+      directory: where it came from; holds the tokenizer's and the preprocessing's files.
+      sha256: hash of the weights file.
+    """
+
+    config: ClipConfig
+    params: weights.Params
+    directory: pathlib.Path
+    sha256: str
+
+
+def load_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
+    """Reads a CLIP model.
+
+    Args:
+      source: "embedded" (the small model that comes with this package), a Hugging Face
+        directory, a preset ("ViT-B/32", "ViT-B/16", "ViT-L/14": OpenAI's weights) or a hub name
+        such as "openai/clip-vit-base-patch32", optionally with "@revision".
+
+    Raises:
+      ValueError: nothing of that name, a truncated file, a config of another kind of model, or
+        tensors that do not fit it (all listed).
+    """
+    import safetensors
+    import safetensors.numpy
+
+    directory = locate(source)
+    config = read_config(directory)
+    path = directory / WEIGHTS
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: not found; this program reads weights as safetensors only, never pickles: "
+            "save the model again with `save_pretrained(..., safe_serialization=True)`"
+        )
+    try:
+        tensors = safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path}: not a whole safetensors file ({error}); it may be truncated or a git-lfs "
+            "pointer: download or copy it again"
+        ) from error
+    try:
+        params = weights.from_huggingface(tensors, config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return Checkpoint(config, params, directory, hash_file(path))
+
+
+def locate(source: str | os.PathLike[str]) -> pathlib.Path:
+    """The local directory of a model, downloaded from the hub if its name says so."""
+    name = str(source)
+    if name == "embedded":
+        return pathlib.Path(__file__).parents[1] / "embedded" / "model"
+    if pathlib.Path(name).is_dir():
+        return pathlib.Path(name)
+    repo, _, revision = HUB_NAMES.get(name, name).partition("@")
+    if repo.count("/") != 1 or repo.startswith((".", "/", "~")):
+        raise ValueError(
+            f"model {name!r}: no such directory; allowed: 'embedded', a directory, "
+            f"{', '.join(map(repr, HUB_NAMES))}, or a hub name like 'openai/clip-vit-base-patch32'"
+        )
+    import huggingface_hub
+
+    try:
+        return pathlib.Path(
+            huggingface_hub.snapshot_download(
+                repo,
+                revision=revision or None,
+                allow_patterns=["config.json", WEIGHTS, *COMPANIONS],
+            )
+        )
+    except Exception as error:  # offline, not found, no access: the hub's own words say which
+        raise ValueError(
+            f"model {name!r}: neither a directory here nor to be had from the hub "
+            f"({type(error).__name__}: {error}); check the name and the network, or pass a "
+            "directory that holds the model"
+        ) from error
+
+
+def save_checkpoint(
+    directory: str | os.PathLike[str],
+    params: weights.Params,
+    like: Checkpoint,
+    dtype: Any = np.float32,
+) -> pathlib.Path:
+    """Writes a Hugging Face CLIP directory, which transformers loads as it is.
+
+    Args:
+      directory: must not exist yet, or be empty.
+      params: parameters of the same structure as `like.params`.
+      like: the checkpoint whose configuration, tokenizer and preprocessing are kept.
+      dtype: of the tensors in the file.
+
+    Returns:
+      The directory. It appears whole or not at all.
+
+    Raises:
+      ValueError: the directory holds something, or the parameters are not those of `like`.
+    """
+    import safetensors.numpy
+
+    target = pathlib.Path(directory)
+    if target.exists() and any(target.iterdir()):
+        raise ValueError(f"{target}: is not empty; choose a new directory for the model")
+    tensors = {k: v.astype(dtype) for k, v in weights.to_huggingface(params).items()}
+    expected, found = weights.param_shapes(like.config), flatten(params)
+    wrong = [
+        f"{path} is {found[path].shape}, expected {shape}"
+        for path, shape in expected.items()
+        if found[path].shape != shape
+    ]
+    if wrong:
+        raise ValueError(f"parameters of another size: {'; '.join(wrong)}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        config = json.dumps(to_huggingface(like.config), indent=2)
+        (scratch / "config.json").write_text(config + "\n")
+        safetensors.numpy.save_file(tensors, scratch / WEIGHTS, metadata={"format": "pt"})
+        for name in COMPANIONS:
+            if (like.directory / name).is_file():
+                shutil.copy(like.directory / name, scratch / name)
+        scratch.chmod(0o755)
+        if target.exists():
+            target.rmdir()
+        scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def image_encoder(
+    config: ClipConfig, dtype: Any = jnp.float32, remat: bool = False
+) -> Callable[[weights.Params, Float[Array, "b size size 3"]], Float[Array, "b p"]]:
+    """The image tower as a pure function `apply(params["visual"], pixels) -> features`.
+
+    Features are projected and not normalised. Args: `dtype` of the computation (parameters stay
+    as they are), `remat` recomputes activations in the backward pass to save memory.
+    """
+    tower = VisionTransformer(config.visual, config.projection, dtype, remat)
+    return lambda params, pixels: tower.apply({"params": params}, pixels)
+
+
+def hash_file(path: pathlib.Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

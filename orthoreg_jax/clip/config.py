@@ -1,0 +1,229 @@
+"""The sizes of a CLIP model, as its Hugging Face `config.json` states them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+ACTIVATIONS = ("quick_gelu", "gelu")
+
+
+@dataclasses.dataclass(frozen=True)
+class TowerConfig:
+    """Sizes of one transformer tower.
+
+    Attributes:
+      width: features of a token.
+      layers: number of residual blocks.
+      heads: attention heads; must divide `width`.
+      mlp_width: hidden features of each block's MLP.
+      activation: "quick_gelu" (x * sigmoid(1.702 x), OpenAI's weights) or "gelu" (exact).
+      eps: epsilon of the layer norms.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    activation: str
+    eps: float
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig(TowerConfig):
+    """A tower over an image's patches; `image_size` and `patch_size` in pixels."""
+
+    image_size: int
+    patch_size: int
+
+    @property
+    def tokens(self) -> int:
+        """Patches plus the class token."""
+        return (self.image_size // self.patch_size) ** 2 + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig(TowerConfig):
+    """A causal tower over tokens, read at the end-of-text token.
+
+    `eos_token_id` is the id at whose first occurrence the text is read. The value 2, found in the
+    configurations of OpenAI's own checkpoints, stands for "the largest id of the row", as in
+    transformers.
+    """
+
+    vocab_size: int
+    context_length: int
+    bos_token_id: int
+    eos_token_id: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipConfig:
+    """Both towers and the size of the space they project into."""
+
+    visual: VisionConfig
+    text: TextConfig
+    projection: int
+
+
+def read_config(directory: str | pathlib.Path) -> ClipConfig:
+    """Reads `config.json` of a Hugging Face CLIP directory.
+
+    Raises:
+      ValueError: the file is missing, is not JSON, describes another kind of model, or sizes that
+        do not fit together; every problem found is named.
+    """
+    path = pathlib.Path(directory) / "config.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: not found; a CLIP directory holds config.json, model.safetensors and the "
+            "tokenizer's files, as `save_pretrained` of transformers writes them"
+        )
+    try:
+        raw = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: is not JSON ({error}); download or save it again") from error
+    kind = raw.get("model_type") if isinstance(raw, dict) else None
+    if kind != "clip":
+        raise ValueError(
+            f"{path}: describes a model of type {kind!r}; this program reads type 'clip' "
+            "(for example openai/clip-vit-base-patch32)"
+        )
+    try:
+        return from_huggingface(raw)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def from_huggingface(raw: dict[str, Any]) -> ClipConfig:
+    """Reads a parsed `config.json`; what it leaves out has transformers' defaults.
+
+    Raises:
+      ValueError: sizes that do not fit together or an activation not known.
+    """
+    import transformers
+
+    problems: list[str] = []
+    try:
+        config = transformers.CLIPConfig.from_dict(raw)
+    except Exception as error:  # transformers raises many kinds, all about the file's content
+        raise ValueError(f"not a CLIP configuration: {error}") from error
+    vision, text = config.vision_config, config.text_config
+    towers = {"vision_config": vision, "text_config": text}
+    for name, tower in towers.items():
+        if tower.hidden_act not in ACTIVATIONS:
+            problems.append(
+                f"{name}.hidden_act is {tower.hidden_act!r}, allowed: {', '.join(ACTIVATIONS)}"
+            )
+        if tower.hidden_size % tower.num_attention_heads:
+            problems.append(
+                f"{name}: {tower.num_attention_heads} heads do not divide width {tower.hidden_size}"
+            )
+    for size in ("image_size", "patch_size"):
+        if not isinstance(getattr(vision, size), int):
+            problems.append(f"vision_config.{size} is {getattr(vision, size)!r}, allowed: one int")
+    if vision.num_channels != 3:
+        problems.append(f"vision_config.num_channels is {vision.num_channels}, allowed: 3")
+    if not problems and vision.image_size % vision.patch_size:
+        problems.append(
+            f"vision_config: patches of {vision.patch_size} px do not tile {vision.image_size} px"
+        )
+    if problems:
+        raise ValueError("; ".join(problems))
+    sizes = {
+        name: {
+            "width": tower.hidden_size,
+            "layers": tower.num_hidden_layers,
+            "heads": tower.num_attention_heads,
+            "mlp_width": tower.intermediate_size,
+            "activation": tower.hidden_act,
+            "eps": tower.layer_norm_eps,
+        }
+        for name, tower in towers.items()
+    }
+    return ClipConfig(
+        visual=VisionConfig(
+            **sizes["vision_config"], image_size=vision.image_size, patch_size=vision.patch_size
+        ),
+        text=TextConfig(
+            **sizes["text_config"],
+            vocab_size=text.vocab_size,
+            context_length=text.max_position_embeddings,
+            bos_token_id=text.bos_token_id,
+            eos_token_id=text.eos_token_id,
+        ),
+        projection=config.projection_dim,
+    )
+
+
+def to_huggingface(config: ClipConfig) -> dict[str, Any]:
+    """The `config.json` that transformers' CLIPModel reads: the inverse of `from_huggingface`."""
+
+    def tower(sizes: TowerConfig) -> dict[str, Any]:
+        return {
+            "hidden_size": sizes.width,
+            "num_hidden_layers": sizes.layers,
+            "num_attention_heads": sizes.heads,
+            "intermediate_size": sizes.mlp_width,
+            "hidden_act": sizes.activation,
+            "layer_norm_eps": sizes.eps,
+            "projection_dim": config.projection,
+        }
+
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": config.projection,
+        "logit_scale_init_value": 2.6592,
+        "vision_config": tower(config.visual)
+        | {
+            "model_type": "clip_vision_model",
+            "image_size": config.visual.image_size,
+            "patch_size": config.visual.patch_size,
+            "num_channels": 3,
+        },
+        "text_config": tower(config.text)
+        | {
+            "model_type": "clip_text_model",
+            "vocab_size": config.text.vocab_size,
+            "max_position_embeddings": config.text.context_length,
+            "bos_token_id": config.text.bos_token_id,
+            "eos_token_id": config.text.eos_token_id,
+            "pad_token_id": config.text.eos_token_id,
+        },
+    }
+
+
+def _openai(width: int, layers: int, patch: int, text_width: int, projection: int) -> ClipConfig:
+    # OpenAI's towers: heads of 64 features, MLPs four times as wide, QuickGELU.
+    return ClipConfig(
+        visual=VisionConfig(width, layers, width // 64, 4 * width, "quick_gelu", 1e-5, 224, patch),
+        text=TextConfig(
+            text_width,
+            12,
+            text_width // 64,
+            4 * text_width,
+            "quick_gelu",
+            1e-5,
+            49408,
+            77,
+            49406,
+            2,
+        ),
+        projection=projection,
+    )
+
+
+# The backbones of the paper: their sizes, and the name under which a hub keeps their weights.
+PRESETS = {
+    "ViT-B/32": _openai(768, 12, 32, 512, 512),
+    "ViT-B/16": _openai(768, 12, 16, 512, 512),
+    "ViT-L/14": _openai(1024, 24, 14, 768, 768),
+}
+HUB_NAMES = {
+    "ViT-B/32": "openai/clip-vit-base-patch32",
+    "ViT-B/16": "openai/clip-vit-base-patch16",
+    "ViT-L/14": "openai/clip-vit-large-patch14",
+}

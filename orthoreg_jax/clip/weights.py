@@ -1,0 +1,200 @@
+"""CLIP weights in and out of the Hugging Face layout: one key table, strict both ways.
+
+Every tensor of the file is used or listed in `IGNORED`, every leaf of the parameters is filled;
+whatever does not fit is collected and reported at once, before anything is built.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from orthoreg_jax.arithmetic.matrices import Matrix, Rules, Skip
+from orthoreg_jax.arithmetic.paths import flatten, unflatten
+
+from .config import ClipConfig
+from .modules import Clip
+
+Params = dict[str, Any]
+
+# Buffers that older versions of transformers saved beside the weights.
+IGNORED = ("*.embeddings.position_ids",)
+
+
+class Row(NamedTuple):
+    """One leaf of ours and the tensors it is made of.
+
+    `keys` are joined along the last axis of our layout (query, key, value -> in_proj); a key with
+    `{layer}` names one tensor per block, stacked along a new first axis.
+    """
+
+    path: str
+    keys: tuple[str, ...]
+    layout: str = "same"
+
+
+# From their axis order (out, in) to ours (in, out), and back.
+_FORTH = {"same": (), "linear": (1, 0), "patches": (2, 3, 1, 0)}
+_BACK = {"same": (), "linear": (1, 0), "patches": (3, 2, 0, 1)}
+
+
+def _affine(path: str, key: str, last: str = "scale", layout: str = "same") -> tuple[Row, Row]:
+    return (
+        Row(f"{path}/{last}", (f"{key}.weight",), layout),
+        Row(f"{path}/bias", (f"{key}.bias",)),
+    )
+
+
+def _tower(ours: str, theirs: str) -> tuple[Row, ...]:
+    blocks, layers = f"{ours}/blocks", f"{theirs}.encoder.layers.{{layer}}"
+    attention = f"{layers}.self_attn"
+    return (
+        Row(
+            f"{blocks}/attn/in_proj/kernel",
+            tuple(f"{attention}.{part}_proj.weight" for part in "qkv"),
+            "linear",
+        ),
+        Row(
+            f"{blocks}/attn/in_proj/bias", tuple(f"{attention}.{part}_proj.bias" for part in "qkv")
+        ),
+        *_affine(f"{blocks}/attn/out_proj", f"{attention}.out_proj", "kernel", "linear"),
+        *_affine(f"{blocks}/mlp/fc1", f"{layers}.mlp.fc1", "kernel", "linear"),
+        *_affine(f"{blocks}/mlp/fc2", f"{layers}.mlp.fc2", "kernel", "linear"),
+        *_affine(f"{blocks}/norm1", f"{layers}.layer_norm1"),
+        *_affine(f"{blocks}/norm2", f"{layers}.layer_norm2"),
+    )
+
+
+TABLE: tuple[Row, ...] = (
+    Row("logit_scale", ("logit_scale",)),
+    Row("visual/class_embedding", ("vision_model.embeddings.class_embedding",)),
+    Row(
+        "visual/patch_embedding",
+        ("vision_model.embeddings.patch_embedding.weight",),
+        "patches",
+    ),
+    Row("visual/position_embedding", ("vision_model.embeddings.position_embedding.weight",)),
+    *_affine("visual/pre_norm", "vision_model.pre_layrnorm"),  # their spelling
+    *_tower("visual", "vision_model"),
+    *_affine("visual/post_norm", "vision_model.post_layernorm"),
+    Row("visual/projection/kernel", ("visual_projection.weight",), "linear"),
+    Row("text/token_embedding", ("text_model.embeddings.token_embedding.weight",)),
+    Row("text/position_embedding", ("text_model.embeddings.position_embedding.weight",)),
+    *_tower("text", "text_model"),
+    *_affine("text/final_norm", "text_model.final_layer_norm"),
+    Row("text/projection/kernel", ("text_projection.weight",), "linear"),
+)
+
+
+def param_shapes(config: ClipConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter leaf by its path, e.g. "visual/projection/kernel"."""
+    size = config.visual.image_size
+    shapes = jax.eval_shape(
+        Clip(config).init,
+        jax.random.key(0),
+        jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32),
+        jax.ShapeDtypeStruct((1, config.text.context_length), jnp.int32),
+    )["params"]
+    return {path: leaf.shape for path, leaf in flatten(shapes).items()}
+
+
+def _pieces(row: Row, shape: tuple[int, ...]) -> Iterator[tuple[str, Any, tuple[int, ...]]]:
+    """Each tensor of a row: its key, where it stands in our leaf, its shape in their layout."""
+    stacked = "{layer}" in row.keys[0]
+    inner = shape[1:] if stacked else shape
+    if inner and len(row.keys) > 1:
+        inner = (*inner[:-1], inner[-1] // len(row.keys))
+    theirs = tuple(inner[axis] for axis in _BACK[row.layout] or range(len(inner)))
+    for layer in range(shape[0] if stacked else 1):
+        for part, key in enumerate(row.keys):
+            columns = slice(part * inner[-1], (part + 1) * inner[-1]) if inner else ()
+            index = (layer, ..., columns) if stacked else (..., columns) if inner else ()
+            yield key.format(layer=layer), index, theirs
+
+
+def _reorder(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    return array.transpose(axes) if axes else array
+
+
+def from_huggingface(tensors: dict[str, np.ndarray], config: ClipConfig) -> Params:
+    """Parameters in our layout, float32, from tensors in Hugging Face's.
+
+    Args:
+      tensors: arrays of any float dtype by their Hugging Face key.
+      config: sizes that the tensors must have.
+
+    Returns:
+      Nested dict `{"visual": ..., "text": ..., "logit_scale": ()}` of float32 numpy arrays.
+
+    Raises:
+      ValueError: keys missing or not known, wrong shapes, integer or non-finite values: all of
+        them in one message.
+    """
+    shapes, problems, known = param_shapes(config), [], set()
+    leaves: dict[str, np.ndarray] = {}
+    for row in TABLE:
+        leaf = leaves[row.path] = np.empty(shapes[row.path], np.float32)
+        for key, index, expected in _pieces(row, leaf.shape):
+            known.add(key)
+            if key not in tensors:
+                problems.append(f"missing: {key} {expected}")
+                continue
+            tensor = tensors[key]
+            if tensor.shape != expected:
+                problems.append(f"wrong shape: {key} is {tensor.shape}, expected {expected}")
+            elif not jnp.issubdtype(tensor.dtype, jnp.floating):
+                problems.append(f"wrong type: {key} is {tensor.dtype}, expected floats")
+            elif not np.isfinite(tensor.astype(np.float32)).all():
+                problems.append(f"not finite: {key} holds NaN or infinity")
+            else:
+                leaf[index] = _reorder(tensor, _FORTH[row.layout])
+    for key in tensors:
+        if key not in known and not any(fnmatch.fnmatch(key, pattern) for pattern in IGNORED):
+            problems.append(f"not a CLIP tensor: {key} {tensors[key].shape}")
+    if problems:
+        shown = "\n  ".join(problems[:20])
+        more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise ValueError(
+            f"{len(problems)} tensors do not fit the model that config.json describes:\n  "
+            f"{shown}{more}\nUse the weights that belong to this config.json."
+        )
+    return unflatten(leaves)
+
+
+def to_huggingface(params: Params) -> dict[str, np.ndarray]:
+    """Tensors in Hugging Face's layout and naming: the inverse of `from_huggingface`.
+
+    Raises:
+      ValueError: a leaf of the key table is missing, or one is not in it.
+    """
+    leaves = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
+    wrong = {row.path for row in TABLE} ^ leaves.keys()
+    if wrong:
+        raise ValueError(
+            f"not the parameters of a whole CLIP: {', '.join(sorted(wrong))} missing or unknown; "
+            "merge an image tower into the full parameters first"
+        )
+    return {
+        # np.array and not np.ascontiguousarray, which would make the 0-d logit_scale 1-d.
+        key: np.array(_reorder(leaves[row.path][index], _BACK[row.layout]), order="C")
+        for row in TABLE
+        for key, index, _ in _pieces(row, leaves[row.path].shape)
+    }
+
+
+# How the penalty reads the image tower: the tensors that are 2-D in the layout of the authors'
+# code (blocks are stacked here), each of them named or left out for a reason that can be read.
+VISUAL_MATRICES: Rules = {
+    "*patch_embedding": Skip("convolution: 4-D in the released code, which penalises 2-D tensors"),
+    "*class_embedding": Skip("one vector"),
+    "*position_embedding": Matrix(),
+    "*blocks/*/kernel": Matrix(),
+    "*blocks/*/bias": Skip("biases, one vector per layer"),
+    "*blocks/*/scale": Skip("layer norm scales, one vector per layer"),
+    "*projection/kernel": Matrix(),
+}

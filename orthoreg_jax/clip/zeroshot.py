@@ -1,0 +1,87 @@
+"""Zero-shot classification heads from class names and prompt templates."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .checkpoint import Checkpoint
+from .config import TextConfig
+from .modules import TextTransformer, normalize
+from .preprocessing import tokenize
+
+BATCH = 256
+
+
+@functools.cache
+def _text_encoder(config: TextConfig, projection: int) -> Callable[[Any, Any], Any]:
+    tower = TextTransformer(config, projection)
+    return jax.jit(lambda params, tokens: normalize(tower.apply({"params": params}, tokens)))
+
+
+def encode_texts(checkpoint: Checkpoint, texts: Sequence[str]) -> Float[np.ndarray, "t p"]:
+    """Normalised features of texts, in batches of one compiled shape."""
+    encode = _text_encoder(checkpoint.config.text, checkpoint.config.projection)
+    tokens = tokenize(texts, checkpoint.directory, checkpoint.config)
+    padded = np.pad(tokens, ((0, -len(tokens) % BATCH), (0, 0)), mode="edge")
+    batches = padded.reshape(-1, BATCH, tokens.shape[1])
+    features = [encode(checkpoint.params["text"], batch) for batch in batches]
+    return np.concatenate(features)[: len(texts)]
+
+
+def zero_shot_head(
+    checkpoint: Checkpoint, classes: Sequence[str], templates: Sequence[str]
+) -> Float[np.ndarray, "c p"]:
+    """One weight vector per class; logits are `normalize(image_features) @ head.T`.
+
+    Per class, the mean over the templates of the normalised text features, normalised again and
+    multiplied by exp(logit_scale). (The head of CLIP, arXiv 2103.00020, section 3.1.4, which task
+    arithmetic keeps frozen.)
+
+    Args:
+      checkpoint: the model whose text tower is used.
+      classes: names as they should read in a prompt, at least two.
+      templates: prompts with one "{}" each, for example "a photo of a {}".
+
+    Raises:
+      ValueError: fewer than two classes, no template, or a template without exactly one "{}".
+    """
+    if len(classes) < 2:
+        raise ValueError(f"{len(classes)} classes; a classification head needs at least 2")
+    wrong = [template for template in templates if template.count("{}") != 1]
+    if wrong or not templates:
+        raise ValueError(
+            f"templates {wrong or list(templates)}; each must hold '{{}}' once, where the name of "
+            "the class goes, and there must be at least one"
+        )
+    texts = [template.replace("{}", name) for name in classes for template in templates]
+    features = encode_texts(checkpoint, texts).reshape(len(classes), len(templates), -1)
+    head = normalize(jnp.mean(features, axis=1))
+    return np.asarray(jnp.exp(checkpoint.params["logit_scale"]) * head)
+
+
+class Head(NamedTuple):
+    """A frozen head; rows from `classes` on are padding, so that many tasks share one shape."""
+
+    weights: Float[Array, "c p"]
+    classes: Int[Array, ""]
+
+    def logits(self, features: Float[Array, "b p"]) -> Float[Array, "b c"]:
+        """Logits of image features (not yet normalised); minus infinity for padding."""
+        logits = normalize(features) @ self.weights.T
+        return jnp.where(jnp.arange(logits.shape[-1]) < self.classes, logits, -jnp.inf)
+
+
+def pad_heads(heads: Mapping[str, Float[np.ndarray, "_ p"]]) -> dict[str, Head]:
+    """Heads of one shape, that of the task with the most classes."""
+    largest = max(len(head) for head in heads.values())
+    return {
+        name: Head(jnp.pad(head, ((0, largest - len(head)), (0, 0))), jnp.int32(len(head)))
+        for name, head in heads.items()
+    }

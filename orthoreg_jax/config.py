@@ -1,0 +1,231 @@
+"""Every option of an experiment, with its default; files in configs/ change what they need."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+ORTHOREG = "+orthoreg"
+DTYPES = ("float32", "bfloat16")
+
+
+def default_config() -> ConfigDict:
+    """The default of every option. There are no others: unknown keys are errors."""
+    config = ConfigDict()
+    # "embedded", a Hugging Face CLIP directory, a preset such as "ViT-B/32", or a hub name.
+    config.model = "embedded"
+    # "embedded", or a directory of the same layout: tasks.json and one .npz per task.
+    config.data = "embedded"
+    # Tasks to fine-tune, add and negate, by name.
+    config.tasks = ("mnist", "fashion_mnist")
+    # Task whose accuracy negation must keep; never trained on.
+    config.control = "concepts"
+    # Ways to fine-tune: a mode, with "+orthoreg" behind it for the penalty. Modes: full.
+    config.methods = ("full", "full+orthoreg")
+    # Each seed fixes a run's batches and augmentation.
+    config.seeds = (0,)
+
+    config.penalty = penalty = ConfigDict()
+    # lambda, used by the methods with "+orthoreg".
+    penalty.strength = 10.0
+    # "released" (norm, Gram of the smaller side) or "paper" (squared norm, Gram over columns).
+    penalty.form = "released"
+
+    config.training = training = ConfigDict()
+    # Optimiser steps for each task.
+    training.steps = 100
+    training.batch_size = 128
+    # Peak of the cosine schedule, which ends at 0.
+    training.learning_rate = 1e-5
+    # Linear warm-up, in steps.
+    training.warmup_steps = 10
+    # Of AdamW, on every trained leaf.
+    training.weight_decay = 0.1
+    # Largest global norm of the gradient.
+    training.clip_norm = 1.0
+    # Smallest share of an image's area that a random resized crop keeps; 1.0: no augmentation.
+    training.crop_scale = 0.9
+    # Type of activations: "float32" or "bfloat16". Parameters and penalty stay float32.
+    training.dtype = "float32"
+    # Recompute activations in the backward pass: less memory, more time.
+    training.remat = False
+    # Steps between two lines of metrics.jsonl.
+    training.log_every = 10
+    # Steps between two saved states, from which an interrupted task goes on; 0: none.
+    training.checkpoint_every = 0
+
+    config.evaluation = evaluation = ConfigDict()
+    evaluation.batch_size = 256
+    # Grid of alpha for addition and negation, rising from 0.
+    evaluation.alphas = (
+        *(0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7),
+        *(0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0),
+    )
+    # Shares of the zero-shot control accuracy that negation has to keep.
+    evaluation.control_shares = (0.95, 0.9, 0.8)
+    # Images used of each task's validation and test split, chosen by a fixed seed; 0: all.
+    evaluation.max_val_images = 0
+    evaluation.max_test_images = 0
+    return config.lock()
+
+
+def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> ConfigDict:
+    """The config of a file's `get_config()`, changed by overrides, checked.
+
+    Args:
+      path: a Python file whose `get_config()` returns a ConfigDict, made from `default_config`.
+      overrides: texts like "training.steps=200" or "tasks=mnist,vehicles".
+
+    Raises:
+      ValueError: no such file, no `get_config`, an unknown key or a bad value; all are named.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ValueError(f"config {str(path)!r}: no such file; configs/ holds those that exist")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except AttributeError as error:
+        raise ValueError(f"config {str(path)!r}: {error}") from error
+    except (KeyError, TypeError) as error:  # ml_collections: unknown key, value of another type
+        raise ValueError(f"config {str(path)!r}: {error.args[0]}") from error
+    override(config, overrides)
+    validate(config)
+    return config
+
+
+def override(config: ConfigDict, overrides: Sequence[str]) -> None:
+    """Applies texts like "training.steps=200" to a config.
+
+    Raises:
+      ValueError: an unknown key, or a value of another type than the option's.
+    """
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        flat = flatten_config(config)
+        if not equals or key not in flat:
+            import difflib
+
+            near = difflib.get_close_matches(key, flat, 1)
+            raise ValueError(
+                f"--config.{text}: no such option{f'; did you mean {near[0]}?' if near else ''}; "
+                f"the options are {', '.join(flat)}"
+            )
+        *parents, name = key.split(".")
+        node = config
+        for parent in parents:
+            node = node[parent]
+        node[name] = _parse(key, value, flat[key])
+
+
+def _parse(key: str, text: str, old: Any) -> Any:
+    """Reads a value as the type of the one it replaces."""
+    kind = type(old)
+    try:
+        if kind is str:
+            return text
+        if kind is tuple:
+            return _parse_tuple(text, type(old[0]) if old else str)
+        value = ast.literal_eval(text.capitalize() if kind is bool else text)
+        if type(value) is kind or (kind is float and type(value) is int):
+            return kind(value)
+    except (ValueError, SyntaxError):
+        pass
+    raise ValueError(
+        f"--config.{key}={text}: not a value for this option, which is a {kind.__name__}, for "
+        f"example {','.join(map(str, old)) if kind is tuple else old}"
+    )
+
+
+def _parse_tuple(text: str, item: type) -> tuple[Any, ...]:
+    parts = [part.strip(" '\"") for part in text.strip("()[] ").split(",")]
+    return tuple(item(part) for part in parts if part)
+
+
+def flatten_config(config: ConfigDict) -> dict[str, Any]:
+    """Options by their dotted name."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= {f"{key}.{name}": item for name, item in flatten_config(value).items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks every value.
+
+    Raises:
+      ValueError: all the problems found, each with what is allowed.
+    """
+    from .arithmetic.penalty import FORMS
+    from .training.modes import MODES
+
+    flat, known = flatten_config(config), flatten_config(default_config())
+    problems = [f"{key}: no such option" for key in flat if key not in known]
+    problems += [f"{key}: is missing" for key in known if key not in flat]
+    if problems:
+        raise ValueError("config: " + "; ".join(problems))
+
+    def check(key: str, good: bool, allowed: str) -> None:
+        if not good:
+            problems.append(f"{key} is {flat[key]!r}, allowed: {allowed}")
+
+    def number(key: str, low: float, high: float = math.inf, whole: bool = False) -> None:
+        value = flat[key]
+        kinds = (int,) if whole else (int, float)
+        good = isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
+        kind = "a whole number" if whole else "a number"
+        limit = f"from {low} up" if high == math.inf else f"from {low} to {high}"
+        check(key, good and math.isfinite(value), f"{kind} {limit}")
+
+    def names(key: str, least: int) -> None:
+        value = flat[key]
+        good = all(isinstance(item, str) and item for item in value) and len(value) >= least
+        check(key, good and len(set(value)) == len(value), f"{least} or more names, none twice")
+
+    for key in ("model", "data", "control"):
+        check(key, isinstance(flat[key], str) and flat[key] != "", "a name or a directory")
+    names("tasks", 1)
+    check("control", flat["control"] not in flat["tasks"], "a task that is not fine-tuned")
+    names("methods", 1)
+    allowed = [mode + suffix for mode in MODES for suffix in ("", ORTHOREG)]
+    check("methods", set(flat["methods"]) <= set(allowed), f"any of {', '.join(allowed)}")
+    seeds = flat["seeds"]
+    whole = all(isinstance(seed, int) and seed >= 0 for seed in seeds)
+    check("seeds", whole and 0 < len(set(seeds)) == len(seeds), "whole numbers >= 0, none twice")
+    number("penalty.strength", 0)
+    if any(method.endswith(ORTHOREG) for method in flat["methods"]):
+        check("penalty.strength", flat["penalty.strength"] > 0, "more than 0 with +orthoreg")
+    check("penalty.form", flat["penalty.form"] in FORMS, " or ".join(FORMS))
+    for key in ("steps", "batch_size", "log_every"):
+        number(f"training.{key}", 1, whole=True)
+    number("training.warmup_steps", 0, flat["training.steps"], whole=True)
+    number("training.checkpoint_every", 0, whole=True)
+    for key in ("learning_rate", "weight_decay"):
+        number(f"training.{key}", 0)
+    number("training.clip_norm", 1e-12)
+    number("training.crop_scale", 0.01, 1)
+    check("training.dtype", flat["training.dtype"] in DTYPES, " or ".join(DTYPES))
+    number("evaluation.batch_size", 1, whole=True)
+    for key in ("max_val_images", "max_test_images"):
+        number(f"evaluation.{key}", 0, whole=True)
+    alphas = flat["evaluation.alphas"]
+    rising = all(a < b for a, b in zip(alphas, alphas[1:], strict=False))
+    good = len(alphas) > 1 and alphas[0] == 0 and rising and math.isfinite(sum(alphas))
+    check("evaluation.alphas", good, "two or more numbers rising from 0")
+    shares = flat["evaluation.control_shares"]
+    good = len(shares) > 0 and all(0 < share <= 1 for share in shares)
+    check("evaluation.control_shares", good, "numbers above 0, up to 1")
+    if problems:
+        raise ValueError("config: " + "; ".join(problems))

@@ -1,0 +1,1 @@
+"""Accuracy of edited models: single tasks, addition, negation, and the geometry of vectors."""

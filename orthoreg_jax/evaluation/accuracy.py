@@ -1,0 +1,80 @@
+"""Accuracy on the device: one compiled function for all tasks, splits and edited weights."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
+from orthoreg_jax.clip.zeroshot import Head
+from orthoreg_jax.tasks.batches import Batch, evaluation_batches
+from orthoreg_jax.training.modes import Apply
+from orthoreg_jax.training.sharding import Shardings
+
+
+class TestSet(NamedTuple):
+    """One split of one task, on the device, with its head."""
+
+    head: Head
+    batches: list[Batch]
+    size: int
+
+
+def put_test_set(
+    head: Head, images: np.ndarray, labels: np.ndarray, batch_size: int, shardings: Shardings
+) -> TestSet:
+    """Sends a split to the device once, cut into batches of one size."""
+    batches = evaluation_batches(images, labels, batch_size)
+    return TestSet(head, jax.device_put(batches, shardings.batch), len(labels))
+
+
+class Evaluator:
+    """Counts right answers of edited weights.
+
+    Holds the compiled functions and the pre-trained weights, so that a sweep over alphas builds
+    no model and moves no data.
+    """
+
+    def __init__(self, apply: Apply, params0: Any, normalize: Callable[[Any], Any]) -> None:
+        """Compiles nothing yet; `apply` maps (image tower's params, pixels) to features."""
+        self._params0 = params0
+        self._edit = jax.jit(apply_task_vector)
+        self._count = jax.jit(functools.partial(_count_right, apply, normalize))
+
+    def accuracies(
+        self, vector: Any, alpha: float, sets: Sequence[TestSet]
+    ) -> Float[np.ndarray, " s"]:
+        """Accuracy on each set of theta_0 + alpha * vector; without a vector, of theta_0."""
+        params = self._params0 if vector is None else self._edit(self._params0, vector, alpha)
+        # All batches are queued before the first result is waited for.
+        counts = [[self._count(params, s.head, batch) for batch in s.batches] for s in sets]
+        totals = [sum(float(count) for count in row) for row in jax.device_get(counts)]
+        return np.array([total / s.size for total, s in zip(totals, sets, strict=True)])
+
+    def sweep(
+        self,
+        vector: Any,
+        alphas: Iterable[float],
+        sets: Sequence[TestSet],
+        advance: Callable[[], None] = lambda: None,
+    ) -> Float[np.ndarray, "a s"]:
+        """Accuracies of theta_0 + alpha * vector by alpha; `advance` is called after each."""
+        rows = []
+        for alpha in alphas:
+            rows.append(self.accuracies(vector, alpha, sets))
+            advance()
+        return np.stack(rows)
+
+
+def _count_right(
+    apply: Apply, normalize: Callable[[Any], Any], params: Any, head: Head, batch: Batch
+) -> Float[Array, ""]:
+    logits = head.logits(apply(params, normalize(batch.images)))
+    right = jnp.argmax(logits, axis=-1) == batch.labels
+    return jnp.sum(right * batch.weights)

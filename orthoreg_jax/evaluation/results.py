@@ -1,0 +1,68 @@
+"""The fields of results.json. All accuracies are shares from 0 to 1."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class NegationAt(TypedDict):
+    """Negation of one task under one constraint, measured on test."""
+
+    alpha: float  # chosen on validation
+    at_edge: bool  # the grid's last alpha: a longer grid might change it
+    target: float  # accuracy on the task that is to be forgotten
+    control: float  # accuracy on the control task
+
+
+class TaskNegation(TypedDict):
+    """Negation of one task: validation curves over `alphas`, and the choice for each share."""
+
+    target_val: list[float]
+    control_val: list[float]
+    shares: dict[str, NegationAt]  # by share of control to keep, e.g. "0.95"
+
+
+class Addition(TypedDict):
+    """The sum of all task vectors, scaled by one alpha."""
+
+    val: dict[str, list[float]]  # validation accuracy over `alphas`, by task
+    alpha: float  # best validation mean of normalised accuracy
+    at_edge: bool
+    test: dict[str, float]  # test accuracy at alpha, by task
+    absolute: float  # "Abs": mean of `test`
+    normalised: float  # "Norm": mean of test / this method's single-task test accuracy
+
+
+class Geometry(TypedDict):
+    """Shape of the task vectors. Matrices are those that the penalty sees."""
+
+    norms: dict[str, float]  # ||tau||, by task
+    cosines: list[list[float]]  # between task vectors, in the order of `tasks`
+    singular_values: dict[str, dict[str, list[list[float]]]]  # task -> leaf -> layer -> falling
+    column_cosines: dict[str, float]  # mean |cosine| of two columns, mean over matrices, by task
+
+
+class Run(TypedDict):
+    """One method with one seed."""
+
+    method: str
+    label: str
+    seed: int
+    strength: float  # lambda; 0 without the penalty
+    single: dict[str, dict[str, float]]  # "val" or "test" -> task -> accuracy at alpha 1
+    addition: Addition
+    negation: dict[str, TaskNegation]  # by task
+    geometry: Geometry
+
+
+class Results(TypedDict):
+    """The whole file."""
+
+    format: int  # 1
+    config: dict[str, object]  # as config.json
+    provenance: dict[str, object]  # as provenance.json
+    tasks: dict[str, str]  # name -> title, in the order of the config
+    control: str  # title of the control task
+    alphas: list[float]
+    zero_shot: dict[str, dict[str, float]]  # "val" or "test" -> task (and control) -> accuracy
+    runs: list[Run]

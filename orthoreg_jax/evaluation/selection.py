@@ -1,0 +1,71 @@
+"""How alpha is chosen on validation: for addition and for negation."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+
+class Choice(NamedTuple):
+    """A point of the grid; `at_edge` marks a result that a longer grid might change."""
+
+    position: int
+    alpha: float
+    at_edge: bool
+
+
+def normalised(
+    accuracy: Float[np.ndarray, "... t"], single: Float[np.ndarray, " t"]
+) -> Float[np.ndarray, "... t"]:
+    """Accuracy divided by the same method's own single-task accuracy.
+
+    Raises:
+      ValueError: a single-task accuracy of 0, by which nothing can be divided.
+    """
+    if np.any(single <= 0):
+        raise ValueError(
+            f"a single-task accuracy of 0 (tasks {np.flatnonzero(single <= 0).tolist()}): "
+            "normalised accuracy is not defined; the fine-tuning failed"
+        )
+    return accuracy / single
+
+
+def choose_addition(
+    alphas: Float[np.ndarray, " a"],
+    accuracy: Float[np.ndarray, "a t"],
+    single: Float[np.ndarray, " t"],
+) -> Choice:
+    """The alpha with the best validation mean of normalised accuracy; the smaller of equals.
+
+    Args:
+      alphas: the grid, rising from 0.
+      accuracy: of the merged model, by alpha and task.
+      single: of each task's own fine-tuned model.
+    """
+    means = normalised(accuracy, single).mean(axis=1)
+    index = int(np.argmax(means))
+    return Choice(index, float(alphas[index]), index == len(alphas) - 1)
+
+
+def choose_negation(
+    alphas: Float[np.ndarray, " a"],
+    target: Float[np.ndarray, " a"],
+    control: Float[np.ndarray, " a"],
+    share: float,
+) -> Choice:
+    """The alpha with the lowest target accuracy of those that keep the control accuracy.
+
+    Only points count whose validation control accuracy is at least `share` of the one at
+    alpha 0. The smaller alpha of equals is taken.
+
+    Args:
+      alphas: the grid, rising from 0; weights are theta_0 - alpha * tau.
+      target: validation accuracy on the task to forget.
+      control: validation accuracy on the control task.
+      share: of the zero-shot control accuracy, e.g. 0.95.
+    """
+    kept = control >= share * control[0]
+    index = int(np.argmin(np.where(kept, target, np.inf)))
+    return Choice(index, float(alphas[index]), index == len(alphas) - 1)

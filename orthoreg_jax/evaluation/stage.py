@@ -1,0 +1,196 @@
+"""The stage `evaluate`: from task vectors to results.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from orthoreg_jax.arithmetic.geometry import column_cosines, singular_values
+from orthoreg_jax.arithmetic.task_vectors import add_task_vectors, cosine_matrix, norm
+from orthoreg_jax.clip.weights import VISUAL_MATRICES
+from orthoreg_jax.config import flatten_config
+from orthoreg_jax.experiment import Experiment, Method
+from orthoreg_jax.progress import Progress
+from orthoreg_jax.storage import load_tree, read_json, write_json
+
+from .accuracy import Evaluator, TestSet, put_test_set
+from .results import Addition, Geometry, Results, Run, TaskNegation
+from .selection import choose_addition, choose_negation, normalised
+
+SPLITS = ("val", "test")
+Sets = dict[str, dict[str, TestSet]]  # split -> task -> images on the device
+
+
+def evaluate_all(experiment: Experiment) -> Results:
+    """Measures every method and seed that is not measured yet and writes results.json.
+
+    Raises:
+      ValueError: task vectors are missing; they are named, and nothing was measured.
+      StorageError: a file cannot be read or written.
+    """
+    runs = [(method, seed) for method in experiment.methods for seed in experiment.config.seeds]
+    missing = [
+        str(path)
+        for method, seed in runs
+        for task in experiment.config.tasks
+        if not (path := experiment.vector_path(method.name, seed, task)).is_file()
+    ]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} task vectors are missing: {', '.join(missing[:5])}"
+            f"{' ...' if len(missing) > 5 else ''}; run the stage `finetune` first"
+        )
+    config = experiment.config
+    evaluator = Evaluator(experiment.apply, experiment.params0, experiment.preprocessing.normalize)
+    names = (*config.tasks, config.control)
+    sets: Sets = {
+        split: {
+            name: put_test_set(
+                experiment.heads[name],
+                *experiment.images(name, split),
+                config.evaluation.batch_size,
+                experiment.shardings,
+            )
+            for name in names
+        }
+        for split in SPLITS
+    }
+    results: Results = {
+        "format": 1,
+        "config": flatten_config(config),
+        "provenance": read_json(experiment.folder / "provenance.json"),
+        "tasks": {name: experiment.tasks[name].title for name in config.tasks},
+        "control": experiment.tasks[config.control].title,
+        "alphas": list(config.evaluation.alphas),
+        "zero_shot": {
+            split: _by_name(names, evaluator.accuracies(None, 0.0, list(sets[split].values())))
+            for split in SPLITS
+        },
+        "runs": [_evaluate_or_read(experiment, evaluator, sets, *run) for run in runs],
+    }
+    write_json(experiment.folder / "results.json", results)
+    return results
+
+
+def _evaluate_or_read(
+    experiment: Experiment, evaluator: Evaluator, sets: Sets, method: Method, seed: int
+) -> Run:
+    path = experiment.folder / method.name / f"seed{seed}" / "evaluation.json"
+    if path.is_file():
+        run: Run = read_json(path)
+        return run
+    config = experiment.config
+    vectors = {
+        task: jax.device_put(
+            load_tree(experiment.vector_path(method.name, seed, task))["visual"],
+            experiment.shardings.replicated,
+        )
+        for task in config.tasks
+    }
+    alphas = len(config.evaluation.alphas)
+    rounds = len(vectors) * (2 + alphas + len(config.evaluation.control_shares)) + alphas + 1
+    with Progress(f"evaluate {method.name} seed {seed}", rounds) as progress:
+        single = {
+            split: {
+                task: _one(evaluator, vector, 1.0, sets[split][task], progress)
+                for task, vector in vectors.items()
+            }
+            for split in SPLITS
+        }
+        run = {
+            "method": method.name,
+            "label": method.label,
+            "seed": seed,
+            "strength": method.strength,
+            "single": single,
+            "addition": _addition(config, evaluator, sets, vectors, single, progress),
+            "negation": {
+                task: _negation(config, evaluator, sets, task, vector, progress)
+                for task, vector in vectors.items()
+            },
+            "geometry": _geometry(vectors),
+        }
+    write_json(path, run)
+    return run
+
+
+def _one(
+    evaluator: Evaluator, vector: Any, alpha: float, test_set: TestSet, progress: Progress
+) -> float:
+    accuracy = float(evaluator.accuracies(vector, alpha, [test_set])[0])
+    progress.update()
+    return accuracy
+
+
+def _addition(
+    config: Any,
+    evaluator: Evaluator,
+    sets: Sets,
+    vectors: dict[str, Any],
+    single: dict[str, dict[str, float]],
+    progress: Progress,
+) -> Addition:
+    alphas = np.array(config.evaluation.alphas)
+    total = add_task_vectors(list(vectors.values()))
+    val_sets, test_sets = ([sets[split][task] for task in vectors] for split in SPLITS)
+    val = evaluator.sweep(total, alphas, val_sets, progress.update)
+    best = choose_addition(alphas, val, np.array(list(single["val"].values())))
+    test = evaluator.accuracies(total, best.alpha, test_sets)
+    progress.update()
+    return {
+        "val": {task: val[:, column].tolist() for column, task in enumerate(vectors)},
+        "alpha": best.alpha,
+        "at_edge": best.at_edge,
+        "test": _by_name(vectors, test),
+        "absolute": float(test.mean()),
+        "normalised": float(normalised(test, np.array(list(single["test"].values()))).mean()),
+    }
+
+
+def _negation(
+    config: Any, evaluator: Evaluator, sets: Sets, task: str, vector: Any, progress: Progress
+) -> TaskNegation:
+    alphas = np.array(config.evaluation.alphas)
+    target_and_control = {
+        split: [sets[split][task], sets[split][config.control]] for split in SPLITS
+    }
+    target, control = evaluator.sweep(vector, -alphas, target_and_control["val"], progress.update).T
+    tested: dict[float, Any] = {}  # shares often choose the same alpha
+    shares: dict[str, Any] = {}
+    for share in config.evaluation.control_shares:
+        best = choose_negation(alphas, target, control, share)
+        if best.alpha not in tested:
+            tested[best.alpha] = evaluator.accuracies(
+                vector, -best.alpha, target_and_control["test"]
+            ).tolist()
+        progress.update()
+        shares[str(share)] = {
+            "alpha": best.alpha,
+            "at_edge": best.at_edge,
+            "target": tested[best.alpha][0],
+            "control": tested[best.alpha][1],
+        }
+    return {"target_val": target.tolist(), "control_val": control.tolist(), "shares": shares}
+
+
+def _geometry(vectors: dict[str, Any]) -> Geometry:
+    spectra = {task: singular_values(vector, VISUAL_MATRICES) for task, vector in vectors.items()}
+    cosines = {task: column_cosines(vector, VISUAL_MATRICES) for task, vector in vectors.items()}
+    return {
+        "norms": {task: float(norm(vector)) for task, vector in vectors.items()},
+        "cosines": np.asarray(cosine_matrix(vectors)).tolist(),
+        "singular_values": {
+            task: {leaf: np.asarray(values).tolist() for leaf, values in leaves.items()}
+            for task, leaves in spectra.items()
+        },
+        "column_cosines": {
+            task: float(np.concatenate([np.asarray(value) for value in leaves.values()]).mean())
+            for task, leaves in cosines.items()
+        },
+    }
+
+
+def _by_name(names: Any, values: np.ndarray) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(names, values, strict=True)}

@@ -1,0 +1,70 @@
+"""What a person sees of a long phase: one live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import IO, Any
+
+import tqdm
+
+PLAIN_SECONDS = 15.0
+
+
+class Progress:
+    """Counts the steps of one phase.
+
+    On a terminal a live line with rate, values and time left; elsewhere one plain line at the end
+    and one every 15 seconds, so that logs stay short.
+    """
+
+    def __init__(self, label: str, total: int, stream: IO[str] | None = None) -> None:
+        """Starts the phase `label` of `total` steps."""
+        self._label, self._total, self._count = label, total, 0
+        self._stream = stream or sys.stderr
+        self._start = self._last = time.monotonic()
+        self._values: dict[str, float] = {}
+        self._bar = None
+        if self._stream.isatty():
+            self._bar = tqdm.tqdm(
+                desc=label, total=total, file=self._stream, dynamic_ncols=True, leave=True
+            )
+
+    def update(self, steps: int = 1, **values: float) -> None:
+        """Counts steps; `values` are shown behind them, e.g. loss=0.5."""
+        self._count += steps
+        self._values.update(values)
+        if self._bar is not None:
+            if values:
+                self._bar.set_postfix(_shown(self._values), refresh=False)
+            self._bar.update(steps)
+        elif time.monotonic() - self._last > PLAIN_SECONDS and self._count < self._total:
+            self._last = time.monotonic()
+            self._print()
+
+    def _print(self) -> None:
+        seconds = time.monotonic() - self._start
+        rate = self._count / max(seconds, 1e-9)
+        left = (self._total - self._count) / max(rate, 1e-9)
+        values = "".join(f"  {key} {value}" for key, value in _shown(self._values).items())
+        ending = f"  {left:.0f} s left" if self._count < self._total else f"  {seconds:.1f} s"
+        print(
+            f"{self._label}  {self._count}/{self._total}  {rate:.1f} it/s{values}{ending}",
+            file=self._stream,
+            flush=True,
+        )
+
+    def __enter__(self) -> Progress:
+        """Itself."""
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Ends the line."""
+        if self._bar is not None:
+            self._bar.close()
+        elif error is None:
+            self._print()
+
+
+def _shown(values: dict[str, float]) -> dict[str, str]:
+    return {key: f"{value:.4g}" for key, value in values.items()}

@@ -1,0 +1,100 @@
+"""Files of a run: written whole or not at all, never pickled."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from .arithmetic.paths import flatten, unflatten
+
+
+class StorageError(Exception):
+    """A file cannot be read or written; the message says which, why, and what to do."""
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a temporary name beside `path` that becomes `path` if the block succeeds.
+
+    Raises:
+      StorageError: the folder cannot be made or written, or the disk is full. Nothing is left.
+    """
+    scratch = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        scratch = pathlib.Path(name)
+        yield scratch
+        scratch.chmod(0o644)
+        scratch.replace(path)
+    except Exception as error:
+        if scratch is not None:
+            with contextlib.suppress(OSError):
+                scratch.unlink(missing_ok=True)
+        # safetensors wraps the operating system's error in one of its own.
+        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
+            raise StorageError(
+                f"{path}: cannot be written ({error}); the folder must be writable and its disk "
+                "must have room: free some, or choose another --workdir. What was finished "
+                "before stays, and the same command goes on from there"
+            ) from error
+        raise
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a text file."""
+    with replacing(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON; NaN is refused, because JSON has none."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Reads JSON.
+
+    Raises:
+      StorageError: no such file, or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path}: cannot be read ({error})") from error
+
+
+def save_tree(path: pathlib.Path, tree: Any, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a nested dict of arrays as safetensors, keys being leaf paths."""
+    import safetensors.numpy
+
+    # np.array keeps 0-d leaves 0-d, which np.ascontiguousarray does not.
+    arrays = {name: np.array(leaf, order="C") for name, leaf in flatten(tree).items()}
+    with replacing(path) as scratch:
+        safetensors.numpy.save_file(arrays, scratch, metadata=dict(metadata or {}))
+
+
+def load_tree(path: pathlib.Path) -> dict[str, Any]:
+    """Reads what `save_tree` wrote, as numpy arrays.
+
+    Raises:
+      StorageError: no such file, or not a whole safetensors file.
+    """
+    import safetensors
+    import safetensors.numpy
+
+    try:
+        return unflatten(safetensors.numpy.load_file(path))
+    except (safetensors.SafetensorError, OSError) as error:
+        raise StorageError(
+            f"{path}: not a whole safetensors file ({error}); delete it and run again to make it "
+            "anew"
+        ) from error

@@ -1,0 +1,1 @@
+"""Classification tasks: where they come from, and how they are cut into batches."""

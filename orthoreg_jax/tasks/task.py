@@ -1,0 +1,169 @@
+"""A classification task: named classes, prompt templates, and images by split."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from orthoreg_jax.storage import StorageError, read_json
+
+SPLITS = ("train", "val", "test")
+TABLE = "tasks.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images (RGB, or grey without a last axis) and labels of one split."""
+
+    images: UInt8[np.ndarray, ...]
+    labels: Int[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the bytes of the images and of the labels (as little-endian int32)."""
+        data = np.ascontiguousarray(self.images).tobytes()
+        return hashlib.sha256(data + self.labels.astype("<i4").tobytes()).hexdigest()
+
+    def rgb(self) -> UInt8[np.ndarray, "n h w 3"]:
+        """The images with three channels."""
+        if self.images.ndim == 4:
+            return self.images
+        return np.repeat(self.images[..., None], 3, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One task.
+
+    Attributes:
+      name: as configs and files call it.
+      title: as tables call it.
+      classes: names as they read in a prompt, in the order of the labels.
+      templates: prompts with one "{}".
+      splits: "train", "val" and "test"; a control task has no "train".
+    """
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+    splits: dict[str, Split]
+
+
+def data_directory(source: str) -> pathlib.Path:
+    """The folder of a data source: "embedded", or a path."""
+    if source == "embedded":
+        return pathlib.Path(__file__).parents[1] / "embedded" / "tasks"
+    return pathlib.Path(source)
+
+
+def load_tasks(source: str, names: Sequence[str], control: str) -> dict[str, Task]:
+    """Reads and checks all tasks of an experiment, before any work starts.
+
+    Args:
+      source: "embedded", or a folder with tasks.json and one .npz per task.
+      names: tasks to fine-tune; each needs train, val and test.
+      control: the control task; needs val and test.
+
+    Returns:
+      Tasks by name, the control task last.
+
+    Raises:
+      ValueError: everything that is missing or wrong in any of them, in one message.
+    """
+    directory = data_directory(source)
+    try:
+        table = read_json(directory / TABLE)["tasks"]
+    except (StorageError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"data {source!r}: {error}; a data folder holds {TABLE}, which describes its tasks, "
+            "and one .npz for each"
+        ) from error
+    problems: list[str] = []
+    tasks: dict[str, Task] = {}
+    for name in (*names, control):
+        if name not in table:
+            problems.append(f"task {name!r} is not in {directory / TABLE}: {', '.join(table)}")
+            continue
+        needed = SPLITS[1:] if name == control else SPLITS
+        try:
+            tasks[name] = _load_task(directory, name, table[name], needed)
+        except ValueError as error:
+            problems.append(f"task {name!r}: {error}")
+    if problems:
+        raise ValueError("data: " + "\n  ".join(problems))
+    return tasks
+
+
+def _load_task(
+    directory: pathlib.Path, name: str, entry: dict[str, Any], needed: Sequence[str]
+) -> Task:
+    path = directory / f"{name}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing; build or copy it there") from error
+    except Exception as error:  # zipfile, zlib, numpy: each its own kind for a damaged file
+        raise ValueError(f"{path} cannot be read ({error}); build or copy it again") from error
+    missing = [
+        f"{split}_{kind}"
+        for split in needed
+        for kind in ("images", "labels")
+        if f"{split}_{kind}" not in arrays
+    ]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(arrays)}")
+    splits = {
+        split: Split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in needed
+    }
+    try:
+        classes, templates = tuple(entry["classes"]), tuple(entry["templates"])
+    except KeyError as error:
+        raise ValueError(f"its entry of {TABLE} lacks {error}") from error
+    if len(classes) < 2:
+        raise ValueError(f"{len(classes)} class; a task needs at least 2")
+    if len(set(classes)) < len(classes):
+        raise ValueError("a class name stands twice; the zero-shot head cannot tell them apart")
+    hashes = entry.get("sha256", {})
+    for split, data in splits.items():
+        _check_split(split, data, len(classes))
+        if hashes.get(split, data.sha256) != data.sha256:
+            raise ValueError(
+                f"the {split} split of {path} is not the one whose hash {TABLE} lists; the file "
+                "was changed or is of another version: build or copy both again"
+            )
+    return Task(name, entry.get("title", name), classes, templates, splits)
+
+
+def _check_split(split: str, data: Split, classes: int) -> None:
+    images, labels = data.images, data.labels
+    if len(images) == 0:
+        raise ValueError(f"the {split} split holds no image")
+    shape = images.shape[1:]
+    grey_or_rgb = images.ndim == 3 or (images.ndim == 4 and shape[-1] == 3)
+    if images.dtype != np.uint8 or not grey_or_rgb:
+        raise ValueError(
+            f"{split} images are {images.dtype} of shape {images.shape}, expected uint8 "
+            "(n, height, width) or (n, height, width, 3)"
+        )
+    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"{split} labels are {labels.dtype} of shape {labels.shape}, expected one integer for "
+            f"each of the {len(images)} images"
+        )
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"{split} labels run from {labels.min()} to {labels.max()}, but {classes} class names "
+            f"allow 0 to {classes - 1}"
+        )

@@ -1,0 +1,1 @@
+"""Fine-tuning: modes, the train step, the loop, and the states it saves."""

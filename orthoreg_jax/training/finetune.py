@@ -1,0 +1,152 @@
+"""Fine-tuning one task: the loop around the train step."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from orthoreg_jax.clip.zeroshot import Head
+from orthoreg_jax.progress import Progress
+from orthoreg_jax.storage import write_text
+from orthoreg_jax.tasks.batches import training_rows
+
+from .checkpoints import StateFolder
+from .sharding import Shardings
+from .step import Metrics, TrainState, TrainStep
+
+
+class DivergedError(Exception):
+    """The loss or its gradient was not finite."""
+
+
+def finetune(
+    step: TrainStep,
+    state: TrainState,
+    params0: Any,
+    head: Head,
+    images: UInt8[np.ndarray, "n h w 3"],
+    labels: Int[np.ndarray, " n"],
+    *,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    shardings: Shardings,
+    folder: pathlib.Path,
+    label: str,
+    log_every: int = 10,
+    checkpoint_every: int = 0,
+) -> TrainState:
+    """Trains up to `steps` updates and returns the last state.
+
+    Batches and augmentation depend on the seed and the step alone, so a run that was cut off and
+    goes on from a saved state ends with the same weights.
+
+    Args:
+      step: from `make_train_step`.
+      state: from `init_state`; donated.
+      params0: pre-trained weights of the image tower.
+      head: of this task.
+      images: training images, resized for the model.
+      labels: positions in the head.
+      steps: updates in all, those of a restored state included.
+      batch_size: images in a batch.
+      seed: fixes batches and augmentation.
+      shardings: where batches go.
+      folder: for `metrics.jsonl`, and `state/` while training.
+      label: what progress and errors call this task.
+      log_every: updates between two lines of metrics.
+      checkpoint_every: updates between two saved states; 0 saves none.
+
+    Raises:
+      DivergedError: a loss or gradient that is not finite; the last good state is in `state/`.
+    """
+    saved = StateFolder(folder / "state") if checkpoint_every else None
+    if saved is not None:
+        state = saved.restore(state)
+    first = int(state.step)
+    key = jax.random.key(seed)
+    log = _MetricsLog(folder / "metrics.jsonl", first, log_every)
+    with Progress(label, steps - first) as progress:
+        for number in range(first, steps):
+            rows = training_rows(len(labels), batch_size, number, seed)
+            batch = jax.device_put((images[rows], labels[rows]), shardings.batch)
+            state, metrics = step(state, params0, head, key, *batch)
+            for line in log.add(number, metrics, last=number + 1 == steps):
+                if not line["finite"]:
+                    log.write()
+                    raise _diverged(state, folder, label, line)
+                shown = {"loss": line["loss"]}
+                if line["penalty"]:
+                    shown["penalty"] = line["penalty"]
+                progress.update(0, **shown)
+            progress.update()
+            if saved is not None and (number + 1) % checkpoint_every == 0:
+                saved.save(state)
+                log.write()
+    log.write()
+    if saved is not None:
+        saved.close()
+    return state
+
+
+def remove_states(folder: pathlib.Path) -> None:
+    """Deletes the saved states of a task that is finished."""
+    shutil.rmtree(folder / "state", ignore_errors=True)
+
+
+def _diverged(
+    state: TrainState, folder: pathlib.Path, label: str, line: dict[str, Any]
+) -> DivergedError:
+    saved = StateFolder(folder / "state")
+    saved.save(state)
+    saved.close()
+    return DivergedError(
+        f"{label}: at step {line['step']} the loss was {line['loss']}, the penalty "
+        f"{line['penalty']} and the gradient's norm {line['gradient_norm']}, which is not finite. "
+        f"The last good state, of step {int(state.step)}, is in {folder / 'state'}. Lower "
+        "training.learning_rate or penalty.strength, or lengthen training.warmup_steps, and run "
+        "again in a new --workdir"
+    )
+
+
+class _MetricsLog:
+    """Fetches metrics from the device one interval late, so that the loop never waits for them."""
+
+    def __init__(self, path: pathlib.Path, first: int, every: int) -> None:
+        self._path, self._every = path, every
+        self._pending: list[tuple[int, Metrics]] = []
+        self._lines = _lines_before(path, first)
+
+    def add(self, number: int, metrics: Metrics, last: bool) -> Iterator[dict[str, Any]]:
+        """Takes the metrics of a step; yields lines that are due, and any that is not finite."""
+        self._pending.append((number, metrics))
+        due = len(self._pending) - (0 if last else self._every)
+        if due < self._every and not last:
+            return
+        ready, self._pending = self._pending[:due], self._pending[due:]
+        numbers = [step for step, _ in ready]
+        for step, values in zip(numbers, jax.device_get([m for _, m in ready]), strict=True):
+            line = {"step": step} | {
+                name: value.item() for name, value in zip(Metrics._fields, values, strict=True)
+            }
+            if step % self._every == 0 or not line["finite"] or (last and step == numbers[-1]):
+                self._lines.append(json.dumps(line))
+                yield line
+
+    def write(self) -> None:
+        write_text(self._path, "".join(f"{line}\n" for line in self._lines))
+
+
+def _lines_before(path: pathlib.Path, first: int) -> list[str]:
+    """Lines of an earlier run up to the step it is resumed from."""
+    if first == 0 or not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if json.loads(line)["step"] < first]

@@ -1,0 +1,82 @@
+"""The stage `finetune`: every task of every method and seed, one compiled step per method."""
+
+from __future__ import annotations
+
+import jax
+
+from orthoreg_jax.clip.weights import VISUAL_MATRICES
+from orthoreg_jax.experiment import Experiment, Method
+from orthoreg_jax.storage import save_tree
+
+from .finetune import finetune, remove_states
+from .step import Penalty, init_state, make_optimizer, make_train_step
+
+
+def finetune_all(experiment: Experiment) -> None:
+    """Fine-tunes what is not finished yet and saves each task vector.
+
+    Raises:
+      DivergedError: a loss that is not finite.
+      StorageError: a file cannot be written.
+    """
+    for method in experiment.methods:
+        todo = [
+            (seed, task)
+            for seed in experiment.config.seeds
+            for task in experiment.config.tasks
+            if not experiment.vector_path(method.name, seed, task).is_file()
+        ]
+        if todo:
+            _finetune_method(experiment, method, todo)
+
+
+def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[int, str]]) -> None:
+    options, shardings = experiment.config.training, experiment.shardings
+    optimizer = make_optimizer(
+        options.learning_rate,
+        options.warmup_steps,
+        options.steps,
+        options.weight_decay,
+        options.clip_norm,
+    )
+    penalty = Penalty(method.strength, experiment.config.penalty.form, VISUAL_MATRICES)
+    step = make_train_step(
+        method.mode,
+        experiment.apply,
+        optimizer,
+        experiment.preprocessing.normalize,
+        penalty if method.strength else None,
+        options.crop_scale,
+    )
+    for seed, task in todo:
+        state = init_state(method.mode, optimizer, experiment.params0, jax.random.key(seed))
+        images, labels = experiment.images(task, "train")
+        folder = experiment.task_folder(method.name, seed, task)
+        state = finetune(
+            step,
+            jax.device_put(state, shardings.replicated),
+            experiment.params0,
+            experiment.heads[task],
+            images,
+            labels,
+            steps=options.steps,
+            batch_size=options.batch_size,
+            seed=seed,
+            shardings=shardings,
+            folder=folder,
+            label=f"finetune {method.name} seed {seed} {task}",
+            log_every=options.log_every,
+            checkpoint_every=options.checkpoint_every,
+        )
+        vector = method.mode.delta(state.trainable, experiment.params0)
+        save_tree(
+            experiment.vector_path(method.name, seed, task),
+            {"visual": vector},
+            {
+                "task": task,
+                "method": method.name,
+                "seed": str(seed),
+                "pretrained_sha256": experiment.checkpoint.sha256,
+            },
+        )
+        remove_states(folder)

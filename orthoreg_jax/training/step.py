@@ -1,0 +1,127 @@
+"""The train step: one compiled function for all tasks of a method."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+
+from orthoreg_jax.arithmetic.matrices import Rules
+from orthoreg_jax.arithmetic.penalty import orthogonality_penalty
+from orthoreg_jax.clip.zeroshot import Head
+
+from .augmentation import random_resized_crop
+from .modes import Apply, Mode
+
+
+class TrainState(NamedTuple):
+    """What training changes. `step` counts the updates made."""
+
+    step: Int[Array, ""]
+    trainable: Any
+    opt_state: Any
+
+
+class Metrics(NamedTuple):
+    """Of one step; `finite` says whether loss and gradient were, and the update was made."""
+
+    loss: Float[Array, ""]
+    penalty: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    finite: Bool[Array, ""]
+
+
+class Penalty(NamedTuple):
+    """The orthogonality penalty of a run: see `orthogonality_penalty`."""
+
+    strength: float
+    form: str
+    matrices: Rules
+
+
+def make_optimizer(
+    learning_rate: float, warmup_steps: int, steps: int, weight_decay: float, clip_norm: float
+) -> optax.GradientTransformation:
+    """The paper's recipe: clip by global norm, AdamW, linear warm-up, cosine to 0."""
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, steps)
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm), optax.adamw(schedule, weight_decay=weight_decay)
+    )
+
+
+TrainStep = Callable[
+    [TrainState, Any, Head, PRNGKeyArray, Array, Array], tuple[TrainState, Metrics]
+]
+
+
+def make_train_step(
+    mode: Mode,
+    apply: Apply,
+    optimizer: optax.GradientTransformation,
+    normalize: Callable[[Any], Any],
+    penalty: Penalty | None = None,
+    crop_scale: float = 1.0,
+) -> TrainStep:
+    """Compiles `(state, params0, head, key, images, labels) -> (state, metrics)`.
+
+    The state is donated. A step whose loss or gradient is not finite changes nothing, so the
+    state that comes back is always the last good one.
+
+    Args:
+      mode: a row of `MODES`.
+      apply: (image tower's params, pixels) -> features.
+      optimizer: acts on the mode's trainable.
+      normalize: uint8 or float images on the scale 0 to 255 -> pixels.
+      penalty: None trains without (nothing of it is computed).
+      crop_scale: smallest share of area of a random resized crop; 1 switches it off.
+    """
+
+    def objective(
+        trainable: Any, params0: Any, head: Head, pixels: Array, labels: Array
+    ) -> tuple[Array, tuple[Array, Array]]:
+        logits = head.logits(mode.forward(apply, params0, trainable, pixels))
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        if penalty is None:
+            return loss, (loss, jnp.zeros(()))
+        term = orthogonality_penalty(
+            mode.delta(trainable, params0), matrices=penalty.matrices, form=penalty.form
+        )
+        return loss + penalty.strength * term, (loss, term)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(
+        state: TrainState,
+        params0: Any,
+        head: Head,
+        key: PRNGKeyArray,
+        images: UInt8[Array, "b h w 3"],
+        labels: Int[Array, " b"],
+    ) -> tuple[TrainState, Metrics]:
+        if crop_scale < 1:
+            crop_key = jax.random.fold_in(key, state.step)
+            images = random_resized_crop(crop_key, images, (crop_scale, 1.0))
+        (total, (loss, term)), gradient = jax.value_and_grad(objective, has_aux=True)(
+            state.trainable, params0, head, normalize(images), labels
+        )
+        gradient_norm = optax.tree.norm(gradient)
+        finite = jnp.isfinite(total) & jnp.isfinite(gradient_norm)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
+        trainable = optax.apply_updates(state.trainable, updates)
+        new = TrainState(state.step + 1, trainable, opt_state)
+        state = jax.tree.map(functools.partial(jnp.where, finite), new, state)
+        return state, Metrics(loss, term, gradient_norm, finite)
+
+    return step
+
+
+def init_state(
+    mode: Mode, optimizer: optax.GradientTransformation, params0: Any, key: PRNGKeyArray
+) -> TrainState:
+    """The state before the first step."""
+    trainable = mode.init(params0, key)
+    return TrainState(jnp.zeros((), jnp.int32), trainable, optimizer.init(trainable))

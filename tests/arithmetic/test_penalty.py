@@ -1,0 +1,270 @@
+"""The penalty against formulas written here in numpy float64, and at its edges."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.test_util import check_grads
+
+from orthoreg_jax import Matrix, Skip, add_orthogonality_penalty, orthogonality_penalty
+
+SHAPES = [(1, 1), (1, 5), (5, 1), (4, 4), (7, 3), (3, 7), (64, 16), (16, 48)]
+
+
+def oracle(update, form):
+    """Value and gradient, straight from the definition, in float64."""
+    w = np.asarray(update, np.float64)
+    over_columns = form == "paper" or w.shape[0] >= w.shape[1]
+    if not over_columns:
+        value, gradient = oracle(w.T, form)
+        return value, gradient.T
+    error = w.T @ w - np.eye(w.shape[1])
+    norm = np.linalg.norm(error)
+    if form == "paper":
+        return norm**2, 4 * w @ error
+    return norm, 2 * w @ error / norm
+
+
+def random_update(shape, scale, dtype=jnp.float32, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape) * scale, dtype)
+
+
+@pytest.mark.parametrize("form", ["released", "paper"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("scale", [1e-3, 0.3, 3.0])
+def test_value_and_gradient(form, shape, scale):
+    update = random_update(shape, scale)
+    value, gradient = jax.jit(
+        jax.value_and_grad(lambda w: orthogonality_penalty({"w": w}, form=form))
+    )(update)
+    expected_value, expected_gradient = oracle(update, form)
+    np.testing.assert_allclose(value, expected_value, rtol=1e-5)
+    error = np.linalg.norm(gradient - expected_gradient) / np.linalg.norm(expected_gradient)
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize("form", ["released", "paper"])
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4)])
+def test_float64_against_finite_differences_in_both_modes(form, shape):
+    with jax.enable_x64():
+        update = random_update(shape, 0.5, jnp.float64)
+        check_grads(lambda w: orthogonality_penalty(w, form=form), (update,), order=2, rtol=1e-6)
+        assert orthogonality_penalty(update, form=form).dtype == jnp.float64
+
+
+@pytest.mark.parametrize("form", ["released", "paper"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_zero_update(form, shape):
+    value, gradient = jax.value_and_grad(orthogonality_penalty)(jnp.zeros(shape))
+    assert np.isclose(value, np.sqrt(min(shape)))
+    value = orthogonality_penalty(jnp.zeros(shape), form="paper")
+    assert value == shape[1]
+    assert not np.any(gradient)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("shape", [(8, 8), (64, 16), (16, 64), (300, 200), (1, 7)])
+def test_orthonormal_update_has_zero_gradient(shape, seed):
+    tall = np.linalg.qr(np.random.default_rng(seed).normal(size=(max(shape), min(shape))))[0]
+    update = jnp.asarray(tall if shape[0] >= shape[1] else tall.T, jnp.float32)
+    value, gradient = jax.value_and_grad(orthogonality_penalty)(update)
+    assert value < 1e-4
+    assert not np.any(gradient)
+    for exact in (jnp.eye(*shape), 0 * jnp.eye(*shape)):
+        assert not np.any(jax.grad(orthogonality_penalty)(exact))
+        assert np.all(np.isfinite(jax.hessian(orthogonality_penalty)(jnp.eye(2))))
+
+
+def test_gradient_is_still_exact_close_to_orthonormal():
+    update = jnp.eye(16) + random_update((16, 16), 1e-4)
+    _, expected = oracle(update, "released")
+    gradient = jax.grad(orthogonality_penalty)(update)
+    assert np.linalg.norm(gradient - expected) / np.linalg.norm(expected) < 1e-2
+
+
+def test_released_form_does_not_change_under_transposition():
+    update = random_update((9, 4), 0.5)
+    assert np.isclose(orthogonality_penalty(update), orthogonality_penalty(update.T), rtol=1e-6)
+    paper = [orthogonality_penalty(w, form="paper") for w in (update, update.T)]
+    assert np.isclose(paper[1] - paper[0], 9 - 4, rtol=1e-5)
+
+
+def test_small_updates_first_grow_evenly():
+    """At the sizes of fine-tuning the gradient is -(2 / sqrt(n)) dW, to within one per cent."""
+    update = random_update((64, 16), 1e-3)
+    gradient = jax.grad(orthogonality_penalty)(update)
+    assert np.linalg.norm(gradient + 2 / 4 * update) < 0.01 * np.linalg.norm(gradient)
+
+
+def test_stacked_fused_and_convolution_leaves_are_read_as_told():
+    tree = {
+        "stacked": random_update((3, 6, 4), 0.5),
+        "heads": random_update((6, 2, 5), 0.5),
+        "conv": random_update((2, 2, 3, 7), 0.5),
+        "bias": jnp.ones(4),
+        "table": random_update((9, 4), 0.5),
+    }
+    rules = {
+        "stacked": Matrix(),
+        "heads": Matrix(rows=(0,), columns=(1, 2)),
+        "conv": Matrix(rows=(0, 1, 2), columns=(3,)),
+        "table": Skip("an embedding"),
+    }
+    expected = (
+        sum(oracle(w, "released")[0] for w in tree["stacked"])
+        + oracle(tree["heads"].reshape(6, 10), "released")[0]
+        + oracle(tree["conv"].reshape(12, 7), "released")[0]
+    )
+    value, gradient = jax.value_and_grad(lambda tree: orthogonality_penalty(tree, matrices=rules))(
+        tree
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        gradient["heads"].reshape(6, 10),
+        oracle(tree["heads"].reshape(6, 10), "released")[1],
+        rtol=1e-4,
+        atol=1e-6,
+    )
+    assert not np.any(gradient["bias"]) and not np.any(gradient["table"])
+
+
+def test_fused_query_key_value_is_one_gram():
+    """One (d, 3d) matrix is not three (d, d) ones: splitting gives another number."""
+    fused = random_update((4, 12), 0.5)
+    parts = {name: fused[:, 4 * i : 4 * i + 4] for i, name in enumerate("qkv")}
+    gram = sum(
+        np.asarray(part, np.float64) @ np.asarray(part, np.float64).T for part in parts.values()
+    )
+    expected = np.linalg.norm(gram - np.eye(4))
+    np.testing.assert_allclose(orthogonality_penalty(fused), expected, rtol=1e-5)
+    assert abs(orthogonality_penalty(parts) - expected) > 0.1
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_low_precision_updates_accumulate_in_float32(dtype):
+    update = random_update((64, 16), 0.5, dtype)
+    value, gradient = jax.value_and_grad(orthogonality_penalty)(update)
+    assert value.dtype == jnp.float32 and gradient.dtype == dtype
+    np.testing.assert_allclose(value, oracle(update.astype(jnp.float32), "released")[0], rtol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    st.integers(0, 10_000),
+    st.floats(-18, 8),
+    st.sampled_from(["released", "paper"]),
+)
+def test_never_nan(shape, seed, exponent, form):
+    update = random_update(shape, 10.0**exponent, seed=seed)
+    value, gradient = jax.value_and_grad(lambda w: orthogonality_penalty(w, form=form))(update)
+    assert np.isfinite(value) and np.all(np.isfinite(gradient))
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match="'squared'.*'released', 'paper'"):
+        orthogonality_penalty({"w": jnp.ones((2, 2))}, form="squared")
+    with pytest.raises(ValueError, match="'q/kernel' of shape \\(4, 2, 2\\).*Matrix\\("):
+        orthogonality_penalty({"q": {"kernel": jnp.ones((4, 2, 2))}})
+    with pytest.raises(ValueError, match="no weight matrix"):
+        orthogonality_penalty({"bias": jnp.ones(3)})
+    with pytest.raises(ValueError, match="does not fit leaf 'w'"):
+        orthogonality_penalty(
+            {"w": jnp.ones((2, 2))}, matrices={"w": Matrix(rows=(0,), columns=(0,))}
+        )
+
+
+# The optax form
+
+
+def small_problem():
+    """A two-layer network with stacked blocks, its rules and a batch."""
+    rng = np.random.default_rng(0)
+    params = {
+        "first": {"kernel": random_update((6, 8), 0.4), "bias": jnp.zeros(8)},
+        "blocks": {"kernel": random_update((2, 8, 8), 0.3, seed=1), "bias": jnp.zeros((2, 8))},
+    }
+    rules = {"blocks/kernel": Matrix(), "blocks/bias": Skip("biases, stacked")}
+    x, y = rng.normal(size=(32, 6)), rng.normal(size=(32, 8))
+
+    def loss(params):
+        hidden = jnp.tanh(x @ params["first"]["kernel"] + params["first"]["bias"])
+        for kernel, bias in zip(params["blocks"]["kernel"], params["blocks"]["bias"], strict=True):
+            hidden = jnp.tanh(hidden @ kernel + bias)
+        return jnp.mean((hidden - y) ** 2)
+
+    return params, rules, loss
+
+
+def optimise(loss, optimizer, params, steps):
+    @jax.jit
+    def step(params, state):
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = optimizer.init(params)
+    for _ in range(steps):
+        params, state = step(params, state)
+    return params, state
+
+
+@pytest.mark.parametrize("form", ["released", "paper"])
+def test_optax_form_equals_loss_form_over_a_training_run(form):
+    params, rules, loss = small_problem()
+    rest = (optax.clip_by_global_norm(1.0), optax.adamw(1e-2, weight_decay=0.1))
+
+    def penalised(new):
+        delta = jax.tree.map(jnp.subtract, new, params)
+        return loss(new) + 0.5 * orthogonality_penalty(delta, matrices=rules, form=form)
+
+    in_loss, _ = optimise(penalised, optax.chain(*rest), params, 60)
+    term = add_orthogonality_penalty(0.5, matrices=rules, form=form)
+    in_chain, state = optimise(loss, optax.chain(term, *rest), params, 60)
+    plain, _ = optimise(loss, optax.chain(*rest), params, 60)
+    for a, b, c in zip(*map(jax.tree.leaves, (in_loss, in_chain, plain)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+        assert not np.allclose(a, c, atol=1e-3)
+    assert state[0].count == 60 and state[0].penalty > 0
+
+
+def test_strength_may_be_a_schedule_of_the_updates_made():
+    params, _, _ = small_problem()
+    params = {"w": params["first"]["kernel"]}
+    moved = {"w": params["w"] + 0.1}
+    optimizer = add_orthogonality_penalty(lambda count: jnp.where(count < 1, 0.0, 2.0))
+    state, zero = optimizer.init(params), jax.tree.map(jnp.zeros_like, params)
+    first, state = optimizer.update(zero, state, moved)
+    second, _ = optimizer.update(zero, state, moved)
+    expected = jax.grad(orthogonality_penalty)({"w": moved["w"] - params["w"]})
+    assert not np.any(first["w"])
+    np.testing.assert_allclose(second["w"], 2 * expected["w"], rtol=1e-6)
+
+
+def test_explicit_anchor_and_donation():
+    params, rules, loss = small_problem()
+    anchor = jax.tree.map(lambda leaf: leaf + 0.05, params)
+    term = add_orthogonality_penalty(1.0, anchor, matrices=rules)
+    state = term.init(params)
+    assert isinstance(state.anchor["first"]["bias"], optax.MaskedNode)  # no copy without need
+    update = jax.jit(term.update, donate_argnums=(1, 2))
+    updates, _ = update(jax.grad(loss)(params), term.init(params), jax.tree.map(jnp.copy, params))
+    delta = jax.tree.map(jnp.subtract, params, anchor)
+    expected = jax.tree.map(
+        jnp.add,
+        jax.grad(loss)(params),
+        jax.grad(lambda tree: orthogonality_penalty(tree, matrices=rules))(delta),
+    )
+    for a, b in zip(jax.tree.leaves(updates), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_optax_form_refuses_bad_input():
+    params = {"w": jnp.ones((3, 2))}
+    with pytest.raises(ValueError, match="call\\s+optimizer.update"):
+        optimizer = add_orthogonality_penalty(1.0)
+        optimizer.update(params, optimizer.init(params))
+    with pytest.raises(ValueError, match="these leaves differ.*w"):
+        add_orthogonality_penalty(1.0, {"w": jnp.ones((2, 2))}).init(params)
