@@ -162,6 +162,8 @@ def save_checkpoint(
         for name in COMPANIONS:
             if (like.directory / name).is_file():
                 shutil.copy(like.directory / name, scratch / name)
+        for path in scratch.iterdir():
+            path.chmod(0o644)  # the safetensors writer makes them private
         scratch.chmod(0o755)
         if target.exists():
             target.rmdir()

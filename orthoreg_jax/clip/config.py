@@ -117,10 +117,6 @@ def from_huggingface(raw: dict[str, Any]) -> ClipConfig:
             problems.append(
                 f"{name}.hidden_act is {tower.hidden_act!r}, allowed: {', '.join(ACTIVATIONS)}"
             )
-        if tower.hidden_size % tower.num_attention_heads:
-            problems.append(
-                f"{name}: {tower.num_attention_heads} heads do not divide width {tower.hidden_size}"
-            )
     for size in ("image_size", "patch_size"):
         if not isinstance(getattr(vision, size), int):
             problems.append(f"vision_config.{size} is {getattr(vision, size)!r}, allowed: one int")

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from .config import ClipConfig, TextConfig, TowerConfig, VisionConfig
@@ -31,7 +32,7 @@ class Attention(nn.Module):
     width: int
     heads: int
     causal: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
@@ -49,7 +50,7 @@ class Mlp(nn.Module):
     """Two linear layers with the tower's activation between them."""
 
     config: TowerConfig
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
@@ -67,7 +68,7 @@ class Block(nn.Module):
 
     config: TowerConfig
     causal: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], _: None) -> tuple[Float[Array, "b n d"], None]:
@@ -80,12 +81,12 @@ class Block(nn.Module):
         return x, None
 
 
-def _layer_norm(eps: float, dtype: jnp.dtype, name: str) -> nn.LayerNorm:
+def _layer_norm(eps: float, dtype: DTypeLike, name: str) -> nn.LayerNorm:
     # The two-pass variance: the fast one loses digits when the mean is large, as CLIP's is.
     return nn.LayerNorm(epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
 
 
-def _blocks(config: TowerConfig, causal: bool, dtype: jnp.dtype, remat: bool) -> nn.Module:
+def _blocks(config: TowerConfig, causal: bool, dtype: DTypeLike, remat: bool) -> nn.Module:
     # Inside a scan the loop itself keeps XLA from merging the recomputation away (prevent_cse).
     block = nn.remat(Block, prevent_cse=False) if remat else Block
     stack = nn.scan(
@@ -99,7 +100,7 @@ class VisionTransformer(nn.Module):
 
     config: VisionConfig
     projection: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     remat: bool = False
 
     @nn.compact
@@ -132,7 +133,7 @@ class TextTransformer(nn.Module):
 
     config: TextConfig
     projection: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     remat: bool = False
 
     @nn.compact
@@ -160,7 +161,7 @@ class Clip(nn.Module):
     """Both towers; `apply` returns the logits of every image against every text."""
 
     config: ClipConfig
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     remat: bool = False
 
     def setup(self) -> None:

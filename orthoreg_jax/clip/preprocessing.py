@@ -78,7 +78,7 @@ class Preprocessing(NamedTuple):
     size: int
     normalize: Normalization
 
-    def resize(self, images: Sequence[Any]) -> UInt8[np.ndarray, "b size size 3"]:
+    def resize(self, images: Sequence[Any] | np.ndarray) -> UInt8[np.ndarray, "b size size 3"]:
         """RGB conversion, resize of the shorter side and centre crop, as the checkpoint says.
 
         Args:
@@ -87,14 +87,9 @@ class Preprocessing(NamedTuple):
         if isinstance(images, np.ndarray) and images.shape[1:] == (self.size, self.size, 3):
             return images  # resize and crop would give the same bytes back
         pixels = self.processor(
-            images=list(images),
-            do_rescale=False,
-            do_normalize=False,
-            input_data_format=None,
-            data_format="channels_last",
-            return_tensors="np",
+            images=list(images), do_rescale=False, do_normalize=False, return_tensors="np"
         )["pixel_values"]
-        return np.asarray(pixels).astype(np.uint8)
+        return np.asarray(pixels).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
 def load_preprocessing(directory: str | pathlib.Path, config: ClipConfig) -> Preprocessing:

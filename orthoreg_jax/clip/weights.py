@@ -112,8 +112,8 @@ def _pieces(row: Row, shape: tuple[int, ...]) -> Iterator[tuple[str, Any, tuple[
     theirs = tuple(inner[axis] for axis in _BACK[row.layout] or range(len(inner)))
     for layer in range(shape[0] if stacked else 1):
         for part, key in enumerate(row.keys):
-            columns = slice(part * inner[-1], (part + 1) * inner[-1]) if inner else ()
-            index = (layer, ..., columns) if stacked else (..., columns) if inner else ()
+            columns = (slice(part * inner[-1], (part + 1) * inner[-1]),) if inner else ()
+            index = (layer,) * stacked + (...,) + columns
             yield key.format(layer=layer), index, theirs
 
 

@@ -110,7 +110,7 @@ def _load_task(
 ) -> Task:
     path = directory / f"{name}.npz"
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except FileNotFoundError as error:
         raise ValueError(f"{path} is missing; build or copy it there") from error

@@ -25,6 +25,7 @@ def relative_error(actual, expected) -> float:
 def case(request):
     directory = FIXTURES / request.param
     oracle = safetensors.numpy.load_file(directory / "oracle.safetensors")
+    oracle = {key: jnp.asarray(value) for key, value in oracle.items()}
     return load_checkpoint(directory), oracle
 
 

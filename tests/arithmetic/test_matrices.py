@@ -1,0 +1,49 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from orthoreg_jax import Matrix, Skip, describe_matrices
+from orthoreg_jax.arithmetic.matrices import as_matrices, select_matrices
+
+
+def test_axes_are_merged_in_the_order_given():
+    leaf = jnp.arange(2.0 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    read = as_matrices(leaf, Matrix(rows=(1,), columns=(2, 3)))
+    np.testing.assert_array_equal(read, np.asarray(leaf).reshape(2, 3, 20))
+    read = as_matrices(leaf, Matrix(rows=(-2,), columns=(0, -3)))
+    expected = np.asarray(leaf).transpose(3, 2, 0, 1).reshape(5, 4, 6)
+    np.testing.assert_array_equal(read, expected)
+
+
+def test_first_rule_that_matches_counts_and_two_axes_need_none():
+    tree = {"a": {"kernel": jnp.ones((2, 3, 4))}, "b": jnp.ones((3, 2)), "c": jnp.ones(3)}
+    rules = {"a/*": Matrix(), "*kernel": Skip("never reached")}
+    selected = select_matrices(tree, rules)
+    assert {path: matrix.shape for path, matrix in selected.items()} == {
+        "a/kernel": (2, 3, 4),
+        "b": (1, 3, 2),
+    }
+
+
+def test_report_names_every_leaf_and_why():
+    tree = {
+        "bias": jnp.ones(3),
+        "conv": jnp.ones((2, 2, 3, 4)),
+        "heads": jnp.ones((4, 2, 2)),
+        "stack": jnp.ones((5, 4, 2)),
+    }
+    rules = {"conv": Skip("a convolution"), "stack": Matrix(), "typo*": Matrix()}
+    report = describe_matrices(tree, rules)
+    rows = {line.split()[0]: line for line in report.splitlines()}
+    assert set(tree) | {"leaf", "rule"} == set(rows)
+    assert "bias, scale or scalar" in rows["bias"]
+    assert rows["conv"].endswith("-- a convolution")
+    assert "ERROR" in rows["heads"]
+    assert rows["stack"].endswith("5 x (4 rows, 2 columns)")
+    assert rows["rule"] == "rule 'typo*' matches no leaf"
+
+
+@pytest.mark.parametrize("rows, columns", [((0,), (5,)), ((), (1,)), ((0, 1), (-1,))])
+def test_rules_that_do_not_fit_are_refused(rows, columns):
+    with pytest.raises(ValueError, match="does not fit leaf 'w' of shape"):
+        select_matrices({"w": jnp.ones((2, 3))}, {"w": Matrix(rows, columns)})

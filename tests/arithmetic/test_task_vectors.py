@@ -1,0 +1,89 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import orthoreg_jax as oj
+
+
+def tree(seed, dtype=jnp.float32):
+    rng = np.random.default_rng(seed)
+    return {
+        "visual": {
+            "kernel": jnp.asarray(rng.normal(size=(3, 4)), dtype),
+            "bias": jnp.asarray(rng.normal(size=4), dtype),
+        },
+        "scale": jnp.asarray(rng.normal(), dtype),
+    }
+
+
+def assert_trees_close(a, b, **tolerance):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for left, right in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert left.dtype == right.dtype
+        np.testing.assert_allclose(left, right, **(tolerance or {"rtol": 1e-6, "atol": 1e-7}))
+
+
+def test_difference_and_application_are_inverse():
+    pretrained, finetuned = tree(0), tree(1)
+    vector = oj.task_vector(finetuned, pretrained)
+    assert_trees_close(oj.apply_task_vector(pretrained, vector), finetuned)
+    assert_trees_close(oj.apply_task_vector(pretrained, vector, 0.0), pretrained)
+    back = oj.apply_task_vector(finetuned, vector, -1.0)
+    assert_trees_close(back, pretrained)
+    forgotten = oj.apply_task_vector(finetuned, oj.negate_task_vector(vector))
+    assert_trees_close(forgotten, pretrained)
+
+
+def test_part_of_a_model_may_be_edited_and_types_stay():
+    pretrained = tree(0, jnp.bfloat16)
+    vector = {"visual": {"kernel": jnp.ones((3, 4))}}
+    edited = jax.jit(oj.apply_task_vector)(pretrained, vector, 0.5)
+    assert edited["visual"]["kernel"].dtype == jnp.bfloat16
+    expected = pretrained["visual"]["kernel"].astype(jnp.float32) + 0.5
+    np.testing.assert_allclose(edited["visual"]["kernel"].astype(jnp.float32), expected, rtol=1e-2)
+    assert edited["visual"]["bias"] is not None
+    np.testing.assert_array_equal(edited["visual"]["bias"], pretrained["visual"]["bias"])
+
+
+def test_sum_and_analogy():
+    a, b, c = tree(1), tree(2), tree(3)
+    assert_trees_close(
+        oj.add_task_vectors([a, b, c]), jax.tree.map(lambda x, y, z: x + y + z, a, b, c)
+    )
+    assert_trees_close(oj.analogy(a, b, c), jax.tree.map(lambda x, y, z: z + (y - x), a, b, c))
+    assert_trees_close(oj.analogy(a, b, a), b)
+
+
+def test_norm_and_cosines_against_flat_vectors():
+    vectors = {"a": tree(1), "b": tree(2), "zero": jax.tree.map(jnp.zeros_like, tree(0))}
+    flat = [np.concatenate([np.ravel(x) for x in jax.tree.leaves(v)]) for v in vectors.values()]
+    np.testing.assert_allclose(oj.norm(vectors["a"]), np.linalg.norm(flat[0]), rtol=1e-6)
+    cosines = oj.cosine_matrix(vectors)
+    expected = flat[0] @ flat[1] / np.linalg.norm(flat[0]) / np.linalg.norm(flat[1])
+    np.testing.assert_allclose(cosines[0, 1], expected, rtol=1e-5)
+    np.testing.assert_allclose(cosines, cosines.T)
+    np.testing.assert_allclose(np.diag(cosines), 1.0)
+    assert cosines[0, 2] == 0 and np.isfinite(cosines).all()
+    np.testing.assert_array_equal(cosines, oj.cosine_matrix(list(vectors.values())))
+
+
+def test_errors_name_the_leaf():
+    pretrained = tree(0)
+    without = {"visual": {"kernel": pretrained["visual"]["kernel"]}, "scale": pretrained["scale"]}
+    with pytest.raises(ValueError, match="only in finetuned: visual/bias"):
+        oj.task_vector(pretrained, without)
+    misshapen = {**pretrained, "scale": jnp.ones(2)}
+    with pytest.raises(ValueError, match=r"scale: \(2,\) and \(\)"):
+        oj.task_vector(misshapen, pretrained)
+    with pytest.raises(ValueError, match="leaves text/kernel are not in the weights.*visual/"):
+        oj.apply_task_vector(pretrained, {"text": {"kernel": jnp.ones(3)}})
+    with pytest.raises(ValueError, match=r"visual/bias: \(3,\) and \(4,\)"):
+        oj.apply_task_vector(pretrained, {"visual": {"bias": jnp.ones(3)}})
+    with pytest.raises(ValueError, match=r"vectors\[1\]"):
+        oj.add_task_vectors([pretrained, without])
+    with pytest.raises(ValueError, match="at least one"):
+        oj.add_task_vectors([])
+    listed = [pretrained["scale"]]
+    with pytest.raises(ValueError, match="other containers"):
+        oj.task_vector({"0": pretrained["scale"]}, listed)

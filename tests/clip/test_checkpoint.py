@@ -1,0 +1,187 @@
+"""CLIP directories in and out, and everything that can be wrong with one."""
+
+import json
+import shutil
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+import transformers
+
+from orthoreg_jax.clip import weights
+from orthoreg_jax.clip.checkpoint import load_checkpoint, locate, save_checkpoint
+from orthoreg_jax.clip.config import (
+    HUB_NAMES,
+    PRESETS,
+    from_huggingface,
+    read_config,
+    to_huggingface,
+)
+from tests.clip.test_parity import FIXTURES
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """A CLIP directory of one's own, to spoil."""
+    return shutil.copytree(FIXTURES / "gelu_patch4", tmp_path / "model")
+
+
+def change_tensors(directory, change):
+    path = directory / "model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    change(tensors)
+    safetensors.numpy.save_file(tensors, path)
+
+
+def change_config(directory, change):
+    path = directory / "config.json"
+    raw = json.loads(path.read_text())
+    change(raw)
+    path.write_text(json.dumps(raw))
+
+
+@pytest.mark.parametrize("name", ["quick_gelu_patch8", "gelu_patch4"])
+def test_weights_survive_both_ways_bit_for_bit(name):
+    tensors = safetensors.numpy.load_file(FIXTURES / name / "model.safetensors")
+    checkpoint = load_checkpoint(FIXTURES / name)
+    back = weights.to_huggingface(checkpoint.params)
+    assert back.keys() == tensors.keys()
+    for key, tensor in tensors.items():
+        assert back[key].shape == tensor.shape, key
+        np.testing.assert_array_equal(back[key], tensor)
+
+
+def test_saved_directory_is_the_same_model(tmp_path):
+    embedded = load_checkpoint("embedded")
+    saved = save_checkpoint(tmp_path / "a" / "model", embedded.params, embedded)
+    again = load_checkpoint(saved)
+    assert again.config == embedded.config
+    for ours, theirs in zip(*map(jax.tree.leaves, (again.params, embedded.params)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert transformers.CLIPConfig.from_pretrained(saved).projection_dim == 160
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(saved)
+    assert len(tokenizer) == embedded.config.text.vocab_size
+    with pytest.raises(ValueError, match="is not empty"):
+        save_checkpoint(saved, embedded.params, embedded)
+
+
+def test_half_precision_files_are_read_as_float32(directory):
+    def halve(tensors):
+        for key in tensors:
+            kind = np.float16 if "visual" in key else ml_dtypes.bfloat16
+            tensors[key] = tensors[key].astype(kind)
+
+    change_tensors(directory, halve)
+    params = load_checkpoint(directory).params
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_the_published_sizes(name):
+    assert from_huggingface(to_huggingface(PRESETS[name])) == PRESETS[name]
+    millions = sum(np.prod(s) for s in weights.param_shapes(PRESETS[name]).values()) / 1e6
+    published = {"ViT-B/32": 151.28, "ViT-B/16": 149.62, "ViT-L/14": 427.62}
+    assert abs(millions - published[name]) < 0.01
+    assert name in HUB_NAMES
+
+
+def test_preset_b32_is_transformers_default():
+    """`CLIPConfig()` of transformers is ViT-B/32, but for the corrected eos_token_id."""
+    raw = transformers.CLIPConfig().to_dict()
+    raw["text_config"]["eos_token_id"] = 2
+    assert from_huggingface(raw) == PRESETS["ViT-B/32"]
+
+
+def test_all_misfits_are_listed_at_once(directory):
+    def spoil(tensors):
+        del tensors["visual_projection.weight"]
+        tensors["logit_scale"] = np.ones(1, np.float32)
+        tensors["text_model.final_layer_norm.bias"] = np.ones(16, np.int32)
+        tensors["vision_model.post_layernorm.bias"][3] = np.nan
+        tensors["vision_model.lora.weight"] = np.ones((2, 2), np.float32)
+
+    change_tensors(directory, spoil)
+    with pytest.raises(ValueError) as caught:
+        load_checkpoint(directory)
+    message = str(caught.value)
+    for part in (
+        "5 tensors do not fit",
+        "missing: visual_projection.weight (12, 32)",
+        "wrong shape: logit_scale is (1,), expected ()",
+        "wrong type: text_model.final_layer_norm.bias is int32",
+        "not finite: vision_model.post_layernorm.bias",
+        "not a CLIP tensor: vision_model.lora.weight (2, 2)",
+    ):
+        assert part in message
+    assert str(directory) in message
+
+
+def test_listed_buffers_are_ignored(directory):
+    def add(tensors):
+        tensors["text_model.embeddings.position_ids"] = np.arange(7)[None]
+
+    change_tensors(directory, add)
+    load_checkpoint(directory)
+
+
+def test_truncated_file(directory):
+    path = directory / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ValueError, match="not a whole safetensors file.*copy it again"):
+        load_checkpoint(directory)
+    path.unlink()
+    with pytest.raises(ValueError, match="safetensors only, never pickles"):
+        load_checkpoint(directory)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda raw: raw.update(model_type="bert"), "type 'bert'; this program reads type 'clip'"),
+        (lambda raw: raw["vision_config"].update(hidden_act="relu"), "hidden_act is 'relu', allow"),
+        (lambda raw: raw["vision_config"].update(patch_size=5), "patches of 5 px do not tile 12"),
+        (lambda raw: raw["text_config"].update(num_attention_heads=3), r"\(16\) is not a multiple of the number of attention heads \(3\)"),
+        (lambda raw: raw["vision_config"].update(num_channels=1), "num_channels is 1"),
+        (lambda raw: raw["vision_config"].update(hidden_size="wide"), "not a CLIP configuration"),
+    ],
+)
+def test_configs_of_other_models(directory, change, message):
+    change_config(directory, change)
+    with pytest.raises(ValueError, match=f"(?s)config.json.*{message}"):
+        load_checkpoint(directory)
+
+
+def test_config_of_another_size(directory):
+    change_config(directory, lambda raw: raw["vision_config"].update(intermediate_size=64))
+    with pytest.raises(ValueError, match=r"wrong shape: .*fc1.weight is \(48, 32\), expected \(64"):
+        load_checkpoint(directory)
+
+
+def test_missing_and_broken_config(directory):
+    (directory / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        read_config(directory)
+    (directory / "config.json").unlink()
+    with pytest.raises(ValueError, match="config.json: not found; a CLIP directory holds"):
+        read_config(directory)
+
+
+def test_names_that_are_no_model(monkeypatch):
+    with pytest.raises(ValueError, match="no such directory; allowed: 'embedded'"):
+        locate("ViT-B-32")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="neither a directory here nor to be had from the hub"):
+        locate("nobody/no-such-model")
+
+
+def test_whole_model_is_asked_for(tmp_path):
+    embedded = load_checkpoint("embedded")
+    with pytest.raises(ValueError, match="merge an image tower into the full parameters"):
+        save_checkpoint(tmp_path / "model", embedded.params["visual"], embedded)
+    other = load_checkpoint(FIXTURES / "gelu_patch4")
+    with pytest.raises(ValueError, match="another size"):
+        save_checkpoint(tmp_path / "model", other.params, embedded)
+    assert not (tmp_path / "model").exists()

@@ -1,0 +1,55 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import transformers
+from PIL import Image
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from orthoreg_jax.clip.checkpoint import load_checkpoint
+from orthoreg_jax.clip.config import PRESETS
+from orthoreg_jax.clip.preprocessing import load_preprocessing, tokenize
+
+
+@pytest.mark.parametrize("size", [(300, 200), (224, 224), (90, 260)])
+def test_equals_clip_s_own_preprocessing(tmp_path, size):
+    """Resize, crop and normalisation as CLIPImageProcessor does them in one go, for ViT-B/32."""
+    pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    expected = CLIPImageProcessorPil()(images=[image, image.convert("L")], return_tensors="np")
+    preprocessing = load_preprocessing(tmp_path, PRESETS["ViT-B/32"])
+    resized = preprocessing.resize([image, image.convert("L")])
+    assert resized.dtype == np.uint8 and resized.shape == (2, 224, 224, 3)
+    ours = np.asarray(preprocessing.normalize(jnp.asarray(resized))).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(ours, expected["pixel_values"], atol=2e-6)
+
+
+def test_images_of_the_right_size_pass_unchanged():
+    checkpoint = load_checkpoint("embedded")
+    preprocessing = load_preprocessing(checkpoint.directory, checkpoint.config)
+    images = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), dtype=np.uint8)
+    assert preprocessing.resize(images) is images
+    # The short cut gives what the processor would.
+    np.testing.assert_array_equal(preprocessing.resize(list(images)), images)
+
+
+def test_crop_must_fit_the_model(tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text(
+        '{"crop_size": {"height": 32, "width": 32}, "size": {"shortest_edge": 32}}'
+    )
+    with pytest.raises(ValueError, match=r"crops to \(32, 32\), the model reads \(224, 224\)"):
+        load_preprocessing(tmp_path, PRESETS["ViT-B/32"])
+
+
+def test_tokens_are_those_of_the_directory_s_tokenizer(tmp_path):
+    checkpoint = load_checkpoint("embedded")
+    texts = ["a drawing of a fire truck", "A  Drawing of a fire truck", "star " * 40]
+    tokens = tokenize(texts, checkpoint.directory, checkpoint.config)
+    assert tokens.shape == (3, checkpoint.config.text.context_length)
+    np.testing.assert_array_equal(tokens[0], tokens[1])
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(checkpoint.directory)
+    words = tokenizer.convert_ids_to_tokens(tokens[0])
+    assert words[:2] == ["<|startoftext|>", "a</w>"]
+    assert words.index("<|endoftext|>") >= 7
+    assert tokens[2, -1] == checkpoint.config.text.eos_token_id  # cut, but still ended
+    with pytest.raises(ValueError, match="holds no tokenizer"):
+        tokenize(texts, tmp_path, checkpoint.config)

@@ -1,0 +1,12 @@
+"""Shapes in annotations are checked while the tests run, and types are not promoted silently."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jaxtyping
+
+from tests import shapes
+
+# Every annotated function of the package checks its arguments' shapes and types.
+jaxtyping.install_import_hook("orthoreg_jax", f"{shapes.__name__}.check")

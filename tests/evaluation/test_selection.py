@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+
+from orthoreg_jax.evaluation.selection import choose_addition, choose_negation, normalised
+
+ALPHAS = np.array([0.0, 0.5, 1.0, 2.0])
+
+
+def test_addition_takes_the_best_mean_of_normalised_accuracy():
+    accuracy = np.array([[0.5, 0.2], [0.6, 0.3], [0.9, 0.1], [0.1, 0.1]])
+    # Plain means: .35 .45 .5 .1; divided by single accuracy (.9, .3): .61 .83 .67 .22
+    choice = choose_addition(ALPHAS, accuracy, np.array([0.9, 0.3]))
+    assert choice == (1, 0.5, False)
+
+
+def test_addition_at_the_edge_and_ties():
+    rising = np.array([[0.1], [0.2], [0.3], [0.4]])
+    assert choose_addition(ALPHAS, rising, np.array([1.0])) == (3, 2.0, True)
+    assert choose_addition(ALPHAS, np.full((4, 2), 0.5), np.ones(2)) == (0, 0.0, False)
+
+
+@pytest.mark.parametrize(
+    "share, expected", [(0.95, (1, 0.5, False)), (0.8, (2, 1.0, False)), (0.1, (3, 2.0, True))]
+)
+def test_negation_keeps_the_control(share, expected):
+    target = np.array([0.6, 0.4, 0.2, 0.1])
+    control = np.array([0.50, 0.48, 0.42, 0.10])
+    assert choose_negation(ALPHAS, target, control, share) == expected
+
+
+def test_negation_may_choose_nothing_and_skips_points_that_lose_control():
+    assert choose_negation(ALPHAS, np.array([0.2, 0.3, 0.3, 0.3]), np.ones(4), 0.95)[1] == 0
+    control = np.array([0.5, 0.1, 0.5, 0.1])
+    assert choose_negation(ALPHAS, np.array([0.6, 0.1, 0.5, 0.0]), control, 0.95)[1] == 1.0
+
+
+def test_normalised_needs_a_model_that_learnt_something():
+    np.testing.assert_allclose(normalised(np.array([0.2, 0.4]), np.array([0.4, 0.4])), [0.5, 1.0])
+    with pytest.raises(ValueError, match=r"single-task accuracy of 0 \(tasks \[1\]\)"):
+        normalised(np.array([0.2, 0.4]), np.array([0.4, 0.0]))

@@ -1,0 +1,114 @@
+import json
+import re
+
+import numpy as np
+import pytest
+
+from orthoreg_jax.tasks.task import Split, data_directory, load_tasks
+
+SPLITS = ("train", "val", "test")
+
+
+def write(folder, change=lambda arrays, entry: None, names=("shapes", "control")):
+    """A data folder of small tasks; `change` may spoil the first."""
+    rng = np.random.default_rng(0)
+    table = {}
+    for number, name in enumerate(names):
+        arrays = {}
+        for split in SPLITS:
+            arrays[f"{split}_images"] = rng.integers(0, 255, (6, 8, 8, 3), dtype=np.uint8)
+            arrays[f"{split}_labels"] = np.array([0, 1, 2, 0, 1, 2], np.int32)
+        entry = {"title": name.title(), "classes": ["a", "b", "c"], "templates": ["a {}"]}
+        if number == 0:
+            change(arrays, entry)
+        table[name] = entry
+        np.savez(folder / f"{name}.npz", **arrays)
+    (folder / "tasks.json").write_text(json.dumps({"tasks": table}))
+    return str(folder)
+
+
+def test_embedded_tasks_are_whole():
+    table = json.loads(
+        (data_directory("embedded") / "tasks.json").read_text()
+    )["tasks"]
+    control = next(name for name, entry in table.items() if entry["control"])
+    tasks = load_tasks("embedded", [name for name in table if name != control], control)
+    assert list(tasks)[-1] == control and len(tasks) == len(table)
+    for name, task in tasks.items():
+        for split, data in task.splits.items():
+            assert len(data) == table[name]["splits"][split] > 0
+            assert data.rgb().shape == (len(data), 32, 32, 3)
+
+
+def test_no_image_of_a_test_split_is_in_another():
+    names = ("mnist", "fashion_mnist", "silhouettes", "vehicles", "tools", "devices", "weather")
+    for task in load_tasks("embedded", names, "concepts").values():
+        seen = {image.tobytes() for name in ("train", "val") if name in task.splits
+                for image in task.splits[name].images}  # fmt: skip
+        assert not seen & {image.tobytes() for image in task.splits["test"].images}
+
+
+def test_grey_images_become_rgb():
+    data = Split(np.arange(8, dtype=np.uint8).reshape(2, 2, 2), np.zeros(2, np.int32))
+    assert data.rgb().shape == (2, 2, 2, 3)
+    assert (data.rgb()[..., 0] == data.images).all() and (data.rgb()[..., 2] == data.images).all()
+
+
+def spoil(**arrays_or_entry):
+    def change(arrays, entry):
+        for key, value in arrays_or_entry.items():
+            target = entry if key in ("classes", "templates", "sha256") else arrays
+            if value is None:
+                del target[key]
+            else:
+                target[key] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (spoil(classes=["one"]), "1 class; a task needs at least 2"),
+        (spoil(classes=["a", "b", "b"]), "stands twice"),
+        (spoil(templates=None), "lacks 'templates'"),
+        (spoil(val_images=None, val_labels=None), "lacks val_images, val_labels; it holds"),
+        (
+            spoil(test_images=np.zeros((0, 8, 8, 3), np.uint8), test_labels=np.zeros(0, np.int32)),
+            "the test split holds no image",
+        ),
+        (spoil(train_labels=np.array([0, 1, 2, 3, 0, 0])), "from 0 to 3, but 3 class names"),
+        (spoil(train_labels=np.zeros(5, np.int32)), "one integer for each of the 6 images"),
+        (spoil(train_images=np.zeros((6, 8, 8, 3))), "float64.*expected uint8"),
+        (spoil(train_images=np.zeros((6, 8, 8, 1), np.uint8)), "expected uint8"),
+        (spoil(sha256={"train": "0" * 64}), "not the one whose hash"),
+    ],
+)
+def test_bad_tasks(tmp_path, change, message):
+    source = write(tmp_path, change)
+    with pytest.raises(ValueError, match=f"task 'shapes'.*{message}"):
+        load_tasks(source, ["shapes"], "control")
+
+
+def test_missing_tasks_and_files_are_named_together(tmp_path):
+    source = write(tmp_path)
+    (tmp_path / "shapes.npz").unlink()
+    message = re.compile(r"'shapes'.*shapes\.npz is missing.*'colours' is not in", re.DOTALL)
+    with pytest.raises(ValueError, match=message):
+        load_tasks(source, ["shapes", "colours"], "control")
+    with pytest.raises(ValueError, match="tasks.json"):
+        load_tasks(str(tmp_path / "nowhere"), ["shapes"], "control")
+
+
+def test_damaged_file(tmp_path):
+    source = write(tmp_path)
+    data = (tmp_path / "shapes.npz").read_bytes()
+    (tmp_path / "shapes.npz").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match="cannot be read.*copy it again"):
+        load_tasks(source, ["shapes"], "control")
+
+
+def test_nothing_is_unpickled(tmp_path):
+    source = write(tmp_path, spoil(train_images=np.array([{"a": 1}] * 6, dtype=object)))
+    with pytest.raises(ValueError, match="cannot be read.*allow_pickle"):
+        load_tasks(source, ["shapes"], "control")

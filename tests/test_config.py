@@ -1,0 +1,117 @@
+import pytest
+
+from orthoreg_jax.config import default_config, flatten_config, load_config, override, validate
+
+CONFIGS = ["configs/embedded.py"]
+
+
+@pytest.fixture(params=CONFIGS)
+def config(request, pytestconfig):
+    return load_config(pytestconfig.rootpath / request.param)
+
+
+def test_shipped_configs_are_valid_and_say_how_to_run_them(config, pytestconfig):
+    validate(default_config())
+    for path in CONFIGS:
+        assert f"--config {path}" in (pytestconfig.rootpath / path).read_text()
+
+
+def test_overrides_take_the_option_s_type():
+    config = default_config()
+    override(
+        config,
+        [
+            "training.steps=70",
+            "training.learning_rate=1e-3",
+            "penalty.strength=3",
+            "tasks=mnist,tools",
+            "seeds=1,2",
+            "training.remat=true",
+            "evaluation.alphas=0,0.5,1",
+            "model=ViT-B/32",
+        ],
+    )
+    flat = flatten_config(config)
+    assert flat["training.steps"] == 70 and flat["training.learning_rate"] == 1e-3
+    assert flat["penalty.strength"] == 3.0 and isinstance(flat["penalty.strength"], float)
+    assert flat["tasks"] == ("mnist", "tools") and flat["seeds"] == (1, 2)
+    assert flat["training.remat"] is True and flat["model"] == "ViT-B/32"
+    assert flat["evaluation.alphas"] == (0.0, 0.5, 1.0)
+    validate(config)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("training.stepz=3", "no such option; did you mean training.steps"),
+        ("training", "no such option"),
+        ("training=3", "no such option"),
+        ("training.steps=many", "is a int, for example 100"),
+        ("training.steps=1.5", "is a int"),
+        ("training.remat=perhaps", "is a bool"),
+        ("seeds=a,b", "is a tuple, for example 0"),
+    ],
+)
+def test_bad_overrides(text, message):
+    with pytest.raises(ValueError, match=message):
+        override(default_config(), [text])
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("training.steps=0", "training.steps is 0, allowed: a whole number from 1 up"),
+        ("training.warmup_steps=101", "from 0 to 100"),
+        ("training.learning_rate=-1.0", "learning_rate is -1.0"),
+        ("training.crop_scale=0.0", "crop_scale"),
+        ("training.dtype=float16", "allowed: float32 or bfloat16"),
+        ("methods=full,magic", "allowed: any of full, full\\+orthoreg"),
+        ("methods=", "methods is \\(\\)"),
+        ("tasks=mnist,mnist", "none twice"),
+        ("control=mnist", "a task that is not fine-tuned"),
+        ("penalty.strength=0.0", "more than 0 with \\+orthoreg"),
+        ("penalty.form=squared", "allowed: released or paper"),
+        ("evaluation.alphas=0.5,1.0", "rising from 0"),
+        ("evaluation.alphas=0,1,1", "rising from 0"),
+        ("evaluation.control_shares=1.5", "control_shares"),
+        ("seeds=0,0", "none twice"),
+    ],
+)
+def test_bad_values(text, message):
+    config = default_config()
+    override(config, [text])
+    with pytest.raises(ValueError, match=message):
+        validate(config)
+
+
+def test_all_problems_come_at_once():
+    config = default_config()
+    override(config, ["training.steps=0", "penalty.form=x", "control=mnist"])
+    with pytest.raises(ValueError, match=r"control.*penalty\.form.*training\.steps"):
+        validate(config)
+
+
+@pytest.mark.parametrize(
+    "source, message",
+    [
+        ("config.trainin = 3", "trainin"),
+        ("config.training.steps = 'ten'", "str"),
+        ("raise KeyError('of its own')", "of its own"),
+    ],
+)
+def test_bad_files(tmp_path, source, message):
+    path = tmp_path / "bad.py"
+    path.write_text(
+        "from orthoreg_jax.config import default_config\n"
+        f"def get_config():\n    config = default_config()\n    {source}\n    return config\n"
+    )
+    with pytest.raises(ValueError, match=f"bad.py.*{message}"):
+        load_config(path)
+
+
+def test_missing_file_and_missing_function(tmp_path):
+    with pytest.raises(ValueError, match="no such file"):
+        load_config(tmp_path / "none.py")
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(ValueError, match="get_config"):
+        load_config(tmp_path / "empty.py")

@@ -1,0 +1,73 @@
+import errno
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from orthoreg_jax import storage
+from orthoreg_jax.storage import StorageError, load_tree, read_json, save_tree, write_json
+
+
+def test_trees_survive(tmp_path):
+    tree = {
+        "visual": {"kernel": np.arange(6.0).reshape(2, 3).T, "bias": np.float32(3)},
+        "scale": np.ones(()),
+    }
+    save_tree(tmp_path / "sub" / "tree.safetensors", tree, {"task": "mnist"})
+    back = load_tree(tmp_path / "sub" / "tree.safetensors")
+    np.testing.assert_array_equal(back["visual"]["kernel"], tree["visual"]["kernel"])
+    assert back["scale"].shape == () and back["visual"]["bias"] == 3
+    with safetensors.safe_open(tmp_path / "sub" / "tree.safetensors", "numpy") as file:
+        assert file.metadata() == {"task": "mnist"}
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["tree.safetensors"]
+
+
+def test_json_survives_and_refuses_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"x": [1, 2.5]})
+    assert read_json(tmp_path / "a.json") == {"x": [1, 2.5]}
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": [1, 2.5]}  # the old one stays
+
+
+def test_truncated_tree(tmp_path):
+    path = tmp_path / "tree.safetensors"
+    save_tree(path, {"w": np.ones(100)})
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(StorageError, match="delete it and run again"):
+        load_tree(path)
+    with pytest.raises(StorageError, match="cannot be read"):
+        read_json(tmp_path / "none.json")
+
+
+def test_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
+    """/dev/full gives a real ENOSPC on every write."""
+    path = tmp_path / "results.json"
+    write_json(path, {"old": True})
+
+    def full(scratch, text, **_):
+        with open("/dev/full", "w") as device:
+            device.write(text)
+
+    monkeypatch.setattr(storage.pathlib.Path, "write_text", full)
+    with pytest.raises(StorageError, match="No space left.*free some, or choose another"):
+        write_json(path, {"old": False})
+    monkeypatch.undo()
+    assert read_json(path) == {"old": True}
+    assert [item.name for item in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="must be writable"):
+        write_json(tmp_path / "file" / "results.json", {})
+
+
+def test_read_only_folder(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(storage.tempfile, "mkstemp", refuse)  # root may write anywhere
+    with pytest.raises(StorageError, match="Read-only file system"):
+        write_json(tmp_path / "results.json", {})
