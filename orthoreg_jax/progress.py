@@ -33,7 +33,8 @@ class Progress:
     def update(self, steps: int = 1, **values: float) -> None:
         """Counts steps; `values` are shown behind them, e.g. loss=0.5."""
         self._count += steps
-        self._values.update(values)
+        # A value of exactly 0 is one that this run does not have (no penalty).
+        self._values.update({key: value for key, value in values.items() if value})
         if self._bar is not None:
             if values:
                 self._bar.set_postfix(_shown(self._values), refresh=False)

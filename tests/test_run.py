@@ -79,8 +79,9 @@ def test_run_folder_is_complete(finished, results):
     files = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     for method in ("full", "full+orthoreg"):
         for task in ("first", "second"):
-            assert {f"{method}/seed3/{task}/{name}" for name in ("vector.safetensors",
-                                                                 "metrics.jsonl")} <= files
+            assert {
+                f"{method}/seed3/{task}/{name}" for name in ("vector.safetensors", "metrics.jsonl")
+            } <= files
     assert {"config.json", "provenance.json", "heads.safetensors", "report.html"} <= files
     assert not [name for name in files if "/state/" in name or "/." in name]
     assert results["config"] == json.loads((finished / "config.json").read_text())

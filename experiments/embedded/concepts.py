@@ -57,7 +57,8 @@ ICON_TASKS: dict[str, dict] = {
             "loudspeaker": "loudspeaker, speaker, speaker hifi",
             "microphone": "microphone, mic, studio microphone",
             "printer": "printer",
-            "smartphone": "smartphone, mobile phone, cellphone, device mobile, mobile, device phone",
+            "smartphone": "smartphone, mobile phone, cellphone, device mobile, mobile"
+            ", device phone",
             "television": "television, tv, desktop tv",
             "webcam": "webcam, web camera, camera web",
             "wristwatch": "watch, smartwatch, wristwatch, smart watch, device watch, hand watch",
@@ -123,7 +124,8 @@ CONTROL_CONCEPTS = """folder; book; wallet; briefcase; globe; eye; pie chart; ho
 ; basket; backpack; ring; lipstick; hanger; handshake; thumbs up, thumb up; plug; barcode
 ; qr code, qrcode; binoculars; drone; broom; gavel; ladder; lifebuoy; mailbox; piggy bank; coin
 ; credit card; shopping cart; shopping bag; paperclip; gift; infinity; dress
-; popcorn; sailboat; shovel; axe; skyline, city; cube; clipboard; diamond; flask; joystick; virus; hand
+; popcorn; sailboat; shovel; axe; skyline, city; cube; clipboard; diamond; flask; joystick; virus
+; hand
 ; cherries, cherry; rose; necktie; snowman; strawberry; watermelon; ferris wheel; mask; elephant
 ; battery, battery full; gear, cog, cogwheel; bluetooth; wifi; link, chain; hashtag
 ; bar chart, chart bar; floppy disk, floppy, save; recycle, recycling; suitcase, luggage

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Shaped, UInt8
 
 from .config import ClipConfig
 
@@ -64,8 +64,8 @@ class Normalization:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    def __call__(self, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-        """Pixels as the image tower expects them, float32."""
+    def __call__(self, images: Shaped[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+        """Images on the scale 0 to 255 (uint8, or float after a crop) as pixels for the tower."""
         # Scale and shift in one multiplication and one addition per value.
         mean, std = jnp.float32(jnp.array(self.mean)), jnp.float32(jnp.array(self.std))
         return images.astype(jnp.float32) * (1 / (255 * std)) - mean / std

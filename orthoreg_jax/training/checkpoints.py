@@ -37,6 +37,10 @@ class StateFolder:
         restored = self._manager.restore(step, args=ocp.args.StandardRestore(target))
         return TrainState(**restored)
 
-    def close(self) -> None:
+    def __enter__(self) -> StateFolder:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Ends orbax's background work."""
         self._manager.close()

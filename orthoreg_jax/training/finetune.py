@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -67,32 +67,30 @@ def finetune(
     Raises:
       DivergedError: a loss or gradient that is not finite; the last good state is in `state/`.
     """
-    saved = StateFolder(folder / "state") if checkpoint_every else None
-    if saved is not None:
-        state = saved.restore(state)
-    first = int(state.step)
-    key = jax.random.key(seed)
-    log = _MetricsLog(folder / "metrics.jsonl", first, log_every)
-    with Progress(label, steps - first) as progress:
+    with contextlib.ExitStack() as stack:
+        saved = stack.enter_context(StateFolder(folder / "state")) if checkpoint_every else None
+        if saved is not None:
+            state = saved.restore(state)
+        first = int(state.step)
+        key = jax.random.key(seed)
+        log = _MetricsLog(folder / "metrics.jsonl", first, steps, log_every)
+        progress = stack.enter_context(Progress(label, steps - first))
         for number in range(first, steps):
             rows = training_rows(len(labels), batch_size, number, seed)
             batch = jax.device_put((images[rows], labels[rows]), shardings.batch)
             state, metrics = step(state, params0, head, key, *batch)
-            for line in log.add(number, metrics, last=number + 1 == steps):
+            log.add(number, metrics)
+            save = saved is not None and (number + 1) % checkpoint_every == 0
+            for line in log.fetch(everything=save or number + 1 == steps):
                 if not line["finite"]:
                     log.write()
                     raise _diverged(state, folder, label, line)
-                shown = {"loss": line["loss"]}
-                if line["penalty"]:
-                    shown["penalty"] = line["penalty"]
-                progress.update(0, **shown)
+                progress.update(0, loss=line["loss"], penalty=line["penalty"])
             progress.update()
-            if saved is not None and (number + 1) % checkpoint_every == 0:
+            if saved is not None and save:
+                log.write()  # first: lines beyond a saved state are dropped on resume
                 saved.save(state)
-                log.write()
-    log.write()
-    if saved is not None:
-        saved.close()
+        log.write()
     return state
 
 
@@ -104,9 +102,8 @@ def remove_states(folder: pathlib.Path) -> None:
 def _diverged(
     state: TrainState, folder: pathlib.Path, label: str, line: dict[str, Any]
 ) -> DivergedError:
-    saved = StateFolder(folder / "state")
-    saved.save(state)
-    saved.close()
+    with StateFolder(folder / "state") as saved:
+        saved.save(state)
     return DivergedError(
         f"{label}: at step {line['step']} the loss was {line['loss']}, the penalty "
         f"{line['penalty']} and the gradient's norm {line['gradient_norm']}, which is not finite. "
@@ -117,30 +114,35 @@ def _diverged(
 
 
 class _MetricsLog:
-    """Fetches metrics from the device one interval late, so that the loop never waits for them."""
+    """Fetches metrics from the device some steps late, so that the loop never waits for them."""
 
-    def __init__(self, path: pathlib.Path, first: int, every: int) -> None:
-        self._path, self._every = path, every
+    def __init__(self, path: pathlib.Path, first: int, steps: int, every: int) -> None:
+        self._path, self._steps, self._every = path, steps, every
         self._pending: list[tuple[int, Metrics]] = []
         self._lines = _lines_before(path, first)
 
-    def add(self, number: int, metrics: Metrics, last: bool) -> Iterator[dict[str, Any]]:
-        """Takes the metrics of a step; yields lines that are due, and any that is not finite."""
+    def add(self, number: int, metrics: Metrics) -> None:
+        """Takes the metrics of a step, which may still be computing."""
         self._pending.append((number, metrics))
-        due = len(self._pending) - (0 if last else self._every)
-        if due < self._every and not last:
-            return
-        ready, self._pending = self._pending[:due], self._pending[due:]
-        numbers = [step for step, _ in ready]
-        for step, values in zip(numbers, jax.device_get([m for _, m in ready]), strict=True):
-            line = {"step": step} | {
-                name: value.item() for name, value in zip(Metrics._fields, values, strict=True)
-            }
-            if step % self._every == 0 or not line["finite"] or (last and step == numbers[-1]):
-                self._lines.append(json.dumps(line))
-                yield line
+
+    def fetch(self, everything: bool) -> list[dict[str, Any]]:
+        """New lines of the log: those that are due, or all; and any that is not finite."""
+        if not everything and len(self._pending) < 2 * self._every:
+            return []
+        ready = len(self._pending) if everything else self._every
+        fetched = jax.device_get(self._pending[:ready])
+        self._pending = self._pending[ready:]
+        new = []
+        for number, metrics in fetched:
+            line = {"step": number} | {key: v.item() for key, v in metrics._asdict().items()}
+            due = number % self._every == 0 or number + 1 == self._steps
+            if due or not line["finite"]:
+                new.append(line)
+        self._lines += [json.dumps(line) for line in new]
+        return new
 
     def write(self) -> None:
+        """Writes all lines so far."""
         write_text(self._path, "".join(f"{line}\n" for line in self._lines))
 
 

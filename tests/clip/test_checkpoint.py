@@ -142,7 +142,10 @@ def test_truncated_file(directory):
         (lambda raw: raw.update(model_type="bert"), "type 'bert'; this program reads type 'clip'"),
         (lambda raw: raw["vision_config"].update(hidden_act="relu"), "hidden_act is 'relu', allow"),
         (lambda raw: raw["vision_config"].update(patch_size=5), "patches of 5 px do not tile 12"),
-        (lambda raw: raw["text_config"].update(num_attention_heads=3), r"\(16\) is not a multiple of the number of attention heads \(3\)"),
+        (
+            lambda raw: raw["text_config"].update(num_attention_heads=3),
+            r"\(16\) is not a multiple of the number of attention heads \(3\)",
+        ),
         (lambda raw: raw["vision_config"].update(num_channels=1), "num_channels is 1"),
         (lambda raw: raw["vision_config"].update(hidden_size="wide"), "not a CLIP configuration"),
     ],

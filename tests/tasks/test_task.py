@@ -28,9 +28,7 @@ def write(folder, change=lambda arrays, entry: None, names=("shapes", "control")
 
 
 def test_embedded_tasks_are_whole():
-    table = json.loads(
-        (data_directory("embedded") / "tasks.json").read_text()
-    )["tasks"]
+    table = json.loads((data_directory("embedded") / "tasks.json").read_text())["tasks"]
     control = next(name for name, entry in table.items() if entry["control"])
     tasks = load_tasks("embedded", [name for name in table if name != control], control)
     assert list(tasks)[-1] == control and len(tasks) == len(table)

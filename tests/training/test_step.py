@@ -68,9 +68,7 @@ def test_equals_a_loop_written_out(problem, strength, form):
         return value
 
     schedule = optax.warmup_cosine_decay_schedule(0.0, 1e-2, 2, 20)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.1)
-    )
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.1))
     params, opt_state = params0, optimizer.init(params0)
     for metrics in history:
         np.testing.assert_allclose(
@@ -96,9 +94,7 @@ def test_one_compilation_serves_tasks_of_different_size(problem):
 def test_a_step_that_is_not_finite_changes_nothing(problem, spoil):
     params0, head, images, labels = problem
     optimizer = make_optimizer(1e-2, 2, 20, 0.1, 1.0)
-    step = make_train_step(
-        MODES["full"], apply, optimizer, normalize, Penalty(1.0, "paper", RULES)
-    )
+    step = make_train_step(MODES["full"], apply, optimizer, normalize, Penalty(1.0, "paper", RULES))
     key = jax.random.key(0)
     state = init_state(MODES["full"], optimizer, params0, key)
     state, _ = step(state, params0, head, key, images, labels)

@@ -1,0 +1,190 @@
+"""The page report.html: one file, readable without network or scripts."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from orthoreg_jax.config import default_config, flatten_config
+from orthoreg_jax.evaluation.results import Results
+
+from .markup import STYLE_SHEET, escape, format_figure, format_html, join_words, prose
+from .reading import read_results
+from .summary import control_title, group_methods
+from .tables import Table, geometry_table, summary_table, task_table
+
+# By name of the figure: heading, and how to read it.
+FIGURES = {
+    "addition": (
+        "Adding all task vectors",
+        "Mean validation accuracy of θ₀ + α Σ τ over the tasks. At α = 0 stands the pre-trained "
+        "model. The ringed α has the best normalised accuracy and is the one tested. A curve that "
+        "stays high for longer is less sensitive to α. The left panel divides by each method's own "
+        "single-task accuracy, so read it only together with the right one.",
+    ),
+    "tasks": (
+        "Task by task",
+        "Test accuracy. Pale: the model fine-tuned on that task alone. Solid: the one model that "
+        "holds all task vectors. The gap between the two is what adding costs; a solid bar "
+        "shorter than the grey one is a task that lost.",
+    ),
+    "negation": (
+        "Subtracting one task vector",
+        "Validation accuracy of θ₀ − α τ, mean over the tasks: on the task to be forgotten (left, "
+        "lower is better) and on the control task (right, higher is better). Dotted lines are the "
+        "shares of zero-shot control accuracy to keep. For each task the chosen α is the one with "
+        "the lowest target accuracy among those above the line.",
+    ),
+    "cosines": (
+        "Angles between task vectors",
+        "Cosine of every two task vectors, on one colour scale. White is orthogonal. The paper "
+        "links vectors that are nearer to orthogonal with less interference.",
+    ),
+    "singular_values": (
+        "Singular values of the weight updates",
+        "Mean over tasks and layers, band from the 10th to the 90th percentile. The penalty is "
+        "least where all singular values are 1 (dotted). Far below that line it mostly makes the "
+        "update larger; it only evens out a spectrum that comes near the line.",
+    ),
+    "norms": (
+        "Length of the task vectors",
+        "A method that moves further from the pre-trained weights has a longer task vector, and "
+        "the same α then means a larger step.",
+    ),
+    "training": (
+        "Training",
+        "Mean over tasks and seeds, band from the least to the greatest of them.",
+    ),
+}
+
+
+def make_page(results: Results, figures: Mapping[str, str], folder: pathlib.Path) -> str:
+    """The whole page.
+
+    Args:
+      results: of the run.
+      figures: SVG files by name, see `FIGURES`; shown in that order.
+      folder: the run folder, named in the page.
+    """
+    parts = [
+        "<h1>Task arithmetic with OrthoReg</h1>",
+        f'<p class="under">Run <code>{escape(folder.resolve().name)}</code></p>',
+        _introduction(results),
+        "<h2>Summary</h2>",
+        format_html(summary_table(results)),
+        '<div class="reading">',
+        *(f"<p>{prose(paragraph)}</p>" for paragraph in read_results(results)),
+        "</div>",
+    ]
+    # Numbers stand below the figure that shows them.
+    tables = {"tasks": task_table, "norms": geometry_table}
+    for name, (heading, caption) in FIGURES.items():
+        if name in figures:
+            parts += [
+                f"<h2>{escape(heading)}</h2>",
+                format_figure(name, heading, caption, figures[name]),
+            ]
+            if name in tables:
+                parts.append(format_html(tables[name](results)))
+    parts.append(_provenance(results))
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>OrthoReg: {escape(folder.resolve().name)}</title>\n"
+        f"<style>{STYLE_SHEET}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(parts)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _introduction(results: Results) -> str:
+    """What was run, in one paragraph and one formula."""
+    config, methods = results["config"], group_methods(results)
+    paper = config["penalty.form"] == "paper"
+    steps, batch = escape(config["training.steps"]), escape(config["training.batch_size"])
+    labels = escape(join_words([method.label for method in methods]))
+    strengths = sorted({method.strength for method in methods if method.strength})
+    power = "<sup>2</sup>" if paper else ""
+    side = "columns" if paper else "the smaller side"
+    paragraphs = [
+        f"<p>The image tower of the CLIP model <code>{escape(config['model'])}</code> was "
+        f"fine-tuned on each of {len(results['tasks'])} tasks by itself, "
+        f"{steps} steps of {batch} images, with {labels}. What fine-tuning changed is the "
+        "task vector τ = θ − θ₀. Adding all of them to the pre-trained weights should give one "
+        "model that does every task; subtracting one should make the model forget that task and "
+        f"nothing else, which the control task ({escape(control_title(results))}) watches.</p>"
+    ]
+    if strengths:
+        values = join_words([f"{value:g}" for value in strengths])
+        paragraphs.append(
+            '<p class="formula">L = L<sub>task</sub> + λ Σ<sub>ℓ</sub> ‖ G<sub>ℓ</sub> − I '
+            f"‖<sub>F</sub>{power}, &nbsp; λ = {escape(values)}</p>"
+            f"<p>G<sub>ℓ</sub> holds the inner products of the weight update ΔW<sub>ℓ</sub> of "
+            f"layer ℓ, over {side}: OrthoReg pulls it towards orthonormal.</p>"
+        )
+    if config["model"] == "embedded":
+        paragraphs.append(
+            "<p>The embedded model is a small one that comes with the package, for its small "
+            "tasks. Its numbers do not compare with those of ViT-B/32 or any published table; "
+            "only methods within this page compare with each other.</p>"
+        )
+    return "\n".join(paragraphs)
+
+
+def _provenance(results: Results) -> str:
+    """Config, versions, devices, hashes, and how to run it again."""
+    facts: dict[str, Any] = results["provenance"]
+    versions = [*facts["versions"].items(), ("devices", ", ".join(facts["devices"]))]
+    hashes = [("weights", "", "", facts["inputs"]["weights_sha256"])] + [
+        (task, split, str(entry["images"]), entry["sha256"])
+        for task, splits in facts["inputs"]["tasks"].items()
+        for split, entry in splits.items()
+    ]
+    config = [(key, json.dumps(value)) for key, value in results["config"].items()]
+    wrapped = ' class="hash"'
+    return "\n".join(
+        [
+            "<details><summary>Provenance: config, versions, hashes, command</summary>",
+            "<h3>To run it again</h3>",
+            "<p>Save this as <code>again.py</code>; it holds every option that differs from the "
+            "defaults.</p>",
+            f"<pre><code>{escape(config_file(results['config']))}</code></pre>",
+            "<pre><code>orthoreg run --config again.py --workdir runs/again</code></pre>",
+            "<h3>Versions and devices</h3>",
+            format_html(Table("", ("Package", "Version"), _rows(versions), left=2), wrapped),
+            "<h3>Every option</h3>",
+            format_html(Table("", ("Option", "Value"), _rows(config), left=2), wrapped),
+            "<h3>Inputs</h3>",
+            format_html(
+                Table("", ("Input", "Split", "Images", "SHA-256"), _rows(hashes), left=4), wrapped
+            ),
+            "</details>",
+        ]
+    )
+
+
+def _rows(rows: list[Any]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(map(str, row)) for row in rows)
+
+
+def config_file(config: Mapping[str, Any]) -> str:
+    """A Python config file that gives these options again."""
+    defaults = json.loads(json.dumps(flatten_config(default_config())))
+    lines = [
+        f"    config.{key} = {tuple(value) if isinstance(value, list) else value!r}"
+        for key, value in config.items()
+        if key not in defaults or value != defaults[key]
+    ]
+    return "\n".join(
+        [
+            "from orthoreg_jax.config import default_config",
+            "",
+            "",
+            "def get_config():",
+            "    config = default_config()",
+            *lines,
+            "    return config",
+        ]
+    )

@@ -1,0 +1,155 @@
+"""What the numbers say, in plain words, computed from them: neutral, whichever way they go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from orthoreg_jax.evaluation.results import Results, Run
+
+from .summary import (
+    Method,
+    control_mean,
+    control_shares,
+    estimate,
+    group_methods,
+    images_tested,
+    penalty_pairs,
+    single_mean,
+    standard_error,
+    target_mean,
+    tasks_at_edge,
+    zero_shot_mean,
+)
+from .tables import percent, share_text
+
+
+def read_results(results: Results) -> list[str]:
+    """Paragraphs on what the run shows; the first says what the numbers stand on."""
+    paragraphs = [_footing(results)]
+    pairs = penalty_pairs(results)
+    for plain, with_penalty in pairs:
+        paragraphs.append(_compare(results, plain, with_penalty))
+    for method in group_methods(results):
+        if not any(method in pair for pair in pairs):
+            paragraphs.append(_describe(results, method))
+    return paragraphs + _edges(results)
+
+
+def _footing(results: Results) -> str:
+    """Seeds, images, and the zero-shot level."""
+    images = images_tested(results)
+    counts = [images[task] for task in results["tasks"]]
+    seeds = sorted({run["seed"] for run in results["runs"]})
+    least, most = min(counts), max(counts)
+    span = f"{least}" if least == most else f"{least} to {most}"
+    error = standard_error(
+        {task: results["zero_shot"]["test"][task] for task in results["tasks"]}, images
+    )
+    text = (
+        f"The numbers stand on {_count(len(seeds), 'seed')} and {sum(counts)} test images of "
+        f"{_count(len(counts), 'task')} ({span} each). Zero-shot, the model is right on "
+        f"{percent(zero_shot_mean(results))} % (mean over tasks, standard error "
+        f"{percent(error)} points)."
+    )
+    if len(seeds) == 1:
+        text += " With one seed, how much the numbers vary from seed to seed is not known."
+    return text
+
+
+def _compare(results: Results, plain: Method, other: Method) -> str:
+    """A method with the penalty beside the same without it."""
+    zero_shot = zero_shot_mean(results)
+
+    def both(value: Callable[[Run], float]) -> tuple[float, float]:
+        return other.over_seeds(value).mean, plain.over_seeds(value).mean
+
+    added, added_plain = both(lambda run: run["addition"]["absolute"])
+    norm, norm_plain = both(lambda run: run["addition"]["normalised"])
+    alone, alone_plain = both(single_mean)
+    sentences = [
+        f"{plain.label}: with the penalty (λ = {other.strength:g}), the added model reaches "
+        f"{percent(added)} % against {percent(added_plain)} % without it "
+        f"({_difference(results, plain, other, lambda run, t: run['addition']['test'][t])}).",
+        f"Its single-task accuracy is {percent(alone)} % against {percent(alone_plain)} % "
+        f"({_difference(results, plain, other, lambda run, t: run['single']['test'][t])}), so "
+        f"Norm, which divides by it, is {percent(norm)} % against {percent(norm_plain)} %.",
+    ]
+    if norm > norm_plain and added <= added_plain:
+        sentences.append(
+            "Norm is higher only because the single-task accuracy is lower: the added model "
+            "itself is not better."
+        )
+    for method, value in ((other, added), (plain, added_plain)):
+        if value <= zero_shot:
+            sentences.append(f"The added model of {method.label} is not above zero-shot.")
+    share = control_shares(results)[0]
+    target, target_plain = both(lambda run: target_mean(run, share))
+    control, control_plain = both(lambda run: control_mean(run, share))
+
+    def forgotten(run: Run, task: str) -> float:
+        return run["negation"][task]["shares"][share]["target"]
+
+    sentences.append(
+        f"Negation, keeping {share_text(share)} of control, leaves {percent(target)} % on the "
+        f"forgotten task against {percent(target_plain)} % "
+        f"({_difference(results, plain, other, forgotten)}; lower is better), with "
+        f"{percent(control)} % against {percent(control_plain)} % on the control task."
+    )
+    return " ".join(sentences)
+
+
+def _difference(
+    results: Results, plain: Method, other: Method, value: Callable[[Run, str], float]
+) -> str:
+    """As "+2.30 points", and whether test sets of this size can tell it from none."""
+    images = images_tested(results)
+    means = [
+        {task: estimate(value(run, task) for run in method.runs).mean for task in results["tasks"]}
+        for method in (plain, other)
+    ]
+    gain = sum(means[1][task] - means[0][task] for task in images if task in means[0]) / len(
+        means[0]
+    )
+    # As if the two models had seen different images, which errs on the careful side.
+    error = math.hypot(*(standard_error(accuracies, images) for accuracies in means))
+    points = f"{100 * gain:+.2f} points".replace("-", "−")
+    if abs(gain) < error:
+        return f"{points}, less than its standard error of {percent(error)}"
+    return f"{points}, standard error {percent(error)}"
+
+
+def _describe(results: Results, method: Method) -> str:
+    """A method that has no counterpart."""
+    share = control_shares(results)[0]
+    return (
+        f"{method.label}: the added model reaches "
+        f"{percent(method.over_seeds(lambda run: run['addition']['absolute']).mean)} % (zero-shot "
+        f"{percent(zero_shot_mean(results))} %), at a single-task accuracy of "
+        f"{percent(method.over_seeds(single_mean).mean)} %, hence a Norm of "
+        f"{percent(method.over_seeds(lambda run: run['addition']['normalised']).mean)} %. "
+        f"Negation, keeping {share_text(share)} of control, leaves "
+        f"{percent(method.over_seeds(lambda run: target_mean(run, share)).mean)} % on the "
+        "forgotten task."
+    )
+
+
+def _edges(results: Results) -> list[str]:
+    """A warning if the end of the grid decided a number."""
+    concerned = []
+    for method in group_methods(results):
+        if any(run["addition"]["at_edge"] for run in method.runs):
+            concerned.append(f"{method.label} (addition)")
+        shares = [share for share in control_shares(results) if tasks_at_edge(method, share)]
+        if shares:
+            concerned.append(f"{method.label} (negation {', '.join(map(share_text, shares))})")
+    if not concerned:
+        return []
+    return [
+        f"Some α are the last of the grid, marked * below: {'; '.join(concerned)}. Those numbers "
+        "might change with a longer grid."
+    ]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

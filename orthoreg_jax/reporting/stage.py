@@ -1,0 +1,90 @@
+"""The stage `report`: from results.json to plots, tables and report.html."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orthoreg_jax.evaluation.results import Results
+from orthoreg_jax.storage import StorageError, read_json, replacing, write_text
+
+from .tables import format_markdown, format_text, geometry_table, summary_table, task_table
+
+FORMAT = 1
+
+
+def write_report(folder: pathlib.Path) -> pathlib.Path:
+    """Writes plots/, table.md and report.html from a run folder's results.json.
+
+    Returns:
+      The path of report.html.
+
+    Raises:
+      StorageError: no results.json, or a file that cannot be read or written.
+      ValueError: results.json is of another format than this version reads.
+    """
+    results = read_results_file(folder)
+    # Drawing takes matplotlib, which the table for the terminal does without.
+    from .page import make_page
+    from .plots import draw_figures
+    from .style import to_png, to_svg
+
+    drawings = {}
+    for name, figure in draw_figures(results, read_metrics(folder, results)):
+        with replacing(folder / "plots" / f"{name}.png") as scratch:
+            scratch.write_bytes(to_png(figure))
+        drawings[name] = to_svg(figure)
+        write_text(folder / "plots" / f"{name}.svg", drawings[name])
+    tables = [make(results) for make in (summary_table, task_table, geometry_table)]
+    write_text(folder / "table.md", "\n".join(map(format_markdown, tables)))
+    path = folder / "report.html"
+    write_text(path, make_page(results, drawings, folder))
+    return path
+
+
+def summary_text(folder: pathlib.Path) -> str:
+    """The summary table for a terminal.
+
+    Raises:
+      StorageError, ValueError: as `write_report`.
+    """
+    return format_text(summary_table(read_results_file(folder)))
+
+
+def read_results_file(folder: pathlib.Path) -> Results:
+    """A run folder's results.json, of the format that this version reads."""
+    path = folder / "results.json"
+    if not path.is_file():
+        raise StorageError(f"{path}: no such file; run the stage `evaluate` first")
+    results = read_json(path)
+    found = results.get("format") if isinstance(results, dict) else None
+    if found != FORMAT:
+        raise ValueError(
+            f"{path}: is of format {found!r}, and this version of orthoreg_jax reads format "
+            f"{FORMAT}; run the stage `evaluate` again with this version, in a new --workdir, or "
+            "report with the version that wrote it"
+        )
+    checked: Results = results
+    return checked
+
+
+def read_metrics(
+    folder: pathlib.Path, results: Results
+) -> Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]:
+    """Lines of every metrics.jsonl that is there, by method."""
+    metrics: dict[str, list[list[dict[str, Any]]]] = {}
+    for run in results["runs"]:
+        for task in results["tasks"]:
+            path = folder / run["method"] / f"seed{run['seed']}" / task / "metrics.jsonl"
+            if path.is_file():
+                try:
+                    lines = path.read_text(encoding="utf-8").splitlines()
+                    history = [json.loads(line) for line in lines]
+                except (OSError, ValueError) as error:
+                    raise StorageError(
+                        f"{path}: cannot be read ({error}); delete it to report without it"
+                    ) from error
+                metrics.setdefault(run["method"], []).append(history)
+    return metrics

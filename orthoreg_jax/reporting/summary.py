@@ -1,0 +1,128 @@
+"""Numbers of results.json by method: means over tasks and seeds, and how sure they are."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, cast
+
+from orthoreg_jax.config import ORTHOREG
+from orthoreg_jax.evaluation.results import Results, Run
+
+DEFAULT_SHARE = "0.95"
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds and their sample standard deviation; None for a single seed."""
+
+    mean: float
+    deviation: float | None
+
+
+class Method(NamedTuple):
+    """A method and its runs, one for each seed."""
+
+    name: str
+    label: str
+    strength: float
+    runs: tuple[Run, ...]
+
+    def over_seeds(self, value: Callable[[Run], float]) -> Estimate:
+        """The estimate of a number that every run has."""
+        return estimate(value(run) for run in self.runs)
+
+
+def estimate(values: Iterable[float]) -> Estimate:
+    """Mean and sample standard deviation (divisor n - 1)."""
+    numbers = list(values)
+    deviation = statistics.stdev(numbers) if len(numbers) > 1 else None
+    return Estimate(statistics.fmean(numbers), deviation)
+
+
+def group_methods(results: Results) -> list[Method]:
+    """Methods in the order of the file, each with all its seeds."""
+    runs: dict[str, list[Run]] = {}
+    for run in results["runs"]:
+        runs.setdefault(run["method"], []).append(run)
+    return [
+        Method(name, group[0]["label"], group[0]["strength"], tuple(group))
+        for name, group in runs.items()
+    ]
+
+
+def penalty_pairs(results: Results) -> list[tuple[Method, Method]]:
+    """Methods that were run both ways: (without, with) the penalty."""
+    methods = {method.name: method for method in group_methods(results)}
+    return [
+        (methods[plain], method)
+        for name, method in methods.items()
+        if name.endswith(ORTHOREG) and (plain := name.removesuffix(ORTHOREG)) in methods
+    ]
+
+
+def control_shares(results: Results) -> list[str]:
+    """Shares of control to keep: the default first, then falling."""
+    shares = {
+        share
+        for run in results["runs"]
+        for negation in run["negation"].values()
+        for share in negation["shares"]
+    }
+    return sorted(shares, key=lambda share: (share != DEFAULT_SHARE, -float(share)))
+
+
+def zero_shot_mean(results: Results, split: str = "test") -> float:
+    """Mean zero-shot accuracy over the tasks, the control task left out."""
+    return statistics.fmean(results["zero_shot"][split][task] for task in results["tasks"])
+
+
+def control_name(results: Results) -> str:
+    """The control task as `zero_shot` calls it."""
+    return next(name for name in results["zero_shot"]["test"] if name not in results["tasks"])
+
+
+def control_title(results: Results) -> str:
+    """The title of the control task, for places that say already that it is one."""
+    return results["control"].removeprefix("Control: ")
+
+
+def single_mean(run: Run) -> float:
+    """Mean test accuracy of the single-task models."""
+    return statistics.fmean(run["single"]["test"].values())
+
+
+def target_mean(run: Run, share: str) -> float:
+    """Mean test accuracy on the tasks to be forgotten."""
+    return statistics.fmean(each["shares"][share]["target"] for each in run["negation"].values())
+
+
+def control_mean(run: Run, share: str) -> float:
+    """Mean test accuracy on the control task, over the negated models."""
+    return statistics.fmean(each["shares"][share]["control"] for each in run["negation"].values())
+
+
+def tasks_at_edge(method: Method, share: str) -> list[str]:
+    """Tasks whose negation ended on the grid's last alpha, for any seed."""
+    return [
+        task
+        for task in method.runs[0]["negation"]
+        if any(run["negation"][task]["shares"][share]["at_edge"] for run in method.runs)
+    ]
+
+
+def images_tested(results: Results) -> dict[str, int]:
+    """Test images that were used, by task, the control task included."""
+    inputs = cast(dict[str, Any], results["provenance"]["inputs"])["tasks"]
+    limit = cast(int, results["config"]["evaluation.max_test_images"])
+    counts = {name: int(inputs[name]["test"]["images"]) for name in results["zero_shot"]["test"]}
+    return {name: min(count, limit) if limit else count for name, count in counts.items()}
+
+
+def standard_error(accuracies: dict[str, float], images: dict[str, int]) -> float:
+    """Binomial standard error of the mean accuracy of several test sets.
+
+    sqrt(sum_t p_t (1 - p_t) / n_t) / T. More seeds do not lower it: they see the same images.
+    """
+    variance = sum(p * (1 - p) / images[task] for task, p in accuracies.items())
+    return math.sqrt(variance) / len(accuracies)

@@ -1,0 +1,261 @@
+"""Tables of a run, as data; text, Markdown and HTML are three ways to write the same `Table`."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from orthoreg_jax.evaluation.results import Results, Run
+
+from .summary import (
+    Estimate,
+    Method,
+    control_mean,
+    control_name,
+    control_shares,
+    control_title,
+    estimate,
+    group_methods,
+    images_tested,
+    single_mean,
+    target_mean,
+    tasks_at_edge,
+    zero_shot_mean,
+)
+
+NONE = "–"
+EDGE = "*"
+
+
+class Table(NamedTuple):
+    """A table, its cells already text. The first `left` columns are words, the rest numbers."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    left: int = 1
+
+
+def percent(share: float) -> str:
+    """A share as per cent with two decimals, without the sign."""
+    return f"{100 * share:.2f}"
+
+
+def percent_estimate(value: Estimate) -> str:
+    """An estimate of a share as per cent, e.g. "51.20 ± 0.31"."""
+    spread = "" if value.deviation is None else f" ± {percent(value.deviation)}"
+    return percent(value.mean) + spread
+
+
+def number_estimate(value: Estimate, form: str = ".3g") -> str:
+    """An estimate of any other number."""
+    spread = "" if value.deviation is None else f" ± {value.deviation:{form}}"
+    return f"{value.mean:{form}}{spread}"
+
+
+def share_text(share: str) -> str:
+    """A share of control for a heading: "0.95" is "95 %"."""
+    return f"{100 * float(share):g} %"
+
+
+def summary_table(results: Results) -> Table:
+    """One row for each method below the zero-shot row: single-task, Abs, Norm, alpha, negation."""
+    shares = control_shares(results)
+    zero_shot = percent(zero_shot_mean(results))
+    control = percent(results["zero_shot"]["test"][control_name(results)])
+    rows = [
+        ("Zero-shot", zero_shot, zero_shot, NONE, NONE, *[f"{zero_shot} / {control}"] * len(shares))
+    ]
+    notes = [
+        "Test accuracy in per cent. Single-task: mean over the fine-tuned models, each on its own "
+        "task. Abs: mean over tasks of the added model. Norm: mean over tasks of its accuracy "
+        "divided by the same method's single-task accuracy. Negation: mean accuracy on the "
+        f"forgotten task / on the control task ({control_title(results)}), when that share of "
+        "zero-shot control accuracy is kept on validation.",
+    ]
+    methods = group_methods(results)
+    for method in methods:
+        cells, edges = _summary_cells(method, shares)
+        rows.append(cells)
+        notes += edges
+    return Table(
+        "Summary",
+        (
+            "Method",
+            "Single-task",
+            "Abs",
+            "Norm",
+            "α",
+            *(f"Negation {share_text(s)}" for s in shares),
+        ),
+        tuple(rows),
+        (*notes, *_seeds_note(methods)),
+    )
+
+
+def _summary_cells(method: Method, shares: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """A method's row, and a note for each number that the grid's end may have decided."""
+    notes = []
+    edge = any(run["addition"]["at_edge"] for run in method.runs)
+    if edge:
+        notes.append(
+            f"{EDGE} {method.label}: α of addition is the last of the grid; a longer grid might "
+            "change the row."
+        )
+    negation = []
+    for share in shares:
+        target = percent_estimate(method.over_seeds(functools.partial(target_mean, share=share)))
+        control = percent_estimate(method.over_seeds(functools.partial(control_mean, share=share)))
+        at_edge = tasks_at_edge(method, share)
+        if at_edge:
+            notes.append(
+                f"{EDGE} {method.label}, negation {share_text(share)}: α is the last of the grid "
+                f"for {', '.join(at_edge)}."
+            )
+        negation.append(f"{target} / {control}{EDGE if at_edge else ''}")
+    cells = (
+        method.label,
+        percent_estimate(method.over_seeds(single_mean)),
+        percent_estimate(method.over_seeds(lambda run: run["addition"]["absolute"])),
+        percent_estimate(method.over_seeds(lambda run: run["addition"]["normalised"])),
+        number_estimate(method.over_seeds(lambda run: run["addition"]["alpha"]), ".2f")
+        + (EDGE if edge else ""),
+        *negation,
+    )
+    return cells, notes
+
+
+def task_table(results: Results) -> Table:
+    """Every task with every method: zero-shot, single-task, added, and negated by default share."""
+    share = control_shares(results)[0]
+    images, methods = images_tested(results), group_methods(results)
+    rows = []
+    for task, title in results["tasks"].items():
+        for position, method in enumerate(methods):
+            numbers = [_task_numbers(run, task, share) for run in method.runs]
+            *accuracies, alpha = map(estimate, zip(*numbers, strict=True))
+            facts = (f"{images[task]}", percent(results["zero_shot"]["test"][task]))
+            edge = EDGE if task in tasks_at_edge(method, share) else ""
+            rows.append(
+                (
+                    title if position == 0 else "",
+                    method.label,
+                    *(facts if position == 0 else ("", "")),
+                    *map(percent_estimate, accuracies),
+                    number_estimate(alpha, ".2f") + edge,
+                )
+            )
+    notes = [
+        "Test accuracy in per cent. Target and control: of the model negated for the task, with "
+        f"the α that keeps {share_text(share)} of zero-shot control accuracy on validation."
+    ]
+    if any(EDGE in row[-1] for row in rows):
+        notes.append(f"{EDGE} α is the last of the grid.")
+    if any(row[-1] == "0.00" for row in rows):
+        notes.append("α = 0.00: no larger α of the grid forgets more and keeps the control.")
+    return Table(
+        "Every task",
+        ("Task", "Method", "Images", "Zero-shot", "Single-task", "Added", "Target", "Control", "α"),
+        tuple(rows),
+        (*notes, *_seeds_note(methods)),
+        left=2,
+    )
+
+
+def _task_numbers(run: Run, task: str, share: str) -> tuple[float, float, float, float, float]:
+    chosen = run["negation"][task]["shares"][share]
+    return (
+        run["single"]["test"][task],
+        run["addition"]["test"][task],
+        chosen["target"],
+        chosen["control"],
+        chosen["alpha"],
+    )
+
+
+def geometry_table(results: Results) -> Table:
+    """Size and angles of the task vectors: one row for each method."""
+    methods = group_methods(results)
+    rows = tuple(
+        (
+            method.label,
+            f"{method.strength:g}",
+            number_estimate(method.over_seeds(lambda run: _mean(run["geometry"]["norms"]))),
+            number_estimate(method.over_seeds(_largest_singular_value)),
+            number_estimate(
+                method.over_seeds(lambda run: _mean(run["geometry"]["column_cosines"]))
+            ),
+            number_estimate(method.over_seeds(_task_cosine)),
+        )
+        for method in methods
+    )
+    note = (
+        "Means over tasks. Largest singular value: over all weight updates of a task. Columns: "
+        "mean |cosine| between two columns of one weight update; 0 is orthogonal. Task vectors: "
+        "mean |cosine| between two tasks."
+    )
+    header = ("Method", "λ", "‖τ‖", "Largest singular value", "Columns |cos|", "Task vectors |cos|")
+    return Table("Shape of the task vectors", header, rows, (note, *_seeds_note(methods)))
+
+
+def _mean(by_task: dict[str, float]) -> float:
+    return statistics.fmean(by_task.values())
+
+
+def _largest_singular_value(run: Run) -> float:
+    return statistics.fmean(
+        max(layer[0] for layers in leaves.values() for layer in layers)
+        for leaves in run["geometry"]["singular_values"].values()
+    )
+
+
+def _task_cosine(run: Run) -> float:
+    """Mean |cosine| of two different tasks; 0 if there is only one."""
+    cosines = np.abs(np.array(run["geometry"]["cosines"]))
+    count = len(cosines)
+    return float(cosines.sum() - cosines.trace()) / max(1, count * (count - 1))
+
+
+def _seeds_note(methods: Sequence[Method]) -> tuple[str, ...]:
+    seeds = max(len(method.runs) for method in methods)
+    if seeds == 1:
+        return ()
+    return (f"±: sample standard deviation over {seeds} seeds.",)
+
+
+def format_text(table: Table) -> str:
+    """The table for a terminal."""
+    lines = [table.header, *table.rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join(
+            cell.ljust(width) if column < table.left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    text.insert(1, "  ".join("-" * width for width in widths))
+    width = max(80, *map(len, text))
+    return "\n".join([*text, *(textwrap.fill(note, min(width, 100)) for note in table.notes)])
+
+
+def format_markdown(table: Table) -> str:
+    """The table as a section of a Markdown file."""
+    marks = ["---" if column < table.left else "---:" for column in range(len(table.header))]
+    lines = [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
+        for line in (table.header, tuple(marks), *table.rows)
+    ]
+    notes = [f"\n{_literal(note)}" for note in table.notes]
+    return "\n".join([f"## {table.title}\n", *lines, *notes]) + "\n"
+
+
+def _literal(note: str) -> str:
+    """A line that begins with the edge mark must not become a list."""
+    return note.replace("*", "\\*")

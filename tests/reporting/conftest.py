@@ -1,0 +1,110 @@
+"""Small results written by hand: 2 tasks, 2 methods, 3 alphas, 1 or 2 seeds."""
+
+import json
+
+import pytest
+
+from orthoreg_jax.config import default_config, flatten_config
+
+ALPHAS = [0.0, 0.5, 1.0]
+# A title that tries to be markup, a formula and a table cell.
+HOSTILE = '<script>alert("x")</script> & $\\frac$ | --> "'
+
+
+def make_run(method, seed, single, added, alpha, at_edge, target, control, edge_task=None):
+    """A run; `single`, `added` and `target` are accuracies of the tasks a and b."""
+    plus = method.endswith("+orthoreg")
+    leaves = {
+        "blocks/mlp/fc1/kernel": [[0.2, 0.1, 0.0], [0.4, 0.2, 0.1]],
+        "projection/kernel": [[0.3, 0.1]],
+    }
+    return {
+        "method": method,
+        "label": "Non-linear FT" + " + OrthoReg" * plus,
+        "seed": seed,
+        "strength": 10.0 * plus,
+        "single": {split: dict(zip("ab", single, strict=True)) for split in ("val", "test")},
+        "addition": {
+            "val": {"a": [0.4, 0.6, 0.5], "b": [0.2, 0.3, 0.4]},
+            "alpha": alpha,
+            "at_edge": at_edge,
+            "test": dict(zip("ab", added, strict=True)),
+            "absolute": sum(added) / 2,
+            "normalised": sum(x / y for x, y in zip(added, single, strict=True)) / 2,
+        },
+        "negation": {
+            task: {
+                "target_val": [0.4, 0.2, 0.1],
+                "control_val": [0.5, 0.49, 0.4],
+                "shares": {
+                    share: {
+                        "alpha": 1.0 if task == edge_task else 0.5,
+                        "at_edge": task == edge_task,
+                        "target": accuracy,
+                        "control": control,
+                    }
+                    for share in ("0.8", "0.95")
+                },
+            }
+            for task, accuracy in zip("ab", target, strict=True)
+        },
+        "geometry": {
+            "norms": {"a": 1.0, "b": 2.0},
+            "cosines": [[1.0, -0.25], [-0.25, 1.0]],
+            "singular_values": {"a": leaves, "b": leaves},
+            "column_cosines": {"a": 0.1, "b": 0.3},
+        },
+    }
+
+
+def make_results(seeds=1, title="Task A"):
+    """Results whose means can be worked out in the head."""
+    runs = [
+        make_run("full", 0, (0.8, 0.6), (0.6, 0.4), 0.5, False, (0.2, 0.1), 0.48),
+        make_run("full", 1, (0.9, 0.7), (0.7, 0.5), 0.5, False, (0.3, 0.2), 0.46),
+        make_run("full+orthoreg", 0, (0.7, 0.5), (0.61, 0.4), 1.0, True, (0.1, 0.1), 0.48, "b"),
+        make_run("full+orthoreg", 1, (0.7, 0.5), (0.61, 0.4), 0.5, False, (0.1, 0.1), 0.48),
+    ]
+    zero_shot = {"a": 0.4, "b": 0.2, "c": 0.5}
+    splits = {"val": {"images": 20, "sha256": "00"}, "test": {"images": 100, "sha256": "11"}}
+    config = json.loads(json.dumps(flatten_config(default_config())))
+    changes = {"tasks": ["a", "b"], "evaluation.max_test_images": 80, "training.steps": 70}
+    return {
+        "format": 1,
+        "config": config | changes,
+        "provenance": {
+            "versions": {"orthoreg-jax": "0.1.0"},
+            "devices": ["cpu: cpu"],
+            "inputs": {"weights_sha256": "22", "tasks": dict.fromkeys("abc", splits)},
+        },
+        "tasks": {"a": title, "b": "Task B"},
+        "control": "Control: other things",
+        "alphas": ALPHAS,
+        "zero_shot": {"val": dict(zero_shot), "test": dict(zero_shot)},
+        "runs": [run for run in runs if run["seed"] < seeds],
+    }
+
+
+@pytest.fixture
+def results():
+    """One seed."""
+    return make_results()
+
+
+@pytest.fixture
+def two_seeds():
+    """Two seeds."""
+    return make_results(seeds=2)
+
+
+@pytest.fixture
+def run_folder(tmp_path, results):
+    """A run folder with results.json and the metrics of one method."""
+    folder = tmp_path / "run<1>"
+    for task in "ab":
+        path = folder / "full+orthoreg" / "seed0" / task / "metrics.jsonl"
+        path.parent.mkdir(parents=True)
+        lines = [{"step": step, "loss": 2.0 - step, "penalty": 3.0} for step in (0, 1)]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder

@@ -1,0 +1,105 @@
+import functools
+import html.parser
+import json
+import pathlib
+import re
+
+import pytest
+
+from orthoreg_jax.config import flatten_config, load_config
+from orthoreg_jax.reporting.page import config_file, make_page
+from orthoreg_jax.reporting.plots import draw_figures
+from orthoreg_jax.reporting.style import to_svg
+
+from .conftest import HOSTILE, make_results
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+class Checker(html.parser.HTMLParser):
+    """Fails on tags that do not close in order; collects tags, ids and references."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.ids, self.references, self.text = [], set(), [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in VOID:
+            self.open.append(tag)
+        self._collect(tag, attributes)
+
+    def handle_startendtag(self, tag, attributes):
+        self._collect(tag, attributes)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def _collect(self, tag, attributes):
+        self.tags.add(tag)
+        for name, value in attributes:
+            if name == "id":
+                self.ids.append(value)
+            if name.split(":")[-1] in ("src", "href", "action", "data", "srcset"):
+                self.references.append(value)
+
+
+@functools.cache
+def drawings():
+    """Figures take most of the time; they are drawn once, with the worst title."""
+    results = make_results(title=HOSTILE)
+    return {name: to_svg(figure) for name, figure in draw_figures(results, {})}
+
+
+def page_of(results):
+    page = make_page(results, drawings(), pathlib.Path("runs/a<b"))
+    checker = Checker()
+    checker.feed(page)
+    checker.close()
+    return page, checker
+
+
+def test_page_is_well_formed_and_complete(two_seeds):
+    page, checker = page_of(two_seeds)
+    assert checker.open == []
+    assert page.count("<svg") == 6
+    assert len(checker.ids) == len(set(checker.ids))
+    text = "".join(checker.text)
+    for part in ("Task A", "75.00", "2 seeds", "160 test images", "do not compare", "λ = 10"):
+        assert part in text.replace("\xa0", " ")
+
+
+def test_page_needs_no_network_and_no_scripts(results):
+    page, checker = page_of(results)
+    inside = ("#", "data:image/png;base64,")
+    assert all(reference.startswith(inside) for reference in checker.references)
+    assert not re.search(r"url\((?!#)|@import", page)
+    assert "script" not in checker.tags and "link" not in checker.tags
+
+
+def test_page_escapes_what_users_name():
+    page, checker = page_of(make_results(title=HOSTILE))
+    assert checker.open == []
+    assert "script" not in checker.tags
+    assert "&lt;script&gt;" in page
+    assert "runs/a<b" not in page and "a&lt;b" in page
+
+
+def test_only_the_embedded_model_gets_the_warning(results):
+    results["config"]["model"] = "ViT-B/32"
+    assert "do not compare" not in page_of(results)[0]
+
+
+@pytest.mark.parametrize(("form", "power"), [("released", False), ("paper", True)])
+def test_formula_is_that_of_the_config(results, form, power):
+    results["config"]["penalty.form"] = form
+    assert ("<sup>2</sup>" in page_of(results)[0]) == power
+
+
+def test_config_file_gives_the_same_config_again(results, tmp_path):
+    path = tmp_path / "again.py"
+    path.write_text(config_file(results["config"]))
+    again = json.loads(json.dumps(flatten_config(load_config(path))))
+    assert again == results["config"]

@@ -1,0 +1,42 @@
+from orthoreg_jax.reporting.reading import read_results
+
+
+def test_footing(results, two_seeds):
+    first = read_results(results)[0]
+    assert "1 seed and 160 test images of 2 tasks (80 each)" in first
+    assert "30.00 %" in first
+    assert "With one seed" in first
+    assert "2 seeds" in read_results(two_seeds)[0]
+    assert "With one seed" not in read_results(two_seeds)[0]
+
+
+def test_small_difference_is_called_so(results):
+    text = read_results(results)[1]
+    # 50.5 against 50: half a point, where 80 images a task give an error of several points.
+    assert "reaches 50.50 % against 50.00 %" in text
+    assert "+0.50 points, less than its standard error of 5.47" in text
+    # 60 against 70: sqrt(0.7*0.3/80 + 0.5*0.5/80 + 0.8*0.2/80 + 0.6*0.4/80) / 2
+    assert "60.00 % against 70.00 % (−10.00 points, standard error 5.18)" in text
+    assert "10.00 % on the forgotten task against 15.00 %" in text
+    assert "only because" not in text
+
+
+def test_a_norm_that_rises_by_lower_single_task_accuracy_is_called_so(results):
+    results["runs"][1]["addition"]["absolute"] = 0.45
+    assert "Norm is higher only because" in read_results(results)[1]
+
+
+def test_worse_than_zero_shot_is_said(results):
+    results["runs"][0]["addition"]["absolute"] = 0.3
+    assert "The added model of Non-linear FT is not above zero-shot." in read_results(results)[1]
+
+
+def test_edges(results):
+    assert read_results(results)[-1].startswith("Some α are the last of the grid")
+    results["runs"] = results["runs"][:1]
+    assert not any("last of the grid" in text for text in read_results(results))
+
+
+def test_a_method_alone_is_described(results):
+    results["runs"] = results["runs"][:1]
+    assert "Non-linear FT: the added model reaches 50.00 %" in read_results(results)[1]

@@ -1,0 +1,47 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from orthoreg_jax.reporting.stage import summary_text, write_report
+from orthoreg_jax.storage import StorageError
+
+
+def test_report_is_written(run_folder):
+    path = write_report(run_folder)
+    assert path == run_folder / "report.html"
+    assert "run&lt;1&gt;" in path.read_text(encoding="utf-8")
+    names = {"addition", "tasks", "negation", "cosines", "singular_values", "norms", "training"}
+    files = {name + kind for name in names for kind in (".png", ".svg")}
+    assert {file.name for file in (run_folder / "plots").iterdir()} == files
+    assert (run_folder / "table.md").read_text(encoding="utf-8").count("\n## ") == 2
+    assert "Non-linear FT + OrthoReg" in summary_text(run_folder)
+
+
+@pytest.mark.parametrize("act", [write_report, summary_text])
+def test_missing_results(tmp_path, act):
+    with pytest.raises(StorageError, match="results.json: no such file; run the stage `evaluate`"):
+        act(tmp_path)
+
+
+@pytest.mark.parametrize("content", [{"format": 2}, {}, []])
+def test_unknown_format(tmp_path, content):
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="reads format 1"):
+        write_report(tmp_path)
+
+
+def test_damaged_files(run_folder):
+    metrics = run_folder / "full+orthoreg" / "seed0" / "a" / "metrics.jsonl"
+    metrics.write_text('{"step": 0')
+    with pytest.raises(StorageError, match="metrics.jsonl: cannot be read"):
+        write_report(run_folder)
+    (run_folder / "results.json").write_text("{")
+    with pytest.raises(StorageError, match="results.json"):
+        write_report(run_folder)
+
+
+def test_terminal_table_does_without_matplotlib():
+    code = "import sys, orthoreg_jax.reporting.stage; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,96 @@
+import pytest
+
+from orthoreg_jax.reporting.tables import (
+    Table,
+    format_markdown,
+    format_text,
+    geometry_table,
+    summary_table,
+    task_table,
+)
+
+
+def test_summary_of_one_seed(results):
+    table = summary_table(results)
+    assert table.header == (
+        *("Method", "Single-task", "Abs", "Norm", "α"),
+        *("Negation 95 %", "Negation 80 %"),
+    )
+    assert table.rows == (
+        ("Zero-shot", "30.00", "30.00", "–", "–", "30.00 / 50.00", "30.00 / 50.00"),
+        # Norm: (0.6 / 0.8 + 0.4 / 0.6) / 2
+        ("Non-linear FT", "70.00", "50.00", "70.83", "0.50", "15.00 / 48.00", "15.00 / 48.00"),
+        (
+            *("Non-linear FT + OrthoReg", "60.00", "50.50", "83.57", "1.00*"),
+            *("10.00 / 48.00*", "10.00 / 48.00*"),
+        ),
+    )
+    edges = [note for note in table.notes if note.startswith("*")]
+    assert len(edges) == 3  # addition, and negation with two shares
+    assert "other things" in table.notes[0]
+    assert not any("±" in note for note in table.notes)
+
+
+def test_summary_of_two_seeds(two_seeds):
+    row = summary_table(two_seeds).rows[1]
+    # Deviation of 0.7 and 0.8 with divisor 1: 0.1 / sqrt 2.
+    assert row[1] == "75.00 ± 7.07"
+    assert row[2] == "55.00 ± 7.07"
+    assert row[4] == "0.50 ± 0.00"
+    assert row[5] == "20.00 ± 7.07 / 47.00 ± 1.41"
+    assert summary_table(two_seeds).rows[2][4] == "0.75 ± 0.35*"
+    assert summary_table(two_seeds).notes[-1] == "±: sample standard deviation over 2 seeds."
+
+
+def test_task_table(results):
+    table = task_table(results)
+    assert table.rows[0] == (
+        *("Task A", "Non-linear FT", "80", "40.00", "80.00", "60.00", "20.00", "48.00", "0.50"),
+    )
+    assert table.rows[3] == (
+        *("", "Non-linear FT + OrthoReg", "", "", "50.00", "40.00", "10.00", "48.00", "1.00*"),
+    )
+    assert table.notes[1] == "* α is the last of the grid."
+
+
+def test_geometry_table(results):
+    # Largest singular value 0.4 for both tasks; column cosines 0.1 and 0.3; |-0.25| off diagonal.
+    assert geometry_table(results).rows[1] == (
+        *("Non-linear FT + OrthoReg", "10", "1.5", "0.4", "0.2", "0.25"),
+    )
+
+
+def test_geometry_of_one_task(results):
+    for run in results["runs"]:
+        run["geometry"]["cosines"] = [[1.0]]
+    assert geometry_table(results).rows[0][-1] == "0"
+
+
+def test_text_is_aligned():
+    table = Table("T", ("name", "x"), (("a", "1.00"), ("long name", "10.00")), ("a note",))
+    assert format_text(table).splitlines() == [
+        "name           x",
+        "---------  -----",
+        "a           1.00",
+        "long name  10.00",
+        "a note",
+    ]
+
+
+def test_markdown():
+    table = Table("T", ("name", "x"), (("a|b", "1.00*"),), ("* a note",))
+    assert format_markdown(table).splitlines() == [
+        *("## T", "", "| name | x |", "| --- | ---: |", "| a\\|b | 1.00* |", "", "\\* a note"),
+    ]
+
+
+@pytest.mark.parametrize("make", [summary_table, task_table, geometry_table])
+def test_rows_are_as_long_as_the_header(two_seeds, make):
+    table = make(two_seeds)
+    assert {len(row) for row in table.rows} == {len(table.header)}
+
+
+def test_a_task_that_cannot_be_forgotten_is_noted(results):
+    assert not any("α = 0.00" in note for note in task_table(results).notes)
+    results["runs"][0]["negation"]["a"]["shares"]["0.95"]["alpha"] = 0.0
+    assert any("α = 0.00" in note for note in task_table(results).notes)
