@@ -1,5 +1,7 @@
-"""OrthoReg and task arithmetic in JAX: the public list."""
+"""The public list."""
 
+from .arithmetic.geometry import column_cosines as column_cosines
+from .arithmetic.geometry import singular_values as singular_values
 from .arithmetic.matrices import Matrix as Matrix
 from .arithmetic.matrices import Skip as Skip
 from .arithmetic.matrices import describe_matrices as describe_matrices
@@ -12,3 +14,11 @@ from .arithmetic.task_vectors import cosine_matrix as cosine_matrix
 from .arithmetic.task_vectors import negate_task_vector as negate_task_vector
 from .arithmetic.task_vectors import norm as norm
 from .arithmetic.task_vectors import task_vector as task_vector
+from .clip.checkpoint import Checkpoint as Checkpoint
+from .clip.checkpoint import image_encoder as image_encoder
+from .clip.checkpoint import load_checkpoint as load_checkpoint
+from .clip.checkpoint import save_checkpoint as save_checkpoint
+from .clip.weights import VISUAL_MATRICES as VISUAL_MATRICES
+from .clip.zeroshot import zero_shot_head as zero_shot_head
+from .storage import load_tree as load_tree
+from .storage import save_tree as save_tree

@@ -72,17 +72,19 @@ def read_json(path: pathlib.Path) -> Any:
         raise StorageError(f"{path}: cannot be read ({error})") from error
 
 
-def save_tree(path: pathlib.Path, tree: Any, metadata: Mapping[str, str] | None = None) -> None:
+def save_tree(
+    path: str | os.PathLike[str], tree: Any, metadata: Mapping[str, str] | None = None
+) -> None:
     """Writes a nested dict of arrays as safetensors, keys being leaf paths."""
     import safetensors.numpy
 
     # np.array keeps 0-d leaves 0-d, which np.ascontiguousarray does not.
     arrays = {name: np.array(leaf, order="C") for name, leaf in flatten(tree).items()}
-    with replacing(path) as scratch:
+    with replacing(pathlib.Path(path)) as scratch:
         safetensors.numpy.save_file(arrays, scratch, metadata=dict(metadata or {}))
 
 
-def load_tree(path: pathlib.Path) -> dict[str, Any]:
+def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads what `save_tree` wrote, as numpy arrays.
 
     Raises:

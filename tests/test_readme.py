@@ -1,0 +1,42 @@
+"""The README's code runs as it stands, and what it names exists."""
+
+import re
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import orthoreg_jax as oj
+
+
+@pytest.fixture(scope="module")
+def readme(pytestconfig):
+    return (pytestconfig.rootpath / "README.md").read_text()
+
+
+def code_blocks(text):
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def test_penalty_example(readme, capsys):
+    exec(compile(code_blocks(readme)[0], "README", "exec"), {})
+    loss, penalty = re.match(r"loss ([\d.]+), penalty ([\d.]+)", capsys.readouterr().out).groups()
+    assert float(loss) < 60 and 0 < float(penalty) < 4  # sqrt(16) is where the penalty starts
+
+
+def test_composition_example(readme, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kernel = oj.load_checkpoint("embedded").params["visual"]["projection"]["kernel"]
+    for number, task in enumerate(("mnist", "vehicles"), start=1):
+        vector = {"visual": {"projection": {"kernel": np.full_like(kernel, number)}}}
+        oj.save_tree(tmp_path / f"runs/embedded/full/seed0/{task}/vector.safetensors", vector)
+    exec(compile(code_blocks(readme)[1], "README", "exec"), {})
+    tensors = safetensors.numpy.load_file(tmp_path / "merged" / "model.safetensors")
+    np.testing.assert_allclose(tensors["visual_projection.weight"], kernel.T + 0.9, rtol=1e-5)
+
+
+def test_links_and_public_names_exist(readme, pytestconfig):
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", readme):
+        assert (pytestconfig.rootpath / target).exists(), target
+    for name in oj.__all__:
+        assert getattr(oj, name) is not None
