@@ -59,6 +59,7 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         from .experiment import prepare
 
         experiment = prepare(load_config(options.config, overrides), options.workdir)
+        print(experiment.describe(), file=sys.stderr)
         if "finetune" in stages:
             from .training.stage import finetune_all
 

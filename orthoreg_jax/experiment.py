@@ -77,6 +77,17 @@ class Experiment:
         training = self.config.training
         return image_encoder(self.checkpoint.config, jnp.dtype(training.dtype), training.remat)
 
+    def describe(self) -> str:
+        """What is about to run, in one line."""
+        config, count = self.config, sum(map(np.size, jax.tree.leaves(self.checkpoint.params)))
+        device = jax.devices()[0].device_kind
+        return (
+            f"model {config.model} ({count / 1e6:.1f} M parameters), {len(config.tasks)} tasks and "
+            f"control {config.control}, methods {', '.join(config.methods)}, seeds "
+            f"{', '.join(map(str, config.seeds))}, on {jax.device_count()} x {device}, in "
+            f"{self.folder}"
+        )
+
     @functools.cached_property
     def params0(self) -> Any:
         """The pre-trained image tower, on every device."""
@@ -89,6 +100,10 @@ class Experiment:
     def vector_path(self, method: str, seed: int, task: str) -> pathlib.Path:
         """The file of a task vector; that it exists means that the task is finished."""
         return self.task_folder(method, seed, task) / "vector.safetensors"
+
+    def evaluation_path(self, method: str, seed: int) -> pathlib.Path:
+        """The numbers measured on one method's task vectors."""
+        return self.folder / method / f"seed{seed}" / "evaluation.json"
 
     def images(self, task: str, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Images (n, size, size, 3), resized for the model, and labels of a split.

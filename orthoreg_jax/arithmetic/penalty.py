@@ -17,7 +17,11 @@ FORMS = ("released", "paper")
 
 
 def orthogonality_penalty(
-    delta: Any, *, matrices: Rules | None = None, form: str = "released"
+    delta: Any,
+    *,
+    matrices: Rules | None = None,
+    form: str = "released",
+    precision: jax.lax.PrecisionLike = "highest",
 ) -> Float[Array, ""]:
     r"""Distance of each weight update from orthonormal columns, summed over the matrices.
 
@@ -39,6 +43,8 @@ def orthogonality_penalty(
       matrices: rules from path patterns to readings, for leaves that are not plain 2-D matrices
         (`describe_matrices` shows what is read how).
       form: "released" or "paper". Strengths do not carry over between them.
+      precision: of the matrix products. TPUs and recent GPUs round float32 factors to fewer bits
+        unless told "highest"; "default" is faster there and makes no difference on CPUs.
 
     Returns:
       The scalar to be multiplied by lambda and added to a loss. Where dW = 0 each matrix
@@ -53,7 +59,7 @@ def orthogonality_penalty(
     """
     _check_form(form)
     selected = select_matrices(delta, matrices)
-    return sum(_penalty(matrix, form).sum() for matrix in selected.values())  # type: ignore[return-value]
+    return sum(_penalty(matrix, form, precision).sum() for matrix in selected.values())  # type: ignore[return-value]
 
 
 class OrthogonalityPenaltyState(NamedTuple):
@@ -76,6 +82,7 @@ def add_orthogonality_penalty(
     *,
     matrices: Rules | None = None,
     form: str = "released",
+    precision: jax.lax.PrecisionLike = "highest",
 ) -> optax.GradientTransformation:
     """Adds the gradient of `strength * orthogonality_penalty(params - anchor)` to the updates.
 
@@ -91,8 +98,7 @@ def add_orthogonality_penalty(
       anchor: pre-trained weights, a pytree like the parameters. Default: the parameters that
         `init` is given. Leaves that are penalised are copied into the state, so that parameters
         and state may both be donated.
-      matrices: see `orthogonality_penalty`.
-      form: see `orthogonality_penalty`.
+      matrices, form, precision: see `orthogonality_penalty`.
 
     Returns:
       A transformation whose `update` needs `params`.
@@ -102,6 +108,9 @@ def add_orthogonality_penalty(
         anchor of another structure or shape.
     """
     _check_form(form)
+    term = functools.partial(
+        orthogonality_penalty, matrices=matrices, form=form, precision=precision
+    )
 
     def init(params: Any) -> OrthogonalityPenaltyState:
         source = params if anchor is None else anchor
@@ -121,9 +130,7 @@ def add_orthogonality_penalty(
             ),
             params,
         )
-        value = jax.eval_shape(
-            lambda tree: orthogonality_penalty(tree, matrices=matrices, form=form), source
-        )
+        value = jax.eval_shape(term, source)
         kept = jax.tree.map(
             lambda keep, leaf: jnp.array(leaf) if keep else optax.MaskedNode(), penalised, source
         )
@@ -144,12 +151,12 @@ def add_orthogonality_penalty(
                 params,
                 is_leaf=_masked,
             )
-            return orthogonality_penalty(delta, matrices=matrices, form=form)
+            return term(delta)
 
         value, gradient = jax.value_and_grad(penalty)(params)
         scale = strength(state.count) if callable(strength) else strength
         updates = jax.tree.map(
-            lambda old, update, term: update if _masked(old) else update + scale * term,
+            lambda old, update, slope: update if _masked(old) else update + scale * slope,
             state.anchor,
             updates,
             gradient,
@@ -172,16 +179,18 @@ def _check_form(form: str) -> None:
 
 # A custom derivative, because plain autodiff makes three matrix products where two are enough and
 # NaN at an orthonormal update. As a JVP rule it serves forward and reverse mode alike.
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _penalty(matrices: Inexact[Array, "k m n"], form: str) -> Float[Array, " k"]:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _penalty(
+    matrices: Inexact[Array, "k m n"], form: str, precision: jax.lax.PrecisionLike
+) -> Float[Array, " k"]:
     """The penalty of each of k matrices."""
-    return _value(_deviation(matrices), matrices.shape, form)
+    return _value(_deviation(matrices, precision), matrices.shape, form)
 
 
 @_penalty.defjvp
-def _penalty_jvp(form: str, primals: Any, tangents: Any) -> Any:
+def _penalty_jvp(form: str, precision: jax.lax.PrecisionLike, primals: Any, tangents: Any) -> Any:
     (matrices,), (tangent,) = primals, tangents
-    deviation = _deviation(matrices)
+    deviation = _deviation(matrices, precision)
     value = _value(deviation, matrices.shape, form)
     if form == "paper":
         factor = jnp.full_like(value, 4.0)
@@ -193,8 +202,8 @@ def _penalty_jvp(form: str, primals: Any, tangents: Any) -> Any:
     scaled = deviation * factor[:, None, None]
     wide = matrices.astype(deviation.dtype)
     # dW E on the side where the Gram was taken; the tangent meets the gradient entry by entry.
-    product = jnp.matmul if _over_columns(matrices.shape) else lambda x, e: jnp.matmul(e, x)
-    gradient = product(wide, scaled)
+    factors = (wide, scaled) if _over_columns(matrices.shape) else (scaled, wide)
+    gradient = jnp.matmul(*factors, precision=precision)
     return value, jnp.sum(gradient * tangent.astype(gradient.dtype), axis=(1, 2))
 
 
@@ -202,11 +211,15 @@ def _over_columns(shape: tuple[int, ...]) -> bool:
     return shape[-2] >= shape[-1]
 
 
-def _deviation(matrices: Inexact[Array, "k m n"]) -> Float[Array, "k s s"]:
+def _deviation(
+    matrices: Inexact[Array, "k m n"], precision: jax.lax.PrecisionLike
+) -> Float[Array, "k s s"]:
     """E = G - I, G the Gram of the smaller side s."""
     dtype = jnp.promote_types(matrices.dtype, jnp.float32)
     equation = "kij,kil->kjl" if _over_columns(matrices.shape) else "kij,klj->kil"
-    gram = jnp.einsum(equation, matrices, matrices, preferred_element_type=dtype)
+    gram = jnp.einsum(
+        equation, matrices, matrices, precision=precision, preferred_element_type=dtype
+    )
     return gram - jnp.eye(gram.shape[-1], dtype=dtype)
 
 

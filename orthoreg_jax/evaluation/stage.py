@@ -77,7 +77,7 @@ def evaluate_all(experiment: Experiment) -> Results:
 def _evaluate_or_read(
     experiment: Experiment, evaluator: Evaluator, sets: Sets, method: Method, seed: int
 ) -> Run:
-    path = experiment.folder / method.name / f"seed{seed}" / "evaluation.json"
+    path = experiment.evaluation_path(method.name, seed)
     if path.is_file():
         run: Run = read_json(path)
         return run

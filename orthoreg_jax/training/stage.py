@@ -79,4 +79,6 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
                 "pretrained_sha256": experiment.checkpoint.sha256,
             },
         )
+        # Numbers measured on an older vector of this task no longer hold.
+        experiment.evaluation_path(method.name, seed).unlink(missing_ok=True)
         remove_states(folder)
