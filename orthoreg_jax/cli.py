@@ -38,9 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"{options.command} reads the run folder and takes no --config.* options")
     # Its advice to install torch does not apply: nothing here uses a torch model.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    import absl.logging
+
     from .storage import StorageError
     from .training.finetune import DivergedError
 
+    # Orbax logs a traceback of what it raises; what is raised is reported below.
+    absl.logging.set_verbosity(absl.logging.FATAL)
     try:
         _run(options, overrides)
     except (ValueError, StorageError, DivergedError) as error:

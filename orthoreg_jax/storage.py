@@ -41,12 +41,20 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
                 scratch.unlink(missing_ok=True)
         # safetensors wraps the operating system's error in one of its own.
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
-            raise StorageError(
-                f"{path}: cannot be written ({error}); the folder must be writable and its disk "
-                "must have room: free some, or choose another --workdir. What was finished "
-                "before stays, and the same command goes on from there"
-            ) from error
+            raise write_error(path, error) from error
         raise
+
+
+def write_error(path: pathlib.Path, error: Exception) -> StorageError:
+    """What to tell a user when `path` cannot be written."""
+    reason = str(error)
+    if "No space left" in reason:  # some libraries bury it in pages of their own state
+        reason = "No space left on device"
+    return StorageError(
+        f"{path}: cannot be written ({reason}); the folder must be writable and its disk must have "
+        "room: free some, or choose another --workdir. What was finished before stays, and the "
+        "same command goes on from there"
+    )
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

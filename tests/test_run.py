@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import subprocess
 
 import jax
 import numpy as np
@@ -240,6 +241,30 @@ def test_folder_that_cannot_be_written(inputs, tmp_path, capfd):
     (tmp_path / "file").write_text("")
     message = fails(capfd, "run", inputs, tmp_path / "file" / "run")
     assert "cannot be written" in message and "choose another --workdir" in message
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 1 MB; mounting one takes rights that not every machine gives."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a small disk")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("every, victim", [(0, "vector.safetensors"), (3, "state")])
+def test_full_disk(inputs, small_disk, capfd, every, victim):
+    option = f"--config.training.checkpoint_every={every}"
+    assert orthoreg("finetune", inputs, small_disk / "run", option) == 1
+    captured = capfd.readouterr().err
+    assert f"{victim}: cannot be written" in captured and "No space left on device" in captured
+    assert "Traceback" not in captured and len(captured.splitlines()[-1]) < 500
+    left = [path.name for path in small_disk.rglob("*") if path.is_file()]
+    whole = {"config.json", "provenance.json", "heads.safetensors", "metrics.jsonl"}
+    assert set(left) == whole
 
 
 def test_stages_in_the_wrong_order(inputs, tmp_path, capfd):

@@ -98,7 +98,9 @@ def add_orthogonality_penalty(
       anchor: pre-trained weights, a pytree like the parameters. Default: the parameters that
         `init` is given. Leaves that are penalised are copied into the state, so that parameters
         and state may both be donated.
-      matrices, form, precision: see `orthogonality_penalty`.
+      matrices: see `orthogonality_penalty`.
+      form: see `orthogonality_penalty`.
+      precision: see `orthogonality_penalty`.
 
     Returns:
       A transformation whose `update` needs `params`.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pathlib
+import shutil
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+
+from orthoreg_jax.storage import write_error
 
 from .step import TrainState
 
@@ -20,13 +23,27 @@ class StateFolder:
     def __init__(self, path: pathlib.Path) -> None:
         """Opens the folder, which need not exist yet."""
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(path.absolute(), options=options)
+        self._path = path.absolute()
+        try:
+            self._manager = ocp.CheckpointManager(self._path, options=options)
+        except OSError as error:
+            raise write_error(path, error) from error
 
     def save(self, state: TrainState) -> None:
-        """Saves a state under its own step; a step that is there already stays as it is."""
+        """Saves a state under its own step; a step that is there already stays as it is.
+
+        Raises:
+          StorageError: the disk is full, or the folder cannot be written.
+        """
         step = int(state.step)
-        if step not in self._manager.all_steps():
+        if step in self._manager.all_steps():
+            return
+        try:
             self._manager.save(step, args=ocp.args.StandardSave(state._asdict()))
+        except (OSError, ValueError) as error:  # tensorstore says a full disk by ValueError
+            for unfinished in self._path.glob("*.orbax-checkpoint-tmp"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+            raise write_error(self._path, error) from error
 
     def restore(self, like: TrainState) -> TrainState:
         """The newest state, with the structure and placement of `like`; `like` if none is."""
