@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
+TRIES = 10
+
 
 def random_resized_crop(
     key: PRNGKeyArray,
@@ -15,8 +17,9 @@ def random_resized_crop(
 ) -> Float[Array, "b h w c"]:
     """Crops a random box out of each image and resizes it back, bicubic with antialiasing.
 
-    The box covers a uniform share `scale` of the area, with a log-uniform aspect ratio; a side
-    longer than the image is cut to it. CLIP's training augmentation (scale 0.9 to 1).
+    The usual recipe: a uniform share of the area and a log-uniform aspect ratio are drawn until
+    the box fits into the image, at most 10 times; after that the whole image is taken. CLIP's
+    training augmentation with the default arguments.
 
     Args:
       key: one key for the batch.
@@ -27,23 +30,52 @@ def random_resized_crop(
     Returns:
       float32 images of the same shape, within the range of uint8 where `images` are uint8.
     """
-    count, height, width, channels = images.shape
-    area_key, ratio_key, y_key, x_key = jax.random.split(key, 4)
-    share = jax.random.uniform(area_key, (count,), minval=scale[0], maxval=scale[1])
-    low, high = jnp.log(jnp.array(ratio))
-    aspect = jnp.exp(jax.random.uniform(ratio_key, (count,), minval=low, maxval=high))
-    # Sides of the box as shares of the image's sides (aspect is in pixels, hence h / w).
-    tall = jnp.minimum(1.0, jnp.sqrt(share / aspect * width / height))
-    wide = jnp.minimum(1.0, jnp.sqrt(share * aspect * height / width))
-    top = jax.random.uniform(y_key, (count,)) * (1 - tall) * height
-    left = jax.random.uniform(x_key, (count,)) * (1 - wide) * width
-
-    def crop(image: Array, tall: Array, wide: Array, top: Array, left: Array) -> Array:
-        zoom = jnp.stack([1 / tall, 1 / wide])
-        return jax.image.scale_and_translate(
-            image, (height, width, channels), (0, 1), zoom, -jnp.stack([top, left]) * zoom, "cubic"
-        )
-
+    box_key, place_key = jax.random.split(key)
+    tall, wide = draw_boxes(box_key, images.shape[:3], scale, ratio)
+    top, left = jax.random.uniform(place_key, (2, len(images)))
     crops = jax.vmap(crop)(images.astype(jnp.float32), tall, wide, top, left)
     # Bicubic weights overshoot at edges; an image file could not hold such values.
     return jnp.clip(crops, 0.0, 255.0) if images.dtype == jnp.uint8 else crops
+
+
+def draw_boxes(
+    key: PRNGKeyArray,
+    shape: tuple[int, ...],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+    """Height and width of each box, as shares of the image's; `shape` is (b, h, w)."""
+    count, height, width = shape
+    area_key, ratio_key = jax.random.split(key)
+    share = jax.random.uniform(area_key, (TRIES, count), minval=scale[0], maxval=scale[1])
+    low, high = jnp.log(jnp.array(ratio))
+    aspect = jnp.exp(jax.random.uniform(ratio_key, (TRIES, count), minval=low, maxval=high))
+    tall = jnp.sqrt(share / aspect * width / height)  # the aspect is one of pixels
+    wide = jnp.sqrt(share * aspect * height / width)
+    fits = (tall <= 1) & (wide <= 1)
+    first = jnp.argmax(fits, axis=0), jnp.arange(count)
+    none = ~jnp.any(fits, axis=0)
+    return jnp.where(none, 1.0, tall[first]), jnp.where(none, 1.0, wide[first])
+
+
+def crop(
+    image: Float[Array, "h w c"],
+    tall: Float[Array, ""],
+    wide: Float[Array, ""],
+    top: Float[Array, ""],
+    left: Float[Array, ""],
+) -> Float[Array, "h w c"]:
+    """The box of an image, enlarged to the image's size.
+
+    Args:
+      image: one image.
+      tall: height of the box, as a share of the image's.
+      wide: width of the box, likewise.
+      top: place of the box from 0 (at the top) to 1 (at the bottom).
+      left: place of the box from 0 to 1.
+    """
+    sides, place = jnp.stack([tall, wide]), jnp.stack([top, left])
+    corner = place * (1 - sides) * jnp.array(image.shape[:2])
+    return jax.image.scale_and_translate(
+        image, image.shape, (0, 1), 1 / sides, -corner / sides, "cubic"
+    )

@@ -1,9 +1,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from PIL import Image
 
-from orthoreg_jax.training.augmentation import random_resized_crop
+from orthoreg_jax.training.augmentation import crop, draw_boxes, random_resized_crop
 
 
 def smooth_images(count, size=32):
@@ -19,22 +20,47 @@ def test_whole_image_comes_back():
     np.testing.assert_allclose(crops, images, atol=1e-2)
 
 
-def test_equals_pillow_s_bicubic_crop():
-    """Whatever box the key draws, some box of Pillow's with that shape gives the same picture."""
-    images = smooth_images(1)
-    # One value for each random quantity: the box is (0.8 h, 0.8 w), its place is drawn.
-    crop = random_resized_crop(
-        jax.random.key(1), jnp.asarray(images), scale=(0.64, 0.64), ratio=(1.0, 1.0)
+@pytest.mark.parametrize("tall, wide, top, left", [(0.8, 0.8, 0.5, 0.1), (0.7, 1.0, 1.0, 0.0)])
+def test_crop_equals_pillow_s_bicubic(tall, wide, top, left):
+    image = smooth_images(1)[0]
+    place = [jnp.float32(value) for value in (tall, wide, top, left)]
+    ours = jnp.clip(crop(jnp.asarray(image, jnp.float32), *place), 0, 255)
+    x, y = left * (1 - wide) * 32, top * (1 - tall) * 32
+    expected = Image.fromarray(image).resize(
+        (32, 32), Image.Resampling.BICUBIC, box=(x, y, x + wide * 32, y + tall * 32)
     )
-    _, _, y_key, x_key = jax.random.split(jax.random.key(1), 4)
-    top = float(jax.random.uniform(y_key, (1,))[0]) * 0.2 * 32
-    left = float(jax.random.uniform(x_key, (1,))[0]) * 0.2 * 32
-    box = (left, top, left + 25.6, top + 25.6)
-    expected = Image.fromarray(images[0]).resize((32, 32), Image.Resampling.BICUBIC, box=box)
     # Pillow rounds to whole values after each of two passes (0.5, and 0.5 times the absolute sum
-    # of the weights, 1.25), and may read beyond the box where it enlarges.
-    difference = np.abs(np.asarray(crop[0]) - np.asarray(expected))
+    # of the weights, 1.25), and does not look beyond the box, as we do at its rim.
+    difference = np.abs(np.asarray(ours) - np.asarray(expected))
     assert difference[2:-2, 2:-2].max() < 1.13
+
+
+@pytest.mark.parametrize("shape", [(4000, 32, 32), (4000, 24, 40)])
+def test_boxes_are_those_of_trying_until_one_fits(shape):
+    """Against the recipe written as a loop, by its distribution."""
+    tall, wide = draw_boxes(jax.random.key(0), shape, (0.9, 1.0), (3 / 4, 4 / 3))
+    count, height, width = shape
+    rng, areas = np.random.default_rng(0), []
+    for _ in range(count):
+        for _ in range(10):
+            area = rng.uniform(0.9, 1.0) * height * width
+            aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+            h, w = np.sqrt(area / aspect), np.sqrt(area * aspect)
+            if h <= height and w <= width:
+                break
+        else:
+            h, w = height, width
+        areas.append((h / height, w / width))
+    expected, drawn = np.array(areas).T, np.stack([tall, wide])
+    assert drawn.max() <= 1
+    share = drawn[0] * drawn[1]
+    assert share.min() >= 0.9 - 1e-6
+    for quantile in (0.05, 0.25, 0.5, 0.75, 0.95):
+        np.testing.assert_allclose(
+            np.quantile(drawn, quantile, axis=1),
+            np.quantile(expected, quantile, axis=1),
+            atol=0.01,
+        )
 
 
 def test_deterministic_in_the_key_and_in_range():
