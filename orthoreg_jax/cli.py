@@ -59,19 +59,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     stages = list(STAGES) if options.command == "run" else [options.command]
     if stages != ["report"]:
+        import jax
+
         from .config import load_config
-        from .experiment import prepare
+        from .experiment.evaluation import evaluate_all
+        from .experiment.finetuning import finetune_all
+        from .experiment.setup import prepare
 
-        experiment = prepare(load_config(options.config, overrides), options.workdir)
-        print(experiment.describe(), file=sys.stderr)
-        if "finetune" in stages:
-            from .training.stage import finetune_all
-
-            finetune_all(experiment)
-        if "evaluate" in stages:
-            from .evaluation.stage import evaluate_all
-
-            evaluate_all(experiment)
+        config = load_config(options.config, overrides)
+        with jax.default_matmul_precision(config.matmul_precision):
+            experiment = prepare(config, options.workdir)
+            print(experiment.describe(), file=sys.stderr)
+            if "finetune" in stages:
+                finetune_all(experiment)
+            if "evaluate" in stages:
+                evaluate_all(experiment)
     if "report" in stages:
         from .reporting.stage import summary_text, write_report
 

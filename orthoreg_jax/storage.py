@@ -83,9 +83,21 @@ def read_json(path: pathlib.Path) -> Any:
 def save_tree(
     path: str | os.PathLike[str], tree: Any, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes a nested dict of arrays as safetensors, keys being leaf paths."""
+    """Writes a nested dict of arrays as safetensors, keys being leaf paths.
+
+    Raises:
+      ValueError: a tree that could not be read back: not nested dicts, or keys with a "/".
+      StorageError: the file cannot be written.
+    """
+    import jax
     import safetensors.numpy
 
+    if str(jax.tree.structure(unflatten(flatten(tree)))) != str(jax.tree.structure(tree)):
+        raise ValueError(
+            "save_tree writes nested dicts whose keys are strings without '/'; this tree's leaves "
+            f"are {', '.join(list(flatten(tree))[:6])} in {type(tree).__name__} containers: turn "
+            "it into plain dicts, and rename such keys"
+        )
     # np.array keeps 0-d leaves 0-d, which np.ascontiguousarray does not.
     arrays = {name: np.array(leaf, order="C") for name, leaf in flatten(tree).items()}
     with replacing(pathlib.Path(path)) as scratch:

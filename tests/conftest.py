@@ -1,4 +1,4 @@
-"""Shapes in annotations are checked while the tests run, and types are not promoted silently."""
+"""Types and shapes in annotations are checked while the tests run."""
 
 import os
 

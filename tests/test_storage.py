@@ -23,6 +23,14 @@ def test_trees_survive(tmp_path):
     assert [path.name for path in (tmp_path / "sub").iterdir()] == ["tree.safetensors"]
 
 
+@pytest.mark.parametrize(
+    "tree", [{"mlp/~/linear": np.ones(2)}, {"a": [np.ones(2)]}, [np.ones(2)], {"a": (np.ones(2),)}]
+)
+def test_trees_that_would_not_come_back_are_refused(tmp_path, tree):
+    with pytest.raises(ValueError, match="nested dicts whose keys are strings without '/'"):
+        save_tree(tmp_path / "tree.safetensors", tree)
+
+
 def test_json_survives_and_refuses_nan(tmp_path):
     write_json(tmp_path / "a.json", {"x": [1, 2.5]})
     assert read_json(tmp_path / "a.json") == {"x": [1, 2.5]}

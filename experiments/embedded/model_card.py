@@ -11,7 +11,7 @@ from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.clip.checkpoint import WEIGHTS, Checkpoint, image_encoder
 from orthoreg_jax.clip.preprocessing import load_preprocessing
 from orthoreg_jax.clip.zeroshot import pad_heads, zero_shot_head
-from orthoreg_jax.evaluation.accuracy import Evaluator, put_test_set
+from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
 from orthoreg_jax.storage import read_json, write_text
 from orthoreg_jax.tasks.task import load_tasks
 from orthoreg_jax.training.sharding import make_shardings
@@ -71,7 +71,7 @@ def write_card(out: pathlib.Path, checkpoint: Checkpoint, facts: dict[str, Any])
     for name, task in tasks.items():
         data = task.splits["test"]
         images = preprocessing.resize(data.rgb())
-        test_set = put_test_set(heads[name], images, data.labels, 256, shardings)
+        test_set = put_evaluation_set(heads[name], images, data.labels, 256, shardings)
         accuracy = evaluator.accuracies(None, 0.0, [test_set])[0]
         classes = len(task.classes)
         rows.append(

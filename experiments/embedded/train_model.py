@@ -153,7 +153,7 @@ def main() -> None:
     companions = pathlib.Path(tempfile.mkdtemp())
     vocabulary = write_companions(companions, captions, arguments.vocabulary)
     config = make_config(arguments, vocabulary)
-    flat = tokenize([caption for row in captions for caption in row], companions, config)
+    flat = tokenize(sum(captions, []), companions, config, truncate=True)
     tokens = np.split(flat, np.cumsum([len(row) for row in captions])[:-1])
     model = Clip(config)
     params = model.init(

@@ -38,7 +38,7 @@ def column_cosines(delta: Any, matrices: Rules | None = None) -> dict[str, Float
         tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
         norms = jnp.linalg.norm(tall, axis=0)
         unit = tall / jnp.where(norms > 0, norms, 1.0)
-        cosines = jnp.abs(unit.T @ unit)
+        cosines = jnp.abs(jnp.matmul(unit.T, unit, precision="highest"))
         count = cosines.shape[0]
         off_diagonal = jnp.sum(cosines) - jnp.trace(cosines)
         return off_diagonal / max(1, count * (count - 1))

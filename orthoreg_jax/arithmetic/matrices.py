@@ -2,9 +2,10 @@
 
 A rule says of a leaf, found by its path, either which axes are rows and which are columns
 (`Matrix`) or why it is none (`Skip`). Rules are a dict from glob patterns to readings; the first
-pattern that matches a path counts. What no rule matches is read by its number of axes: 0 or 1, no
-matrix; 2, a matrix (rows, columns); 3 or more, an error, because (layers, rows, columns),
-(rows, heads, head_dim) and a convolution look alike, and guessing would drop or misread weights.
+pattern that matches a path counts, and one that matches no leaf is an error. What no rule matches
+is read by its number of axes: 0 or 1, no matrix; 2, a matrix (rows, columns), unless it is called
+a bias or a scale; 3 or more, an error, because (layers, rows, columns), (rows, heads, head_dim)
+and a convolution look alike, and guessing would drop or misread weights.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ class Skip:
 
 
 Reading = Matrix | Skip
+
+# Names of leaves that are vectors: with two axes they are most likely stacked, or split by heads.
+VECTORS = ("bias", "scale", "offset", "gamma", "beta")
 Rules = Mapping[str, Reading]
 
 
@@ -50,7 +54,7 @@ def read_leaf(path: str, shape: tuple[int, ...], rules: Rules | None = None) -> 
     """How the leaf at `path` is read.
 
     Raises:
-      ValueError: no rule for a leaf of 3 or more axes, or a rule that does not fit the shape.
+      ValueError: no rule for a leaf that needs one, or a rule that does not fit the shape.
     """
     for pattern, reading in (rules or {}).items():
         if fnmatch.fnmatchcase(path, pattern):
@@ -59,10 +63,10 @@ def read_leaf(path: str, shape: tuple[int, ...], rules: Rules | None = None) -> 
             return reading
     if len(shape) < 2:
         return Skip(f"{len(shape)} axes: a bias, scale or scalar")
-    if len(shape) == 2:
+    if len(shape) == 2 and path.rsplit("/", 1)[-1] not in VECTORS:
         return Matrix()
     raise ValueError(
-        f"leaf {path!r} of shape {shape} has {len(shape)} axes and no rule: say how to read it, "
+        f"leaf {path!r} of shape {shape} has no rule and could be read in many ways: say how, "
         f"e.g. matrices={{{path!r}: Matrix()}} for stacked (layers, rows, columns), "
         "Matrix(rows=(0,), columns=(1, 2)) for (rows, heads, head_dim), "
         "Matrix(rows=(0, 1, 2), columns=(3,)) for a convolution, or Skip('why') to leave it out"
@@ -98,9 +102,16 @@ def select_matrices(tree: Any, rules: Rules | None = None) -> dict[str, Inexact[
       rules: how leaves are read, see the module's docstring.
 
     Raises:
-      ValueError: from `read_leaf`, or if the tree holds no matrix at all.
+      ValueError: from `read_leaf`; a rule that matches no leaf (most likely misspelt: "fc1" is not
+        "fc1/kernel" nor "*fc1*"); no matrix at all.
     """
     leaves = flatten(tree)
+    unused = [pattern for pattern in rules or {} if not fnmatch.filter(leaves, pattern)]
+    if unused:
+        raise ValueError(
+            f"matrices: no leaf matches {', '.join(map(repr, unused))}; patterns are globs over "
+            f"whole paths, which are {', '.join(leaves)}"
+        )
     readings = {path: read_leaf(path, jnp.shape(leaf), rules) for path, leaf in leaves.items()}
     matrices = {
         path: as_matrices(leaves[path], reading)
@@ -112,6 +123,12 @@ def select_matrices(tree: Any, rules: Rules | None = None) -> dict[str, Inexact[
             f"the tree holds no weight matrix: {describe_matrices(tree, rules) or 'it is empty'}"
         )
     return matrices
+
+
+def rules_for_part(tree: Any, rules: Rules) -> dict[str, Reading]:
+    """Of rules written for a whole model, those that match a leaf of `tree`, a part of it."""
+    leaves = flatten(tree)
+    return {pattern: rules[pattern] for pattern in rules if fnmatch.filter(leaves, pattern)}
 
 
 def describe_matrices(tree: Any, rules: Rules | None = None) -> str:
@@ -129,8 +146,8 @@ def describe_matrices(tree: Any, rules: Rules | None = None) -> str:
         shape = tuple(leaf.shape)
         try:
             reading = read_leaf(name, shape, rules)
-        except ValueError:
-            reading = Skip("ERROR: no rule for a leaf of 3 or more axes")
+        except ValueError as error:
+            reading = Skip(f"ERROR: {error}")
         if isinstance(reading, Matrix):
             struct = jax.eval_shape(
                 lambda x, reading=reading: as_matrices(x, reading),

@@ -11,7 +11,9 @@ import optax
 from jaxtyping import Array, Float, Inexact, Int
 
 from .matrices import Matrix, Rules, read_leaf, select_matrices
-from .paths import flatten, leaf_path
+from .paths import leaf_path
+from .precision import wide_type
+from .task_vectors import check_same
 
 FORMS = ("released", "paper")
 
@@ -51,8 +53,8 @@ def orthogonality_penalty(
       contributes sqrt(min(m, n)) (released) or n (paper).
 
     Raises:
-      ValueError: an unknown form, a leaf of 3 or more axes without a rule, a rule that does not
-        fit its leaf, no matrix at all.
+      ValueError: an unknown form, a leaf that needs a rule and has none, a rule that fits no leaf,
+        no matrix at all.
 
     Reference: "Understanding and Enforcing Weight Disentanglement in Task Arithmetic", CVPR 2026
       (arXiv 2604.17078), equation 8.
@@ -116,16 +118,7 @@ def add_orthogonality_penalty(
 
     def init(params: Any) -> OrthogonalityPenaltyState:
         source = params if anchor is None else anchor
-        ours, theirs = (
-            {(path, jnp.shape(leaf)) for path, leaf in flatten(tree).items()}
-            for tree in (params, source)
-        )
-        if ours != theirs:
-            differing = sorted(ours ^ theirs)
-            raise ValueError(
-                "anchor: the pre-trained weights must have the structure and shapes of the "
-                f"parameters; these leaves differ: {differing[:6]}"
-            )
+        check_same(params, source, ("params", "anchor"))
         penalised = jax.tree.map_with_path(
             lambda path, leaf: isinstance(
                 read_leaf(leaf_path(path), jnp.shape(leaf), matrices), Matrix
@@ -156,9 +149,11 @@ def add_orthogonality_penalty(
             return term(delta)
 
         value, gradient = jax.value_and_grad(penalty)(params)
-        scale = strength(state.count) if callable(strength) else strength
+        scale = jnp.asarray(strength(state.count) if callable(strength) else strength)
         updates = jax.tree.map(
-            lambda old, update, slope: update if _masked(old) else update + scale * slope,
+            lambda old, update, slope: (
+                update if _masked(old) else update + (scale.astype(slope.dtype) * slope).astype(update.dtype)
+            ),
             state.anchor,
             updates,
             gradient,
@@ -217,7 +212,7 @@ def _deviation(
     matrices: Inexact[Array, "k m n"], precision: jax.lax.PrecisionLike
 ) -> Float[Array, "k s s"]:
     """E = G - I, G the Gram of the smaller side s."""
-    dtype = jnp.promote_types(matrices.dtype, jnp.float32)
+    dtype = wide_type(matrices.dtype)
     equation = "kij,kil->kjl" if _over_columns(matrices.shape) else "kij,klj->kil"
     gram = jnp.einsum(
         equation, matrices, matrices, precision=precision, preferred_element_type=dtype
@@ -230,6 +225,8 @@ def _value(
 ) -> Float[Array, " k"]:
     squared = jnp.sum(jnp.square(deviation), axis=(1, 2))
     if form == "released":
-        return jnp.sqrt(squared)
+        # sqrt has no derivative at 0: keep it out of second derivatives at orthonormal updates.
+        positive = squared > 0
+        return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
     # || X^T X - I_n ||^2 = || X X^T - I_m ||^2 + n - m, so the smaller Gram serves wide ones too.
     return squared + max(0, shape[-1] - shape[-2])

@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float
 
 from .paths import flatten, leaf_path
+from .precision import wide_type
 
 PyTree = Any
 
@@ -28,7 +29,7 @@ def task_vector(finetuned: PyTree, pretrained: PyTree) -> PyTree:
 
     Reference: "Editing models with task arithmetic", ICLR 2023 (arXiv 2212.04089), section 2.
     """
-    _check_same(finetuned, pretrained, ("finetuned", "pretrained"))
+    check_same(finetuned, pretrained, ("finetuned", "pretrained"))
     return optax.tree.sub(finetuned, pretrained)
 
 
@@ -61,7 +62,11 @@ def apply_task_vector(
 
     def edit(path: Any, leaf: Any) -> Any:
         change = changes.get(leaf_path(path))
-        return leaf if change is None else (leaf + scale * change).astype(leaf.dtype)
+        if change is None:
+            return leaf
+        wide = wide_type(leaf.dtype, change.dtype)
+        step = jnp.asarray(scale, wide) * change.astype(wide)
+        return (leaf.astype(wide) + step).astype(leaf.dtype)
 
     return jax.tree.map_with_path(edit, pretrained)
 
@@ -75,7 +80,7 @@ def add_task_vectors(vectors: Sequence[PyTree]) -> PyTree:
     if not vectors:
         raise ValueError("no task vector to add; give at least one")
     for number, vector in enumerate(vectors[1:], start=1):
-        _check_same(vector, vectors[0], (f"vectors[{number}]", "vectors[0]"))
+        check_same(vector, vectors[0], (f"vectors[{number}]", "vectors[0]"))
     return functools.reduce(optax.tree.add, vectors)
 
 
@@ -96,8 +101,8 @@ def analogy(a: PyTree, b: PyTree, c: PyTree) -> PyTree:
 
 
 def norm(vector: PyTree) -> Float[Array, ""]:
-    """||tau||, the Euclidean norm over all leaves."""
-    return optax.tree.norm(vector)
+    """||tau||, the Euclidean norm over all leaves, summed in float32 or better."""
+    return optax.tree.norm(_widened(vector))
 
 
 def cosine_matrix(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> Float[Array, "t t"]:
@@ -110,6 +115,7 @@ def cosine_matrix(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> Float[Arr
     """
     rows = list(vectors.values()) if isinstance(vectors, Mapping) else list(vectors)
     add_task_vectors(rows)  # for its checks
+    rows = [_widened(row) for row in rows]
     products = jnp.array([[optax.tree.vdot(a, b) for b in rows] for a in rows])
     norms = jnp.sqrt(jnp.diag(products))
     scale = norms[:, None] * norms[None]
@@ -117,7 +123,17 @@ def cosine_matrix(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> Float[Arr
     return jnp.fill_diagonal(cosines, 1.0, inplace=False)
 
 
-def _check_same(left: PyTree, right: PyTree, names: tuple[str, str]) -> None:
+def _widened(tree: PyTree) -> PyTree:
+    """Leaves of at least float32, so that sums over millions of entries keep their digits."""
+    return jax.tree.map(lambda x: jnp.asarray(x, wide_type(x.dtype)), tree)
+
+
+def check_same(left: PyTree, right: PyTree, names: tuple[str, str]) -> None:
+    """Checks that two trees have the same structure and shapes.
+
+    Raises:
+      ValueError: they do not; the leaves are named, and the trees called by `names`.
+    """
     structures = [str(jax.tree.structure(tree)) for tree in (left, right)]
     if structures[0] != structures[1]:
         ours, theirs = flatten(left), flatten(right)

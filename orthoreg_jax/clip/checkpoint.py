@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from orthoreg_jax.arithmetic.paths import flatten
+from orthoreg_jax.storage import write_error
 
 from . import weights
 from .config import HUB_NAMES, ClipConfig, read_config, to_huggingface
@@ -50,6 +51,12 @@ class Checkpoint:
     directory: pathlib.Path
     sha256: str
 
+    def hash_files(self) -> dict[str, str]:
+        """SHA-256 of every file that the model consists of, by name."""
+        names = ("config.json", WEIGHTS, *COMPANIONS)
+        paths = [self.directory / name for name in names]
+        return {path.name: hash_file(path) for path in paths if path.is_file()}
+
 
 def load_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
     """Reads a CLIP model.
@@ -71,8 +78,9 @@ def load_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
     path = directory / WEIGHTS
     if not path.is_file():
         raise ValueError(
-            f"{path}: not found; this program reads weights as safetensors only, never pickles: "
-            "save the model again with `save_pretrained(..., safe_serialization=True)`"
+            f"{path}: not found; this program reads weights as safetensors only, never pickles. A "
+            "hub repository often has them in a pull request: name it as REPOSITORY@refs/pr/NUMBER"
+            "; or save the model again with transformers' `save_pretrained`"
         )
     try:
         tensors = safetensors.numpy.load_file(path)
@@ -138,7 +146,9 @@ def save_checkpoint(
 
     Raises:
       ValueError: the directory holds something, or the parameters are not those of `like`.
+      StorageError: it cannot be written.
     """
+    import safetensors
     import safetensors.numpy
 
     target = pathlib.Path(directory)
@@ -153,8 +163,11 @@ def save_checkpoint(
     ]
     if wrong:
         raise ValueError(f"parameters of another size: {'; '.join(wrong)}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise write_error(target, error) from error
     try:
         config = json.dumps(to_huggingface(like.config), indent=2)
         (scratch / "config.json").write_text(config + "\n")
@@ -168,6 +181,8 @@ def save_checkpoint(
         if target.exists():
             target.rmdir()
         scratch.rename(target)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise write_error(target, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target

@@ -7,6 +7,8 @@ import json
 import pathlib
 from typing import Any
 
+# In the configurations of OpenAI's own checkpoints: the end of a text is its largest id.
+LEGACY_EOS = 2
 ACTIVATIONS = ("quick_gelu", "gelu")
 
 
@@ -48,9 +50,7 @@ class VisionConfig(TowerConfig):
 class TextConfig(TowerConfig):
     """A causal tower over tokens, read at the end-of-text token.
 
-    `eos_token_id` is the id at whose first occurrence the text is read. The value 2, found in the
-    configurations of OpenAI's own checkpoints, stands for "the largest id of the row", as in
-    transformers.
+    `eos_token_id` is the id at whose first occurrence the text is read; see also `LEGACY_EOS`.
     """
 
     vocab_size: int
@@ -83,7 +83,7 @@ def read_config(directory: str | pathlib.Path) -> ClipConfig:
         )
     try:
         raw = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # not JSON, or not text at all
         raise ValueError(f"{path}: is not JSON ({error}); download or save it again") from error
     kind = raw.get("model_type") if isinstance(raw, dict) else None
     if kind != "clip":
@@ -206,7 +206,7 @@ def _openai(width: int, layers: int, patch: int, text_width: int, projection: in
             49408,
             77,
             49406,
-            2,
+            LEGACY_EOS,
         ),
         projection=projection,
     )

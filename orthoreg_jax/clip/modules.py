@@ -17,7 +17,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from .config import ClipConfig, TextConfig, TowerConfig, VisionConfig
+from .config import LEGACY_EOS, ClipConfig, TextConfig, TowerConfig, VisionConfig
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
@@ -107,10 +107,12 @@ class VisionTransformer(nn.Module):
     def __call__(self, pixels: Float[Array, "b size size 3"]) -> Float[Array, "b p"]:
         sizes, init = self.config, _WIDTH_INIT(self.config.width**-0.5)
         patch, side = sizes.patch_size, sizes.image_size // sizes.patch_size
-        if pixels.shape[1:] != (sizes.image_size, sizes.image_size, 3):
+        size = sizes.image_size
+        if pixels.shape[1:] != (size, size, 3) or not jnp.issubdtype(pixels.dtype, jnp.floating):
             raise ValueError(
-                f"pixels of shape {pixels.shape}: this tower reads (batch, {sizes.image_size}, "
-                f"{sizes.image_size}, 3); resize the images with clip.preprocessing first"
+                f"pixels are {pixels.dtype} of shape {pixels.shape}: this tower reads floats "
+                f"(batch, {size}, {size}, 3), resized and normalised by the checkpoint's "
+                "preprocessing (`load_preprocessing`)"
             )
         # A convolution whose stride is its size is one matrix product over the patches.
         kernel = self.param("patch_embedding", init, (patch, patch, 3, sizes.width))
@@ -146,7 +148,7 @@ class TextTransformer(nn.Module):
         x = (table[tokens] + places[: tokens.shape[1]]).astype(self.dtype)
         x, _ = _blocks(sizes, True, self.dtype, self.remat)(x, None)
         x = _layer_norm(sizes.eps, self.dtype, "final_norm")(x)
-        legacy = sizes.eos_token_id == 2  # see TextConfig
+        legacy = sizes.eos_token_id == LEGACY_EOS
         end = jnp.argmax(tokens if legacy else tokens == sizes.eos_token_id, axis=1)
         return nn.Dense(
             self.projection,

@@ -15,23 +15,28 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 
-from .config import ClipConfig
+from .config import LEGACY_EOS, ClipConfig
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 
 
 def tokenize(
-    texts: Sequence[str], directory: str | pathlib.Path, config: ClipConfig
+    texts: Sequence[str],
+    directory: str | pathlib.Path,
+    config: ClipConfig,
+    truncate: bool = False,
 ) -> Int[np.ndarray, "t n"]:
-    """Token ids of texts, padded and cut to the model's context length.
+    """Token ids of texts, padded to the model's context length.
 
     Args:
       texts: any strings.
       directory: the Hugging Face directory that holds the tokenizer's files.
       config: of the model that will read the ids.
+      truncate: cut texts that are too long instead of refusing them.
 
     Raises:
-      ValueError: no tokenizer there, or one whose ids the model has no embedding for.
+      ValueError: no tokenizer there, one that does not belong to the model, or a text that is
+        too long for it.
     """
     import transformers
 
@@ -41,20 +46,33 @@ def tokenize(
             f"{directory}: holds no tokenizer; expected {' or '.join(TOKENIZER_FILES)} (copy the "
             "tokenizer's files of the checkpoint beside its weights)"
         )
-    tokenizer = transformers.CLIPTokenizer.from_pretrained(str(directory))
+    try:
+        tokenizer = transformers.CLIPTokenizer.from_pretrained(str(directory))
+    except Exception as error:  # tokenizers raises plain Exception for a damaged file
+        raise ValueError(
+            f"{directory}: its tokenizer cannot be read ({error}); copy its files again"
+        ) from error
     if len(tokenizer) > config.text.vocab_size:
         raise ValueError(
             f"{directory}: the tokenizer knows {len(tokenizer)} tokens, the model "
             f"{config.text.vocab_size}; use the tokenizer that belongs to the weights"
         )
-    ids = tokenizer(
-        list(texts),
-        padding="max_length",
-        truncation=True,
-        max_length=config.text.context_length,
-        return_tensors="np",
-    )
-    return ids["input_ids"].astype(np.int32)
+    length, end = config.text.context_length, config.text.eos_token_id
+    rows = tokenizer(list(texts), truncation=truncate, max_length=length)["input_ids"]
+    long = [text for text, row in zip(texts, rows, strict=True) if len(row) > length]
+    if long:
+        raise ValueError(
+            f"{len(long)} texts are longer than the {length} tokens that the model reads, the "
+            f"first is {long[0]!r}; shorten the class name or the template"
+        )
+    padded = [row + [tokenizer.pad_token_id] * (length - len(row)) for row in rows]
+    ids = np.array(padded, np.int32).reshape(len(rows), length)
+    if end != LEGACY_EOS and not (ids == end).any(axis=1).all():
+        raise ValueError(
+            f"{directory}: the tokenizer ends a text with {tokenizer.eos_token_id}, config.json "
+            f"says {end} (text_config.eos_token_id); use the files that belong together"
+        )
+    return ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,14 +96,21 @@ class Preprocessing(NamedTuple):
     size: int
     normalize: Normalization
 
+    def leaves_as_is(self, images: Any) -> bool:
+        """Whether resize and crop would give the same bytes back."""
+        sides = {self.size}  # of what the processor resizes to, and of the images
+        return isinstance(images, np.ndarray) and {*images.shape[1:3]} == sides == {
+            value for value in dict(self.processor.size).values() if value
+        }
+
     def resize(self, images: Sequence[Any] | np.ndarray) -> UInt8[np.ndarray, "b size size 3"]:
         """RGB conversion, resize of the shorter side and centre crop, as the checkpoint says.
 
         Args:
           images: PIL images, or uint8 arrays of shape (h, w, 3); also one array (b, h, w, 3).
         """
-        if isinstance(images, np.ndarray) and images.shape[1:] == (self.size, self.size, 3):
-            return images  # resize and crop would give the same bytes back
+        if self.leaves_as_is(images):
+            return np.asarray(images)
         pixels = self.processor(
             images=list(images), do_rescale=False, do_normalize=False, return_tensors="np"
         )["pixel_values"]
@@ -103,8 +128,12 @@ def load_preprocessing(directory: str | pathlib.Path, config: ClipConfig) -> Pre
 
     directory = pathlib.Path(directory)
     size = config.visual.image_size
-    if (directory / "preprocessor_config.json").is_file():
-        processor = CLIPImageProcessorPil.from_pretrained(str(directory))
+    path = directory / "preprocessor_config.json"
+    if path.is_file():
+        try:
+            processor = CLIPImageProcessorPil.from_pretrained(str(directory))
+        except Exception as error:  # not JSON, or values of a wrong kind
+            raise ValueError(f"{path}: cannot be read ({error}); copy it again") from error
     else:
         processor = CLIPImageProcessorPil(
             size={"shortest_edge": size}, crop_size={"height": size, "width": size}
@@ -112,7 +141,7 @@ def load_preprocessing(directory: str | pathlib.Path, config: ClipConfig) -> Pre
     crop = (processor.crop_size["height"], processor.crop_size["width"])
     if crop != (size, size):
         raise ValueError(
-            f"{directory / 'preprocessor_config.json'}: crops to {crop}, the model reads "
+            f"{path}: crops to {crop}, the model reads "
             f"({size}, {size}); use the preprocessor_config.json that belongs to the weights"
         )
     normalization = Normalization(tuple(processor.image_mean), tuple(processor.image_std))

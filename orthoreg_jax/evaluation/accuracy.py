@@ -18,7 +18,7 @@ from orthoreg_jax.training.modes import Apply
 from orthoreg_jax.training.sharding import Shardings
 
 
-class TestSet(NamedTuple):
+class EvaluationSet(NamedTuple):
     """One split of one task, on the device, with its head."""
 
     head: Head
@@ -26,12 +26,12 @@ class TestSet(NamedTuple):
     size: int
 
 
-def put_test_set(
+def put_evaluation_set(
     head: Head, images: np.ndarray, labels: np.ndarray, batch_size: int, shardings: Shardings
-) -> TestSet:
+) -> EvaluationSet:
     """Sends a split to the device once, cut into batches of one size."""
     batches = evaluation_batches(images, labels, batch_size)
-    return TestSet(head, jax.device_put(batches, shardings.batch), len(labels))
+    return EvaluationSet(head, jax.device_put(batches, shardings.batch), len(labels))
 
 
 class Evaluator:
@@ -48,10 +48,12 @@ class Evaluator:
         self._count = jax.jit(functools.partial(_count_right, apply, normalize))
 
     def accuracies(
-        self, vector: Any, alpha: float, sets: Sequence[TestSet]
+        self, vector: Any, alpha: float, sets: Sequence[EvaluationSet]
     ) -> Float[np.ndarray, " s"]:
         """Accuracy on each set of theta_0 + alpha * vector; without a vector, of theta_0."""
-        params = self._params0 if vector is None else self._edit(self._params0, vector, alpha)
+        params = (
+            self._params0 if vector is None else self._edit(self._params0, vector, float(alpha))
+        )
         # All batches are queued before the first result is waited for.
         counts = [[self._count(params, s.head, batch) for batch in s.batches] for s in sets]
         totals = [sum(float(count) for count in row) for row in jax.device_get(counts)]
@@ -61,7 +63,7 @@ class Evaluator:
         self,
         vector: Any,
         alphas: Iterable[float],
-        sets: Sequence[TestSet],
+        sets: Sequence[EvaluationSet],
         advance: Callable[[], None] = lambda: None,
     ) -> Float[np.ndarray, "a s"]:
         """Accuracies of theta_0 + alpha * vector by alpha; `advance` is called after each."""

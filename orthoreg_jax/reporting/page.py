@@ -136,12 +136,16 @@ def _introduction(results: Results) -> str:
 def _provenance(results: Results) -> str:
     """Config, versions, devices, hashes, and how to run it again."""
     facts: dict[str, Any] = results["provenance"]
-    versions = [*facts["versions"].items(), ("devices", ", ".join(facts["devices"]))]
-    hashes = [("weights", "", "", facts["inputs"]["weights_sha256"])] + [
-        (task, split, str(entry["images"]), entry["sha256"])
-        for task, splits in facts["inputs"]["tasks"].items()
-        for split, entry in splits.items()
+    versions = [
+        row
+        for machine in (facts, *facts["continued_with"])
+        for row in (*machine["versions"].items(), ("devices", ", ".join(machine["devices"])))
     ]
+    hashes = [(f"model: {name}", "", "", value) for name, value in facts["inputs"]["model"].items()]
+    for name, task in facts["inputs"]["tasks"].items():
+        hashes.append((name, "prompts", "", task["prompts_sha256"]))
+        for split, entry in task["splits"].items():
+            hashes.append((name, split, str(entry["images"]), entry["sha256"]))
     config = [(key, json.dumps(value)) for key, value in results["config"].items()]
     wrapped = ' class="hash"'
     return "\n".join(

@@ -115,7 +115,9 @@ def images_tested(results: Results) -> dict[str, int]:
     """Test images that were used, by task, the control task included."""
     inputs = cast(dict[str, Any], results["provenance"]["inputs"])["tasks"]
     limit = cast(int, results["config"]["evaluation.max_test_images"])
-    counts = {name: int(inputs[name]["test"]["images"]) for name in results["zero_shot"]["test"]}
+    counts = {
+        name: int(inputs[name]["splits"]["test"]["images"]) for name in results["zero_shot"]["test"]
+    }
     return {name: min(count, limit) if limit else count for name, count in counts.items()}
 
 

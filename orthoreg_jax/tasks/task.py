@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -59,6 +60,12 @@ class Task:
     templates: tuple[str, ...]
     splits: dict[str, Split]
 
+    @property
+    def prompts_sha256(self) -> str:
+        """Hash of the classes and templates, which make the zero-shot head."""
+        text = json.dumps([self.classes, self.templates])
+        return hashlib.sha256(text.encode()).hexdigest()
+
 
 def data_directory(source: str) -> pathlib.Path:
     """The folder of a data source: "embedded", or a path."""
@@ -83,12 +90,18 @@ def load_tasks(source: str, names: Sequence[str], control: str) -> dict[str, Tas
     """
     directory = data_directory(source)
     try:
-        table = read_json(directory / TABLE)["tasks"]
-    except (StorageError, KeyError, TypeError) as error:
+        table = read_json(directory / TABLE)
+    except StorageError as error:
         raise ValueError(
             f"data {source!r}: {error}; a data folder holds {TABLE}, which describes its tasks, "
             "and one .npz for each"
         ) from error
+    table = table.get("tasks") if isinstance(table, dict) else None
+    if not isinstance(table, dict) or not all(isinstance(item, dict) for item in table.values()):
+        raise ValueError(
+            f'data {source!r}: {TABLE} must read {{"tasks": {{NAME: {{"classes": [...], '
+            '"templates": [...]}}}'
+        )
     problems: list[str] = []
     tasks: dict[str, Task] = {}
     for name in (*names, control):
@@ -127,15 +140,18 @@ def _load_task(
     splits = {
         split: Split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in needed
     }
-    try:
-        classes, templates = tuple(entry["classes"]), tuple(entry["templates"])
-    except KeyError as error:
-        raise ValueError(f"its entry of {TABLE} lacks {error}") from error
+    classes, templates = _texts(entry, "classes"), _texts(entry, "templates")
+    wrong = [template for template in templates if template.count("{}") != 1]
+    if wrong or not templates:
+        raise ValueError(
+            f"its templates {wrong or list(templates)} in {TABLE}; each must hold '{{}}' once, and "
+            "there must be at least one"
+        )
     if len(classes) < 2:
         raise ValueError(f"{len(classes)} class; a task needs at least 2")
     if len(set(classes)) < len(classes):
         raise ValueError("a class name stands twice; the zero-shot head cannot tell them apart")
-    hashes = entry.get("sha256", {})
+    hashes = entry.get("sha256") or {}
     for split, data in splits.items():
         _check_split(split, data, len(classes))
         if hashes.get(split, data.sha256) != data.sha256:
@@ -143,7 +159,14 @@ def _load_task(
                 f"the {split} split of {path} is not the one whose hash {TABLE} lists; the file "
                 "was changed or is of another version: build or copy both again"
             )
-    return Task(name, entry.get("title", name), classes, templates, splits)
+    return Task(name, str(entry.get("title", name)), classes, templates, splits)
+
+
+def _texts(entry: dict[str, Any], key: str) -> tuple[str, ...]:
+    value = entry.get(key)
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise ValueError(f"its entry of {TABLE} must have {key!r}, a list of texts, not {value!r}")
+    return tuple(value)
 
 
 def _check_split(split: str, data: Split, classes: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from orthoreg_jax.storage import write_error
+from orthoreg_jax.storage import StorageError, write_error
 
 from .step import TrainState
 
@@ -38,6 +38,10 @@ class StateFolder:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        # Ahead of orbax, whose writers end in pages of tracebacks when a disk fills up.
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        if shutil.disk_usage(self._path).free < size:
+            raise write_error(self._path, OSError(f"No space left on device for {size} bytes"))
         try:
             self._manager.save(step, args=ocp.args.StandardSave(state._asdict()))
         except (OSError, ValueError) as error:  # tensorstore says a full disk by ValueError
@@ -46,12 +50,22 @@ class StateFolder:
             raise write_error(self._path, error) from error
 
     def restore(self, like: TrainState) -> TrainState:
-        """The newest state, with the structure and placement of `like`; `like` if none is."""
+        """The newest state, with the structure and placement of `like`; `like` if none is.
+
+        Raises:
+          StorageError: it is damaged.
+        """
         step = self._manager.latest_step()
         if step is None:
             return like
         target: Any = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
-        restored = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        try:
+            restored = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        except Exception as error:  # tensorstore's and orbax's own kinds
+            raise StorageError(
+                f"{self._path}: the saved state of step {step} cannot be read; delete this folder "
+                f"to train the task from its start ({type(error).__name__})"
+            ) from error
         return TrainState(**restored)
 
     def __enter__(self) -> StateFolder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import pathlib
 import shutil
 from typing import Any
@@ -65,7 +66,7 @@ def finetune(
       checkpoint_every: updates between two saved states; 0 saves none.
 
     Raises:
-      DivergedError: a loss or gradient that is not finite; the last good state is in `state/`.
+      DivergedError: a loss or gradient that is not finite; the last good state is in `last_good/`.
     """
     with contextlib.ExitStack() as stack:
         saved = stack.enter_context(StateFolder(folder / "state")) if checkpoint_every else None
@@ -102,12 +103,12 @@ def remove_states(folder: pathlib.Path) -> None:
 def _diverged(
     state: TrainState, folder: pathlib.Path, label: str, line: dict[str, Any]
 ) -> DivergedError:
-    with StateFolder(folder / "state") as saved:
+    with StateFolder(folder / "last_good") as saved:
         saved.save(state)
+    numbers = ", ".join(f"{name} {line[name]}" for name in ("loss", "penalty", "gradient_norm"))
     return DivergedError(
-        f"{label}: at step {line['step']} the loss was {line['loss']}, the penalty "
-        f"{line['penalty']} and the gradient's norm {line['gradient_norm']}, which is not finite. "
-        f"The last good state, of step {int(state.step)}, is in {folder / 'state'}. Lower "
+        f"{label}: not finite at step {line['step']} ({numbers}; None: not finite). The weights "
+        f"before it, after {int(state.step)} updates, are in {folder / 'last_good'}. Lower "
         "training.learning_rate or penalty.strength, or lengthen training.warmup_steps, and run "
         "again in a new --workdir"
     )
@@ -134,7 +135,11 @@ class _MetricsLog:
         self._pending = self._pending[ready:]
         new = []
         for number, metrics in fetched:
-            line = {"step": number} | {key: v.item() for key, v in metrics._asdict().items()}
+            values = {key: value.item() for key, value in metrics._asdict().items()}
+            # JSON has no NaN or infinity.
+            line = {"step": number} | {
+                key: value if math.isfinite(value) else None for key, value in values.items()
+            }
             due = number % self._every == 0 or number + 1 == self._steps
             if due or not line["finite"]:
                 new.append(line)

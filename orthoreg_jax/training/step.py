@@ -20,9 +20,14 @@ from .modes import Apply, Mode
 
 
 class TrainState(NamedTuple):
-    """What training changes. `step` counts the updates made."""
+    """What training changes.
+
+    `step` counts the updates made; `finite` is False from the first loss or gradient on that was
+    not finite, and no update is made any more.
+    """
 
     step: Int[Array, ""]
+    finite: Bool[Array, ""]
     trainable: Any
     opt_state: Any
 
@@ -69,8 +74,8 @@ def make_train_step(
 ) -> TrainStep:
     """Compiles `(state, params0, head, key, images, labels) -> (state, metrics)`.
 
-    The state is donated. A step whose loss or gradient is not finite changes nothing, so the
-    state that comes back is always the last good one.
+    The state is donated. A step whose loss or gradient is not finite changes no weight, and
+    neither does any step after it, so the state that comes back is always the last good one.
 
     Args:
       mode: a row of `MODES`.
@@ -109,12 +114,12 @@ def make_train_step(
             state.trainable, params0, head, normalize(images), labels
         )
         gradient_norm = optax.tree.norm(gradient)
-        finite = jnp.isfinite(total) & jnp.isfinite(gradient_norm)
+        finite = state.finite & jnp.isfinite(total) & jnp.isfinite(gradient_norm)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
-        new = TrainState(state.step + 1, trainable, opt_state)
+        new = TrainState(state.step + 1, finite, trainable, opt_state)
         state = jax.tree.map(functools.partial(jnp.where, finite), new, state)
-        return state, Metrics(loss, term, gradient_norm, finite)
+        return state._replace(finite=finite), Metrics(loss, term, gradient_norm, finite)
 
     return step
 
@@ -124,4 +129,6 @@ def init_state(
 ) -> TrainState:
     """The state before the first step."""
     trainable = mode.init(params0, key)
-    return TrainState(jnp.zeros((), jnp.int32), trainable, optimizer.init(trainable))
+    return TrainState(
+        jnp.zeros((), jnp.int32), jnp.array(True), trainable, optimizer.init(trainable)
+    )

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from orthoreg_jax import Matrix, Skip, describe_matrices
-from orthoreg_jax.arithmetic.matrices import as_matrices, select_matrices
+from orthoreg_jax.arithmetic.matrices import as_matrices, rules_for_part, select_matrices
 
 
 def test_axes_are_merged_in_the_order_given():
@@ -18,6 +18,7 @@ def test_axes_are_merged_in_the_order_given():
 def test_first_rule_that_matches_counts_and_two_axes_need_none():
     tree = {"a": {"kernel": jnp.ones((2, 3, 4))}, "b": jnp.ones((3, 2)), "c": jnp.ones(3)}
     rules = {"a/*": Matrix(), "*kernel": Skip("never reached")}
+    assert rules_for_part({"a": tree["a"]}, {**rules, "other": Matrix()}) == rules
     selected = select_matrices(tree, rules)
     assert {path: matrix.shape for path, matrix in selected.items()} == {
         "a/kernel": (2, 3, 4),

@@ -58,10 +58,10 @@ def test_float64_against_finite_differences_in_both_modes(form, shape):
 @pytest.mark.parametrize("form", ["released", "paper"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_zero_update(form, shape):
-    value, gradient = jax.value_and_grad(orthogonality_penalty)(jnp.zeros(shape))
-    assert np.isclose(value, np.sqrt(min(shape)))
-    value = orthogonality_penalty(jnp.zeros(shape), form="paper")
-    assert value == shape[1]
+    value, gradient = jax.value_and_grad(lambda w: orthogonality_penalty(w, form=form))(
+        jnp.zeros(shape)
+    )
+    assert np.isclose(value, np.sqrt(min(shape)) if form == "released" else shape[1])
     assert not np.any(gradient)
 
 
@@ -75,7 +75,15 @@ def test_orthonormal_update_has_zero_gradient(shape, seed):
     assert not np.any(gradient)
     for exact in (jnp.eye(*shape), 0 * jnp.eye(*shape)):
         assert not np.any(jax.grad(orthogonality_penalty)(exact))
-        assert np.all(np.isfinite(jax.hessian(orthogonality_penalty)(jnp.eye(2))))
+
+
+@pytest.mark.parametrize("form", ["released", "paper"])
+@pytest.mark.parametrize("update", [jnp.eye(3), jnp.zeros((3, 2)), jnp.ones((2, 3))])
+def test_second_derivatives_are_finite(form, update):
+    gradient = jax.grad(lambda w: orthogonality_penalty(w, form=form))
+    for second in (jax.jacfwd(gradient), jax.jacrev(gradient)):
+        assert np.all(np.isfinite(second(update)))
+    assert np.all(np.isfinite(jax.grad(lambda w: jnp.sum(gradient(w) ** 2))(update)))
 
 
 def test_gradient_is_still_exact_close_to_orthonormal():
@@ -171,6 +179,10 @@ def test_bad_input_is_refused():
         orthogonality_penalty({"q": {"kernel": jnp.ones((4, 2, 2))}})
     with pytest.raises(ValueError, match="no weight matrix"):
         orthogonality_penalty({"bias": jnp.ones(3)})
+    with pytest.raises(ValueError, match="no leaf matches 'typo\\*'.*globs over whole paths"):
+        orthogonality_penalty({"w": jnp.ones((2, 2))}, matrices={"typo*": Matrix()})
+    with pytest.raises(ValueError, match="'attn/bias' of shape \\(12, 8\\) has no rule"):
+        orthogonality_penalty({"attn": {"bias": jnp.ones((12, 8)), "kernel": jnp.ones((8, 8))}})
     with pytest.raises(ValueError, match="does not fit leaf 'w'"):
         orthogonality_penalty(
             {"w": jnp.ones((2, 2))}, matrices={"w": Matrix(rows=(0,), columns=(0,))}
@@ -201,6 +213,7 @@ def small_problem():
 
 def optimise(loss, optimizer, params, steps):
     @jax.jit
+    @jax.numpy_dtype_promotion("standard")  # optax's AdamW promotes its own step count
     def step(params, state):
         updates, state = optimizer.update(jax.grad(loss)(params), state, params)
         return optax.apply_updates(params, updates), state
@@ -266,5 +279,15 @@ def test_optax_form_refuses_bad_input():
     with pytest.raises(ValueError, match="call\\s+optimizer.update"):
         optimizer = add_orthogonality_penalty(1.0)
         optimizer.update(params, optimizer.init(params))
-    with pytest.raises(ValueError, match="these leaves differ.*w"):
+    with pytest.raises(ValueError, match="params and anchor differ in shape: w"):
         add_orthogonality_penalty(1.0, {"w": jnp.ones((2, 2))}).init(params)
+    with pytest.raises(ValueError, match="only in anchor: v"):
+        add_orthogonality_penalty(1.0, {"v": params["w"]}).init(params)
+
+
+def test_updates_keep_their_type_under_a_schedule():
+    params = {"w": jnp.eye(4, 2, dtype=jnp.bfloat16)}
+    for strength in (0.5, optax.linear_schedule(1.0, 0.5, 10)):
+        optimizer = add_orthogonality_penalty(strength)
+        updates, _ = optimizer.update(params, optimizer.init(params), {"w": params["w"] * 2})
+        assert updates["w"].dtype == jnp.bfloat16

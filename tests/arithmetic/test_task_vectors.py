@@ -68,6 +68,12 @@ def test_norm_and_cosines_against_flat_vectors():
     np.testing.assert_array_equal(cosines, oj.cosine_matrix(list(vectors.values())))
 
 
+def test_sums_over_low_precision_leaves_keep_their_digits():
+    vector = {"w": jnp.ones((512, 513), jnp.bfloat16)}
+    np.testing.assert_allclose(oj.norm(vector), np.sqrt(512 * 513), rtol=1e-6)
+    np.testing.assert_allclose(oj.cosine_matrix([vector, vector])[0, 1], 1.0, rtol=1e-6)
+
+
 def test_errors_name_the_leaf():
     pretrained = tree(0)
     without = {"visual": {"kernel": pretrained["visual"]["kernel"]}, "scale": pretrained["scale"]}

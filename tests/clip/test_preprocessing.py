@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,6 +34,41 @@ def test_images_of_the_right_size_pass_unchanged():
     np.testing.assert_array_equal(preprocessing.resize(list(images)), images)
 
 
+def test_images_of_the_crop_s_size_are_still_resized_where_the_file_says_so(tmp_path):
+    checkpoint = load_checkpoint("embedded")
+    (tmp_path / "preprocessor_config.json").write_text(
+        '{"crop_size": {"height": 32, "width": 32}, "size": {"shortest_edge": 40}}'
+    )
+    preprocessing = load_preprocessing(tmp_path, checkpoint.config)
+    images = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), dtype=np.uint8)
+    resized = preprocessing.resize(images)
+    assert not np.array_equal(resized, images)
+    np.testing.assert_array_equal(resized, preprocessing.resize(list(images)))
+
+
+def test_damaged_files_are_named(tmp_path):
+    config = load_checkpoint("embedded").config
+    for name, read in {
+        "preprocessor_config.json": lambda: load_preprocessing(tmp_path, config),
+        "tokenizer.json": lambda: tokenize(["a"], tmp_path, config),
+    }.items():
+        (tmp_path / name).write_text("{")
+        with pytest.raises(ValueError, match=f"{tmp_path}.*cannot be read.*again"):
+            read()
+
+
+def test_tokenizer_of_another_model(tmp_path):
+    checkpoint = load_checkpoint("embedded")
+    other = dataclasses.replace(checkpoint.config.text, eos_token_id=7)
+    config = dataclasses.replace(checkpoint.config, text=other)
+    with pytest.raises(ValueError, match="ends a text with 1, config.json says 7"):
+        tokenize(["a"], checkpoint.directory, config)
+    smaller = dataclasses.replace(checkpoint.config.text, vocab_size=100)
+    config = dataclasses.replace(checkpoint.config, text=smaller)
+    with pytest.raises(ValueError, match="the model 100; use the tokenizer that belongs"):
+        tokenize(["a"], checkpoint.directory, config)
+
+
 def test_crop_must_fit_the_model(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(
         '{"crop_size": {"height": 32, "width": 32}, "size": {"shortest_edge": 32}}'
@@ -43,7 +80,9 @@ def test_crop_must_fit_the_model(tmp_path):
 def test_tokens_are_those_of_the_directory_s_tokenizer(tmp_path):
     checkpoint = load_checkpoint("embedded")
     texts = ["a drawing of a fire truck", "A  Drawing of a fire truck", "star " * 40]
-    tokens = tokenize(texts, checkpoint.directory, checkpoint.config)
+    with pytest.raises(ValueError, match="1 texts are longer than the 16 tokens"):
+        tokenize(texts, checkpoint.directory, checkpoint.config)
+    tokens = tokenize(texts, checkpoint.directory, checkpoint.config, truncate=True)
     assert tokens.shape == (3, checkpoint.config.text.context_length)
     np.testing.assert_array_equal(tokens[0], tokens[1])
     tokenizer = transformers.CLIPTokenizer.from_pretrained(checkpoint.directory)

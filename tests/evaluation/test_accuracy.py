@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from orthoreg_jax.clip.zeroshot import Head
-from orthoreg_jax.evaluation.accuracy import Evaluator, put_test_set
+from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
 from orthoreg_jax.training.sharding import make_shardings
 
 
@@ -20,7 +20,7 @@ def test_accuracies_against_numpy():
         images = rng.integers(0, 255, (size, 2, 2, 3), dtype=np.uint8)
         labels = rng.integers(0, classes, size)
         padded = Head(jnp.asarray(head), jnp.int32(classes))
-        sets.append(put_test_set(padded, images, labels, 4, shardings))
+        sets.append(put_evaluation_set(padded, images, labels, 4, shardings))
         cases.append((head[:classes], images, labels))
     evaluator = Evaluator(
         lambda params, pixels: pixels.reshape(len(pixels), -1) @ params["kernel"],

@@ -75,7 +75,11 @@ def make_results(seeds=1, title="Task A"):
         "provenance": {
             "versions": {"orthoreg-jax": "0.1.0"},
             "devices": ["cpu: cpu"],
-            "inputs": {"weights_sha256": "22", "tasks": dict.fromkeys("abc", splits)},
+            "continued_with": [],
+            "inputs": {
+                "model": {"model.safetensors": "22"},
+                "tasks": dict.fromkeys("abc", {"prompts_sha256": "33", "splits": splits}),
+            },
         },
         "tasks": {"a": title, "b": "Task B"},
         "control": "Control: other things",

@@ -39,7 +39,8 @@ def test_embedded_tasks_are_whole():
 
 
 def test_no_image_of_a_test_split_is_in_another():
-    names = ("mnist", "fashion_mnist", "silhouettes", "vehicles", "tools", "devices", "weather")
+    table = json.loads((data_directory("embedded") / "tasks.json").read_text())["tasks"]
+    names = [name for name in table if name != "concepts"]
     for task in load_tasks("embedded", names, "concepts").values():
         seen = {image.tobytes() for name in ("train", "val") if name in task.splits
                 for image in task.splits[name].images}  # fmt: skip
@@ -69,7 +70,11 @@ def spoil(**arrays_or_entry):
     [
         (spoil(classes=["one"]), "1 class; a task needs at least 2"),
         (spoil(classes=["a", "b", "b"]), "stands twice"),
-        (spoil(templates=None), "lacks 'templates'"),
+        (spoil(templates=None), "must have 'templates', a list of texts, not None"),
+        (spoil(classes="abc"), "must have 'classes', a list of texts, not 'abc'"),
+        (spoil(classes=[1, 2, 3]), "must have 'classes'"),
+        (spoil(templates=["a {}", "a thing"]), "its templates \\['a thing'\\]"),
+        (spoil(templates=[]), "at least one"),
         (spoil(val_images=None, val_labels=None), "lacks val_images, val_labels; it holds"),
         (
             spoil(test_images=np.zeros((0, 8, 8, 3), np.uint8), test_labels=np.zeros(0, np.int32)),
@@ -96,6 +101,14 @@ def test_missing_tasks_and_files_are_named_together(tmp_path):
         load_tasks(source, ["shapes", "colours"], "control")
     with pytest.raises(ValueError, match="tasks.json"):
         load_tasks(str(tmp_path / "nowhere"), ["shapes"], "control")
+
+
+@pytest.mark.parametrize("table", ["[]", '{"tasks": []}', '{"tasks": {"shapes": []}}', "{"])
+def test_damaged_table(tmp_path, table):
+    source = write(tmp_path)
+    (tmp_path / "tasks.json").write_text(table)
+    with pytest.raises(ValueError, match="tasks.json"):
+        load_tasks(source, ["shapes"], "control")
 
 
 def test_damaged_file(tmp_path):

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import platform
 from importlib import metadata
 from typing import Any
 
@@ -22,15 +23,15 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from .clip.checkpoint import Checkpoint, image_encoder, load_checkpoint
-from .clip.preprocessing import Preprocessing, load_preprocessing
-from .clip.zeroshot import Head, pad_heads, zero_shot_head
-from .config import ORTHOREG, flatten_config, validate
-from .storage import read_json, save_tree, write_json
-from .tasks.batches import limited_rows
-from .tasks.task import Task, load_tasks
-from .training.modes import MODES, Apply, Mode
-from .training.sharding import Shardings, make_shardings
+from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder, load_checkpoint
+from orthoreg_jax.clip.preprocessing import Preprocessing, load_preprocessing
+from orthoreg_jax.clip.zeroshot import Head, pad_heads, zero_shot_head
+from orthoreg_jax.config import ORTHOREG, flatten_config, validate
+from orthoreg_jax.storage import read_json, save_tree, write_json
+from orthoreg_jax.tasks.batches import limited_rows
+from orthoreg_jax.tasks.task import Task, load_tasks
+from orthoreg_jax.training.modes import MODES, Apply, Mode
+from orthoreg_jax.training.sharding import Shardings, make_shardings
 
 PACKAGES = ("orthoreg-jax", "jax", "jaxlib", "flax", "optax", "transformers", "numpy")
 
@@ -51,13 +52,14 @@ class Method:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Everything a stage needs."""
+    """Everything a stage needs; `heads` are `zero_shot_heads` padded, on the devices."""
 
     config: ConfigDict
     folder: pathlib.Path
     checkpoint: Checkpoint
     preprocessing: Preprocessing
     tasks: dict[str, Task]
+    zero_shot_heads: dict[str, np.ndarray]
     heads: dict[str, Head]
     shardings: Shardings
 
@@ -117,11 +119,11 @@ class Experiment:
 
 
 def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
-    """Checks config, model, data and run folder, then opens the folder.
+    """Reads and checks config, model, data and run folder; writes nothing.
 
     Raises:
-      ValueError: something in them is wrong or does not fit; nothing has been written.
-      StorageError: the folder cannot be written.
+      ValueError: something in them is wrong or does not fit.
+      StorageError: a file of the run folder cannot be read.
     """
     validate(config)
     _check_folder(config, folder)
@@ -129,21 +131,60 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
     tasks = load_tasks(config.data, config.tasks, config.control)
     checkpoint = load_checkpoint(config.model)
     preprocessing = load_preprocessing(checkpoint.directory, checkpoint.config)
-    facts = _provenance(checkpoint, tasks)
-    _check_inputs(facts["inputs"], folder / "provenance.json")
-    heads = {
-        name: zero_shot_head(checkpoint, task.classes, task.templates)
-        for name, task in tasks.items()
-    }
-    write_json(folder / "config.json", flatten_config(config))
-    write_json(folder / "provenance.json", facts)
-    save_tree(folder / "heads.safetensors", heads)
-    padded = jax.device_put(pad_heads(heads), shardings.replicated)
-    return Experiment(config, folder, checkpoint, preprocessing, tasks, padded, shardings)
+    heads = {}
+    for name, task in tasks.items():
+        try:
+            heads[name] = zero_shot_head(checkpoint, task.classes, task.templates)
+        except ValueError as error:
+            raise ValueError(f"task {name!r}: {error}") from error
+    experiment = Experiment(
+        config,
+        folder,
+        checkpoint,
+        preprocessing,
+        tasks,
+        heads,
+        jax.device_put(pad_heads(heads), shardings.replicated),
+        shardings,
+    )
+    _check_inputs(experiment)
+    return experiment
+
+
+def open_folder(experiment: Experiment) -> None:
+    """Writes what the run folder says of its config, inputs and machines.
+
+    Raises:
+      StorageError: the folder cannot be written.
+    """
+    folder = experiment.folder
+    write_json(folder / "config.json", flatten_config(experiment.config))
+    save_tree(folder / "heads.safetensors", experiment.zero_shot_heads)
+    path, machine = folder / "provenance.json", _machine()
+    facts = {**machine, "inputs": _inputs(experiment), "continued_with": []}
+    if path.is_file():
+        facts = read_json(path)
+        known = [{key: facts[key] for key in machine}, *facts["continued_with"]]
+        if machine in known:
+            return
+        # What was made before was made by other versions or devices: keep both.
+        facts["continued_with"].append(machine)
+    write_json(path, facts)
+
+
+# Options that change neither weights nor what is measured on them, or whose change is noticed
+# where it matters (evaluation.json holds the options that it was made with).
+FREE_OPTIONS = (
+    "evaluation.",
+    "training.log_every",
+    "training.checkpoint_every",
+    "methods",
+    "seeds",
+)
 
 
 def _check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
-    """A run folder belongs to one config."""
+    """The weights of a run folder belong to one config."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -157,10 +198,12 @@ def _check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
             )
         return
     old, new = read_json(path), json.loads(json.dumps(flatten_config(config)))
+    if not isinstance(old, dict):
+        raise ValueError(f"{path}: is not the config of a run; choose another --workdir")
     differing = [
         f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
         for key in {**old, **new}
-        if old.get(key) != new.get(key)
+        if old.get(key) != new.get(key) and not key.startswith(FREE_OPTIONS)
     ]
     if differing:
         raise ValueError(
@@ -169,30 +212,44 @@ def _check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
         )
 
 
-def _check_inputs(inputs: dict[str, Any], path: pathlib.Path) -> None:
+def _check_inputs(experiment: Experiment) -> None:
     """A run folder belongs to one set of weights and data."""
-    if path.is_file() and read_json(path)["inputs"] != inputs:
+    path = experiment.folder / "provenance.json"
+    if not path.is_file():
+        return
+    facts = read_json(path)
+    old, new = facts.get("inputs") if isinstance(facts, dict) else None, _inputs(experiment)
+    if old != new:
+        differing = [
+            f"{kind} {name}"
+            for kind, now in new.items()
+            for name in now
+            if not isinstance(old, dict) or old.get(kind, {}).get(name) != now[name]
+        ]
         raise ValueError(
-            f"{path}: the weights or data of this run were others (their hashes differ); choose "
-            "another --workdir, or bring the old files back"
+            f"{path}: this run was begun with other files ({', '.join(differing)}: their hashes "
+            "differ); choose another --workdir, or bring the old files back"
         )
 
 
-def _provenance(checkpoint: Checkpoint, tasks: dict[str, Task]) -> dict[str, Any]:
-    import platform
-
-    return {
-        "versions": {name: metadata.version(name) for name in PACKAGES}
-        | {"python": platform.python_version()},
-        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
-        "inputs": {
-            "weights_sha256": checkpoint.sha256,
-            "tasks": {
-                name: {
-                    split: {"images": len(data), "sha256": data.sha256}
-                    for split, data in task.splits.items()
-                }
-                for name, task in tasks.items()
+def _inputs(experiment: Experiment) -> dict[str, Any]:
+    """Hashes of all that the numbers depend on."""
+    tasks = {
+        name: {
+            "prompts_sha256": task.prompts_sha256,
+            "splits": {
+                split: {"images": len(data), "sha256": data.sha256}
+                for split, data in task.splits.items()
             },
-        },
+        }
+        for name, task in experiment.tasks.items()
+    }
+    return {"model": experiment.checkpoint.hash_files(), "tasks": tasks}
+
+
+def _machine() -> dict[str, Any]:
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    return {
+        "versions": versions | {"python": platform.python_version()},
+        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
     }

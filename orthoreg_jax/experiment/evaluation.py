@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import jax
@@ -11,16 +12,16 @@ from orthoreg_jax.arithmetic.geometry import column_cosines, singular_values
 from orthoreg_jax.arithmetic.task_vectors import add_task_vectors, cosine_matrix, norm
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.config import flatten_config
-from orthoreg_jax.experiment import Experiment, Method
+from orthoreg_jax.evaluation.accuracy import EvaluationSet, Evaluator, put_evaluation_set
+from orthoreg_jax.evaluation.results import Addition, Geometry, Results, Run, TaskNegation
+from orthoreg_jax.evaluation.selection import choose_addition, choose_negation, normalised
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import load_tree, read_json, write_json
 
-from .accuracy import Evaluator, TestSet, put_test_set
-from .results import Addition, Geometry, Results, Run, TaskNegation
-from .selection import choose_addition, choose_negation, normalised
+from .setup import Experiment, Method, open_folder
 
 SPLITS = ("val", "test")
-Sets = dict[str, dict[str, TestSet]]  # split -> task -> images on the device
+Sets = dict[str, dict[str, EvaluationSet]]  # split -> task -> images on the device
 
 
 def evaluate_all(experiment: Experiment) -> Results:
@@ -42,12 +43,13 @@ def evaluate_all(experiment: Experiment) -> Results:
             f"{len(missing)} task vectors are missing: {', '.join(missing[:5])}"
             f"{' ...' if len(missing) > 5 else ''}; run the stage `finetune` first"
         )
+    open_folder(experiment)
     config = experiment.config
     evaluator = Evaluator(experiment.apply, experiment.params0, experiment.preprocessing.normalize)
     names = (*config.tasks, config.control)
     sets: Sets = {
         split: {
-            name: put_test_set(
+            name: put_evaluation_set(
                 experiment.heads[name],
                 *experiment.images(name, split),
                 config.evaluation.batch_size,
@@ -78,10 +80,13 @@ def _evaluate_or_read(
     experiment: Experiment, evaluator: Evaluator, sets: Sets, method: Method, seed: int
 ) -> Run:
     path = experiment.evaluation_path(method.name, seed)
-    if path.is_file():
-        run: Run = read_json(path)
-        return run
     config = experiment.config
+    options = json.loads(json.dumps(flatten_config(config.evaluation)))
+    if path.is_file():
+        earlier = read_json(path)
+        if earlier["options"] == options:
+            run: Run = earlier["run"]
+            return run
     vectors = {
         task: jax.device_put(
             load_tree(experiment.vector_path(method.name, seed, task))["visual"],
@@ -112,12 +117,12 @@ def _evaluate_or_read(
             },
             "geometry": _geometry(vectors),
         }
-    write_json(path, run)
+    write_json(path, {"options": options, "run": run})
     return run
 
 
 def _one(
-    evaluator: Evaluator, vector: Any, alpha: float, test_set: TestSet, progress: Progress
+    evaluator: Evaluator, vector: Any, alpha: float, test_set: EvaluationSet, progress: Progress
 ) -> float:
     accuracy = float(evaluator.accuracies(vector, alpha, [test_set])[0])
     progress.update()
@@ -132,6 +137,13 @@ def _addition(
     single: dict[str, dict[str, float]],
     progress: Progress,
 ) -> Addition:
+    failed = [task for values in single.values() for task in values if values[task] == 0]
+    if failed:
+        raise ValueError(
+            f"the model fine-tuned on {', '.join(sorted(set(failed)))} is never right on it, so "
+            "that normalised accuracy is not defined: see its metrics.jsonl, and train it anew "
+            "with a lower training.learning_rate or penalty.strength, in a new --workdir"
+        )
     alphas = np.array(config.evaluation.alphas)
     total = add_task_vectors(list(vectors.values()))
     val_sets, test_sets = ([sets[split][task] for task in vectors] for split in SPLITS)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import jax
 
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
-from orthoreg_jax.experiment import Experiment, Method
 from orthoreg_jax.storage import save_tree
+from orthoreg_jax.training.finetune import finetune, remove_states
+from orthoreg_jax.training.step import Penalty, init_state, make_optimizer, make_train_step
 
-from .finetune import finetune, remove_states
-from .step import Penalty, init_state, make_optimizer, make_train_step
+from .setup import Experiment, Method, open_folder
 
 
 def finetune_all(experiment: Experiment) -> None:
@@ -19,6 +19,7 @@ def finetune_all(experiment: Experiment) -> None:
       DivergedError: a loss that is not finite.
       StorageError: a file cannot be written.
     """
+    open_folder(experiment)
     for method in experiment.methods:
         todo = [
             (seed, task)
