@@ -18,7 +18,10 @@ from .clip.checkpoint import Checkpoint as Checkpoint
 from .clip.checkpoint import image_encoder as image_encoder
 from .clip.checkpoint import load_checkpoint as load_checkpoint
 from .clip.checkpoint import save_checkpoint as save_checkpoint
+from .clip.preprocessing import load_preprocessing as load_preprocessing
 from .clip.weights import VISUAL_MATRICES as VISUAL_MATRICES
 from .clip.zeroshot import zero_shot_head as zero_shot_head
+from .evaluation.accuracy import measure_accuracy as measure_accuracy
 from .storage import load_tree as load_tree
 from .storage import save_tree as save_tree
+from .tasks.task import load_tasks as load_tasks

@@ -8,13 +8,10 @@ from typing import Any
 import numpy as np
 
 from orthoreg_jax.arithmetic.paths import flatten
-from orthoreg_jax.clip.checkpoint import WEIGHTS, Checkpoint, image_encoder
-from orthoreg_jax.clip.preprocessing import load_preprocessing
-from orthoreg_jax.clip.zeroshot import pad_heads, zero_shot_head
-from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
+from orthoreg_jax.clip.checkpoint import WEIGHTS, Checkpoint
+from orthoreg_jax.evaluation.accuracy import measure_accuracy
 from orthoreg_jax.storage import read_json, write_text
 from orthoreg_jax.tasks.task import load_tasks
-from orthoreg_jax.training.sharding import make_shardings
 
 CARD = """\
 # Card of the embedded model
@@ -55,27 +52,13 @@ def write_card(out: pathlib.Path, checkpoint: Checkpoint, facts: dict[str, Any])
     control = next(name for name, entry in table.items() if entry["control"])
     names = [name for name in table if name != control]
     tasks = load_tasks(str(out / "tasks"), names, control)
-    heads = pad_heads(
-        {
-            name: zero_shot_head(checkpoint, task.classes, task.templates)
-            for name, task in tasks.items()
-        }
-    )
-    preprocessing = load_preprocessing(checkpoint.directory, checkpoint.config)
-    evaluator = Evaluator(
-        image_encoder(checkpoint.config), checkpoint.params["visual"], preprocessing.normalize
-    )
-    shardings = make_shardings()
     rows = []
     accuracies = []
     for name, task in tasks.items():
-        data = task.splits["test"]
-        images = preprocessing.resize(data.rgb())
-        test_set = put_evaluation_set(heads[name], images, data.labels, 256, shardings)
-        accuracy = evaluator.accuracies(None, 0.0, [test_set])[0]
-        classes = len(task.classes)
+        accuracy = measure_accuracy(checkpoint, checkpoint.params, task)
+        classes, images = len(task.classes), len(task.splits["test"])
         rows.append(
-            f"| {task.title} (`{name}`) | {classes} | {1 / classes:.1%} | {len(data)} "
+            f"| {task.title} (`{name}`) | {classes} | {1 / classes:.1%} | {images} "
             f"| {accuracy:.1%} |"
         )
         if name != control:

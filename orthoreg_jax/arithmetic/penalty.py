@@ -152,7 +152,9 @@ def add_orthogonality_penalty(
         scale = jnp.asarray(strength(state.count) if callable(strength) else strength)
         updates = jax.tree.map(
             lambda old, update, slope: (
-                update if _masked(old) else update + (scale.astype(slope.dtype) * slope).astype(update.dtype)
+                update
+                if _masked(old)
+                else update + (scale.astype(slope.dtype) * slope).astype(update.dtype)
             ),
             state.anchor,
             updates,

@@ -12,8 +12,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
-from orthoreg_jax.clip.zeroshot import Head
+from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder
+from orthoreg_jax.clip.preprocessing import load_preprocessing
+from orthoreg_jax.clip.zeroshot import Head, pad_heads, zero_shot_head
 from orthoreg_jax.tasks.batches import Batch, evaluation_batches
+from orthoreg_jax.tasks.task import Task
 from orthoreg_jax.training.modes import Apply
 from orthoreg_jax.training.sharding import Shardings
 
@@ -72,6 +75,41 @@ class Evaluator:
             rows.append(self.accuracies(vector, alpha, sets))
             advance()
         return np.stack(rows)
+
+
+def measure_accuracy(
+    checkpoint: Checkpoint, params: Any, task: Task, split: str = "test", batch_size: int = 256
+) -> float:
+    """Accuracy of a whole CLIP's parameters on one task, with the zero-shot head of `checkpoint`.
+
+    For notebooks; a sweep over many edits is quicker with one `Evaluator`.
+
+    Args:
+      checkpoint: the pre-trained model: its text tower makes the head, its files the pixels.
+      params: parameters like `checkpoint.params`, for example with task vectors added.
+      task: from `load_tasks`.
+      split: "train", "val" or "test".
+      batch_size: images at a time.
+
+    Returns:
+      A share from 0 to 1.
+
+    Raises:
+      ValueError: the task has no such split.
+    """
+    if split not in task.splits:
+        raise ValueError(f"task {task.name!r} has no split {split!r}, only {list(task.splits)}")
+    data = task.splits[split]
+    preprocessing = load_preprocessing(checkpoint.directory, checkpoint.config)
+    head = pad_heads({task.name: zero_shot_head(checkpoint, task.classes, task.templates)})
+    images = preprocessing.resize(data.rgb())
+    evaluator = Evaluator(
+        image_encoder(checkpoint.config), params["visual"], preprocessing.normalize
+    )
+    batches = evaluation_batches(images, data.labels, batch_size)
+    return float(
+        evaluator.accuracies(None, 0.0, [EvaluationSet(head[task.name], batches, len(data))])[0]
+    )
 
 
 def _count_right(

@@ -74,16 +74,16 @@ def data_directory(source: str) -> pathlib.Path:
     return pathlib.Path(source)
 
 
-def load_tasks(source: str, names: Sequence[str], control: str) -> dict[str, Task]:
+def load_tasks(source: str, names: Sequence[str], control: str | None = None) -> dict[str, Task]:
     """Reads and checks all tasks of an experiment, before any work starts.
 
     Args:
       source: "embedded", or a folder with tasks.json and one .npz per task.
       names: tasks to fine-tune; each needs train, val and test.
-      control: the control task; needs val and test.
+      control: a control task, which needs val and test only.
 
     Returns:
-      Tasks by name, the control task last.
+      Tasks by name, in the order given, the control task last.
 
     Raises:
       ValueError: everything that is missing or wrong in any of them, in one message.
@@ -104,7 +104,7 @@ def load_tasks(source: str, names: Sequence[str], control: str) -> dict[str, Tas
         )
     problems: list[str] = []
     tasks: dict[str, Task] = {}
-    for name in (*names, control):
+    for name in (*names, *([control] if control else [])):
         if name not in table:
             problems.append(f"task {name!r} is not in {directory / TABLE}: {', '.join(table)}")
             continue
