@@ -63,7 +63,8 @@ def read_leaf(path: str, shape: tuple[int, ...], rules: Rules | None = None) -> 
             return reading
     if len(shape) < 2:
         return Skip(f"{len(shape)} axes: a bias, scale or scalar")
-    if len(shape) == 2 and path.rsplit("/", 1)[-1] not in VECTORS:
+    name = path.removesuffix("/value").rsplit("/", 1)[-1]  # nnx.Variable holds its array there
+    if len(shape) == 2 and name not in VECTORS:
         return Matrix()
     raise ValueError(
         f"leaf {path!r} of shape {shape} has no rule and could be read in many ways: say how, "
@@ -147,7 +148,7 @@ def describe_matrices(tree: Any, rules: Rules | None = None) -> str:
         try:
             reading = read_leaf(name, shape, rules)
         except ValueError as error:
-            reading = Skip(f"ERROR: {error}")
+            reading = Skip(f"ERROR: {str(error).partition(', e.g.')[0]}")
         if isinstance(reading, Matrix):
             struct = jax.eval_shape(
                 lambda x, reading=reading: as_matrices(x, reading),

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
@@ -170,6 +171,29 @@ def test_never_nan(shape, seed, exponent, form):
     update = random_update(shape, 10.0**exponent, seed=seed)
     value, gradient = jax.value_and_grad(lambda w: orthogonality_penalty(w, form=form))(update)
     assert np.isfinite(value) and np.all(np.isfinite(gradient))
+
+
+def test_states_of_nnx():
+    """Variables of flax.nnx: their paths end in "value"."""
+    model = nnx.MultiHeadAttention(2, 16, decode=False, rngs=nnx.Rngs(0))
+    state = nnx.state(model, nnx.Param)
+    rules = {"out/kernel*": Matrix((0, 1), (2,)), "*/kernel*": Matrix((0,), (1, 2))}
+    with pytest.raises(ValueError, match="key/bias/value' of shape .* has no rule"):
+        orthogonality_penalty(state, matrices=rules)
+    rules["*/bias*"] = Skip("biases by head")
+    kernels = [
+        getattr(model, name).kernel[...].reshape(16, 16) for name in ("query", "key", "value")
+    ]
+    expected = sum(
+        oracle(w, "released")[0] for w in [*kernels, model.out.kernel[...].reshape(16, 16)]
+    )
+    value = orthogonality_penalty(state, matrices=rules)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    optimizer = add_orthogonality_penalty(1.0, matrices=rules)
+    updates, _ = optimizer.update(
+        state, optimizer.init(state), jax.tree.map(lambda x: 2 * x, state)
+    )
+    assert jax.tree.structure(updates) == jax.tree.structure(state)
 
 
 def test_bad_input_is_refused():
