@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.tasks = (
         "mnist", "fashion_mnist", "silhouettes", "vehicles", "tools", "devices", "weather", "emoji",
     )  # fmt: skip
-    config.training.steps = 100
+    config.training.steps = 80
     config.training.batch_size = 64
     config.training.learning_rate = 1e-4
     config.evaluation.alphas = (
@@ -24,6 +24,6 @@ def get_config() -> ConfigDict:
     )
     # Small batches: most validation splits have fewer than 128 images, padding costs as much.
     config.evaluation.batch_size = 128
-    config.evaluation.max_val_images = 384
+    config.evaluation.max_val_images = 256
     config.evaluation.max_test_images = 1000
     return config

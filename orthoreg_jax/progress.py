@@ -39,7 +39,7 @@ class Progress:
             if values:
                 self._bar.set_postfix(_shown(self._values), refresh=False)
             self._bar.update(steps)
-        elif time.monotonic() - self._last > PLAIN_SECONDS and self._count < self._total:
+        elif time.monotonic() - self._last > PLAIN_SECONDS and self._count < 0.9 * self._total:
             self._last = time.monotonic()
             self._print()
 
