@@ -18,12 +18,10 @@ def get_config() -> ConfigDict:
     config.training.steps = 80
     config.training.batch_size = 64
     config.training.learning_rate = 1e-4
-    config.evaluation.alphas = (
-        *(0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3),
-        *(0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0),
-    )
+    alphas = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0)
+    config.evaluation.alphas = alphas
     # Small batches: most validation splits have fewer than 128 images, padding costs as much.
     config.evaluation.batch_size = 128
-    config.evaluation.max_val_images = 256
+    config.evaluation.max_val_images = 384
     config.evaluation.max_test_images = 1000
     return config
