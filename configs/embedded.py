@@ -1,7 +1,8 @@
 """The main job on the model and data that come with the package: full fine-tuning, 8 tasks.
 
 Command:   orthoreg run --config configs/embedded.py --workdir runs/embedded   (or: make run)
-Hardware:  CPU, 2 cores, under 2 GB of memory; no network.
+Hardware:  CPU, 2 cores; no network. About 6 minutes.
+Expected:  full 60.3 single, 52.1 Abs, 86.1 Norm; with OrthoReg 59.2, 52.2, 88.6 (zero-shot 50.6).
 """
 
 from ml_collections import ConfigDict

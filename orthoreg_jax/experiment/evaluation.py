@@ -84,7 +84,7 @@ def _evaluate_or_read(
     options = json.loads(json.dumps(flatten_config(config.evaluation)))
     if path.is_file():
         earlier = read_json(path)
-        if earlier["options"] == options:
+        if isinstance(earlier, dict) and earlier.get("options") == options:
             run: Run = earlier["run"]
             return run
     vectors = {

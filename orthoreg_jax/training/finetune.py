@@ -104,7 +104,7 @@ def _diverged(
     state: TrainState, folder: pathlib.Path, label: str, line: dict[str, Any]
 ) -> DivergedError:
     with StateFolder(folder / "last_good") as saved:
-        saved.save(state)
+        saved.save(state._replace(finite=jax.numpy.array(True)))  # these weights are
     numbers = ", ".join(f"{name} {line[name]}" for name in ("loss", "penalty", "gradient_norm"))
     return DivergedError(
         f"{label}: not finite at step {line['step']} ({numbers}; None: not finite). The weights "
