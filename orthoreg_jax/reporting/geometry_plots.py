@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from orthoreg_jax.evaluation.results import Results
 
@@ -48,7 +49,9 @@ def cosines(results: Results) -> Figure:
         part.tick_params(length=0, labelbottom=position + 2 >= len(methods))
         part.grid(visible=False)
         part.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes, label="Cosine", location="bottom", shrink=0.5, aspect=40)
+    bar = figure.colorbar(image, ax=axes, label="Cosine", location="bottom", shrink=0.5, aspect=40)
+    bar.locator = MaxNLocator(4, symmetric=True)
+    bar.update_ticks()
     return figure
 
 

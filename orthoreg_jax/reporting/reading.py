@@ -146,8 +146,8 @@ def _edges(results: Results) -> list[str]:
     if not concerned:
         return []
     return [
-        f"Some α are the last of the grid, marked * below: {'; '.join(concerned)}. Those numbers "
-        "might change with a longer grid."
+        f"Some α are the last of the grid, marked * in the table: {'; '.join(concerned)}. "
+        "Those numbers might change with a longer grid."
     ]
 
 
