@@ -6,7 +6,6 @@ Heavy imports wait until the arguments are known, so that --help answers at once
 from __future__ import annotations
 
 import argparse
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -36,8 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown arguments: {' '.join(unknown)}")
     if overrides and "config" not in options:
         parser.error(f"{options.command} reads the run folder and takes no --config.* options")
-    # Its advice to install torch does not apply: nothing here uses a torch model.
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     import absl.logging
 
     from .storage import StorageError
@@ -51,7 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"orthoreg: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("orthoreg: stopped; the same command goes on from here", file=sys.stderr)
+        print(
+            "orthoreg: stopped; what is finished is kept, and the same command goes on",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

@@ -243,7 +243,11 @@ def validate(config: ConfigDict) -> None:
     check("penalty.form", flat["penalty.form"] in FORMS, " or ".join(FORMS))
     for key in ("steps", "batch_size", "log_every"):
         number(f"training.{key}", 1, whole=True)
-    number("training.warmup_steps", 0, flat["training.steps"] - 1, whole=True)
+    check(
+        "training.warmup_steps",
+        0 <= flat["training.warmup_steps"] < flat["training.steps"],
+        f"a whole number from 0 up, below training.steps, which is {flat['training.steps']}",
+    )
     number("training.checkpoint_every", 0, whole=True)
     for key in ("learning_rate", "weight_decay"):
         number(f"training.{key}", 0)

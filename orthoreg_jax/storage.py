@@ -113,6 +113,8 @@ def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
     import safetensors
     import safetensors.numpy
 
+    if not pathlib.Path(path).is_file():
+        raise StorageError(f"{path}: no such file")
     try:
         return unflatten(safetensors.numpy.load_file(path))
     except (safetensors.SafetensorError, OSError) as error:

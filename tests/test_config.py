@@ -61,7 +61,7 @@ def test_bad_overrides(text, message):
     "text, message",
     [
         ("training.steps=0", "training.steps is 0, allowed: a whole number from 1 up"),
-        ("training.warmup_steps=100", "from 0 to 99"),
+        ("training.warmup_steps=100", "below training.steps, which is 100"),
         ("training.learning_rate=-1.0", "learning_rate is -1.0"),
         ("training.crop_scale=0.0", "crop_scale"),
         ("training.dtype=float16", "allowed: float32 or bfloat16"),

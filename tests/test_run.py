@@ -1,8 +1,10 @@
 """The command line on a small real experiment: the embedded model on tasks of a few images."""
 
 import json
+import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -249,6 +251,26 @@ def test_prompts_belong_to_the_run(finished, inputs, tmp_path, capfd):
         assert "(tasks first: their hashes differ)" in fails(capfd, "run", inputs, finished)
     finally:
         table.write_text(text)
+
+
+def test_control_c_waits_for_the_state_to_be_whole(tmp_path, monkeypatch):
+    """An interrupt in the middle of a save is raised after it."""
+    from orthoreg_jax.training import checkpoints
+    from orthoreg_jax.training.step import TrainState
+
+    state = TrainState(np.int32(7), np.True_, {"w": jax.numpy.ones(3)}, ())
+    with checkpoints.StateFolder(tmp_path / "state") as folder:
+        original = folder._manager.save
+
+        def interrupted(*arguments, **options):
+            os.kill(os.getpid(), signal.SIGINT)
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(folder._manager, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            folder.save(jax.tree.map(jax.numpy.asarray, state))
+        like = jax.tree.map(jax.numpy.zeros_like, jax.tree.map(jax.numpy.asarray, state))
+        assert int(folder.restore(like).step) == 7
 
 
 def test_other_machines_are_added_to_the_provenance(finished, inputs, tmp_path):

@@ -45,6 +45,8 @@ def test_truncated_tree(tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(StorageError, match="delete it and run again"):
         load_tree(path)
+    with pytest.raises(StorageError, match="no such file"):
+        load_tree(tmp_path / "none.safetensors")
     with pytest.raises(StorageError, match="cannot be read"):
         read_json(tmp_path / "none.json")
 

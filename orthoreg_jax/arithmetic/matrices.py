@@ -70,7 +70,9 @@ def read_leaf(path: str, shape: tuple[int, ...], rules: Rules | None = None) -> 
         f"leaf {path!r} of shape {shape} has no rule and could be read in many ways: say how, "
         f"e.g. matrices={{{path!r}: Matrix()}} for stacked (layers, rows, columns), "
         "Matrix(rows=(0,), columns=(1, 2)) for (rows, heads, head_dim), "
-        "Matrix(rows=(0, 1, 2), columns=(3,)) for a convolution, or Skip('why') to leave it out"
+        "Matrix(rows=(0, 1), columns=(2,)) for (heads, head_dim, columns), "
+        "Matrix(rows=(0, 1, 2), columns=(3,)) for a convolution, or Skip('why') to leave it out. "
+        "`describe_matrices(tree, rules)` shows all leaves; a CLIP's rules are VISUAL_MATRICES"
     )
 
 

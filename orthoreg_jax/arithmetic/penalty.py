@@ -108,10 +108,12 @@ def add_orthogonality_penalty(
       A transformation whose `update` needs `params`.
 
     Raises:
-      ValueError: as `orthogonality_penalty`, when `init` is called; `update` without params; an
-        anchor of another structure or shape.
+      ValueError: a negative strength; as `orthogonality_penalty`, when `init` is called; `update`
+        without params; an anchor of another structure or shape.
     """
     _check_form(form)
+    if not callable(strength) and strength < 0:
+        raise ValueError(f"strength {strength}; a penalty needs 0 or more")
     term = functools.partial(
         orthogonality_penalty, matrices=matrices, form=form, precision=precision
     )

@@ -71,12 +71,16 @@ def apply_task_vector(
     return jax.tree.map_with_path(edit, pretrained)
 
 
-def add_task_vectors(vectors: Sequence[PyTree]) -> PyTree:
+def add_task_vectors(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> PyTree:
     """sum_t tau_t (task addition, before its one scale).
+
+    Args:
+      vectors: a list of task vectors, or a dict of them by task.
 
     Raises:
       ValueError: no vector, or vectors of different structure or shapes.
     """
+    vectors = list(vectors.values()) if isinstance(vectors, Mapping) else list(vectors)
     if not vectors:
         raise ValueError("no task vector to add; give at least one")
     for number, vector in enumerate(vectors[1:], start=1):

@@ -47,7 +47,7 @@ class Checkpoint:
     """
 
     config: ClipConfig
-    params: weights.Params
+    params: weights.Params = dataclasses.field(repr=False)
     directory: pathlib.Path
     sha256: str
 

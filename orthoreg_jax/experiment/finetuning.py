@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import jax
 
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
@@ -70,15 +72,13 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
             checkpoint_every=options.checkpoint_every,
         )
         vector = method.mode.delta(state.trainable, experiment.params0)
+        facts = {"task": task, "method": method.name, "seed": seed}
+        facts["pretrained_sha256"] = experiment.checkpoint.sha256
         save_tree(
             experiment.vector_path(method.name, seed, task),
             {"visual": vector},
-            {
-                "task": task,
-                "method": method.name,
-                "seed": str(seed),
-                "pretrained_sha256": experiment.checkpoint.sha256,
-            },
+            # One text: the file's bytes would otherwise depend on the order of the entries.
+            {"made_by": json.dumps(facts)},
         )
         # Numbers measured on an older vector of this task no longer hold.
         experiment.evaluation_path(method.name, seed).unlink(missing_ok=True)

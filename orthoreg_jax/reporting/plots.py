@@ -169,6 +169,7 @@ def training(results: Results, metrics: Metrics) -> Figure:
         if shown:
             part.set_title(title)
             part.set_xlabel("Step")
+            part.ticklabel_format(useOffset=False)
     place_legend(figure, *axes[0].get_legend_handles_labels())
     return figure
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import shutil
+import signal
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,6 +16,22 @@ import orbax.checkpoint as ocp
 from orthoreg_jax.storage import StorageError, write_error
 
 from .step import TrainState
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Holds Ctrl-C back until the block ends: orbax's threads do not survive one in their midst."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[Any] = []
+    before = signal.signal(signal.SIGINT, lambda *arguments: pressed.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 class StateFolder:
@@ -43,7 +63,8 @@ class StateFolder:
         if shutil.disk_usage(self._path).free < size:
             raise write_error(self._path, OSError(f"No space left on device for {size} bytes"))
         try:
-            self._manager.save(step, args=ocp.args.StandardSave(state._asdict()))
+            with _uninterrupted():
+                self._manager.save(step, args=ocp.args.StandardSave(state._asdict()))
         except (OSError, ValueError) as error:  # tensorstore says a full disk by ValueError
             for unfinished in self._path.glob("*.orbax-checkpoint-tmp"):
                 shutil.rmtree(unfinished, ignore_errors=True)

@@ -300,6 +300,8 @@ def test_explicit_anchor_and_donation():
 
 def test_optax_form_refuses_bad_input():
     params = {"w": jnp.ones((3, 2))}
+    with pytest.raises(ValueError, match="strength -1.0"):
+        add_orthogonality_penalty(-1.0)
     with pytest.raises(ValueError, match="call\\s+optimizer.update"):
         optimizer = add_orthogonality_penalty(1.0)
         optimizer.update(params, optimizer.init(params))

@@ -51,6 +51,7 @@ def test_sum_and_analogy():
     assert_trees_close(
         oj.add_task_vectors([a, b, c]), jax.tree.map(lambda x, y, z: x + y + z, a, b, c)
     )
+    assert_trees_close(oj.add_task_vectors({"a": a, "b": b}), oj.add_task_vectors([a, b]))
     assert_trees_close(oj.analogy(a, b, c), jax.tree.map(lambda x, y, z: z + (y - x), a, b, c))
     assert_trees_close(oj.analogy(a, b, a), b)
 
