@@ -2,6 +2,8 @@
 
 from .arithmetic.geometry import column_cosines as column_cosines
 from .arithmetic.geometry import singular_values as singular_values
+from .arithmetic.low_rank import LowRank as LowRank
+from .arithmetic.low_rank import dense as dense
 from .arithmetic.matrices import Matrix as Matrix
 from .arithmetic.matrices import Skip as Skip
 from .arithmetic.matrices import describe_matrices as describe_matrices

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
+from .low_rank import dense, is_low_rank
 from .paths import flatten
 
 
@@ -101,36 +102,51 @@ def select_matrices(tree: Any, rules: Rules | None = None) -> dict[str, Inexact[
     """All weight matrices of a tree, by leaf path, in the tree's order.
 
     Args:
-      tree: any pytree of arrays.
+      tree: any pytree of arrays and `LowRank` nodes; the latter are multiplied out.
       rules: how leaves are read, see the module's docstring.
 
     Raises:
       ValueError: from `read_leaf`; a rule that matches no leaf (most likely misspelt: "fc1" is not
         "fc1/kernel" nor "*fc1*"); no matrix at all.
     """
-    leaves = flatten(tree)
+    return {
+        path: as_matrices(dense(leaf), reading)
+        for path, (leaf, reading) in select_leaves(tree, rules).items()
+    }
+
+
+def select_leaves(tree: Any, rules: Rules | None = None) -> dict[str, tuple[Any, Matrix]]:
+    """The leaves that `select_matrices` reads, as they are, and how each is read.
+
+    Raises:
+      ValueError: as `select_matrices`.
+    """
+    leaves = flatten(tree, is_low_rank)
     unused = [pattern for pattern in rules or {} if not fnmatch.filter(leaves, pattern)]
     if unused:
         raise ValueError(
             f"matrices: no leaf matches {', '.join(map(repr, unused))}; patterns are globs over "
             f"whole paths, which are {', '.join(leaves)}"
         )
-    readings = {path: read_leaf(path, jnp.shape(leaf), rules) for path, leaf in leaves.items()}
-    matrices = {
-        path: as_matrices(leaves[path], reading)
+    readings = {
+        path: read_leaf(path, leaf.shape if is_low_rank(leaf) else jnp.shape(leaf), rules)
+        for path, leaf in leaves.items()
+    }
+    selected = {
+        path: (leaves[path], reading)
         for path, reading in readings.items()
         if isinstance(reading, Matrix)
     }
-    if not matrices:
+    if not selected:
         raise ValueError(
             f"the tree holds no weight matrix: {describe_matrices(tree, rules) or 'it is empty'}"
         )
-    return matrices
+    return selected
 
 
 def rules_for_part(tree: Any, rules: Rules) -> dict[str, Reading]:
     """Of rules written for a whole model, those that match a leaf of `tree`, a part of it."""
-    leaves = flatten(tree)
+    leaves = flatten(tree, is_low_rank)
     return {pattern: rules[pattern] for pattern in rules if fnmatch.filter(leaves, pattern)}
 
 
@@ -144,7 +160,7 @@ def describe_matrices(tree: Any, rules: Rules | None = None) -> str:
       rules: as for `orthogonality_penalty`.
     """
     lines = [("leaf", "shape", "read as")]
-    leaves = flatten(tree)
+    leaves = flatten(tree, is_low_rank)
     for name, leaf in leaves.items():
         shape = tuple(leaf.shape)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,9 +13,9 @@ def leaf_path(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def flatten(tree: Any) -> dict[str, Any]:
+def flatten(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
     """All leaves of any pytree by their path, in the tree's order."""
-    return {leaf_path(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+    return {leaf_path(path): leaf for path, leaf in jax.tree.leaves_with_path(tree, is_leaf)}
 
 
 def unflatten(leaves: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Inexact, Int
 
-from .matrices import Matrix, Rules, read_leaf, select_matrices
+from .low_rank import LowRank, dense, is_low_rank, squared_deviation
+from .matrices import Matrix, Rules, as_matrices, read_leaf, select_leaves
 from .paths import leaf_path
 from .precision import wide_type
 from .task_vectors import check_same
@@ -41,7 +42,8 @@ def orthogonality_penalty(
     in float32 (float64 for float64 updates), whatever the type of the update.
 
     Args:
-      delta: any pytree of updates, fine-tuned minus pre-trained weights.
+      delta: any pytree of updates, fine-tuned minus pre-trained weights. A `LowRank` node is never
+        multiplied out, unless its rank is no smaller than a side or a rule gives it other axes.
       matrices: rules from path patterns to readings, for leaves that are not plain 2-D matrices
         (`describe_matrices` shows what is read how).
       form: "released" or "paper". Strengths do not carry over between them.
@@ -60,8 +62,13 @@ def orthogonality_penalty(
       (arXiv 2604.17078), equation 8.
     """
     _check_form(form)
-    selected = select_matrices(delta, matrices)
-    return sum(_penalty(matrix, form, precision).sum() for matrix in selected.values())  # type: ignore[return-value]
+    terms = []
+    for leaf, reading in select_leaves(delta, matrices).values():
+        if is_low_rank(leaf) and reading == Matrix() and leaf.rank < min(leaf.shape[-2:]):
+            terms.append(_low_rank_penalty(leaf, form, precision).sum())
+        else:
+            terms.append(_penalty(as_matrices(dense(leaf), reading), form, precision).sum())
+    return sum(terms[1:], start=terms[0])
 
 
 class OrthogonalityPenaltyState(NamedTuple):
@@ -176,6 +183,16 @@ def _masked(node: Any) -> bool:
 def _check_form(form: str) -> None:
     if form not in FORMS:
         raise ValueError(f"form {form!r}; allowed: {', '.join(map(repr, FORMS))}")
+
+
+def _low_rank_penalty(
+    update: LowRank, form: str, precision: jax.lax.PrecisionLike
+) -> Float[Array, "*k"]:
+    # The rank is below both sides, so ||G - I||^2 >= side - rank >= 1: no kink to mind.
+    squared = squared_deviation(update, precision)
+    if form == "released":
+        return jnp.sqrt(squared)
+    return squared + max(0, update.shape[-1] - update.shape[-2])
 
 
 # A custom derivative, because plain autodiff makes three matrix products where two are enough and

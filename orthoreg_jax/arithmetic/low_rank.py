@@ -1,0 +1,83 @@
+"""Updates kept as two thin factors, as LoRA makes them, and what they tell unmultiplied."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeGuard
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Inexact
+
+from .precision import wide_type
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LowRank:
+    """A weight update dW = scale * left @ right of rank at most r; a node of a delta tree.
+
+    In LoRA's words, for kernels of shape (in, out): left is A^T, right is B^T, and scale is
+    alpha / r. Leading axes stack matrices, as in any other leaf.
+
+    Attributes:
+      left: shape (..., m, r).
+      right: shape (..., r, n).
+      scale: a Python float.
+
+    Reference: "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022 (arXiv 2106.09685).
+    """
+
+    left: Inexact[Array, "*k m r"]
+    right: Inexact[Array, "*k r n"]
+    scale: float = dataclasses.field(default=1.0, metadata={"static": True})
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the update."""
+        return (*self.left.shape[:-1], self.right.shape[-1])
+
+    @property
+    def rank(self) -> int:
+        """The r of the factors."""
+        return int(self.left.shape[-1])
+
+    @property
+    def dtype(self) -> Any:
+        """Of the factors."""
+        return self.left.dtype
+
+    def dense(self) -> Inexact[Array, "*k m n"]:
+        """The update itself."""
+        product = jnp.matmul(self.left, self.right, precision="highest")
+        return product * jnp.asarray(self.scale, product.dtype)
+
+
+def is_low_rank(node: Any) -> TypeGuard[LowRank]:
+    """Whether a node of a tree is a `LowRank`; for `is_leaf=`."""
+    return isinstance(node, LowRank)
+
+
+def dense(delta: Any) -> Any:
+    """The tree with every `LowRank` node multiplied out: what a task vector holds."""
+    return jax.tree.map(
+        lambda leaf: leaf.dense() if is_low_rank(leaf) else leaf, delta, is_leaf=is_low_rank
+    )
+
+
+def squared_deviation(
+    update: LowRank, precision: jax.lax.PrecisionLike = "highest"
+) -> Float[Array, "*k"]:
+    r"""|| G - I ||_F^2 of the smaller side's Gram matrix, by r x r algebra alone.
+
+    With P = left^T left, Q = right right^T, scale s and smaller side n:
+    s^4 tr((P Q)^2) - 2 s^2 tr(P Q) + n.
+    """
+    dtype = wide_type(update.dtype)
+    left, right = update.left.astype(dtype), update.right.astype(dtype)
+    inner = jnp.einsum("...mi,...mj->...ij", left, left, precision=precision)
+    outer = jnp.einsum("...in,...jn->...ij", right, right, precision=precision)
+    product = jnp.asarray(update.scale, dtype) ** 2 * jnp.matmul(inner, outer, precision=precision)
+    fourth = jnp.sum(product * jnp.swapaxes(product, -1, -2), axis=(-2, -1))
+    second = jnp.trace(product, axis1=-2, axis2=-1)
+    return fourth - 2 * second + min(update.shape[-2:])
