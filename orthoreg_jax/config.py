@@ -18,6 +18,8 @@ PRECISIONS = ("highest", "high", "default")
 
 def default_config() -> ConfigDict:
     """The default of every option. There are no others: unknown keys are errors."""
+    from .training.modes import MODES
+
     config = ConfigDict()
     # "embedded", a Hugging Face CLIP directory, a preset such as "ViT-B/32", or a hub name.
     config.model = "embedded"
@@ -27,7 +29,8 @@ def default_config() -> ConfigDict:
     config.tasks = ("mnist", "fashion_mnist")
     # Task whose accuracy negation must keep; never trained on.
     config.control = "concepts"
-    # Ways to fine-tune: a mode, with "+orthoreg" behind it for the penalty. Modes: full.
+    # Ways to fine-tune: a mode, with "+orthoreg" behind it for the penalty. Modes: full,
+    # linearized, attention, lora.
     config.methods = ("full", "full+orthoreg")
     # Each seed fixes a run's batches and augmentation.
     config.seeds = (0,)
@@ -41,6 +44,20 @@ def default_config() -> ConfigDict:
     penalty.strength = 10.0
     # "released" (norm, Gram of the smaller side) or "paper" (squared norm, Gram over columns).
     penalty.form = "released"
+
+    # What one method uses in place of training.learning_rate and penalty.strength; 0.0: the same.
+    config.per_method = ConfigDict()
+    for mode in MODES:
+        config.per_method[mode] = ConfigDict({"learning_rate": 0.0})
+        own = {"learning_rate": 0.0, "strength": 0.0}
+        config.per_method[mode + ORTHOREG] = ConfigDict(own)
+
+    # Adapters of the mode "lora": dW = (alpha / rank) B A.
+    config.lora = lora = ConfigDict()
+    lora.rank = 8
+    lora.alpha = 8.0
+    # Kernels with an adapter: "qkvo" (attention's in- and output), "qkv", "qv", "mlp" or "all".
+    lora.placement = "qkvo"
 
     config.training = training = ConfigDict()
     # Optimiser steps for each task.
@@ -198,6 +215,7 @@ def validate(config: ConfigDict) -> None:
     """
     from .arithmetic.penalty import FORMS
     from .training.modes import MODES
+    from .training.modes.lora import PLACEMENTS
 
     flat, known = flatten_config(config), flatten_config(default_config())
     problems = [f"{key}: no such option" for key in flat if key not in known]
@@ -238,9 +256,15 @@ def validate(config: ConfigDict) -> None:
     good = all(0 <= seed < 2**32 for seed in seeds) and 0 < len(set(seeds)) == len(seeds)
     check("seeds", good, "whole numbers from 0 to 2**32 - 1, none twice")
     number("penalty.strength", 0)
+    for key in known:
+        if key.startswith("per_method."):
+            number(key, 0)
     if any(method.endswith(ORTHOREG) for method in flat["methods"]):
         check("penalty.strength", flat["penalty.strength"] > 0, "more than 0 with +orthoreg")
     check("penalty.form", flat["penalty.form"] in FORMS, " or ".join(FORMS))
+    number("lora.rank", 1, whole=True)
+    number("lora.alpha", 1e-12)
+    check("lora.placement", flat["lora.placement"] in PLACEMENTS, " or ".join(PLACEMENTS))
     for key in ("steps", "batch_size", "log_every"):
         number(f"training.{key}", 1, whole=True)
     check(

@@ -29,6 +29,8 @@ def test_overrides_take_the_option_s_type():
             "training.remat=true",
             "evaluation.alphas=0,0.5,1",
             "model=ViT-B/32",
+            "per_method.lora+orthoreg.strength=1",
+            "lora.placement=qv",
         ],
     )
     flat = flatten_config(config)
@@ -37,6 +39,7 @@ def test_overrides_take_the_option_s_type():
     assert flat["tasks"] == ("mnist", "tools") and flat["seeds"] == (1, 2)
     assert flat["training.remat"] is True and flat["model"] == "ViT-B/32"
     assert flat["evaluation.alphas"] == (0.0, 0.5, 1.0)
+    assert flat["per_method.lora+orthoreg.strength"] == 1.0
     validate(config)
 
 
@@ -69,6 +72,9 @@ def test_bad_overrides(text, message):
         ("methods=", "methods is \\(\\)"),
         ("tasks=mnist,mnist", "none twice"),
         ("control=mnist", "a task that is not fine-tuned"),
+        ("per_method.full.learning_rate=-1", "per_method.full.learning_rate is -1"),
+        ("lora.placement=kv", "qkvo or qkv or qv or mlp or all"),
+        ("lora.rank=0", "lora.rank is 0"),
         ("penalty.strength=0.0", "more than 0 with \\+orthoreg"),
         ("penalty.form=squared", "allowed: released or paper"),
         ("evaluation.alphas=0.5,1.0", "rising from 0"),

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from orthoreg_jax import cli
+from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.evaluation.results import Results
 from orthoreg_jax.storage import load_tree
 
+PLUS = "+orthoreg"
 CONFIG = """
 from orthoreg_jax.config import default_config
 
@@ -120,6 +122,27 @@ def test_results_agree_with_one_another(results):
     # The penalty grows small updates (its gradient there is -2 / sqrt(n) dW).
     for task in ("first", "second"):
         assert penalised["geometry"]["norms"][task] > plain["geometry"]["norms"][task]
+
+
+def test_every_mode_runs_with_and_without_the_penalty(inputs, tmp_path):
+    methods = [mode + plus for mode in ("linearized", "attention", "lora") for plus in ("", PLUS)]
+    options = ["--config.methods=" + ",".join(methods), "--config.tasks=first"]
+    options += ["--config.training.steps=3", "--config.per_method.lora+orthoreg.strength=2"]
+    assert orthoreg("run", inputs, tmp_path / "run", *options) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert [run["method"] for run in results["runs"]] == methods
+    assert [run["strength"] for run in results["runs"]] == [0, 10, 0, 10, 0, 2]
+    for run in results["runs"]:
+        vector = load_tree(
+            tmp_path / "run" / run["method"] / "seed3" / "first" / "vector.safetensors"
+        )
+        leaves = flatten(vector["visual"])
+        whole = flatten(load_checkpoint("embedded").params["visual"])
+        attention = {path for path in whole if "attn" in path and path.endswith("kernel")}
+        assert set(leaves) == (set(whole) if "linearized" in run["method"] else attention)
+        assert {path: leaf.shape for path, leaf in leaves.items()} == {
+            path: whole[path].shape for path in leaves
+        }
 
 
 def test_metrics_hold_loss_and_penalty(finished):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import fnmatch
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -28,3 +29,26 @@ def unflatten(leaves: dict[str, Any]) -> dict[str, Any]:
             node = node.setdefault(parent, {})
         node[name] = leaf
     return tree
+
+
+def select(tree: Any, patterns: Sequence[str]) -> dict[str, Any]:
+    """The part of a nested dict whose leaf paths match one of the globs.
+
+    Raises:
+      ValueError: a glob that matches no leaf.
+    """
+    leaves = flatten(tree)
+    found = {pattern: fnmatch.filter(leaves, pattern) for pattern in patterns}
+    unused = [pattern for pattern, paths in found.items() if not paths]
+    if unused:
+        raise ValueError(
+            f"no leaf matches {', '.join(map(repr, unused))}; leaves are {', '.join(leaves)}"
+        )
+    wanted = {path for paths in found.values() for path in paths}
+    return unflatten({path: leaf for path, leaf in leaves.items() if path in wanted})
+
+
+def replace(tree: Any, part: Any) -> Any:
+    """`tree` with the leaves of `part`, a nested dict like a piece of it, in place of its own."""
+    changes = flatten(part)
+    return jax.tree.map_with_path(lambda path, leaf: changes.get(leaf_path(path), leaf), tree)

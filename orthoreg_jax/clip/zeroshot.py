@@ -72,7 +72,7 @@ class Head(NamedTuple):
     weights: Float[Array, "c p"]
     classes: Int[Array, ""]
 
-    def logits(self, features: Float[Array, "b p"]) -> Float[Array, "b c"]:
+    def logits(self, features: Float[Array, "*k b p"]) -> Float[Array, "*k b c"]:
         """Logits of image features (not yet normalised); minus infinity for padding."""
         # Some accelerators round float32 factors; this small product is worth all its digits.
         logits = jnp.matmul(normalize(features), self.weights.T, precision="highest")

@@ -1,80 +1,96 @@
-"""Accuracy on the device: one compiled function for all tasks, splits and edited weights."""
+"""Predictions and accuracies of edited models: one compiled function for all tasks and splits."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Shaped
 
-from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
 from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder
 from orthoreg_jax.clip.preprocessing import load_preprocessing
 from orthoreg_jax.clip.zeroshot import Head, pad_heads, zero_shot_head
-from orthoreg_jax.tasks.batches import Batch, evaluation_batches
+from orthoreg_jax.tasks.batches import evaluation_batches
 from orthoreg_jax.tasks.task import Task
-from orthoreg_jax.training.modes import Apply
+from orthoreg_jax.training.modes.mode import Apply, edited_outputs
 from orthoreg_jax.training.sharding import Shardings
 
 
 class EvaluationSet(NamedTuple):
-    """One split of one task, on the device, with its head."""
+    """One split of one task: images on the device in batches of one size, labels on the host."""
 
     head: Head
-    batches: list[Batch]
-    size: int
+    batches: list[Shaped[Array, "b ..."]]
+    labels: Int[np.ndarray, " n"]
 
 
 def put_evaluation_set(
     head: Head, images: np.ndarray, labels: np.ndarray, batch_size: int, shardings: Shardings
 ) -> EvaluationSet:
     """Sends a split to the device once, cut into batches of one size."""
-    batches = evaluation_batches(images, labels, batch_size)
-    return EvaluationSet(head, jax.device_put(batches, shardings.batch), len(labels))
+    batches = evaluation_batches(images, batch_size)
+    return EvaluationSet(head, jax.device_put(batches, shardings.batch), labels)
 
 
 class Evaluator:
-    """Counts right answers of edited weights.
+    """Classifies images with many edits of one model.
 
-    Holds the compiled functions and the pre-trained weights, so that a sweep over alphas builds
-    no model and moves no data.
+    An edit is a row of coefficients, one for each of a few task vectors. Holds the compiled
+    function and the pre-trained weights, so that a sweep builds no model and moves no data.
     """
 
-    def __init__(self, apply: Apply, params0: Any, normalize: Callable[[Any], Any]) -> None:
-        """Compiles nothing yet; `apply` maps (image tower's params, pixels) to features."""
+    def __init__(
+        self,
+        apply: Apply,
+        params0: Any,
+        normalize: Callable[[Any], Any],
+        outputs: Callable[..., Any] = edited_outputs,
+    ) -> None:
+        """Compiles nothing yet.
+
+        Args:
+          apply: (image tower's params, pixels) -> features.
+          params0: pre-trained weights of the image tower.
+          normalize: uint8 or float images on the scale 0 to 255 -> pixels.
+          outputs: of a `Mode`: how its task vectors act on the model.
+        """
         self._params0 = params0
-        self._edit = jax.jit(apply_task_vector)
-        self._count = jax.jit(functools.partial(_count_right, apply, normalize))
+        self._classify = jax.jit(functools.partial(_classify, outputs, apply, normalize))
+
+    def predictions(
+        self, vectors: Sequence[Any], coefficients: Float[np.ndarray, "g v"], data: EvaluationSet
+    ) -> Int[np.ndarray, "g n"]:
+        """The class that theta_0 + sum_v c_v tau_v gives each image, for g rows of c."""
+        rows = jnp.asarray(coefficients, jnp.float32)
+        # All batches are queued before the first result is waited for.
+        queued = [
+            self._classify(self._params0, list(vectors), rows, data.head, images)
+            for images in data.batches
+        ]
+        return np.concatenate(jax.device_get(queued), axis=1)[:, : len(data.labels)]
 
     def accuracies(
-        self, vector: Any, alpha: float, sets: Sequence[EvaluationSet]
-    ) -> Float[np.ndarray, " s"]:
-        """Accuracy on each set of theta_0 + alpha * vector; without a vector, of theta_0."""
-        params = (
-            self._params0 if vector is None else self._edit(self._params0, vector, float(alpha))
-        )
-        # All batches are queued before the first result is waited for.
-        counts = [[self._count(params, s.head, batch) for batch in s.batches] for s in sets]
-        totals = [sum(float(count) for count in row) for row in jax.device_get(counts)]
-        return np.array([total / s.size for total, s in zip(totals, sets, strict=True)])
-
-    def sweep(
         self,
-        vector: Any,
-        alphas: Iterable[float],
+        vectors: Sequence[Any],
+        coefficients: Float[np.ndarray, "g v"],
         sets: Sequence[EvaluationSet],
         advance: Callable[[], None] = lambda: None,
-    ) -> Float[np.ndarray, "a s"]:
-        """Accuracies of theta_0 + alpha * vector by alpha; `advance` is called after each."""
-        rows = []
-        for alpha in alphas:
-            rows.append(self.accuracies(vector, alpha, sets))
+    ) -> Float[np.ndarray, "g s"]:
+        """Accuracy of each edit on each set; `advance` is called after each set."""
+        columns = []
+        for data in sets:
+            predictions = self.predictions(vectors, coefficients, data)
+            columns.append(np.mean(predictions == data.labels, axis=1))
             advance()
-        return np.stack(rows)
+        return np.stack(columns, axis=1)
+
+    def zero_shot(self, sets: Sequence[EvaluationSet]) -> Float[np.ndarray, " s"]:
+        """Accuracy of the pre-trained weights on each set."""
+        return self.accuracies([], np.zeros((1, 0)), sets)[0]
 
 
 def measure_accuracy(
@@ -106,15 +122,19 @@ def measure_accuracy(
     evaluator = Evaluator(
         image_encoder(checkpoint.config), params["visual"], preprocessing.normalize
     )
-    batches = evaluation_batches(images, data.labels, batch_size)
-    return float(
-        evaluator.accuracies(None, 0.0, [EvaluationSet(head[task.name], batches, len(data))])[0]
-    )
+    batches = [jnp.asarray(batch) for batch in evaluation_batches(images, batch_size)]
+    return float(evaluator.zero_shot([EvaluationSet(head[task.name], batches, data.labels)])[0])
 
 
-def _count_right(
-    apply: Apply, normalize: Callable[[Any], Any], params: Any, head: Head, batch: Batch
-) -> Float[Array, ""]:
-    logits = head.logits(apply(params, normalize(batch.images)))
-    right = jnp.argmax(logits, axis=-1) == batch.labels
-    return jnp.sum(right * batch.weights)
+def _classify(
+    outputs: Callable[..., Any],
+    apply: Apply,
+    normalize: Callable[[Any], Any],
+    params0: Any,
+    vectors: Sequence[Any],
+    coefficients: Float[Array, "g v"],
+    head: Head,
+    images: Shaped[Array, "b ..."],
+) -> Int[Array, "g b"]:
+    features = outputs(apply, params0, vectors, coefficients, normalize(images))
+    return jnp.argmax(head.logits(features), axis=-1)

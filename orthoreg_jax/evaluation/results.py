@@ -49,6 +49,7 @@ class Run(TypedDict):
     label: str
     seed: int
     strength: float  # lambda; 0 without the penalty
+    learning_rate: float
     single: dict[str, dict[str, float]]  # "val" or "test" -> task -> accuracy at alpha 1
     addition: Addition
     negation: dict[str, TaskNegation]  # by task

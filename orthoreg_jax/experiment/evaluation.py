@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from orthoreg_jax.arithmetic.geometry import column_cosines, singular_values
+from orthoreg_jax.arithmetic.matrices import rules_for_part
 from orthoreg_jax.arithmetic.task_vectors import add_task_vectors, cosine_matrix, norm
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.config import flatten_config
@@ -17,6 +18,7 @@ from orthoreg_jax.evaluation.results import Addition, Geometry, Results, Run, Ta
 from orthoreg_jax.evaluation.selection import choose_addition, choose_negation, normalised
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import load_tree, read_json, write_json
+from orthoreg_jax.training.modes.mode import edited_outputs
 
 from .setup import Experiment, Method, open_folder
 
@@ -45,7 +47,14 @@ def evaluate_all(experiment: Experiment) -> Results:
         )
     open_folder(experiment)
     config = experiment.config
-    evaluator = Evaluator(experiment.apply, experiment.params0, experiment.preprocessing.normalize)
+    # One for each way in which vectors act on the model: methods share what is compiled.
+    evaluators = {
+        outputs: Evaluator(
+            experiment.apply, experiment.params0, experiment.preprocessing.normalize, outputs
+        )
+        for outputs in {edited_outputs, *(method.mode.outputs for method in experiment.methods)}
+    }
+    pretrained = evaluators[edited_outputs]
     names = (*config.tasks, config.control)
     sets: Sets = {
         split: {
@@ -67,10 +76,13 @@ def evaluate_all(experiment: Experiment) -> Results:
         "control": experiment.tasks[config.control].title,
         "alphas": list(config.evaluation.alphas),
         "zero_shot": {
-            split: _by_name(names, evaluator.accuracies(None, 0.0, list(sets[split].values())))
+            split: _by_name(names, pretrained.zero_shot(list(sets[split].values())))
             for split in SPLITS
         },
-        "runs": [_evaluate_or_read(experiment, evaluator, sets, *run) for run in runs],
+        "runs": [
+            _evaluate_or_read(experiment, evaluators[method.mode.outputs], sets, method, seed)
+            for method, seed in runs
+        ],
     }
     write_json(experiment.folder / "results.json", results)
     return results
@@ -94,12 +106,11 @@ def _evaluate_or_read(
         )
         for task in config.tasks
     }
-    alphas = len(config.evaluation.alphas)
-    rounds = len(vectors) * (2 + alphas + len(config.evaluation.control_shares)) + alphas + 1
+    rounds = len(vectors) * (6 + 2 * len(config.evaluation.control_shares))
     with Progress(f"evaluate {method.name} seed {seed}", rounds) as progress:
         single = {
             split: {
-                task: _one(evaluator, vector, 1.0, sets[split][task], progress)
+                task: _one(evaluator, vector, sets[split][task], progress)
                 for task, vector in vectors.items()
             }
             for split in SPLITS
@@ -109,6 +120,7 @@ def _evaluate_or_read(
             "label": method.label,
             "seed": seed,
             "strength": method.strength,
+            "learning_rate": method.learning_rate,
             "single": single,
             "addition": _addition(config, evaluator, sets, vectors, single, progress),
             "negation": {
@@ -121,12 +133,8 @@ def _evaluate_or_read(
     return run
 
 
-def _one(
-    evaluator: Evaluator, vector: Any, alpha: float, test_set: EvaluationSet, progress: Progress
-) -> float:
-    accuracy = float(evaluator.accuracies(vector, alpha, [test_set])[0])
-    progress.update()
-    return accuracy
+def _one(evaluator: Evaluator, vector: Any, data: EvaluationSet, progress: Progress) -> float:
+    return float(evaluator.accuracies([vector], np.ones((1, 1)), [data], progress.update)[0, 0])
 
 
 def _addition(
@@ -147,10 +155,10 @@ def _addition(
     alphas = np.array(config.evaluation.alphas)
     total = add_task_vectors(list(vectors.values()))
     val_sets, test_sets = ([sets[split][task] for task in vectors] for split in SPLITS)
-    val = evaluator.sweep(total, alphas, val_sets, progress.update)
+    val = evaluator.accuracies([total], alphas[:, None], val_sets, progress.update)
     best = choose_addition(alphas, val, np.array(list(single["val"].values())))
-    test = evaluator.accuracies(total, best.alpha, test_sets)
-    progress.update()
+    chosen = np.full((1, 1), best.alpha)
+    test = evaluator.accuracies([total], chosen, test_sets, progress.update)[0]
     return {
         "val": {task: val[:, column].tolist() for column, task in enumerate(vectors)},
         "alpha": best.alpha,
@@ -168,16 +176,19 @@ def _negation(
     target_and_control = {
         split: [sets[split][task], sets[split][config.control]] for split in SPLITS
     }
-    target, control = evaluator.sweep(vector, -alphas, target_and_control["val"], progress.update).T
+    target, control = evaluator.accuracies(
+        [vector], -alphas[:, None], target_and_control["val"], progress.update
+    ).T
     tested: dict[float, Any] = {}  # shares often choose the same alpha
     shares: dict[str, Any] = {}
     for share in config.evaluation.control_shares:
         best = choose_negation(alphas, target, control, share)
         if best.alpha not in tested:
-            tested[best.alpha] = evaluator.accuracies(
-                vector, -best.alpha, target_and_control["test"]
-            ).tolist()
-        progress.update()
+            chosen = np.full((1, 1), -best.alpha)
+            tested[best.alpha] = evaluator.accuracies([vector], chosen, target_and_control["test"])[
+                0
+            ].tolist()
+        progress.update(2)
         shares[str(share)] = {
             "alpha": best.alpha,
             "at_edge": best.at_edge,
@@ -188,8 +199,9 @@ def _negation(
 
 
 def _geometry(vectors: dict[str, Any]) -> Geometry:
-    spectra = {task: singular_values(vector, VISUAL_MATRICES) for task, vector in vectors.items()}
-    cosines = {task: column_cosines(vector, VISUAL_MATRICES) for task, vector in vectors.items()}
+    rules = rules_for_part(next(iter(vectors.values())), VISUAL_MATRICES)
+    spectra = {task: singular_values(vector, rules) for task, vector in vectors.items()}
+    cosines = {task: column_cosines(vector, rules) for task, vector in vectors.items()}
     return {
         "norms": {task: float(norm(vector)) for task, vector in vectors.items()},
         "cosines": np.asarray(cosine_matrix(vectors)).tolist(),

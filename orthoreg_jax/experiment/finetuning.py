@@ -6,6 +6,7 @@ import json
 
 import jax
 
+from orthoreg_jax.arithmetic.low_rank import dense
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.storage import save_tree
 from orthoreg_jax.training.finetune import finetune, remove_states
@@ -36,7 +37,7 @@ def finetune_all(experiment: Experiment) -> None:
 def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[int, str]]) -> None:
     options, shardings = experiment.config.training, experiment.shardings
     optimizer = make_optimizer(
-        options.learning_rate,
+        method.learning_rate,
         options.warmup_steps,
         options.steps,
         options.weight_decay,
@@ -71,7 +72,7 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
             log_every=options.log_every,
             checkpoint_every=options.checkpoint_every,
         )
-        vector = method.mode.delta(state.trainable, experiment.params0)
+        vector = dense(method.mode.delta(state.trainable, experiment.params0))
         facts = {"task": task, "method": method.name, "seed": seed}
         facts["pretrained_sha256"] = experiment.checkpoint.sha256
         save_tree(

@@ -30,7 +30,8 @@ from orthoreg_jax.config import ORTHOREG, flatten_config, validate
 from orthoreg_jax.storage import read_json, save_tree, write_json
 from orthoreg_jax.tasks.batches import limited_rows
 from orthoreg_jax.tasks.task import Task, load_tasks
-from orthoreg_jax.training.modes import MODES, Apply, Mode
+from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes.mode import Apply, Mode
 from orthoreg_jax.training.sharding import Shardings, make_shardings
 
 PACKAGES = ("orthoreg-jax", "jax", "jaxlib", "flax", "optax", "transformers", "numpy")
@@ -43,6 +44,7 @@ class Method:
     name: str
     mode: Mode
     strength: float  # lambda; 0 without the penalty
+    learning_rate: float
 
     @property
     def label(self) -> str:
@@ -69,8 +71,10 @@ class Experiment:
         methods = []
         for name in self.config.methods:
             mode, plus, _ = name.partition(ORTHOREG)
-            strength = self.config.penalty.strength if plus else 0.0
-            methods.append(Method(name, MODES[mode], strength))
+            own, common = self.config.per_method[name], self.config.training.learning_rate
+            strength = (own.strength or self.config.penalty.strength) if plus else 0.0
+            made = MODES[mode](self.config.lora)
+            methods.append(Method(name, made, strength, own.learning_rate or common))
         return methods
 
     @property

@@ -69,13 +69,22 @@ def _write_cells(axes: Axes, values: Float[np.ndarray, "t t"], limit: float, siz
 def singular_values(results: Results) -> Figure:
     """Singular values of the weight updates, one panel for each kind of matrix."""
     methods = group_methods(results)
-    leaves = list(next(iter(results["runs"][0]["geometry"]["singular_values"].values())))
+    # Modes change different leaves: a panel shows the methods that change its own.
+    leaves = dict.fromkeys(
+        leaf
+        for run in results["runs"]
+        for by_leaf in run["geometry"]["singular_values"].values()
+        for leaf in by_leaf
+    )
     titles = leaf_titles(leaves)
     figure, axes = panels(len(leaves), 3 if len(leaves) > 4 else 2, 2.6, sharey=True)
     lowest = 1.0
     for part, leaf in zip(axes, leaves, strict=True):
         for method in methods:
-            spectra = _spectra(method, leaf)
+            found = _spectra(method, leaf)
+            if not found:
+                continue
+            spectra = np.array(found)
             floor = ROUNDING * spectra.max(initial=1e-30)
             visible = np.maximum(spectra, floor)
             mean = visible.mean(axis=0)
@@ -91,7 +100,12 @@ def singular_values(results: Results) -> Figure:
     axes[0].set_ylim(lowest / 2, None)
     figure.supxlabel("Position among the singular values, largest first", fontsize=10.5)
     figure.supylabel("Singular value of the weight update", fontsize=10.5)
-    place_legend(figure, *axes[0].get_legend_handles_labels())
+    handles = {
+        label: handle
+        for part in axes
+        for handle, label in zip(*part.get_legend_handles_labels(), strict=True)
+    }
+    place_legend(figure, list(handles.values()), list(handles))
     return figure
 
 
@@ -105,16 +119,14 @@ def leaf_titles(leaves: Iterable[str]) -> dict[str, str]:
     return {leaf: name if counts[name] == 1 else leaf for leaf, name in short.items()}
 
 
-def _spectra(method: Method, leaf: str) -> Float[np.ndarray, "spectra rank"]:
-    """Of every seed, task and layer."""
-    return np.array(
-        [
-            layer
-            for run in method.runs
-            for by_leaf in run["geometry"]["singular_values"].values()
-            for layer in by_leaf[leaf]
-        ]
-    )
+def _spectra(method: Method, leaf: str) -> list[list[float]]:
+    """Of every seed, task and layer; none if the method does not change the leaf."""
+    return [
+        layer
+        for run in method.runs
+        for by_leaf in run["geometry"]["singular_values"].values()
+        for layer in by_leaf.get(leaf, [])
+    ]
 
 
 @styled

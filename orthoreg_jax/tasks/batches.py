@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Int, Shaped
 
 
 def training_rows(size: int, batch: int, step: int, seed: int) -> Int[np.ndarray, " batch"]:
@@ -28,30 +25,16 @@ def training_rows(size: int, batch: int, step: int, seed: int) -> Int[np.ndarray
     return np.concatenate(orders)[start - offset : stop - offset]
 
 
-class Batch(NamedTuple):
-    """One evaluation batch of a fixed size; padding has weight 0."""
-
-    images: Shaped[np.ndarray, "b ..."]
-    labels: Int[np.ndarray, " b"]
-    weights: Float[np.ndarray, " b"]
-
-
 def evaluation_batches(
-    images: Shaped[np.ndarray, "n ..."], labels: Int[np.ndarray, " n"], size: int
-) -> list[Batch]:
-    """All images once, in batches of one size, so that one compiled function serves them all."""
-    batches = []
-    for number in range(math.ceil(len(images) / size)):
-        rows = slice(number * size, (number + 1) * size)
-        padding = size - len(images[rows])
-        batches.append(
-            Batch(
-                np.pad(images[rows], ((0, padding),) + ((0, 0),) * (images.ndim - 1)),
-                np.pad(labels[rows], (0, padding)).astype(np.int32),
-                np.pad(np.ones(len(images[rows]), np.float32), (0, padding)),
-            )
-        )
-    return batches
+    images: Shaped[np.ndarray, "n ..."], size: int
+) -> list[Shaped[np.ndarray, "b ..."]]:
+    """All images once, in batches of one size, so that one compiled function serves them all.
+
+    The last batch is filled up with zeros.
+    """
+    padding = -len(images) % size
+    padded = np.pad(images, ((0, padding),) + ((0, 0),) * (images.ndim - 1))
+    return np.split(padded, len(padded) // size)
 
 
 def limited_rows(size: int, limit: int) -> Int[np.ndarray, " k"]:

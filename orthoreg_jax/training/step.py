@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
-from orthoreg_jax.arithmetic.matrices import Rules
+from orthoreg_jax.arithmetic.matrices import Rules, rules_for_part
 from orthoreg_jax.arithmetic.penalty import orthogonality_penalty
 from orthoreg_jax.clip.zeroshot import Head
 
 from .augmentation import random_resized_crop
-from .modes import Apply, Mode
+from .modes.mode import Apply, Mode
 
 
 class TrainState(NamedTuple):
@@ -42,7 +42,10 @@ class Metrics(NamedTuple):
 
 
 class Penalty(NamedTuple):
-    """The orthogonality penalty of a run: see `orthogonality_penalty`."""
+    """The orthogonality penalty of a run: see `orthogonality_penalty`.
+
+    `matrices` are rules for the whole image tower; a mode's delta may be a part of it.
+    """
 
     strength: float
     form: str
@@ -78,7 +81,7 @@ def make_train_step(
     neither does any step after it, so the state that comes back is always the last good one.
 
     Args:
-      mode: a row of `MODES`.
+      mode: made by a row of `MODES`.
       apply: (image tower's params, pixels) -> features.
       optimizer: acts on the mode's trainable.
       normalize: uint8 or float images on the scale 0 to 255 -> pixels.
@@ -93,9 +96,9 @@ def make_train_step(
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         if penalty is None:
             return loss, (loss, jnp.zeros(()))
-        term = orthogonality_penalty(
-            mode.delta(trainable, params0), matrices=penalty.matrices, form=penalty.form
-        )
+        delta = mode.delta(trainable, params0)
+        rules = rules_for_part(delta, penalty.matrices)
+        term = orthogonality_penalty(delta, matrices=rules, form=penalty.form)
         return loss + penalty.strength * term, (loss, term)
 
     @functools.partial(jax.jit, donate_argnums=0)

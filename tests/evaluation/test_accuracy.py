@@ -28,19 +28,24 @@ def test_accuracies_against_numpy():
         lambda images: images / 255,
     )
 
-    def expected(alpha):
+    def classes_of(alpha, head, images):
         weights = kernel + alpha * vector
+        return np.argmax(images.reshape(len(images), -1) @ weights @ head.T, 1)
+
+    def expected(alpha):
         return [
-            np.mean(np.argmax(images.reshape(len(images), -1) @ weights @ head.T, 1) == labels)
-            for head, images, labels in cases
+            np.mean(classes_of(alpha, head, images) == labels) for head, images, labels in cases
         ]
 
-    np.testing.assert_allclose(evaluator.accuracies(None, 0.0, sets), expected(0.0), rtol=1e-6)
-    calls, compiled = [], evaluator._edit._cache_size()
-    alphas = (-2.0, 0.0, 0.7)
-    swept = evaluator.sweep(delta, alphas, sets, lambda: calls.append(1))
+    np.testing.assert_allclose(evaluator.zero_shot(sets), expected(0.0), rtol=1e-6)
+    calls, alphas = [], np.array([-2.0, 0.0, 0.7])
+    swept = evaluator.accuracies([delta], alphas[:, None], sets, lambda: calls.append(1))
     np.testing.assert_allclose(swept, [expected(alpha) for alpha in alphas], rtol=1e-6)
-    assert len(calls) == len(alphas)
-    # One compilation each (the cache of `apply_task_vector` is shared by all evaluators).
-    assert evaluator._count._cache_size() == 1 and evaluator._edit._cache_size() == compiled + 1
+    assert len(calls) == len(sets)
+    for data, (head, images, _) in zip(sets, cases, strict=True):
+        two = evaluator.predictions([delta, delta], np.array([[0.5, 0.2], [1.0, -3.0]]), data)
+        expected_two = [classes_of(alpha, head, images) for alpha in (0.7, -2.0)]
+        np.testing.assert_array_equal(two, expected_two)
+    # One compilation for a grid, whatever the sets: zero-shot, three alphas, two vectors.
+    assert evaluator._classify._cache_size() == 3
     np.testing.assert_array_equal(jax.device_get(params0["kernel"]), kernel.astype(np.float32))

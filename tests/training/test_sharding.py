@@ -20,23 +20,23 @@ from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.sharding import make_shardings
 from orthoreg_jax.training.step import Penalty, init_state, make_train_step
 
-model = load_checkpoint("embedded")
+model, mode = load_checkpoint("embedded"), MODES["full"](None)
 normalize = load_preprocessing(model.directory, model.config).normalize
 shardings = make_shardings(16)
 put = lambda tree: jax.device_put(tree, shardings.replicated)
 params0 = put(model.params["visual"])
 optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))
-step = make_train_step(MODES["full"], image_encoder(model.config), optimizer, normalize,
+step = make_train_step(mode, image_encoder(model.config), optimizer, normalize,
                        Penalty(1.0, "released", VISUAL_MATRICES), crop_scale=0.9)
 rng = np.random.default_rng(0)
 head = put(pad_heads({"t": rng.normal(size=(5, model.config.projection)).astype("float32")})["t"])
-state = put(init_state(MODES["full"], optimizer, params0, jax.random.key(0)))
+state = put(init_state(mode, optimizer, params0, jax.random.key(0)))
 for number in range(3):
     images = rng.integers(0, 255, (16, 32, 32, 3), dtype=np.uint8)
     batch = jax.device_put((images, rng.integers(0, 5, 16)), shardings.batch)
     state, metrics = step(state, params0, head, jax.random.key(1), *batch)
 assert len(batch[0].sharding.device_set) == jax.device_count() == int(sys.argv[2])
-save_tree(sys.argv[1], MODES["full"].delta(state.trainable, params0))
+save_tree(sys.argv[1], mode.delta(state.trainable, params0))
 """
 
 

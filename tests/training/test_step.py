@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 
 from orthoreg_jax.arithmetic.matrices import Matrix, Skip
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.step import Penalty, init_state, make_optimizer, make_train_step
 
+FULL = MODES["full"](ConfigDict())
 RULES = {"stack": Matrix(), "bias": Skip("a bias")}
 
 
@@ -41,9 +43,9 @@ def problem():
 def run(problem, penalty, steps=5, crop_scale=1.0, optimizer=None):
     params0, head, images, labels = problem
     optimizer = optimizer or make_optimizer(1e-2, 2, 20, 0.1, 1.0)
-    step = make_train_step(MODES["full"], apply, optimizer, normalize, penalty, crop_scale)
+    step = make_train_step(FULL, apply, optimizer, normalize, penalty, crop_scale)
     key = jax.random.key(0)
-    state = init_state(MODES["full"], optimizer, params0, key)
+    state = init_state(FULL, optimizer, params0, key)
     history = []
     for _ in range(steps):
         state, metrics = step(state, params0, head, key, images, labels)
@@ -94,9 +96,9 @@ def test_one_compilation_serves_tasks_of_different_size(problem):
 def test_a_step_that_is_not_finite_changes_nothing(problem, spoil):
     params0, head, images, labels = problem
     optimizer = make_optimizer(1e-2, 2, 20, 0.1, 1.0)
-    step = make_train_step(MODES["full"], apply, optimizer, normalize, Penalty(1.0, "paper", RULES))
+    step = make_train_step(FULL, apply, optimizer, normalize, Penalty(1.0, "paper", RULES))
     key = jax.random.key(0)
-    state = init_state(MODES["full"], optimizer, params0, key)
+    state = init_state(FULL, optimizer, params0, key)
     state, _ = step(state, params0, head, key, images, labels)
     before = jax.device_get(state)
     if spoil == "head":

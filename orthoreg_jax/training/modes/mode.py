@@ -1,0 +1,72 @@
+"""What a way to fine-tune is: a few functions; nothing else knows which one is running."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
+
+Apply = Callable[[Any, Any], Any]  # (params, inputs) -> outputs
+
+
+def edited_outputs(
+    apply: Apply,
+    params0: Any,
+    vectors: Sequence[Any],
+    coefficients: Float[Array, "g v"],
+    inputs: Any,
+) -> Float[Array, "g b p"]:
+    """Outputs of theta_0 + sum_v c_v tau_v, for each of g rows of coefficients.
+
+    One row after another, so that memory holds one edited model, whatever g is.
+    """
+
+    def outputs(row: Float[Array, " v"]) -> Any:
+        params = params0
+        for number, vector in enumerate(vectors):
+            params = apply_task_vector(params, vector, row[number])
+        return apply(params, inputs)
+
+    return jax.lax.map(outputs, coefficients)
+
+
+def linearized_outputs(
+    apply: Apply,
+    params0: Any,
+    vectors: Sequence[Any],
+    coefficients: Float[Array, "g v"],
+    inputs: Any,
+) -> Float[Array, "g b p"]:
+    """Outputs of f_lin(x; theta_0 + sum_v c_v tau_v) = f(x) + sum_v c_v J(x) tau_v.
+
+    A whole grid costs one pass of f and one Jacobian-vector product per vector.
+    """
+    outputs, push = jax.linearize(lambda params: apply(params, inputs), params0)
+    tangents = jnp.stack([push(vector) for vector in vectors])
+    return outputs + jnp.einsum("gv,vbp->gbp", coefficients.astype(tangents.dtype), tangents)
+
+
+class Mode(NamedTuple):
+    """One way to fine-tune.
+
+    Attributes:
+      label: its name in tables, as in the paper.
+      init: (params0, key) -> trainable, what the optimiser holds; never params0's own buffers, as
+        the train step donates it.
+      delta: (trainable, params0) -> the update of the weights, which the penalty sees; a tree of
+        the leaves that change, dense or `LowRank`. Multiplied out it is the task vector.
+      forward: (apply, params0, trainable, inputs) -> outputs while training.
+      outputs: (apply, params0, vectors, coefficients, inputs) -> outputs of the edited models, by
+        which task vectors are evaluated.
+    """
+
+    label: str
+    init: Callable[[Any, Any], Any]
+    delta: Callable[[Any, Any], Any]
+    forward: Callable[[Apply, Any, Any, Any], Any]
+    outputs: Callable[[Apply, Any, Sequence[Any], Any, Any], Any] = edited_outputs
