@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = parser.parse_known_args(arguments)
     overrides = [text.removeprefix("--config.") for text in rest if text.startswith("--config.")]
     unknown = [text for text in rest if not text.startswith("--config.")]
+    spaced = [text for text in overrides if "=" not in text]
+    if spaced and unknown:
+        parser.error(f"write --config.{spaced[0]}=VALUE, with an equals sign and no space")
     if unknown:
         parser.error(f"unknown arguments: {' '.join(unknown)}")
     if overrides and "config" not in options:

@@ -169,8 +169,8 @@ def _parse(key: str, text: str, old: Any) -> Any:
     except (ValueError, SyntaxError):
         pass
     raise ValueError(
-        f"--config.{key}={text}: not a value for this option, which is a {kind.__name__}, for "
-        f"example {','.join(map(str, old)) if kind is tuple else old}"
+        f"--config.{key}={text}: not a value for this option; allowed: {_kind(old)}, for example "
+        f"{','.join(map(str, old)) if kind is tuple else old}"
     )
 
 

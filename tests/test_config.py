@@ -49,10 +49,10 @@ def test_overrides_take_the_option_s_type():
         ("training.stepz=3", "no such option; did you mean training.steps"),
         ("training", "no such option"),
         ("training=3", "no such option"),
-        ("training.steps=many", "is a int, for example 100"),
-        ("training.steps=1.5", "is a int"),
-        ("training.remat=perhaps", "is a bool"),
-        ("seeds=a,b", "is a tuple, for example 0"),
+        ("training.steps=many", "allowed: a whole number, for example 100"),
+        ("training.steps=1.5", "a whole number"),
+        ("training.remat=perhaps", "True or False"),
+        ("seeds=a,b", "several of: a whole number, for example 0"),
     ],
 )
 def test_bad_overrides(text, message):

@@ -88,6 +88,8 @@ def load_tasks(source: str, names: Sequence[str], control: str | None = None) ->
     Raises:
       ValueError: everything that is missing or wrong in any of them, in one message.
     """
+    if isinstance(names, str):
+        raise ValueError(f"names is the text {names!r}; give a list of names: [{names!r}]")
     directory = data_directory(source)
     try:
         table = read_json(directory / TABLE)

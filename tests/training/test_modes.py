@@ -14,7 +14,7 @@ from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.modes.lora import PLACEMENTS
-from orthoreg_jax.training.modes.mode import edited_outputs, linearized_outputs
+from orthoreg_jax.training.modes.mode import edited_outputs, linearized_outputs, only
 from orthoreg_jax.training.step import Penalty, init_state, make_optimizer, make_train_step
 
 WIDTH, LAYERS, RANK = 8, 2, 3
@@ -124,6 +124,20 @@ def test_lora_against_its_formula(params0, placement):
     )
     outputs = mode.forward(apply, params0, trained, PIXELS)
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_mode_of_one_s_own_is_one_line(params0):
+    """BitFit: biases alone."""
+    mode = only(("*/bias",), "BitFit")
+    trainable = jax.tree.map(lambda x: x + 1, mode.init(params0, jax.random.key(0)))
+    assert flatten(trainable) and all(path.endswith("/bias") for path in flatten(trainable))
+    assert all(np.allclose(leaf, 1) for leaf in jax.tree.leaves(mode.delta(trainable, params0)))
+    edited = jax.tree.map_with_path(lambda path, x: x + (path[-1].key == "bias"), params0)
+    np.testing.assert_allclose(
+        mode.forward(apply, params0, trainable, PIXELS), apply(edited, PIXELS), rtol=1e-5
+    )
+    with pytest.raises(ValueError, match="no leaf matches 'bias'"):
+        only(("bias",), "misspelt").init(params0, jax.random.key(0))
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.5])

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
+from orthoreg_jax.arithmetic.paths import replace, select
+from orthoreg_jax.arithmetic.task_vectors import apply_task_vector, task_vector
 
 Apply = Callable[[Any, Any], Any]  # (params, inputs) -> outputs
 
@@ -70,3 +71,20 @@ class Mode(NamedTuple):
     delta: Callable[[Any, Any], Any]
     forward: Callable[[Apply, Any, Any, Any], Any]
     outputs: Callable[[Apply, Any, Sequence[Any], Any, Any], Any] = edited_outputs
+
+
+def only(patterns: tuple[str, ...], label: str) -> Mode:
+    """Trains the leaves whose paths match a glob, and leaves the rest as it is."""
+
+    def delta(trainable: Any, params0: Any) -> Any:
+        return task_vector(trainable, select(params0, patterns))
+
+    def forward(apply: Apply, params0: Any, trainable: Any, inputs: Any) -> Any:
+        return apply(replace(params0, trainable), inputs)
+
+    return Mode(
+        label=label,
+        init=lambda params0, key: jax.tree.map(jnp.array, select(params0, patterns)),
+        delta=delta,
+        forward=forward,
+    )
