@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import itertools
 import math
 import pathlib
 from collections.abc import Sequence
@@ -94,6 +95,13 @@ def default_config() -> ConfigDict:
     # Images used of each task's validation and test split, chosen by a fixed seed; 0: all.
     evaluation.max_val_images = 0
     evaluation.max_test_images = 0
+    # Tasks of which every pair's disentanglement error is measured, over the grid of these alphas
+    # for both, on at most so many test images of each task (0: all). Empty: none.
+    evaluation.disentanglement_tasks = ()
+    evaluation.disentanglement_alphas = (
+        *(-3.0, -2.5, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
+    )
+    evaluation.max_disentanglement_images = 256
     return config.lock()
 
 
@@ -162,7 +170,7 @@ def _parse(key: str, text: str, old: Any) -> Any:
         if kind is str:
             return text
         if kind is tuple:
-            return _parse_tuple(text, type(old[0]) if old else str)
+            return _parse_tuple(text, type(_item(old)))
         value = ast.literal_eval(text.capitalize() if kind is bool else text)
         if type(value) is kind or (kind is float and type(value) is int):
             return kind(value)
@@ -179,10 +187,15 @@ def _parse_tuple(text: str, item: type) -> tuple[Any, ...]:
     return tuple(item(part) for part in parts if part)
 
 
+def _item(default: tuple[Any, ...]) -> Any:
+    """An entry of a default that is a tuple; one that is empty holds names."""
+    return default[0] if default else ""
+
+
 def _same_kind(value: Any, default: Any) -> bool:
     """Whether a value has the type of an option's default; an int may stand for a float."""
     if isinstance(default, tuple):
-        return isinstance(value, tuple | list) and all(_same_kind(v, default[0]) for v in value)
+        return isinstance(value, tuple | list) and all(_same_kind(v, _item(default)) for v in value)
     if isinstance(default, float):
         return type(value) in (int, float) and math.isfinite(value)
     return type(value) is type(default)
@@ -190,7 +203,7 @@ def _same_kind(value: Any, default: Any) -> bool:
 
 def _kind(default: Any) -> str:
     if isinstance(default, tuple):
-        return f"several of: {_kind(default[0])}"
+        return f"several of: {_kind(_item(default))}"
     return {int: "a whole number", float: "a finite number", str: "a text", bool: "True or False"}[
         type(default)
     ]
@@ -280,12 +293,18 @@ def validate(config: ConfigDict) -> None:
     check("matmul_precision", flat["matmul_precision"] in PRECISIONS, " or ".join(PRECISIONS))
     check("training.dtype", flat["training.dtype"] in DTYPES, " or ".join(DTYPES))
     number("evaluation.batch_size", 1, whole=True)
-    for key in ("max_val_images", "max_test_images"):
+    for key in ("max_val_images", "max_test_images", "max_disentanglement_images"):
         number(f"evaluation.{key}", 0, whole=True)
     alphas = flat["evaluation.alphas"]
     rising = all(a < b for a, b in zip(alphas, alphas[1:], strict=False))
     good = len(alphas) > 1 and alphas[0] == 0 and rising
     check("evaluation.alphas", good, "two or more numbers rising from 0")
+    pairs = flat["evaluation.disentanglement_tasks"]
+    good = set(pairs) <= set(flat["tasks"]) and len(set(pairs)) == len(pairs) != 1
+    check("evaluation.disentanglement_tasks", good, "none, or two or more of `tasks`")
+    grid = flat["evaluation.disentanglement_alphas"]
+    rising = all(a < b for a, b in itertools.pairwise(grid))
+    check("evaluation.disentanglement_alphas", rising and 0 in grid, "rising numbers, 0 among them")
     shares = flat["evaluation.control_shares"]
     good = len(shares) > 0 and all(0 < share <= 1 for share in shares)
     check("evaluation.control_shares", good, "numbers above 0, up to 1")

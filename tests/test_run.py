@@ -35,6 +35,8 @@ def get_config():
     config.training.log_every = 2
     config.evaluation.batch_size = 16
     config.evaluation.alphas = (0.0, 0.5, 1.0)
+    config.evaluation.disentanglement_tasks = ("first", "second")
+    config.evaluation.disentanglement_alphas = (-1.0, 0.0, 1.0)
     return config
 """
 
@@ -119,6 +121,10 @@ def test_results_agree_with_one_another(results):
                 assert values["control_val"][index] >= float(share) * values["control_val"][0]
         assert addition["val"]["first"][0] == results["zero_shot"]["val"]["first"]
         assert np.allclose(np.diag(run["geometry"]["cosines"]), 1)
+        (pair,) = run["disentanglement"]
+        error = np.array(pair["error"])
+        assert pair["tasks"] == ["first", "second"] and error.shape == (3, 3)
+        assert error[1, 1] == 0 and 0 < error.max() <= 2
     # The penalty grows small updates (its gradient there is -2 / sqrt(n) dW).
     for task in ("first", "second"):
         assert penalised["geometry"]["norms"][task] > plain["geometry"]["norms"][task]
@@ -127,6 +133,7 @@ def test_results_agree_with_one_another(results):
 def test_every_mode_runs_with_and_without_the_penalty(inputs, tmp_path):
     methods = [mode + plus for mode in ("linearized", "attention", "lora") for plus in ("", PLUS)]
     options = ["--config.methods=" + ",".join(methods), "--config.tasks=first"]
+    options += ["--config.evaluation.disentanglement_tasks="]
     options += ["--config.training.steps=3", "--config.per_method.lora+orthoreg.strength=2"]
     assert orthoreg("run", inputs, tmp_path / "run", *options) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())

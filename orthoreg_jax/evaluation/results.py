@@ -42,6 +42,13 @@ class Geometry(TypedDict):
     column_cosines: dict[str, float]  # mean |cosine| of two columns, mean over matrices, by task
 
 
+class Disentanglement(TypedDict):
+    """Disentanglement error of a pair of tasks over `disentanglement_alphas` squared."""
+
+    tasks: list[str]  # the two
+    error: list[list[float]]  # xi(a1, a2): rows a1, columns a2; 0 to 2
+
+
 class Run(TypedDict):
     """One method with one seed."""
 
@@ -53,17 +60,19 @@ class Run(TypedDict):
     single: dict[str, dict[str, float]]  # "val" or "test" -> task -> accuracy at alpha 1
     addition: Addition
     negation: dict[str, TaskNegation]  # by task
+    disentanglement: list[Disentanglement]  # by pair of tasks
     geometry: Geometry
 
 
 class Results(TypedDict):
     """The whole file."""
 
-    format: int  # 1
+    format: int  # 2
     config: dict[str, object]  # as config.json
     provenance: dict[str, object]  # as provenance.json
     tasks: dict[str, str]  # name -> title, in the order of the config
     control: str  # title of the control task
     alphas: list[float]
+    disentanglement_alphas: list[float]
     zero_shot: dict[str, dict[str, float]]  # "val" or "test" -> task (and control) -> accuracy
     runs: list[Run]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -14,7 +15,15 @@ from orthoreg_jax.arithmetic.task_vectors import add_task_vectors, cosine_matrix
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.config import flatten_config
 from orthoreg_jax.evaluation.accuracy import EvaluationSet, Evaluator, put_evaluation_set
-from orthoreg_jax.evaluation.results import Addition, Geometry, Results, Run, TaskNegation
+from orthoreg_jax.evaluation.disentanglement import disentanglement_error
+from orthoreg_jax.evaluation.results import (
+    Addition,
+    Disentanglement,
+    Geometry,
+    Results,
+    Run,
+    TaskNegation,
+)
 from orthoreg_jax.evaluation.selection import choose_addition, choose_negation, normalised
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import load_tree, read_json, write_json
@@ -56,11 +65,15 @@ def evaluate_all(experiment: Experiment) -> Results:
     }
     pretrained = evaluators[edited_outputs]
     names = (*config.tasks, config.control)
+    limits = {
+        "val": config.evaluation.max_val_images,
+        "test": config.evaluation.max_test_images,
+    }
     sets: Sets = {
         split: {
             name: put_evaluation_set(
                 experiment.heads[name],
-                *experiment.images(name, split),
+                *experiment.images(name, split, limits[split]),
                 config.evaluation.batch_size,
                 experiment.shardings,
             )
@@ -69,12 +82,13 @@ def evaluate_all(experiment: Experiment) -> Results:
         for split in SPLITS
     }
     results: Results = {
-        "format": 1,
+        "format": 2,
         "config": flatten_config(config),
         "provenance": read_json(experiment.folder / "provenance.json"),
         "tasks": {name: experiment.tasks[name].title for name in config.tasks},
         "control": experiment.tasks[config.control].title,
         "alphas": list(config.evaluation.alphas),
+        "disentanglement_alphas": list(config.evaluation.disentanglement_alphas),
         "zero_shot": {
             split: _by_name(names, pretrained.zero_shot(list(sets[split].values())))
             for split in SPLITS
@@ -106,7 +120,8 @@ def _evaluate_or_read(
         )
         for task in config.tasks
     }
-    rounds = len(vectors) * (6 + 2 * len(config.evaluation.control_shares))
+    pairs = list(itertools.combinations(config.evaluation.disentanglement_tasks, 2))
+    rounds = len(vectors) * (6 + 2 * len(config.evaluation.control_shares)) + len(pairs)
     with Progress(f"evaluate {method.name} seed {seed}", rounds) as progress:
         single = {
             split: {
@@ -127,6 +142,9 @@ def _evaluate_or_read(
                 task: _negation(config, evaluator, sets, task, vector, progress)
                 for task, vector in vectors.items()
             },
+            "disentanglement": [
+                _disentanglement(experiment, evaluator, vectors, pair, progress) for pair in pairs
+            ],
             "geometry": _geometry(vectors),
         }
     write_json(path, {"options": options, "run": run})
@@ -196,6 +214,34 @@ def _negation(
             "control": tested[best.alpha][1],
         }
     return {"target_val": target.tolist(), "control_val": control.tolist(), "shares": shares}
+
+
+def _disentanglement(
+    experiment: Experiment,
+    evaluator: Evaluator,
+    vectors: dict[str, Any],
+    pair: tuple[str, str],
+    progress: Progress,
+) -> Disentanglement:
+    config = experiment.config.evaluation
+    limit = config.max_disentanglement_images
+    first, second = (
+        put_evaluation_set(
+            experiment.heads[task],
+            *experiment.images(task, "test", limit),
+            config.batch_size,
+            experiment.shardings,
+        )
+        for task in pair
+    )
+    error = disentanglement_error(
+        evaluator,
+        (vectors[pair[0]], vectors[pair[1]]),
+        (first, second),
+        config.disentanglement_alphas,
+    )
+    progress.update()
+    return {"tasks": list(pair), "error": error.tolist()}
 
 
 def _geometry(vectors: dict[str, Any]) -> Geometry:

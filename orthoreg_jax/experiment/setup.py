@@ -111,13 +111,12 @@ class Experiment:
         """The numbers measured on one method's task vectors."""
         return self.folder / method / f"seed{seed}" / "evaluation.json"
 
-    def images(self, task: str, split: str) -> tuple[np.ndarray, np.ndarray]:
+    def images(self, task: str, split: str, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Images (n, size, size, 3), resized for the model, and labels of a split.
 
-        Validation and test splits are cut to the config's limits.
+        At most `limit` of them, chosen by a fixed seed; 0: all.
         """
-        data, limits = self.tasks[task].splits[split], self.config.evaluation
-        limit = {"train": 0, "val": limits.max_val_images, "test": limits.max_test_images}[split]
+        data = self.tasks[task].splits[split]
         rows = limited_rows(len(data), limit)
         return self.preprocessing.resize(data.rgb()[rows]), data.labels[rows]
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from orthoreg_jax.evaluation.results import Results
@@ -52,6 +53,29 @@ def cosines(results: Results) -> Figure:
     bar = figure.colorbar(image, ax=axes, label="Cosine", location="bottom", shrink=0.5, aspect=40)
     bar.locator = MaxNLocator(4, symmetric=True)
     bar.update_ticks()
+    return figure
+
+
+@styled
+def disentanglement(results: Results) -> Figure:
+    """Disentanglement error over both alphas: mean over pairs and seeds, one panel a method."""
+    methods = group_methods(results)
+    alphas = np.array(results["disentanglement_alphas"])
+    maps = [
+        np.mean([pair["error"] for run in method.runs for pair in run["disentanglement"]], axis=0)
+        for method in methods
+    ]
+    figure, axes = panels(len(methods), 2, 3.3, sharex=True, sharey=True)
+    for part, method, values in zip(axes, methods, maps, strict=True):
+        image = part.pcolormesh(alphas, alphas, values, cmap="cividis", vmin=0, vmax=np.max(maps))
+        part.set_title(f"{method.label}: mean {values.mean():.2f}")
+        part.set_aspect("equal")
+        part.grid(visible=False)
+        # The square in which addition looks for alpha.
+        part.add_patch(Rectangle((0, 0), 1, 1, fill=False, edgecolor="white", linewidth=1.2))
+    figure.supxlabel("α of the second task", fontsize=10.5)
+    figure.supylabel("α of the first task", fontsize=10.5)
+    figure.colorbar(image, ax=axes, label="ξ", location="bottom", shrink=0.5, aspect=40)
     return figure
 
 

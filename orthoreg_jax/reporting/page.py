@@ -37,6 +37,13 @@ FIGURES = {
         "shares of zero-shot control accuracy to keep. For each task the chosen α is the one with "
         "the lowest target accuracy among those above the line.",
     ),
+    "disentanglement": (
+        "Disentanglement error",
+        "ξ(α₁, α₂): how often adding the other task's vector changes the answer on a task's test "
+        "images, summed over both tasks of a pair (0: never, 2: always), mean over pairs. Dark is "
+        "good. Along the axes only one vector is added, so that one of the two terms is 0. The "
+        "white square is 0 to 1.",
+    ),
     "cosines": (
         "Angles between task vectors",
         "Cosine of every two task vectors, on one colour scale. White is orthogonal. The paper "

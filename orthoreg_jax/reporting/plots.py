@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from orthoreg_jax.evaluation.results import Results, Run
 
-from .geometry_plots import cosines, norms, singular_values
+from .geometry_plots import cosines, disentanglement, norms, singular_values
 from .style import (
     GREY,
     draw_curves,
@@ -41,7 +41,9 @@ ZERO_SHOT: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1.4,
 
 def draw_figures(results: Results, metrics: Metrics) -> Iterator[tuple[str, Figure]]:
     """Every figure with its name, one at a time, so that none is kept longer than needed."""
-    for draw in (addition, tasks, negation, cosines, singular_values, norms):
+    measured = all(run["disentanglement"] for run in results["runs"])
+    optional = (disentanglement,) if measured else ()
+    for draw in (addition, tasks, negation, *optional, cosines, singular_values, norms):
         yield draw.__name__, draw(results)
     if any(metrics.values()):
         yield "training", training(results, metrics)

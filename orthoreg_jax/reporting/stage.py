@@ -12,7 +12,7 @@ from orthoreg_jax.storage import StorageError, read_json, replacing, write_text
 
 from .tables import format_markdown, format_text, geometry_table, summary_table, task_table
 
-FORMAT = 1
+FORMAT = 2
 
 
 def write_report(folder: pathlib.Path) -> pathlib.Path:

@@ -23,6 +23,7 @@ def make_run(method, seed, single, added, alpha, at_edge, target, control, edge_
         "label": "Non-linear FT" + " + OrthoReg" * plus,
         "seed": seed,
         "strength": 10.0 * plus,
+        "learning_rate": 1e-5,
         "single": {split: dict(zip("ab", single, strict=True)) for split in ("val", "test")},
         "addition": {
             "val": {"a": [0.4, 0.6, 0.5], "b": [0.2, 0.3, 0.4]},
@@ -48,6 +49,9 @@ def make_run(method, seed, single, added, alpha, at_edge, target, control, edge_
             }
             for task, accuracy in zip("ab", target, strict=True)
         },
+        "disentanglement": [
+            {"tasks": ["a", "b"], "error": [[0.9, 0.2, 0.6], [0.3, 0.0, 0.1], [1.2, 0.2, 0.5]]}
+        ],
         "geometry": {
             "norms": {"a": 1.0, "b": 2.0},
             "cosines": [[1.0, -0.25], [-0.25, 1.0]],
@@ -70,7 +74,7 @@ def make_results(seeds=1, title="Task A"):
     config = json.loads(json.dumps(flatten_config(default_config())))
     changes = {"tasks": ["a", "b"], "evaluation.max_test_images": 80, "training.steps": 70}
     return {
-        "format": 1,
+        "format": 2,
         "config": config | changes,
         "provenance": {
             "versions": {"orthoreg-jax": "0.1.0"},
@@ -84,6 +88,7 @@ def make_results(seeds=1, title="Task A"):
         "tasks": {"a": title, "b": "Task B"},
         "control": "Control: other things",
         "alphas": ALPHAS,
+        "disentanglement_alphas": [-1.0, 0.0, 1.0],
         "zero_shot": {"val": dict(zero_shot), "test": dict(zero_shot)},
         "runs": [run for run in runs if run["seed"] < seeds],
     }

@@ -1,6 +1,6 @@
 import numpy as np
 
-from orthoreg_jax.reporting.geometry_plots import leaf_titles, singular_values
+from orthoreg_jax.reporting.geometry_plots import disentanglement, leaf_titles, singular_values
 from orthoreg_jax.reporting.page import FIGURES
 from orthoreg_jax.reporting.plots import addition, draw_figures, negation, training
 from orthoreg_jax.reporting.style import COLOURS, inline_svg, method_colour, to_png, to_svg
@@ -44,6 +44,17 @@ def test_training_takes_steps_that_every_task_has(results):
     loss, penalty = training(results, METRICS).axes
     np.testing.assert_array_equal(loss.lines[0].get_xdata(), [0])
     np.testing.assert_array_equal(penalty.lines[0].get_ydata(), [5, 4])
+
+
+def test_disentanglement_is_drawn_where_it_was_measured(results):
+    first = disentanglement(results).axes[0]
+    np.testing.assert_allclose(
+        first.collections[0].get_array(), results["runs"][0]["disentanglement"][0]["error"]
+    )
+    assert first.get_title(loc="left").endswith("mean 0.44")
+    for run in results["runs"]:
+        run["disentanglement"] = []
+    assert "disentanglement" not in dict(draw_figures(results, {}))
 
 
 def test_zero_singular_values_can_be_drawn(results):

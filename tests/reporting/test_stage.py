@@ -12,7 +12,8 @@ def test_report_is_written(run_folder):
     path = write_report(run_folder)
     assert path == run_folder / "report.html"
     assert "run&lt;1&gt;" in path.read_text(encoding="utf-8")
-    names = {"addition", "tasks", "negation", "cosines", "singular_values", "norms", "training"}
+    names = {"addition", "tasks", "negation", "disentanglement", "cosines", "singular_values"}
+    names |= {"norms", "training"}
     files = {name + kind for name in names for kind in (".png", ".svg")}
     assert {file.name for file in (run_folder / "plots").iterdir()} == files
     assert (run_folder / "table.md").read_text(encoding="utf-8").count("\n## ") == 2
@@ -25,10 +26,10 @@ def test_missing_results(tmp_path, act):
         act(tmp_path)
 
 
-@pytest.mark.parametrize("content", [{"format": 2}, {}, []])
+@pytest.mark.parametrize("content", [{"format": 1}, {}, []])
 def test_unknown_format(tmp_path, content):
     (tmp_path / "results.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="reads format 1"):
+    with pytest.raises(ValueError, match="reads format 2"):
         write_report(tmp_path)
 
 
