@@ -1,7 +1,10 @@
 """The public list."""
 
+from .arithmetic.geometry import column_angles as column_angles
 from .arithmetic.geometry import column_cosines as column_cosines
+from .arithmetic.geometry import gram_deviations as gram_deviations
 from .arithmetic.geometry import singular_values as singular_values
+from .arithmetic.geometry import stable_ranks as stable_ranks
 from .arithmetic.low_rank import LowRank as LowRank
 from .arithmetic.low_rank import dense as dense
 from .arithmetic.matrices import Matrix as Matrix

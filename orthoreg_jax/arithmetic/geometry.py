@@ -27,6 +27,77 @@ def singular_values(delta: Any, matrices: Rules | None = None) -> dict[str, Floa
     }
 
 
+def stable_ranks(delta: Any, matrices: Rules | None = None) -> dict[str, Float[Array, " k"]]:
+    """||dW||_F^2 / ||dW||_2^2 of every weight update, by leaf path; 0 for an update of zeros.
+
+    From 1 (one direction) to the smaller side (all directions alike).
+
+    Args:
+      delta: a task vector, any pytree.
+      matrices: how leaves are read, see `orthogonality_penalty`.
+    """
+
+    def ratio(values: Float[Array, "k s"]) -> Float[Array, " k"]:
+        largest = values[:, 0] ** 2
+        return jnp.where(
+            largest > 0, jnp.sum(values**2, axis=1) / jnp.where(largest > 0, largest, 1.0), 0.0
+        )
+
+    return {path: ratio(values) for path, values in singular_values(delta, matrices).items()}
+
+
+def gram_deviations(delta: Any, matrices: Rules | None = None) -> dict[str, Float[Array, " k"]]:
+    """||G - I||_F of every weight update, G the Gram of its smaller side, by leaf path.
+
+    The terms of the penalty in its released form, from the singular values.
+
+    Args:
+      delta: a task vector, any pytree.
+      matrices: how leaves are read, see `orthogonality_penalty`.
+    """
+    return {
+        path: jnp.linalg.norm(values**2 - 1, axis=1)
+        for path, values in singular_values(delta, matrices).items()
+    }
+
+
+def column_angles(
+    tree: Any, matrices: Rules | None = None, bins: int = 90
+) -> dict[str, Float[Array, "k bins"]]:
+    """Histograms of the angles between every two columns of each matrix, by leaf path.
+
+    Args:
+      tree: a task vector, or weights.
+      matrices: how leaves are read, see `orthogonality_penalty`.
+      bins: of equal width, from 0 to 180 degrees.
+
+    Returns:
+      Shares that sum to 1 for each matrix of two or more columns; columns of zeros count as
+      orthogonal.
+    """
+
+    def histogram(matrix: Float[Array, "m n"]) -> Float[Array, " bins"]:
+        cosines = _cosines(matrix)
+        count = cosines.shape[0]
+        angles = jnp.degrees(jnp.arccos(jnp.clip(cosines, -1.0, 1.0)))
+        places = jnp.clip((angles * (bins / 180)).astype(jnp.int32), 0, bins - 1)
+        # The diagonal is no pair; the rest counts every pair twice.
+        weights = 1.0 - jnp.eye(count)
+        counts = jnp.zeros(bins).at[places.ravel()].add(weights.ravel())
+        return counts / max(1, count * (count - 1))
+
+    return {
+        path: jax.lax.map(histogram, matrix.astype(jnp.float32))
+        for path, matrix in select_matrices(tree, matrices).items()
+    }
+
+
+def _cosines(matrix: Float[Array, "m n"]) -> Float[Array, "n n"]:
+    norms = jnp.linalg.norm(matrix, axis=0)
+    unit = matrix / jnp.where(norms > 0, norms, 1.0)
+    return jnp.matmul(unit.T, unit, precision="highest")
+
+
 def column_cosines(delta: Any, matrices: Rules | None = None) -> dict[str, Float[Array, " k"]]:
     """Mean |cosine| between two different columns of each weight update, by leaf path.
 
@@ -36,9 +107,7 @@ def column_cosines(delta: Any, matrices: Rules | None = None) -> dict[str, Float
 
     def mean_cosine(matrix: Float[Array, "m n"]) -> Float[Array, ""]:
         tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
-        norms = jnp.linalg.norm(tall, axis=0)
-        unit = tall / jnp.where(norms > 0, norms, 1.0)
-        cosines = jnp.abs(jnp.matmul(unit.T, unit, precision="highest"))
+        cosines = jnp.abs(_cosines(tall))
         count = cosines.shape[0]
         off_diagonal = jnp.sum(cosines) - jnp.trace(cosines)
         return off_diagonal / max(1, count * (count - 1))

@@ -1,0 +1,138 @@
+"""Task-feature specialisation: which features of a layer a task depends on, and who shares them.
+
+The paper derives weight disentanglement from it: every task t depends on a set I_t of features
+(the outputs z_k = w_k^T x + b_k of a linear layer), and the sets of different tasks are disjoint.
+Here it is measured, by soft sets: the share of a layer's sensitivity that each feature has.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Shaped
+
+from orthoreg_jax.arithmetic.paths import flatten, replace, select
+from orthoreg_jax.clip.zeroshot import Head
+from orthoreg_jax.training.modes.mode import Apply
+
+# A feature's bias is the place where all its occurrences (tokens) can be moved at once.
+FEATURES = ("blocks/*/bias",)
+_NOT_FEATURES = "norm"
+
+
+def feature_sensitivity(
+    apply: Apply,
+    params: Any,
+    head: Head,
+    pixels: Float[Array, "n h w 3"],
+    labels: Int[np.ndarray, " n"],
+    batch_size: int = 64,
+) -> dict[str, Float[np.ndarray, "layers features"]]:
+    """E |d f / d z_k| over a task's images, for every feature of every linear layer.
+
+    f is the margin of the right class: its logit minus the log-sum-exp of the others. z_k is moved
+    at all tokens together (the derivative by the layer's bias b_k), one image at a time.
+
+    Args:
+      apply: (image tower's params, pixels) -> features.
+      params: of the image tower: pre-trained, or edited.
+      head: of the task.
+      pixels: preprocessed images.
+      labels: positions in the head.
+      batch_size: images at a time; memory grows with it times the number of features.
+
+    Returns:
+      By path of the bias, e.g. "blocks/mlp/fc1/bias".
+    """
+    paths = tuple(path for path in flatten(select(params, FEATURES)) if _NOT_FEATURES not in path)
+    measure = jax.jit(functools.partial(_absolute_slopes, apply, paths))
+    totals = None
+    for start in range(0, len(pixels), batch_size):
+        rows = slice(start, start + batch_size)
+        slopes = measure(params, head, pixels[rows], jnp.asarray(labels[rows]))
+        totals = slopes if totals is None else jax.tree.map(jnp.add, totals, slopes)
+    if totals is None:
+        raise ValueError("no image to measure sensitivity on; give at least one")
+    return {path: np.asarray(total) / len(pixels) for path, total in totals.items()}
+
+
+def _absolute_slopes(
+    apply: Apply,
+    paths: tuple[str, ...],
+    params: Any,
+    head: Head,
+    pixels: Shaped[Array, "b h w 3"],
+    labels: Int[Array, " b"],
+) -> dict[str, Float[Array, "layers features"]]:
+    def margin(biases: Any, image: Array, label: Array) -> Array:
+        logits = head.logits(apply(replace(params, biases), image[None]))[0]
+        right = jnp.arange(len(logits)) == label
+        return logits[label] - jax.nn.logsumexp(jnp.where(right, -jnp.inf, logits))
+
+    biases = select(params, paths)
+    slopes = jax.vmap(jax.grad(margin), in_axes=(None, 0, 0))(biases, pixels, labels)
+    return {path: jnp.sum(jnp.abs(leaf), axis=0) for path, leaf in flatten(slopes).items()}
+
+
+def specialisation(
+    sensitivities: Mapping[str, Mapping[str, Float[np.ndarray, "layers features"]]],
+) -> dict[str, Float[np.ndarray, "t t layers"]]:
+    r"""Weighted Jaccard overlap of the features that each two tasks depend on, by leaf and layer.
+
+    With s_t the sensitivities of task t in a layer, divided by their sum:
+    J(t, u) = sum_k min(s_t,k, s_u,k) / sum_k max(s_t,k, s_u,k).
+
+    Args:
+      sensitivities: of each task, from `feature_sensitivity`.
+
+    Returns:
+      1: two tasks depend on the same features alike; 0: on disjoint features, as task-feature
+      specialisation asks. 1 minus the mean over t != u is a score of specialisation.
+    """
+    tasks = list(sensitivities.values())
+    overlaps = {}
+    for path in tasks[0]:
+        shares = np.stack([task[path] / task[path].sum(axis=1, keepdims=True) for task in tasks])
+        low = np.minimum(shares[:, None], shares[None]).sum(axis=-1)
+        high = np.maximum(shares[:, None], shares[None]).sum(axis=-1)
+        overlaps[path] = low / high
+    return overlaps
+
+
+def mean_overlap(overlaps: Mapping[str, Float[np.ndarray, "t t layers"]]) -> float:
+    """Mean of `specialisation` over leaves, layers and pairs of different tasks."""
+    count = len(next(iter(overlaps.values())))
+    different = ~np.eye(count, dtype=bool)
+    return float(np.mean([values[different].mean() for values in overlaps.values()]))
+
+
+def tau_jacobian_norm(
+    apply: Apply,
+    params0: Any,
+    vector: Any,
+    pixels: Float[Array, "n h w 3"],
+    normalize: Callable[[Array], Array] = lambda features: features,
+) -> Float[Array, ""]:
+    """E_x || J(x) tau ||: how far a task vector moves the linearised features of some inputs.
+
+    The tau-Jacobian product whose size on *other* tasks' inputs bounds interference there.
+
+    Args:
+      apply: (image tower's params, pixels) -> features.
+      params0: pre-trained weights, where J is taken.
+      vector: tau, a tree like params0 or a part of it.
+      pixels: preprocessed images, of one task.
+      normalize: applied to features before the derivative; by default nothing.
+
+    Reference: the regulariser tauJp, ICLR 2025, which keeps it small while training.
+    """
+    part = select(params0, tuple(flatten(vector)))
+    _, tangent = jax.jvp(
+        lambda leaves: normalize(apply(replace(params0, leaves), pixels)), (part,), (vector,)
+    )
+    return jnp.mean(jnp.linalg.norm(tangent, axis=-1))
