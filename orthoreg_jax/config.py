@@ -102,6 +102,9 @@ def default_config() -> ConfigDict:
         *(-3.0, -2.5, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
     )
     evaluation.max_disentanglement_images = 256
+    # Test images of each task on which the sensitivity to each feature and the products J tau are
+    # measured; 0: they are not.
+    evaluation.feature_images = 0
     return config.lock()
 
 
@@ -293,7 +296,9 @@ def validate(config: ConfigDict) -> None:
     check("matmul_precision", flat["matmul_precision"] in PRECISIONS, " or ".join(PRECISIONS))
     check("training.dtype", flat["training.dtype"] in DTYPES, " or ".join(DTYPES))
     number("evaluation.batch_size", 1, whole=True)
-    for key in ("max_val_images", "max_test_images", "max_disentanglement_images"):
+    for key in ("max_val_images", "max_test_images"):
+        number(f"evaluation.{key}", 0, whole=True)
+    for key in ("max_disentanglement_images", "feature_images"):
         number(f"evaluation.{key}", 0, whole=True)
     alphas = flat["evaluation.alphas"]
     rising = all(a < b for a, b in zip(alphas, alphas[1:], strict=False))

@@ -37,6 +37,7 @@ def get_config():
     config.evaluation.alphas = (0.0, 0.5, 1.0)
     config.evaluation.disentanglement_tasks = ("first", "second")
     config.evaluation.disentanglement_alphas = (-1.0, 0.0, 1.0)
+    config.evaluation.feature_images = 8
     return config
 """
 
@@ -121,6 +122,8 @@ def test_results_agree_with_one_another(results):
                 assert values["control_val"][index] >= float(share) * values["control_val"][0]
         assert addition["val"]["first"][0] == results["zero_shot"]["val"]["first"]
         assert np.allclose(np.diag(run["geometry"]["cosines"]), 1)
+        assert 0 < run["features"]["overlap"] < 1
+        assert np.array(run["features"]["tau_jacobian"]).shape == (2, 2)
         (pair,) = run["disentanglement"]
         error = np.array(pair["error"])
         assert pair["tasks"] == ["first", "second"] and error.shape == (3, 3)
@@ -134,6 +137,7 @@ def test_every_mode_runs_with_and_without_the_penalty(inputs, tmp_path):
     methods = [mode + plus for mode in ("linearized", "attention", "lora") for plus in ("", PLUS)]
     options = ["--config.methods=" + ",".join(methods), "--config.tasks=first"]
     options += ["--config.evaluation.disentanglement_tasks="]
+    options += ["--config.evaluation.feature_images=2"]
     options += ["--config.training.steps=3", "--config.per_method.lora+orthoreg.strength=2"]
     assert orthoreg("run", inputs, tmp_path / "run", *options) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())

@@ -40,6 +40,17 @@ class Geometry(TypedDict):
     cosines: list[list[float]]  # between task vectors, in the order of `tasks`
     singular_values: dict[str, dict[str, list[list[float]]]]  # task -> leaf -> layer -> falling
     column_cosines: dict[str, float]  # mean |cosine| of two columns, mean over matrices, by task
+    stable_ranks: dict[str, float]  # mean over matrices, by task
+    gram_deviations: dict[str, float]  # ||G - I||_F, mean over matrices, by task
+    angles: dict[str, list[float]]  # leaf -> share of column pairs by angle, mean over tasks
+
+
+class Features(TypedDict):
+    """How tasks use the features of the layers, each task by its own model."""
+
+    overlap: float  # of the features that two tasks depend on: 0 disjoint, 1 alike
+    by_layer: dict[str, list[float]]  # the same by leaf and layer
+    tau_jacobian: list[list[float]]  # E||J tau||: rows are vectors, columns inputs; [] without
 
 
 class Disentanglement(TypedDict):
@@ -62,6 +73,7 @@ class Run(TypedDict):
     negation: dict[str, TaskNegation]  # by task
     disentanglement: list[Disentanglement]  # by pair of tasks
     geometry: Geometry
+    features: Features | None  # None: not measured
 
 
 class Results(TypedDict):
@@ -75,4 +87,6 @@ class Results(TypedDict):
     alphas: list[float]
     disentanglement_alphas: list[float]
     zero_shot: dict[str, dict[str, float]]  # "val" or "test" -> task (and control) -> accuracy
+    weight_angles: dict[str, list[float]]  # of the pre-trained weights, like `Geometry.angles`
+    features: Features | None  # of the pre-trained model
     runs: list[Run]

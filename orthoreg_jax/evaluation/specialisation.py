@@ -14,15 +14,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Int
 
 from orthoreg_jax.arithmetic.paths import flatten, replace, select
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.training.modes.mode import Apply
 
 # A feature's bias is the place where all its occurrences (tokens) can be moved at once.
-FEATURES = ("blocks/*/bias",)
-_NOT_FEATURES = "norm"
+FEATURES = ("blocks/attn/*/bias", "blocks/mlp/*/bias")
 
 
 def feature_sensitivity(
@@ -32,6 +31,7 @@ def feature_sensitivity(
     pixels: Float[Array, "n h w 3"],
     labels: Int[np.ndarray, " n"],
     batch_size: int = 64,
+    features: tuple[str, ...] = FEATURES,
 ) -> dict[str, Float[np.ndarray, "layers features"]]:
     """E |d f / d z_k| over a task's images, for every feature of every linear layer.
 
@@ -39,44 +39,44 @@ def feature_sensitivity(
     at all tokens together (the derivative by the layer's bias b_k), one image at a time.
 
     Args:
-      apply: (image tower's params, pixels) -> features.
-      params: of the image tower: pre-trained, or edited.
+      apply: (params, pixels) -> features; compiled once for each function that is given.
+      params: of the image tower, pre-trained or edited.
       head: of the task.
       pixels: preprocessed images.
       labels: positions in the head.
       batch_size: images at a time; memory grows with it times the number of features.
+      features: globs of the biases' paths in `params`.
 
     Returns:
       By path of the bias, e.g. "blocks/mlp/fc1/bias".
     """
-    paths = tuple(path for path in flatten(select(params, FEATURES)) if _NOT_FEATURES not in path)
-    measure = jax.jit(functools.partial(_absolute_slopes, apply, paths))
+    measure, biases = _compiled(apply), select(params, features)
     totals = None
     for start in range(0, len(pixels), batch_size):
         rows = slice(start, start + batch_size)
-        slopes = measure(params, head, pixels[rows], jnp.asarray(labels[rows]))
+        slopes = measure(biases, params, head, pixels[rows], jnp.asarray(labels[rows]))
         totals = slopes if totals is None else jax.tree.map(jnp.add, totals, slopes)
     if totals is None:
         raise ValueError("no image to measure sensitivity on; give at least one")
     return {path: np.asarray(total) / len(pixels) for path, total in totals.items()}
 
 
-def _absolute_slopes(
-    apply: Apply,
-    paths: tuple[str, ...],
-    params: Any,
-    head: Head,
-    pixels: Shaped[Array, "b h w 3"],
-    labels: Int[Array, " b"],
-) -> dict[str, Float[Array, "layers features"]]:
-    def margin(biases: Any, image: Array, label: Array) -> Array:
+@functools.cache
+def _compiled(apply: Apply) -> Callable[..., dict[str, Float[Array, "layers features"]]]:
+    def margin(biases: Any, params: Any, head: Head, image: Array, label: Array) -> Array:
         logits = head.logits(apply(replace(params, biases), image[None]))[0]
         right = jnp.arange(len(logits)) == label
         return logits[label] - jax.nn.logsumexp(jnp.where(right, -jnp.inf, logits))
 
-    biases = select(params, paths)
-    slopes = jax.vmap(jax.grad(margin), in_axes=(None, 0, 0))(biases, pixels, labels)
-    return {path: jnp.sum(jnp.abs(leaf), axis=0) for path, leaf in flatten(slopes).items()}
+    @jax.jit
+    def absolute_slopes(
+        biases: Any, params: Any, head: Head, pixels: Array, labels: Array
+    ) -> dict[str, Array]:
+        per_image = jax.vmap(jax.grad(margin), in_axes=(None, None, None, 0, 0))
+        slopes = per_image(biases, params, head, pixels, labels)
+        return {path: jnp.sum(jnp.abs(leaf), axis=0) for path, leaf in flatten(slopes).items()}
+
+    return absolute_slopes
 
 
 def specialisation(
@@ -111,12 +111,9 @@ def mean_overlap(overlaps: Mapping[str, Float[np.ndarray, "t t layers"]]) -> flo
     return float(np.mean([values[different].mean() for values in overlaps.values()]))
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def tau_jacobian_norm(
-    apply: Apply,
-    params0: Any,
-    vector: Any,
-    pixels: Float[Array, "n h w 3"],
-    normalize: Callable[[Array], Array] = lambda features: features,
+    apply: Apply, params0: Any, vector: Any, pixels: Float[Array, "n h w 3"]
 ) -> Float[Array, ""]:
     """E_x || J(x) tau ||: how far a task vector moves the linearised features of some inputs.
 
@@ -127,12 +124,9 @@ def tau_jacobian_norm(
       params0: pre-trained weights, where J is taken.
       vector: tau, a tree like params0 or a part of it.
       pixels: preprocessed images, of one task.
-      normalize: applied to features before the derivative; by default nothing.
 
     Reference: the regulariser tauJp, ICLR 2025, which keeps it small while training.
     """
     part = select(params0, tuple(flatten(vector)))
-    _, tangent = jax.jvp(
-        lambda leaves: normalize(apply(replace(params0, leaves), pixels)), (part,), (vector,)
-    )
+    _, tangent = jax.jvp(lambda leaves: apply(replace(params0, leaves), pixels), (part,), (vector,))
     return jnp.mean(jnp.linalg.norm(tangent, axis=-1))

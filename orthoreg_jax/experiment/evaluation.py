@@ -9,17 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from orthoreg_jax.arithmetic.geometry import column_cosines, singular_values
-from orthoreg_jax.arithmetic.matrices import rules_for_part
-from orthoreg_jax.arithmetic.task_vectors import add_task_vectors, cosine_matrix, norm
-from orthoreg_jax.clip.weights import VISUAL_MATRICES
+from orthoreg_jax.arithmetic.task_vectors import add_task_vectors
 from orthoreg_jax.config import flatten_config
 from orthoreg_jax.evaluation.accuracy import EvaluationSet, Evaluator, put_evaluation_set
 from orthoreg_jax.evaluation.disentanglement import disentanglement_error
 from orthoreg_jax.evaluation.results import (
     Addition,
     Disentanglement,
-    Geometry,
+    Features,
     Results,
     Run,
     TaskNegation,
@@ -30,6 +27,7 @@ from orthoreg_jax.storage import load_tree, read_json, write_json
 from orthoreg_jax.training.modes.mode import edited_outputs
 
 from .setup import Experiment, Method, open_folder
+from .structure import measure_features, measure_geometry, weight_angles
 
 SPLITS = ("val", "test")
 Sets = dict[str, dict[str, EvaluationSet]]  # split -> task -> images on the device
@@ -93,6 +91,8 @@ def evaluate_all(experiment: Experiment) -> Results:
             split: _by_name(names, pretrained.zero_shot(list(sets[split].values())))
             for split in SPLITS
         },
+        "weight_angles": weight_angles(experiment.params0),
+        "features": _features(experiment, edited_outputs, None),
         "runs": [
             _evaluate_or_read(experiment, evaluators[method.mode.outputs], sets, method, seed)
             for method, seed in runs
@@ -145,7 +145,8 @@ def _evaluate_or_read(
             "disentanglement": [
                 _disentanglement(experiment, evaluator, vectors, pair, progress) for pair in pairs
             ],
-            "geometry": _geometry(vectors),
+            "geometry": measure_geometry(vectors),
+            "features": _features(experiment, method.mode.outputs, vectors),
         }
     write_json(path, {"options": options, "run": run})
     return run
@@ -244,22 +245,11 @@ def _disentanglement(
     return {"tasks": list(pair), "error": error.tolist()}
 
 
-def _geometry(vectors: dict[str, Any]) -> Geometry:
-    rules = rules_for_part(next(iter(vectors.values())), VISUAL_MATRICES)
-    spectra = {task: singular_values(vector, rules) for task, vector in vectors.items()}
-    cosines = {task: column_cosines(vector, rules) for task, vector in vectors.items()}
-    return {
-        "norms": {task: float(norm(vector)) for task, vector in vectors.items()},
-        "cosines": np.asarray(cosine_matrix(vectors)).tolist(),
-        "singular_values": {
-            task: {leaf: np.asarray(values).tolist() for leaf, values in leaves.items()}
-            for task, leaves in spectra.items()
-        },
-        "column_cosines": {
-            task: float(np.concatenate([np.asarray(value) for value in leaves.values()]).mean())
-            for task, leaves in cosines.items()
-        },
-    }
+def _features(
+    experiment: Experiment, outputs: Any, vectors: dict[str, Any] | None
+) -> Features | None:
+    wanted = experiment.config.evaluation.feature_images
+    return measure_features(experiment, outputs, vectors, wanted) if wanted else None
 
 
 def _by_name(names: Any, values: np.ndarray) -> dict[str, float]:

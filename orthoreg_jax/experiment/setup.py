@@ -77,7 +77,7 @@ class Experiment:
             methods.append(Method(name, made, strength, own.learning_rate or common))
         return methods
 
-    @property
+    @functools.cached_property
     def apply(self) -> Apply:
         """The image tower: (its params, pixels) -> features."""
         training = self.config.training

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from orthoreg_jax.evaluation.results import Results
 
-from .style import grouped_bars, method_colour, panels, place_legend, styled, task_label
+from .style import GREY, grouped_bars, method_colour, panels, place_legend, styled, task_label
 from .summary import Method, group_methods
 
 # Below this share of the largest singular value a value is rounding, not rank.
@@ -57,6 +57,46 @@ def cosines(results: Results) -> Figure:
 
 
 @styled
+def angles(results: Results) -> Figure:
+    """Angles between columns of the weights and of their updates, a panel for each leaf."""
+    methods = group_methods(results)
+    leaves = _leaves(run["geometry"]["angles"] for run in results["runs"])
+    titles = leaf_titles(leaves)
+    figure, axes = panels(len(leaves), 3 if len(leaves) > 4 else 2, 2.6)
+    for part, leaf in zip(axes, leaves, strict=True):
+        before = 100 * np.array(results["weight_angles"][leaf])
+        degrees = (np.arange(len(before)) + 0.5) * 180 / len(before)
+        part.fill_between(degrees, before, color=GREY, alpha=0.35, linewidth=0, label="Weights")
+        for method in methods:
+            by_leaf = [run["geometry"]["angles"] for run in method.runs]
+            found = [shares[leaf] for shares in by_leaf if leaf in shares]
+            if found:
+                colour = method_colour(method.name)
+                part.plot(degrees, 100 * np.mean(found, axis=0), color=colour, label=method.label)
+        part.set_title(titles[leaf])
+        part.set_xticks([0, 45, 90, 135, 180])
+    figure.supxlabel("Angle between two columns (degrees)", fontsize=10.5)
+    figure.supylabel("Share of column pairs (%)", fontsize=10.5)
+    place_legend(figure, *_legend(axes))
+    return figure
+
+
+def _leaves(by_leaf: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Leaves that any method changes, in order: modes change different ones."""
+    return list(dict.fromkeys(leaf for leaves in by_leaf for leaf in leaves))
+
+
+def _legend(axes: Sequence[Axes]) -> tuple[list[Any], list[str]]:
+    """Each label of any panel once."""
+    handles = {
+        label: handle
+        for part in axes
+        for handle, label in zip(*part.get_legend_handles_labels(), strict=True)
+    }
+    return list(handles.values()), list(handles)
+
+
+@styled
 def disentanglement(results: Results) -> Figure:
     """Disentanglement error over both alphas: mean over pairs and seeds, one panel a method."""
     methods = group_methods(results)
@@ -93,12 +133,10 @@ def _write_cells(axes: Axes, values: Float[np.ndarray, "t t"], limit: float, siz
 def singular_values(results: Results) -> Figure:
     """Singular values of the weight updates, one panel for each kind of matrix."""
     methods = group_methods(results)
-    # Modes change different leaves: a panel shows the methods that change its own.
-    leaves = dict.fromkeys(
-        leaf
+    leaves = _leaves(
+        by_leaf
         for run in results["runs"]
         for by_leaf in run["geometry"]["singular_values"].values()
-        for leaf in by_leaf
     )
     titles = leaf_titles(leaves)
     figure, axes = panels(len(leaves), 3 if len(leaves) > 4 else 2, 2.6, sharey=True)
@@ -124,12 +162,7 @@ def singular_values(results: Results) -> Figure:
     axes[0].set_ylim(lowest / 2, None)
     figure.supxlabel("Position among the singular values, largest first", fontsize=10.5)
     figure.supylabel("Singular value of the weight update", fontsize=10.5)
-    handles = {
-        label: handle
-        for part in axes
-        for handle, label in zip(*part.get_legend_handles_labels(), strict=True)
-    }
-    place_legend(figure, list(handles.values()), list(handles))
+    place_legend(figure, *_legend(axes))
     return figure
 
 

@@ -13,7 +13,7 @@ from orthoreg_jax.evaluation.results import Results
 from .markup import STYLE_SHEET, escape, format_figure, format_html, join_words, prose
 from .reading import read_results
 from .summary import control_title, group_methods
-from .tables import Table, geometry_table, summary_table, task_table
+from .tables import Table, features_table, geometry_table, summary_table, task_table
 
 # By name of the figure: heading, and how to read it.
 FIGURES = {
@@ -55,6 +55,11 @@ FIGURES = {
         "least where all singular values are 1 (dotted). Far below that line it mostly makes the "
         "update larger; it only evens out a spectrum that comes near the line.",
     ),
+    "angles": (
+        "Angles between the columns of one matrix",
+        "Share of column pairs by their angle: grey for the pre-trained weights, colours for the "
+        "weight updates, mean over tasks and layers. The penalty asks for 90°.",
+    ),
     "norms": (
         "Length of the task vectors",
         "A method that moves further from the pre-trained weights has a longer task vector, and "
@@ -95,6 +100,8 @@ def make_page(results: Results, figures: Mapping[str, str], folder: pathlib.Path
             ]
             if name in tables:
                 parts.append(format_html(tables[name](results)))
+    if (features := features_table(results)) is not None:
+        parts += [f"<h2>{escape(features.title)}</h2>", format_html(features)]
     parts.append(_provenance(results))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

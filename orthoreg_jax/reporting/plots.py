@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from orthoreg_jax.evaluation.results import Results, Run
 
-from .geometry_plots import cosines, disentanglement, norms, singular_values
+from .geometry_plots import angles, cosines, disentanglement, norms, singular_values
 from .style import (
     GREY,
     draw_curves,
@@ -43,7 +43,7 @@ def draw_figures(results: Results, metrics: Metrics) -> Iterator[tuple[str, Figu
     """Every figure with its name, one at a time, so that none is kept longer than needed."""
     measured = all(run["disentanglement"] for run in results["runs"])
     optional = (disentanglement,) if measured else ()
-    for draw in (addition, tasks, negation, *optional, cosines, singular_values, norms):
+    for draw in (addition, tasks, negation, *optional, cosines, singular_values, angles, norms):
         yield draw.__name__, draw(results)
     if any(metrics.values()):
         yield "training", training(results, metrics)

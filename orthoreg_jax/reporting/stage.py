@@ -10,7 +10,14 @@ from typing import Any
 from orthoreg_jax.evaluation.results import Results
 from orthoreg_jax.storage import StorageError, read_json, replacing, write_text
 
-from .tables import format_markdown, format_text, geometry_table, summary_table, task_table
+from .tables import (
+    features_table,
+    format_markdown,
+    format_text,
+    geometry_table,
+    summary_table,
+    task_table,
+)
 
 FORMAT = 2
 
@@ -37,7 +44,11 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
             scratch.write_bytes(to_png(figure))
         drawings[name] = to_svg(figure)
         write_text(folder / "plots" / f"{name}.svg", drawings[name])
-    tables = [make(results) for make in (summary_table, task_table, geometry_table)]
+    tables = [
+        table
+        for make in (summary_table, task_table, geometry_table, features_table)
+        if (table := make(results)) is not None
+    ]
     write_text(folder / "table.md", "\n".join(map(format_markdown, tables)))
     path = folder / "report.html"
     write_text(path, make_page(results, drawings, folder))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import statistics
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
-from orthoreg_jax.evaluation.results import Results, Run
+from orthoreg_jax.evaluation.results import Features, Results, Run
 
 from .summary import (
     Estimate,
@@ -182,26 +183,67 @@ def _task_numbers(run: Run, task: str, share: str) -> tuple[float, float, float,
 def geometry_table(results: Results) -> Table:
     """Size and angles of the task vectors: one row for each method."""
     methods = group_methods(results)
+    measures: dict[str, Callable[[Run], float]] = {
+        "‖τ‖": lambda run: _mean(run["geometry"]["norms"]),
+        "Largest singular value": _largest_singular_value,
+        "Stable rank": lambda run: _mean(run["geometry"]["stable_ranks"]),
+        "‖G − I‖": lambda run: _mean(run["geometry"]["gram_deviations"]),
+        "Columns |cos|": lambda run: _mean(run["geometry"]["column_cosines"]),
+        "Task vectors |cos|": lambda run: _off_diagonal(np.abs(run["geometry"]["cosines"])),
+    }
     rows = tuple(
         (
             method.label,
             f"{method.strength:g}",
-            number_estimate(method.over_seeds(lambda run: _mean(run["geometry"]["norms"]))),
-            number_estimate(method.over_seeds(_largest_singular_value)),
-            number_estimate(
-                method.over_seeds(lambda run: _mean(run["geometry"]["column_cosines"]))
-            ),
-            number_estimate(method.over_seeds(_task_cosine)),
+            *(number_estimate(method.over_seeds(measure)) for measure in measures.values()),
         )
         for method in methods
     )
     note = (
-        "Means over tasks. Largest singular value: over all weight updates of a task. Columns: "
-        "mean |cosine| between two columns of one weight update; 0 is orthogonal. Task vectors: "
-        "mean |cosine| between two tasks."
+        "Means over tasks. Largest singular value: over all weight updates of a task. Stable rank: "
+        "‖ΔW‖² Frobenius over spectral, mean over matrices; ‖G − I‖: what the penalty sums, mean "
+        "over matrices. Columns: mean |cosine| between two columns of one weight update; 0 is "
+        "orthogonal. Task vectors: mean |cosine| between two tasks."
     )
-    header = ("Method", "λ", "‖τ‖", "Largest singular value", "Columns |cos|", "Task vectors |cos|")
+    header = ("Method", "λ", *measures)
     return Table("Shape of the task vectors", header, rows, (note, *_seeds_note(methods)))
+
+
+def features_table(results: Results) -> Table | None:
+    """Overlap of the features that tasks use, and J tau; None if they were not measured."""
+    methods = group_methods(results)
+    pretrained = results["features"]
+    if pretrained is None or any(run["features"] is None for run in results["runs"]):
+        return None
+    measures: dict[str, Callable[[Run], float]] = {
+        "Feature overlap": lambda run: _features(run)["overlap"],
+        "‖J τ‖ own": lambda run: float(np.mean(np.diag(_features(run)["tau_jacobian"]))),
+        "‖J τ‖ others": lambda run: _off_diagonal(np.array(_features(run)["tau_jacobian"])),
+    }
+    zero_shot = ("Zero-shot", "", number_estimate(Estimate(pretrained["overlap"], None)), "", "")
+    rows = [
+        (
+            method.label,
+            f"{method.strength:g}",
+            *(number_estimate(method.over_seeds(measure)) for measure in measures.values()),
+        )
+        for method in methods
+    ]
+    note = (
+        "Feature overlap: weighted Jaccard index of the sensitivities to a layer's features, of "
+        "two tasks, each by its own model; 1: they use the same features alike, 0: disjoint ones; "
+        "mean over pairs and layers. ‖J τ‖: how far a task vector moves the linearised features "
+        "of its own task's images, and of the other tasks' images."
+    )
+    header = ("Method", "λ", *measures)
+    notes = (note, *_seeds_note(methods))
+    return Table("Features that tasks use", header, (zero_shot, *rows), notes)
+
+
+def _features(run: Run) -> Features:
+    features = run["features"]
+    assert features is not None
+    return features
 
 
 def _mean(by_task: dict[str, float]) -> float:
@@ -215,11 +257,10 @@ def _largest_singular_value(run: Run) -> float:
     )
 
 
-def _task_cosine(run: Run) -> float:
-    """Mean |cosine| of two different tasks; 0 if there is only one."""
-    cosines = np.abs(np.array(run["geometry"]["cosines"]))
-    count = len(cosines)
-    return float(cosines.sum() - cosines.trace()) / max(1, count * (count - 1))
+def _off_diagonal(values: Float[np.ndarray, "t t"]) -> float:
+    """Mean over two different tasks; 0 if there is only one."""
+    count = len(values)
+    return float(values.sum() - values.trace()) / max(1, count * (count - 1))
 
 
 def _seeds_note(methods: Sequence[Method]) -> tuple[str, ...]:

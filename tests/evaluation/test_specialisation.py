@@ -41,7 +41,13 @@ def test_sensitivity_is_the_mean_absolute_slope_of_the_margin():
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), PARAMS)
     head = Head(jnp.asarray(HEAD, jnp.float32), jnp.int32(3))  # its last row is padding
     found = feature_sensitivity(
-        apply, params, head, jnp.asarray(IMAGES, jnp.float32), LABELS, batch_size=3
+        apply,
+        params,
+        head,
+        jnp.asarray(IMAGES, jnp.float32),
+        LABELS,
+        batch_size=3,
+        features=("blocks/mlp/*/bias",),
     )
     assert list(found) == ["blocks/mlp/fc1/bias"]
     kernels = PARAMS["blocks"]["mlp"]["fc1"]["kernel"]

@@ -57,6 +57,14 @@ def make_run(method, seed, single, added, alpha, at_edge, target, control, edge_
             "cosines": [[1.0, -0.25], [-0.25, 1.0]],
             "singular_values": {"a": leaves, "b": leaves},
             "column_cosines": {"a": 0.1, "b": 0.3},
+            "stable_ranks": {"a": 1.0, "b": 2.0},
+            "gram_deviations": {"a": 4.0, "b": 6.0},
+            "angles": {leaf: [0.1, 0.8, 0.1] for leaf in leaves},
+        },
+        "features": {
+            "overlap": 0.4,
+            "by_layer": {"blocks/mlp/fc1/bias": [0.3, 0.5]},
+            "tau_jacobian": [[1.0, 0.2], [0.4, 2.0]],
         },
     }
 
@@ -90,6 +98,10 @@ def make_results(seeds=1, title="Task A"):
         "alphas": ALPHAS,
         "disentanglement_alphas": [-1.0, 0.0, 1.0],
         "zero_shot": {"val": dict(zero_shot), "test": dict(zero_shot)},
+        "weight_angles": {
+            leaf: [0.0, 1.0, 0.0] for leaf in ("blocks/mlp/fc1/kernel", "projection/kernel")
+        },
+        "features": {"overlap": 0.5, "by_layer": {}, "tau_jacobian": []},
         "runs": [run for run in runs if run["seed"] < seeds],
     }
 

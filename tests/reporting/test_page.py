@@ -64,7 +64,7 @@ def page_of(results):
 def test_page_is_well_formed_and_complete(two_seeds):
     page, checker = page_of(two_seeds)
     assert checker.open == []
-    assert page.count("<svg") == 7
+    assert page.count("<svg") == 8
     assert len(checker.ids) == len(set(checker.ids))
     text = "".join(checker.text)
     for part in ("Task A", "75.00", "2 seeds", "160 test images", "do not compare", "λ = 10"):

@@ -13,10 +13,10 @@ def test_report_is_written(run_folder):
     assert path == run_folder / "report.html"
     assert "run&lt;1&gt;" in path.read_text(encoding="utf-8")
     names = {"addition", "tasks", "negation", "disentanglement", "cosines", "singular_values"}
-    names |= {"norms", "training"}
+    names |= {"angles", "norms", "training"}
     files = {name + kind for name in names for kind in (".png", ".svg")}
     assert {file.name for file in (run_folder / "plots").iterdir()} == files
-    assert (run_folder / "table.md").read_text(encoding="utf-8").count("\n## ") == 2
+    assert (run_folder / "table.md").read_text(encoding="utf-8").count("\n## ") == 3
     assert "Non-linear FT + OrthoReg" in summary_text(run_folder)
 
 

@@ -2,6 +2,7 @@ import pytest
 
 from orthoreg_jax.reporting.tables import (
     Table,
+    features_table,
     format_markdown,
     format_text,
     geometry_table,
@@ -56,8 +57,17 @@ def test_task_table(results):
 def test_geometry_table(results):
     # Largest singular value 0.4 for both tasks; column cosines 0.1 and 0.3; |-0.25| off diagonal.
     assert geometry_table(results).rows[1] == (
-        *("Non-linear FT + OrthoReg", "10", "1.5", "0.4", "0.2", "0.25"),
+        *("Non-linear FT + OrthoReg", "10", "1.5", "0.4", "1.5", "5", "0.2", "0.25"),
     )
+
+
+def test_features_table(results):
+    table = features_table(results)
+    assert table.rows[0] == ("Zero-shot", "", "0.5", "", "")
+    # Own: the diagonal 1 and 2; others: 0.2 and 0.4.
+    assert table.rows[1] == ("Non-linear FT", "0", "0.4", "1.5", "0.3")
+    results["features"] = None
+    assert features_table(results) is None
 
 
 def test_geometry_of_one_task(results):

@@ -1,0 +1,131 @@
+"""What task vectors look like, and which features tasks use: the numbers behind accuracies."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from orthoreg_jax.arithmetic.geometry import (
+    column_angles,
+    column_cosines,
+    gram_deviations,
+    singular_values,
+    stable_ranks,
+)
+from orthoreg_jax.arithmetic.matrices import rules_for_part
+from orthoreg_jax.arithmetic.task_vectors import cosine_matrix, norm
+from orthoreg_jax.clip.weights import VISUAL_MATRICES
+from orthoreg_jax.evaluation.results import Features, Geometry
+from orthoreg_jax.evaluation.specialisation import (
+    FEATURES,
+    feature_sensitivity,
+    mean_overlap,
+    specialisation,
+    tau_jacobian_norm,
+)
+from orthoreg_jax.training.modes.mode import Apply
+
+from .setup import Experiment
+
+
+def measure_geometry(vectors: dict[str, Any]) -> Geometry:
+    """Norms, angles and singular values of one method's task vectors."""
+    rules = rules_for_part(next(iter(vectors.values())), VISUAL_MATRICES)
+    spectra = {task: singular_values(vector, rules) for task, vector in vectors.items()}
+
+    def means(measure: Callable[..., dict[str, Any]]) -> dict[str, float]:
+        return {
+            task: float(np.concatenate(list(measure(vector, rules).values())).mean())
+            for task, vector in vectors.items()
+        }
+
+    angles = [weight_angles(vector) for vector in vectors.values()]
+    return {
+        "norms": {task: float(norm(vector)) for task, vector in vectors.items()},
+        "cosines": np.asarray(cosine_matrix(vectors)).tolist(),
+        "singular_values": {
+            task: {leaf: np.asarray(values).tolist() for leaf, values in leaves.items()}
+            for task, leaves in spectra.items()
+        },
+        "angles": {
+            leaf: np.mean([histogram[leaf] for histogram in angles], axis=0).tolist()
+            for leaf in angles[0]
+        },
+        "column_cosines": means(column_cosines),
+        "stable_ranks": means(stable_ranks),
+        "gram_deviations": means(gram_deviations),
+    }
+
+
+def weight_angles(tree: Any) -> dict[str, list[float]]:
+    """Share of column pairs by angle, in 90 bins from 0 to 180 degrees, mean over layers."""
+    rules = rules_for_part(tree, VISUAL_MATRICES)
+    return {
+        leaf: np.asarray(shares).mean(axis=0).tolist()
+        for leaf, shares in column_angles(tree, rules).items()
+    }
+
+
+def measure_features(
+    experiment: Experiment,
+    outputs: Callable[..., Any],
+    vectors: dict[str, Any] | None,
+    images: int,
+) -> Features:
+    """How much the features that tasks depend on overlap, and how vectors act on others' inputs.
+
+    Args:
+      experiment: for its model, heads and images.
+      outputs: of the `Mode` that made the vectors.
+      vectors: by task; None measures the pre-trained model.
+      images: test images of each task.
+    """
+    model = {"model": experiment.params0}
+    apply = _edited(outputs, experiment.apply) if vectors else _plain(experiment.apply)
+    pixels, sensitivities = {}, {}
+    for task in experiment.config.tasks:
+        raw, labels = experiment.images(task, "test", images)
+        pixels[task] = experiment.preprocessing.normalize(jnp.asarray(raw))
+        sensitivities[task] = feature_sensitivity(
+            apply,
+            model | ({"vector": vectors[task]} if vectors else {}),
+            experiment.heads[task],
+            pixels[task],
+            labels,
+            features=tuple(f"model/{pattern}" for pattern in FEATURES),
+        )
+    overlaps = specialisation(sensitivities)
+    different = ~np.eye(len(pixels), dtype=bool)
+    return {
+        "overlap": mean_overlap(overlaps),
+        "by_layer": {
+            path.removeprefix("model/"): values[different].mean(axis=0).tolist()
+            for path, values in overlaps.items()
+        },
+        "tau_jacobian": [
+            [
+                float(tau_jacobian_norm(experiment.apply, experiment.params0, vector, inputs))
+                for inputs in pixels.values()
+            ]
+            for vector in (vectors or {}).values()
+        ],
+    }
+
+
+@functools.cache
+def _edited(outputs: Callable[..., Any], apply: Apply) -> Apply:
+    """The model with its task vector as the mode uses it; features are those of the plain one."""
+
+    def features(tree: Any, pixels: Any) -> Any:
+        return outputs(apply, tree["model"], [tree["vector"]], jnp.ones((1, 1)), pixels)[0]
+
+    return features
+
+
+@functools.cache
+def _plain(apply: Apply) -> Apply:
+    return lambda tree, pixels: apply(tree["model"], pixels)
