@@ -310,6 +310,8 @@ def validate(config: ConfigDict) -> None:
     grid = flat["evaluation.disentanglement_alphas"]
     rising = all(a < b for a, b in itertools.pairwise(grid))
     check("evaluation.disentanglement_alphas", rising and 0 in grid, "rising numbers, 0 among them")
+    good = flat["evaluation.feature_images"] == 0 or len(flat["tasks"]) > 1
+    check("evaluation.feature_images", good, "0 with a single task: overlap takes two")
     shares = flat["evaluation.control_shares"]
     good = len(shares) > 0 and all(0 < share <= 1 for share in shares)
     check("evaluation.control_shares", good, "numbers above 0, up to 1")

@@ -135,8 +135,7 @@ def test_results_agree_with_one_another(results):
 
 def test_every_mode_runs_with_and_without_the_penalty(inputs, tmp_path):
     methods = [mode + plus for mode in ("linearized", "attention", "lora") for plus in ("", PLUS)]
-    options = ["--config.methods=" + ",".join(methods), "--config.tasks=first"]
-    options += ["--config.evaluation.disentanglement_tasks="]
+    options = ["--config.methods=" + ",".join(methods)]
     options += ["--config.evaluation.feature_images=2"]
     options += ["--config.training.steps=3", "--config.per_method.lora+orthoreg.strength=2"]
     assert orthoreg("run", inputs, tmp_path / "run", *options) == 0
@@ -231,7 +230,7 @@ def fails(capfd, command, config, workdir, *more):
     [
         ("--config.trainig.steps=3", "did you mean training.steps?"),
         ("--config.training.steps=0", "training.steps is 0, allowed: a whole number from 1 up"),
-        ("--config.tasks=first,third", "task 'third' is not in"),
+        ("--config.tasks=first,second,third", "task 'third' is not in"),
         ("--config.model=nowhere", "model 'nowhere': no such directory; allowed: 'embedded'"),
         ("--config.data=nowhere", "data 'nowhere'"),
     ],

@@ -88,7 +88,7 @@ def specialisation(
     J(t, u) = sum_k min(s_t,k, s_u,k) / sum_k max(s_t,k, s_u,k).
 
     Args:
-      sensitivities: of each task, from `feature_sensitivity`.
+      sensitivities: of each of two or more tasks, from `feature_sensitivity`.
 
     Returns:
       1: two tasks depend on the same features alike; 0: on disjoint features, as task-feature
