@@ -1,0 +1,167 @@
+"""Every mode, with and without the penalty, here and in plain PyTorch from the same weights.
+
+    make parity
+
+Twenty AdamW steps on the same batches in float32, on the embedded model. Compared are loss,
+penalty and the gradient's norm at the first step and over the course, the task vector at the end,
+and the predictions of the edited models over a grid of alphas. Needs torch; `make parity` makes an
+environment of its own for it. Writes experiments/results/parity.md and parity.json.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from ml_collections import ConfigDict
+from reference import Reference, logits, train
+
+from orthoreg_jax.arithmetic.low_rank import dense
+from orthoreg_jax.arithmetic.paths import flatten, replace
+from orthoreg_jax.clip.checkpoint import image_encoder, load_checkpoint
+from orthoreg_jax.clip.preprocessing import load_preprocessing
+from orthoreg_jax.clip.weights import VISUAL_MATRICES, to_huggingface
+from orthoreg_jax.clip.zeroshot import pad_heads, zero_shot_head
+from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
+from orthoreg_jax.storage import write_json, write_text
+from orthoreg_jax.tasks.batches import training_rows
+from orthoreg_jax.tasks.task import load_tasks
+from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.sharding import make_shardings
+from orthoreg_jax.training.step import Penalty, init_state, make_optimizer, make_train_step
+
+STEPS, WARMUP, BATCH, STRENGTH = 20, 2, 32, 100.0
+LEARNING_RATES = {"full": 1e-4, "linearized": 1e-4, "attention": 1e-4, "lora": 1e-3}
+ALPHAS = np.array([-1.0, 0.0, 0.5, 1.0, 2.0])
+LORA = ConfigDict({"rank": 8, "alpha": 8.0, "placement": "qkvo"})
+OUT = pathlib.Path(__file__).parents[1] / "results"
+
+
+class Setting:
+    """The embedded model on one of its tasks, in both layouts."""
+
+    def __init__(self) -> None:
+        self.checkpoint = load_checkpoint("embedded")
+        self.preprocessing = load_preprocessing(self.checkpoint.directory, self.checkpoint.config)
+        self.params0 = jax.device_put(self.checkpoint.params["visual"])
+        self.apply = image_encoder(self.checkpoint.config)
+        task = load_tasks("embedded", ["digits"])["digits"]
+        head = zero_shot_head(self.checkpoint, task.classes, task.templates)
+        self.head, self.torch_head = pad_heads({"t": head})["t"], torch.tensor(np.array(head))
+        data, test = task.splits["train"], task.splits["test"]
+        images = self.preprocessing.resize(data.rgb())
+        rows = [training_rows(len(images), BATCH, step, 0) for step in range(STEPS)]
+        self.batches = [(images[row], data.labels[row]) for row in rows]
+        self.test = self.preprocessing.resize(test.rgb()[:300]), test.labels[:300]
+
+    def pixels(self, images: np.ndarray) -> torch.Tensor:
+        """Preprocessed, channels first."""
+        pixels = np.asarray(self.preprocessing.normalize(jnp.asarray(images)))
+        return torch.tensor(pixels.transpose(0, 3, 1, 2).copy())
+
+
+def compare(setting: Setting, name: str, strength: float) -> dict[str, float]:
+    """One row: relative differences between the two implementations."""
+    mode, rate = MODES[name](LORA), LEARNING_RATES[name]
+    optimizer = make_optimizer(rate, WARMUP, STEPS, 0.1, 1.0)
+    # The penalty is measured in every row; its strength may be 0.
+    step = make_train_step(
+        mode,
+        setting.apply,
+        optimizer,
+        setting.preprocessing.normalize,
+        Penalty(strength, "released", VISUAL_MATRICES),
+    )
+    state = init_state(mode, optimizer, setting.params0, jax.random.key(0))
+    factors = {}
+    if name == "lora":
+        for part in ("in", "out"):
+            stacked = state.trainable["blocks"]["attn"][f"{part}_proj"]["kernel"]["a"]
+            for layer, a in enumerate(np.array(stacked)):
+                factors[f"{layer}/{part}"] = torch.tensor(a.T.copy())
+    reference = Reference(str(setting.checkpoint.directory), name, factors, LORA.alpha / LORA.rank)
+    ours = []
+    for batch in setting.batches:
+        state, metrics = step(state, setting.params0, setting.head, jax.random.key(0), *batch)
+        ours.append((metrics.loss, metrics.penalty, metrics.gradient_norm))
+    batches = [(setting.pixels(i), torch.tensor(y, dtype=torch.long)) for i, y in setting.batches]
+    theirs = train(reference, batches, setting.torch_head, strength, rate, WARMUP, STEPS)
+    course = np.abs(np.array(jax.device_get(ours)) / np.array(theirs) - 1)
+    vector = dense(mode.delta(state.trainable, setting.params0))
+    delta = {key: value.detach() for key, value in reference.delta().items()}
+    return {
+        "loss, first step": course[0, 0],
+        "penalty, first step": course[0, 1],
+        "gradient, first step": course[0, 2],
+        "penalty, all steps": course[:, 1].max(),
+        "gradient, all steps": course[:, 2].max(),
+        "tau": _tau_difference(setting, vector, delta),
+        "answers that differ": _answers(setting, mode, vector, reference, delta),
+    }
+
+
+def _tau_difference(setting: Setting, vector, delta) -> float:
+    """||tau - tau'|| / ||tau'||, ours rearranged into their tensors."""
+    zeros = jax.tree.map(jnp.zeros_like, setting.checkpoint.params)
+    tower = replace(zeros["visual"], vector)
+    arranged = to_huggingface({**zeros, "visual": tower})
+    moved = {name: arranged[name] for name in delta}
+    assert sum(np.count_nonzero(leaf) for leaf in moved.values()) == sum(
+        np.count_nonzero(leaf) for leaf in flatten(vector).values()
+    )
+    squares = [
+        (np.sum((moved[name] - value.numpy()) ** 2), np.sum(value.numpy() ** 2))
+        for name, value in delta.items()
+    ]
+    return float(np.sqrt(np.sum(squares, axis=0)[0] / np.sum(squares, axis=0)[1]))
+
+
+def _answers(setting: Setting, mode, vector, reference: Reference, delta) -> float:
+    """Share of differing predictions over the grid of alphas: each by its own task vector."""
+    evaluator = Evaluator(
+        setting.apply, setting.params0, setting.preprocessing.normalize, mode.outputs
+    )
+    data = put_evaluation_set(setting.head, *setting.test, 100, make_shardings())
+    ours = evaluator.predictions([vector], ALPHAS[:, None], data)
+    pixels = setting.pixels(setting.test[0])
+    with torch.no_grad():
+        theirs = [
+            logits(reference.forward(pixels, delta, alpha), setting.torch_head).argmax(1).numpy()
+            for alpha in ALPHAS
+        ]
+    return float(np.mean(ours != np.stack(theirs)))
+
+
+def main() -> None:
+    """All modes; fails if a difference is above its bound."""
+    torch.manual_seed(0)
+    setting = Setting()
+    rows = {
+        name + plus: compare(setting, name, strength)
+        for name in MODES
+        for plus, strength in (("", 0.0), ("+orthoreg", STRENGTH))
+    }
+    header = list(next(iter(rows.values())))
+    lines = [
+        "Relative differences to a plain PyTorch implementation, float32, the embedded model on",
+        f"its digits, {STEPS} AdamW steps of {BATCH} (λ = {STRENGTH:g}). Made by `make parity`.\n",
+        "| method | " + " | ".join(header) + " |",
+        "|---|" + "---:|" * len(header),
+    ]
+    for name, row in rows.items():
+        lines.append(f"| {name} | " + " | ".join(f"{value:.1e}" for value in row.values()) + " |")
+    text = "\n".join(lines) + "\n"
+    print(text)
+    write_text(OUT / "parity.md", text)
+    write_json(OUT / "parity.json", {"torch": torch.__version__, "jax": jax.__version__, **rows})
+    for name, row in rows.items():
+        for key, bound in (("penalty, first step", 1e-5), ("gradient, first step", 1e-5)):
+            assert row[key] < bound, (name, key, row[key])
+        assert row["tau"] < 1e-3 and row["answers that differ"] == 0, (name, row)
+
+
+if __name__ == "__main__":
+    main()

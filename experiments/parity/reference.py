@@ -1,0 +1,152 @@
+"""The method once more, in plain PyTorch, written from the paper's formulas: slow and obvious.
+
+The image tower is transformers' own; the penalty is autograd through the Gram matrices of the
+layout that the authors' code has (query, key and value fused); the linearised model is
+torch.func.jvp; adapters are products that are formed. Nothing of orthoreg_jax is imported.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+
+import torch
+from torch.func import functional_call, jvp
+from transformers import CLIPVisionModelWithProjection
+
+Tensors = dict[str, torch.Tensor]
+ATTENTION = re.compile(r".*self_attn\.(q_proj|k_proj|v_proj|out_proj)\.weight")
+
+
+class Reference:
+    """A CLIP image tower and the four ways to fine-tune it.
+
+    Args:
+      directory: a Hugging Face CLIP directory.
+      mode: "full", "linearized", "attention" or "lora".
+      factors: LoRA's first A by "LAYER/in" and "LAYER/out", shape (r, d).
+      scale: alpha / r.
+    """
+
+    def __init__(self, directory: str, mode: str, factors: Tensors, scale: float):
+        model = CLIPVisionModelWithProjection.from_pretrained(
+            directory, attn_implementation="eager", dtype=torch.float32
+        )
+        self.model, self.mode, self.scale = model.eval(), mode, scale
+        self.base = {name: value.detach().clone() for name, value in model.named_parameters()}
+        self.layers = model.config.num_hidden_layers
+        if mode == "lora":
+            start = {}
+            for place, a in factors.items():
+                outputs = 3 * a.shape[1] if place.endswith("in") else a.shape[1]
+                start[f"{place}/a"] = a.clone()
+                start[f"{place}/b"] = torch.zeros(outputs, a.shape[0])
+        elif mode == "attention":
+            start = {name: v.clone() for name, v in self.base.items() if ATTENTION.match(name)}
+        else:
+            start = {name: value.clone() for name, value in self.base.items()}
+        self.trainable = {name: value.requires_grad_() for name, value in start.items()}
+
+    def features(self, params: Tensors, pixels: torch.Tensor) -> torch.Tensor:
+        """Projected, not normalised."""
+        return functional_call(self.model, params, (pixels,)).image_embeds
+
+    def _block(self, layer: int, part: str) -> str:
+        return f"vision_model.encoder.layers.{layer}.{part}.weight"
+
+    def delta(self) -> Tensors:
+        """What training changed, by the tower's tensor names."""
+        if self.mode != "lora":
+            return {name: value - self.base[name] for name, value in self.trainable.items()}
+        changes = {}
+        for layer in range(self.layers):
+            product = {
+                place: self.scale
+                * self.trainable[f"{layer}/{place}/b"]
+                @ self.trainable[f"{layer}/{place}/a"]
+                for place in ("in", "out")
+            }
+            for part, rows in zip("qkv", product["in"].chunk(3), strict=True):
+                changes[self._block(layer, f"self_attn.{part}_proj")] = rows
+            changes[self._block(layer, "self_attn.out_proj")] = product["out"]
+        return changes
+
+    def forward(self, pixels: torch.Tensor, delta: Tensors, alpha: float = 1.0) -> torch.Tensor:
+        """Features of the edited model, or of the linearised one."""
+        moved = {name: alpha * change for name, change in delta.items()}
+        if self.mode != "linearized":
+            edited = {name: self.base[name] + change for name, change in moved.items()}
+            return self.features({**self.base, **edited}, pixels)
+        value, slope = jvp(lambda params: self.features(params, pixels), (self.base,), (moved,))
+        return value + slope
+
+    def matrices(self, delta: Tensors) -> list[torch.Tensor]:
+        """The updates that the penalty sees: 2-D tensors, query, key and value fused."""
+        found = []
+        for layer in range(self.layers):
+            qkv = [self._block(layer, f"self_attn.{part}_proj") for part in "qkv"]
+            if qkv[0] in delta:
+                found.append(torch.cat([delta[name] for name in qkv]))
+            for part in ("self_attn.out_proj", "mlp.fc1", "mlp.fc2"):
+                if self._block(layer, part) in delta:
+                    found.append(delta[self._block(layer, part)])
+        for name in (
+            "visual_projection.weight",
+            "vision_model.embeddings.position_embedding.weight",
+        ):
+            if name in delta:
+                found.append(delta[name])
+        return found
+
+    def penalty(self, delta: Tensors) -> torch.Tensor:
+        """sum_l ||G_l - I||_F, G of the smaller side."""
+        total = torch.zeros(())
+        for matrix in self.matrices(delta):
+            small = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+            gram = small.T @ small
+            total = total + torch.linalg.norm(gram - torch.eye(len(gram)))
+        return total
+
+
+def logits(features: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
+    """Cosine similarities times the temperature, which the head holds."""
+    return torch.nn.functional.normalize(features, dim=-1) @ head.T
+
+
+def schedule(peak: float, warmup: int, steps: int) -> Callable[[int], float]:
+    """Linear from 0, then cosine to 0."""
+
+    def rate(step: int) -> float:
+        if step < warmup:
+            return peak * step / warmup
+        return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+    return rate
+
+
+def train(
+    reference: Reference, batches, head, strength: float, peak: float, warmup: int, steps: int
+) -> list[tuple[float, float, float]]:
+    """AdamW with weight decay 0.1 and a clip of the global norm at 1.
+
+    Returns:
+      Loss, penalty and norm of the gradient before every step.
+    """
+    values = list(reference.trainable.values())
+    optimizer = torch.optim.AdamW(values, lr=peak, weight_decay=0.1)
+    rate, history = schedule(peak, warmup, steps), []
+    for step, (pixels, labels) in enumerate(batches):
+        optimizer.zero_grad()
+        delta = reference.delta()
+        scores = logits(reference.forward(pixels, delta), head)
+        loss = torch.nn.functional.cross_entropy(scores, labels)
+        term = reference.penalty(delta)
+        (loss + strength * term if strength else loss).backward()
+        norm = torch.sqrt(sum((value.grad**2).sum() for value in values))
+        for value in values:
+            value.grad *= min(1.0, 1.0 / norm)
+        optimizer.param_groups[0]["lr"] = rate(step)
+        optimizer.step()
+        history.append((loss.item(), term.item(), norm.item()))
+    return history
