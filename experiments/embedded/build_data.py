@@ -3,7 +3,7 @@
     python experiments/embedded/build_data.py --out orthoreg_jax/embedded --cache build/embedded
 
 Needs numpy, pillow and resvg-py, and the clients pip, npm, apt-get and dpkg-deb. Downloads about
-170 MB once. Two runs write the same arrays.
+230 MB once. Two runs write the same arrays.
 """
 
 import argparse
@@ -17,8 +17,10 @@ from drawings import icon_tasks
 from emoji import Sheets, emoji_task
 from flags import flags_task
 from icons import read_sets
+from letters import letters_task
 from packages import PACKAGES, fetch, read_members
 from scans import digits, fashion_mnist, mnist, silhouettes
+from scripts import scripts_task
 from sets import FLAG_SETS, families
 from task_file import Slice
 
@@ -82,8 +84,11 @@ def main() -> None:
     emoji, emoji_slice = emoji_task(sheets)
     flags, flags_slice = flags_task(icons, sheets)
     tasks = [mnist_task, digits(packages), fashion_task, silhouettes_task]
-    tasks += [*drawn, emoji, flags, control]
+    letters, letters_slices = letters_task(packages)
+    scripts, scripts_slice = scripts_task(packages)
+    tasks += [*drawn, emoji, flags, letters, scripts, control]
     slices += [emoji_slice, flags_slice, mnist_slice, fashion_slice, silhouettes_slice]
+    slices += [*letters_slices, scripts_slice]
 
     pairs_hash = write_pairs(slices, options.cache)
     entries = {task.name: task.write(folder) for task in tasks}

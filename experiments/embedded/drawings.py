@@ -10,7 +10,7 @@ from packages import PACKAGES
 from task_file import MAX_TEST, MAX_TRAIN, Slice, Task, fill, split_pool
 
 # Icons of one concept in pre-training beyond the tasks' words.
-PER_CONCEPT = 4
+PER_CONCEPT = 6
 CONTROL_CLASSES, CONTROL_VAL, CONTROL_TEST = 100, 10, 20
 LICENCE = "MIT, Apache-2.0, ISC, BSD-3-Clause, CC0-1.0 or CC-BY by icon set: see ATTRIBUTION.md"
 

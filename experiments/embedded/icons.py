@@ -138,12 +138,17 @@ def visible(dark: np.ndarray) -> np.ndarray:
     return (mean > 4) & (mean < 235) & (dark.reshape(len(dark), -1).std(axis=1) > 12)
 
 
-def colours(icon: Icon, variant: int = 0) -> tuple[tuple, tuple, str]:
-    """Ink, paper and the ink's name ("" if plain) of an icon: from its id and the variant."""
-    pick = number(f"colours/{icon.id}/{variant}")
+def plain_colours(key: str, coloured: bool = False) -> tuple[tuple, tuple, str]:
+    """Ink, paper and the ink's name ("" if plain), chosen by the key.
+
+    Args:
+      key: what the choice depends on.
+      coloured: the drawing has colours of its own and needs a light paper only.
+    """
+    pick = number(f"colours/{key}")
     kind, first, second = pick % 100, pick // 100 % 1000, pick // 100_000 % 1000
     paper = _PAPERS[second % len(_PAPERS)]
-    if icon.coloured or kind < 65:
+    if coloured or kind < 65:
         return _DARK_INKS[first % len(_DARK_INKS)], paper, ""
     if kind < 80:
         inks = [(255, 255, 255), (255, 255, 255), (232, 232, 216)]
@@ -153,12 +158,21 @@ def colours(icon: Icon, variant: int = 0) -> tuple[tuple, tuple, str]:
     return COLOURS[name], paper, name
 
 
+def colours(icon: Icon, variant: int = 0) -> tuple[tuple, tuple, str]:
+    """Ink, paper and the ink's name of an icon: from its id and the variant."""
+    return plain_colours(f"{icon.id}/{variant}", icon.coloured)
+
+
+def lay(top: np.ndarray | tuple, alpha: np.ndarray, paper: tuple) -> np.ndarray:
+    """Lays a drawing, or one ink, on paper through its transparency (H, W, 1)."""
+    alpha = alpha.astype(np.uint32)
+    return (np.asarray(top, np.uint32) * alpha + np.array(paper, np.uint32) * (255 - alpha)) // 255
+
+
 def paint(icons: list[Icon], drawings: np.ndarray, variant: int = 0) -> np.ndarray:
     """Lays drawings in their colours on paper: (N, 32, 32, 3) uint8."""
     out = np.empty((len(icons), SIZE, SIZE, 3), np.uint8)
     for row, (icon, drawing) in enumerate(zip(icons, drawings, strict=True)):
         ink, paper, _ = colours(icon, variant)
-        alpha = drawing[..., 3:].astype(np.uint32)
-        top = drawing[..., :3] if icon.coloured else np.array(ink, np.uint32)
-        out[row] = (top * alpha + np.array(paper, np.uint32) * (255 - alpha)) // 255
+        out[row] = lay(drawing[..., :3] if icon.coloured else ink, drawing[..., 3:], paper)
     return out

@@ -24,7 +24,7 @@ icons, emoji and small image sets (`DATA_CARD.md`, `ATTRIBUTION.md`) by
     python experiments/embedded/build_data.py
     python experiments/embedded/train_model.py {flags}
 
-in {minutes:.0f} minutes on two CPU cores: {steps:,} steps of {batch} pairs, last training loss
+on two CPU cores: {steps:,} steps of {batch} pairs ({epochs:g} epochs), last training loss
 {loss:.3f}. Stored as an ordinary Hugging Face CLIP directory in float16
 (`model/{weights}`, {size:.1f} MB, SHA-256 `{sha256}`).
 
@@ -77,7 +77,7 @@ def write_card(out: pathlib.Path, checkpoint: Checkpoint, facts: dict[str, Any])
         text_width=text.width,
         vocabulary=text.vocab_size,
         flags=" ".join(f"--{name} {facts[name]:g}" for name in chosen),
-        **{name: facts[name] for name in ("pairs", "minutes", "steps", "batch", "loss")},
+        **{name: facts[name] for name in ("pairs", "epochs", "steps", "batch", "loss")},
         weights=WEIGHTS,
         size=(checkpoint.directory / WEIGHTS).stat().st_size / 1e6,
         sha256=checkpoint.sha256,

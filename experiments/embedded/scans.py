@@ -27,6 +27,9 @@ FASHION_TEMPLATES = ("a photo of a {}", "a grey photo of a {}", "a product photo
 ANIMALS = ["bear", "bird", "cat", "cow", "dog", "elephant", "giraffe", "horse", "sheep", "zebra"]
 ANIMAL_TEMPLATES = ("a silhouette of a {}", "a black shape of a {}", "an animal shape, a {}")
 POOL = round(MAX_TRAIN / 0.9)
+# Images of a task's kind that pre-training sees. Few, so that fine-tuning has something to teach:
+# with 1500 to 3000 of them the zero-shot model is nearly as good as the fine-tuned one.
+PAIRS = {"mnist": 400, "fashion_mnist": 600, "silhouettes": 500}
 
 
 def _pad(images: np.ndarray) -> np.ndarray:
@@ -71,7 +74,7 @@ def mnist(cache: Path) -> tuple[Task, Slice]:
     table = np.loadtxt(io.BytesIO(csv), delimiter=",", dtype=np.int64)
     images, labels = table[:, :-1].astype(np.uint8).reshape(-1, 28, 28), table[:, -1]
     keep = _unique(images)
-    counts = {"test": MAX_TEST, "pool": POOL, "pairs": 1500}
+    counts = {"test": MAX_TEST, "pool": POOL, "pairs": PAIRS["mnist"]}
     parts = _train_val(_cut(_pad(images[keep]), labels[keep], counts))
     pairs = parts.pop("pairs")
     note = f"{len(pairs[1])} digits that are in none of the task's splits"
@@ -137,7 +140,7 @@ def fashion_mnist(cache: Path) -> tuple[Task, Slice]:
     train = (sets[0][0][fresh], sets[0][1][fresh])
     keep = _unique(train[0])
     train = (train[0][keep], train[1][keep])
-    parts = _train_val(_cut(*train, {"pool": POOL, "pairs": 3000}))
+    parts = _train_val(_cut(*train, {"pool": POOL, "pairs": PAIRS["fashion_mnist"]}))
     pairs = parts.pop("pairs")
     note = f"{len(pairs[1])} of the original's other train images"
     task = Task(
@@ -178,7 +181,7 @@ def silhouettes(cache: Path) -> tuple[Task, Slice]:
     arrays = [_ArraysOnly(io.BytesIO(files[name])).load() for name in names]
     images, labels = np.asarray(arrays[0]).reshape(-1, 28, 28).astype(np.uint8), arrays[1]
     keep = _unique(images)
-    counts = {"test": MAX_TEST, "pool": POOL, "pairs": 2000}
+    counts = {"test": MAX_TEST, "pool": POOL, "pairs": PAIRS["silhouettes"]}
     parts = _train_val(_cut(_pad(images[keep]), labels[keep].reshape(-1), counts))
     pairs = parts.pop("pairs")
     test, near = _far_from(parts["test"], [parts["train"][0], parts["val"][0], pairs[0]])
