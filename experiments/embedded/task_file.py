@@ -23,7 +23,7 @@ class Task:
     title: str
     classes: list[str]
     templates: tuple[str, ...]
-    kind: str  # "photographs", "scans", "drawings" or "silhouettes"
+    kind: str  # "photographs", "scans", "drawings", "silhouettes" or "glyphs"
     source: str
     licence: str
     split_rule: str
