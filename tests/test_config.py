@@ -2,7 +2,7 @@ import pytest
 
 from orthoreg_jax.config import default_config, flatten_config, load_config, override, validate
 
-CONFIGS = ["configs/embedded.py"]
+CONFIGS = ["configs/embedded.py", "configs/embedded_full.py"]
 
 
 @pytest.fixture(params=CONFIGS)

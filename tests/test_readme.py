@@ -27,11 +27,11 @@ def test_penalty_example(readme, capsys):
 def test_composition_example(readme, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     kernel = oj.load_checkpoint("embedded").params["visual"]["projection"]["kernel"]
-    for number, task in enumerate(("mnist", "vehicles"), start=1):
+    for number, task in enumerate(("mnist", "emoji"), start=1):
         vector = {"visual": {"projection": {"kernel": np.full_like(kernel, number)}}}
         oj.save_tree(tmp_path / f"runs/embedded/full/seed0/{task}/vector.safetensors", vector)
     exec(compile(code_blocks(readme)[1], "README", "exec"), {})
-    assert re.search(r"Vehicles: [\d.]+% -> [\d.]+%", capsys.readouterr().out)
+    assert re.search(r"Emoji groups: [\d.]+% -> [\d.]+%", capsys.readouterr().out)
     tensors = safetensors.numpy.load_file(tmp_path / "merged" / "model.safetensors")
     np.testing.assert_allclose(tensors["visual_projection.weight"], kernel.T + 0.9, rtol=1e-5)
 
