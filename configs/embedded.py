@@ -2,7 +2,7 @@
 
 Command:   orthoreg run --config configs/embedded.py --workdir runs/embedded   (or: make run)
 Hardware:  CPU, 2 cores; no network. About 6 minutes.
-Expected:  see README.
+Expected:  full 84.2 single, 77.5 Abs, 91.5 Norm; with OrthoReg 83.5, 77.1, 91.8 (zero-shot 68.3).
 """
 
 from ml_collections import ConfigDict
