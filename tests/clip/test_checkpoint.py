@@ -60,7 +60,8 @@ def test_saved_directory_is_the_same_model(tmp_path):
     assert again.config == embedded.config
     for ours, theirs in zip(*map(jax.tree.leaves, (again.params, embedded.params)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert transformers.CLIPConfig.from_pretrained(saved).projection_dim == 160
+    theirs = transformers.CLIPConfig.from_pretrained(saved)
+    assert theirs.projection_dim == embedded.config.projection == 256
     tokenizer = transformers.CLIPTokenizer.from_pretrained(saved)
     assert len(tokenizer) == embedded.config.text.vocab_size
     with pytest.raises(ValueError, match="is not empty"):
