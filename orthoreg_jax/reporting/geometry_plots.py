@@ -108,7 +108,7 @@ def disentanglement(results: Results) -> Figure:
     figure, axes = panels(len(methods), 2, 3.3, sharex=True, sharey=True)
     for part, method, values in zip(axes, methods, maps, strict=True):
         image = part.pcolormesh(alphas, alphas, values, cmap="cividis", vmin=0, vmax=np.max(maps))
-        part.set_title(f"{method.label}: mean {values.mean():.2f}")
+        part.set_title(f"{method.label}\nmean ξ {values.mean():.2f}")
         part.set_aspect("equal")
         part.grid(visible=False)
         # The square in which addition looks for alpha.

@@ -51,7 +51,7 @@ def test_disentanglement_is_drawn_where_it_was_measured(results):
     np.testing.assert_allclose(
         first.collections[0].get_array(), results["runs"][0]["disentanglement"][0]["error"]
     )
-    assert first.get_title(loc="left").endswith("mean 0.44")
+    assert first.get_title(loc="left").endswith("mean ξ 0.44")
     for run in results["runs"]:
         run["disentanglement"] = []
     assert "disentanglement" not in dict(draw_figures(results, {}))
