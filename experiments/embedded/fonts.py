@@ -63,6 +63,13 @@ def pinned() -> dict[str, Family]:
     return out
 
 
+def source_and_licence(names: list[str]) -> tuple[str, str]:
+    """What the data card says of a task that is drawn from these families."""
+    licences = sorted({pinned()[name].licence for name in names})
+    source = f"{len(names)} npm packages @fontsource/...: see ATTRIBUTION.md"
+    return source, f"{', '.join(licences)} by typeface"
+
+
 class Face:
     """One weight of one family, for the characters of one subset."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from duplicates import SAME, descriptors, nearest
-from fonts import BOLD, REGULAR, Face, Glyph, glyphs, open_faces, paint, pinned
+from fonts import BOLD, REGULAR, Face, Glyph, glyphs, open_faces, paint, source_and_licence
 from icons import number, shuffled
 from scans import DIGITS
 from task_file import MAX_TEST, MAX_TRAIN, SPLITS, Slice, Task, fill, split_pool
@@ -188,15 +188,13 @@ def letters_task(cache: Path) -> tuple[Task, list[Slice]]:
         f"capitals of {len(faces['pairs'])} other families, each in two colourings and, where"
         f" there is one, in bold too; and {len(shared)} of the {len(train)} train images"
     )
-    used = sorted({pinned()[name].licence for name in family_names()})
     task = Task(
         "letters",
         "Capital letters in many typefaces",
         list(string.ascii_lowercase),
         LETTER_TEMPLATES,
         "glyphs",
-        f"{len(family_names())} npm packages @fontsource/...: see ATTRIBUTION.md",
-        f"{', '.join(used)} by typeface",
+        *source_and_licence(family_names()),
         f"by typeface family: {len(faces['train'])} for train and val, {len(faces['test'])} for"
         " test; test images that are one drawing with a trained family's dropped",
         {split: (paint(items), _labels(items)) for split, items in parts.items()},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from duplicates import NEAR, descriptors, nearest
-from fonts import Face, Glyph, glyphs, open_faces, paint, pinned
+from fonts import Face, Glyph, glyphs, open_faces, paint, source_and_licence
 from icons import shuffled
 from letters import seen_share
 from task_file import MAX_TEST, MAX_TRAIN, SPLITS, Slice, Task, fill, split_pool
@@ -197,15 +197,13 @@ def scripts_task(cache: Path) -> tuple[Task, Slice]:
         f"{len(others)} glyphs that are in none of the task's splits, each in two colourings, and"
         f" {len(shared)} of the {len(parts['train'][0])} train images"
     )
-    used = sorted({pinned()[name].licence for name in family_names()})
     task = Task(
         "scripts",
         "Scripts",
         names,
         SCRIPT_TEMPLATES,
         "glyphs",
-        f"{len(family_names())} npm packages @fontsource/...: see ATTRIBUTION.md",
-        f"{', '.join(used)} by typeface",
+        *source_and_licence(family_names()),
         "by character, with its other case and its forms with marks; twins of trained characters"
         " dropped",
         {split: (paint(items), labels) for split, (items, labels) in parts.items()},
