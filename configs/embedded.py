@@ -17,8 +17,8 @@ def get_config() -> ConfigDict:
     config.training.steps = 120
     config.training.batch_size = 32
     config.training.learning_rate = 1e-4
-    alphas = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
-    config.evaluation.alphas = alphas
+    fine = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8)
+    config.evaluation.alphas = (*fine, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0)
     # Small batches: most validation splits have fewer than 128 images, padding costs as much.
     config.evaluation.batch_size = 128
     config.evaluation.max_val_images = 384

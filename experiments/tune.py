@@ -1,20 +1,19 @@
-r"""Chooses learning rate and lambda of methods on validation, and shows every trial.
+r"""Chooses learning rate and lambda of each way to fine-tune, on validation, and shows all trials.
 
-    python experiments/tune.py --config configs/embedded.py --workdir runs/tune \
-        --methods full full+orthoreg --learning_rates 3e-5 1e-4 --strengths 0.1 1 10 100
+    python experiments/tune.py --config configs/embedded.py --workdir runs/tune --modes full lora
+
+For each mode first every learning rate without the penalty, then every lambda with it, at the
+learning rate that won: by default four trials for either. The trial with the best validation Abs
+wins: mean accuracy of the model with all task vectors added, at its best alpha, mean over seeds.
+(Norm would favour trials whose single-task models are bad.)
 
 Each trial is an ordinary run folder WORKDIR/METHOD-lrRATE-lambdaSTRENGTH, so that a cut-off search
-goes on where it was. A method without the penalty has one trial for each learning rate; one with
-it a trial for each pair. The trial with the best validation Abs wins: mean accuracy of the model
-with all task vectors added, at its best alpha, mean over seeds. (Norm would favour trials whose
-single-task models are bad.) Writes WORKDIR/tune.md and WORKDIR/tune.json.
+goes on where it was. Writes WORKDIR/MODE.md and WORKDIR/MODE.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 import pathlib
 import statistics
 import sys
@@ -23,19 +22,28 @@ from orthoreg_jax import cli
 from orthoreg_jax.config import ORTHOREG
 from orthoreg_jax.evaluation.results import Results
 from orthoreg_jax.storage import read_json, write_json, write_text
+from orthoreg_jax.training.modes import MODES
 
 COLUMNS = ("single", "Abs", "Norm", "alpha", "negated", "control")
+LEARNING_RATES = (3e-5, 1e-4, 3e-4, 1e-3)
+STRENGTHS = (0.1, 1.0, 10.0, 100.0)
+# What does not help to choose is left out.
+CHEAP = (
+    "evaluation.alphas=0,0.1,0.2,0.3,0.5,0.8,1.2",
+    "evaluation.feature_images=0",
+    "evaluation.disentanglement_tasks=",
+)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True)
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
-    parser.add_argument("--methods", nargs="+", required=True)
-    parser.add_argument("--learning_rates", nargs="+", type=float, required=True)
-    parser.add_argument("--strengths", nargs="+", type=float, default=[])
+    parser.add_argument("--modes", nargs="+", required=True, choices=list(MODES))
+    parser.add_argument("--learning_rates", nargs="+", type=float, default=LEARNING_RATES)
+    parser.add_argument("--strengths", nargs="+", type=float, default=STRENGTHS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="more options")
+    parser.add_argument("--set", nargs="*", default=CHEAP, metavar="NAME=VALUE", help="options")
     return parser.parse_args()
 
 
@@ -109,20 +117,24 @@ def best(trials: list[dict]) -> dict[str, dict]:
     return winners
 
 
-def main() -> None:
-    """Runs all trials."""
-    arguments = parse_arguments()
-    trials = []
-    for method in arguments.methods:
-        strengths = arguments.strengths if method.endswith(ORTHOREG) else [0.0]
-        for rate, strength in itertools.product(arguments.learning_rates, strengths):
-            trials.append(run_trial(arguments, method, rate, strength))
+def tune(arguments: argparse.Namespace, mode: str) -> None:
+    """All trials of a mode, its table and its choice."""
+    plain = [run_trial(arguments, mode, rate, 0.0) for rate in arguments.learning_rates]
+    rate = best(plain)[mode]["learning_rate"]
+    trials = plain + [
+        run_trial(arguments, mode + ORTHOREG, rate, strength) for strength in arguments.strengths
+    ]
     text = markdown(trials, "python " + " ".join(sys.argv))
-    write_text(arguments.workdir / "tune.md", text)
-    write_json(arguments.workdir / "tune.json", {"trials": trials, "chosen": best(trials)})
+    write_text(arguments.workdir / f"{mode}.md", text)
+    write_json(arguments.workdir / f"{mode}.json", {"trials": trials, "chosen": best(trials)})
     print(text)
-    for trial in best(trials).values():
-        print(json.dumps({key: trial[key] for key in ("method", "learning_rate", "strength")}))
+
+
+def main() -> None:
+    """Tunes the modes one after the other."""
+    arguments = parse_arguments()
+    for mode in arguments.modes:
+        tune(arguments, mode)
 
 
 if __name__ == "__main__":
