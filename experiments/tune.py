@@ -17,22 +17,25 @@ import argparse
 import pathlib
 import statistics
 import sys
+from typing import Any
 
-from orthoreg_jax import cli
-from orthoreg_jax.config import ORTHOREG
-from orthoreg_jax.evaluation.results import Results
-from orthoreg_jax.storage import read_json, write_json, write_text
+import jax
+
+from orthoreg_jax.arithmetic.task_vectors import norm
+from orthoreg_jax.config import ORTHOREG, load_config
+from orthoreg_jax.evaluation.accuracy import Evaluator
+from orthoreg_jax.experiment.edits import Edits, Sets
+from orthoreg_jax.experiment.evaluation import load_vectors, make_evaluator, put_sets
+from orthoreg_jax.experiment.finetuning import finetune_all
+from orthoreg_jax.experiment.setup import Experiment, prepare
+from orthoreg_jax.progress import Progress
+from orthoreg_jax.storage import write_json, write_text
 from orthoreg_jax.training.modes import MODES
 
-COLUMNS = ("single", "Abs", "Norm", "alpha", "negated", "control")
+COLUMNS = ("single", "Abs", "Norm", "alpha", "‖τ‖")
 LEARNING_RATES = (3e-5, 1e-4, 3e-4, 1e-3)
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
-# What does not help to choose is left out.
-CHEAP = (
-    "evaluation.alphas=0,0.1,0.2,0.3,0.5,0.8,1.2",
-    "evaluation.feature_images=0",
-    "evaluation.disentanglement_tasks=",
-)
+ALPHAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -43,47 +46,67 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--learning_rates", nargs="+", type=float, default=LEARNING_RATES)
     parser.add_argument("--strengths", nargs="+", type=float, default=STRENGTHS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--set", nargs="*", default=CHEAP, metavar="NAME=VALUE", help="options")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="options")
     return parser.parse_args()
 
 
-def run_trial(
-    arguments: argparse.Namespace, method: str, rate: float, strength: float
-) -> dict[str, object]:
-    """Runs or reads one trial; returns its numbers in per cent."""
-    folder = arguments.workdir / f"{method}-lr{rate:g}-lambda{strength:g}"
-    options = [
-        f"methods={method}",
-        f"seeds={','.join(map(str, arguments.seeds))}",
-        f"training.learning_rate={rate}",
-        *([f"penalty.strength={strength}"] if strength else []),
-        *arguments.set,
-    ]
-    place = ["--config", arguments.config, "--workdir", str(folder)]
-    changes = [f"--config.{option}" for option in options]
-    for stage in ("finetune", "evaluate"):  # a report for each trial is nobody's reading
-        if cli.main([stage, *place, *changes]):
-            raise SystemExit(1)
-    results: Results = read_json(folder / "results.json")
-    rows = [_numbers(run, results["alphas"]) for run in results["runs"]]
-    means = {key: statistics.fmean(row[key] for row in rows) for key in rows[0]}
-    means["val sd"] = statistics.stdev(row["val Abs"] for row in rows) if len(rows) > 1 else 0.0
-    return {"method": method, "learning_rate": rate, "strength": strength, **means}
+class Search:
+    """The trials of a search; what is compiled for evaluation serves all of them."""
 
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        """Reads nothing yet."""
+        self._arguments = arguments
+        self._evaluators: dict[Any, Evaluator] = {}
+        self._sets: Sets | None = None
 
-def _numbers(run, alphas: list[float]) -> dict[str, float]:
-    addition = run["addition"]
-    place = alphas.index(addition["alpha"])
-    negation = [task["shares"]["0.95"] for task in run["negation"].values()]
-    return {
-        "val Abs": 100 * statistics.fmean(curve[place] for curve in addition["val"].values()),
-        "single": 100 * statistics.fmean(run["single"]["test"].values()),
-        "Abs": 100 * addition["absolute"],
-        "Norm": 100 * addition["normalised"],
-        "alpha": addition["alpha"],
-        "negated": 100 * statistics.fmean(each["target"] for each in negation),
-        "control": 100 * statistics.fmean(each["control"] for each in negation),
-    }
+    def run_trial(self, method: str, rate: float, strength: float) -> dict[str, Any]:
+        """Runs or goes on with one trial; returns its numbers in per cent."""
+        arguments = self._arguments
+        options = [
+            f"methods={method}",
+            f"seeds={','.join(map(str, arguments.seeds))}",
+            f"training.learning_rate={rate}",
+            f"evaluation.alphas={','.join(map(str, ALPHAS))}",
+            *([f"penalty.strength={strength}"] if strength else []),
+            *arguments.set,
+        ]
+        config = load_config(arguments.config, options)
+        folder = arguments.workdir / f"{method}-lr{rate:g}-lambda{strength:g}"
+        with jax.default_matmul_precision(config.matmul_precision):
+            experiment = prepare(config, folder)
+            finetune_all(experiment)
+            rows = [self._measure(experiment, seed) for seed in arguments.seeds]
+        means = {key: statistics.fmean(row[key] for row in rows) for key in rows[0]}
+        means["val sd"] = statistics.stdev(r["val Abs"] for r in rows) if len(rows) > 1 else 0.0
+        trial = {"method": method, "learning_rate": rate, "strength": strength, **means}
+        print(trial, flush=True)
+        return trial
+
+    def _measure(self, experiment: Experiment, seed: int) -> dict[str, float]:
+        (method,), options = experiment.methods, experiment.config.evaluation
+        outputs = method.mode.outputs
+        if self._sets is None:
+            self._sets = put_sets(experiment)
+        if outputs not in self._evaluators:
+            self._evaluators[outputs] = make_evaluator(experiment, outputs)
+        vectors = load_vectors(experiment, method.name, seed)
+        control = experiment.config.control
+        with Progress(f"evaluate {method.name} seed {seed}", 3 * len(vectors)) as progress:
+            edits = Edits(
+                options, self._evaluators[outputs], self._sets, vectors, control, progress.update
+            )
+            single = edits.single()
+            addition = edits.addition(single)
+        place = list(options.alphas).index(addition["alpha"])
+        norms = [float(norm(vector)) for vector in vectors.values()]
+        return {
+            "val Abs": 100 * statistics.fmean(curve[place] for curve in addition["val"].values()),
+            "single": 100 * statistics.fmean(single["test"].values()),
+            "Abs": 100 * addition["absolute"],
+            "Norm": 100 * addition["normalised"],
+            "alpha": addition["alpha"],
+            "‖τ‖": statistics.fmean(norms),
+        }
 
 
 def markdown(trials: list[dict], command: str) -> str:
@@ -117,12 +140,12 @@ def best(trials: list[dict]) -> dict[str, dict]:
     return winners
 
 
-def tune(arguments: argparse.Namespace, mode: str) -> None:
+def tune(arguments: argparse.Namespace, search: Search, mode: str) -> None:
     """All trials of a mode, its table and its choice."""
-    plain = [run_trial(arguments, mode, rate, 0.0) for rate in arguments.learning_rates]
+    plain = [search.run_trial(mode, rate, 0.0) for rate in arguments.learning_rates]
     rate = best(plain)[mode]["learning_rate"]
     trials = plain + [
-        run_trial(arguments, mode + ORTHOREG, rate, strength) for strength in arguments.strengths
+        search.run_trial(mode + ORTHOREG, rate, strength) for strength in arguments.strengths
     ]
     text = markdown(trials, "python " + " ".join(sys.argv))
     write_text(arguments.workdir / f"{mode}.md", text)
@@ -133,8 +156,9 @@ def tune(arguments: argparse.Namespace, mode: str) -> None:
 def main() -> None:
     """Tunes the modes one after the other."""
     arguments = parse_arguments()
+    search = Search(arguments)
     for mode in arguments.modes:
-        tune(arguments, mode)
+        tune(arguments, search, mode)
 
 
 if __name__ == "__main__":

@@ -95,6 +95,9 @@ def default_config() -> ConfigDict:
     # Images used of each task's validation and test split, chosen by a fixed seed; 0: all.
     evaluation.max_val_images = 0
     evaluation.max_test_images = 0
+    # Task analogies "a:b:c:d" of four of `tasks`, as a is to b, so is c to d: how well d is done by
+    # tau_c + (tau_b - tau_a), which saw no image of d.
+    evaluation.analogies = ()
     # Tasks of which every pair's disentanglement error is measured, over the grid of these alphas
     # for both, on at most so many test images of each task (0: all). Empty: none.
     evaluation.disentanglement_tasks = ()
@@ -304,6 +307,10 @@ def validate(config: ConfigDict) -> None:
     rising = all(a < b for a, b in zip(alphas, alphas[1:], strict=False))
     good = len(alphas) > 1 and alphas[0] == 0 and rising
     check("evaluation.alphas", good, "two or more numbers rising from 0")
+    for analogy in flat["evaluation.analogies"]:
+        four = analogy.split(":")
+        good = len(set(four)) == len(four) == 4 and set(four) <= set(flat["tasks"])
+        check("evaluation.analogies", good, "texts a:b:c:d of four different names of `tasks`")
     pairs = flat["evaluation.disentanglement_tasks"]
     good = set(pairs) <= set(flat["tasks"]) and len(set(pairs)) == len(pairs) != 1
     check("evaluation.disentanglement_tasks", good, "none, or two or more of `tasks`")

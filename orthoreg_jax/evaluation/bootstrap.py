@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Real
+from jaxtyping import Shaped
 
 DRAWS = 2000
 LEVEL = 0.95
@@ -21,7 +21,7 @@ class Interval(NamedTuple):
 
 
 def bootstrap_interval(
-    values: Mapping[str, Real[np.ndarray, " n"]],
+    values: Mapping[str, Shaped[np.ndarray, " _n"]],
     draws: int = DRAWS,
     level: float = LEVEL,
     seed: int = 0,
@@ -49,7 +49,7 @@ def bootstrap_interval(
         raise ValueError(f"tasks without images: {empty or 'all, none was given'}")
     rng = np.random.default_rng(seed)
     means = np.zeros(draws)
-    for numbers in values.values():
+    for _, numbers in sorted(values.items()):  # in any order, the same draws
         size = len(numbers)
         # Equal numbers are drawn together: how often each of the few distinct ones comes.
         distinct, counts = np.unique(np.asarray(numbers, float), return_counts=True)

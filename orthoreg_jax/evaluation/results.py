@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+FORMAT = 3
+
 
 class NegationAt(TypedDict):
     """Negation of one task under one constraint, measured on test."""
@@ -31,6 +33,35 @@ class Addition(TypedDict):
     test: dict[str, float]  # test accuracy at alpha, by task
     absolute: float  # "Abs": mean of `test`
     normalised: float  # "Norm": mean of test / this method's single-task test accuracy
+
+
+class AtAlpha(TypedDict):
+    """One edit at the alpha with the best validation accuracy."""
+
+    alpha: float
+    at_edge: bool
+    test: float
+
+
+class Analogy(TypedDict):
+    """a is to b as c is to d: test accuracies on d."""
+
+    tasks: list[str]  # a, b, c, d
+    analogy: AtAlpha  # of tau_c + (tau_b - tau_a)
+    third_alone: AtAlpha  # of tau_c
+    fine_tuned: float  # of tau_d at alpha 1, which sees d's own images
+
+
+class Comparison(TypedDict):
+    """A difference of accuracies on the same test images, mean over tasks and seeds."""
+
+    baseline: str  # a method, or "zero-shot"
+    method: str
+    measure: str  # "single", "added", "negated/SHARE" (on the target) or "control/SHARE"
+    difference: float  # method minus baseline
+    low: float  # 95 % bootstrap interval over test images
+    high: float
+    deviation: float | None  # standard deviation over seeds, which share images; None: one seed
 
 
 class Geometry(TypedDict):
@@ -71,6 +102,7 @@ class Run(TypedDict):
     single: dict[str, dict[str, float]]  # "val" or "test" -> task -> accuracy at alpha 1
     addition: Addition
     negation: dict[str, TaskNegation]  # by task
+    analogies: list[Analogy]
     disentanglement: list[Disentanglement]  # by pair of tasks
     geometry: Geometry
     features: Features | None  # None: not measured
@@ -79,7 +111,7 @@ class Run(TypedDict):
 class Results(TypedDict):
     """The whole file."""
 
-    format: int  # 2
+    format: int  # FORMAT
     config: dict[str, object]  # as config.json
     provenance: dict[str, object]  # as provenance.json
     tasks: dict[str, str]  # name -> title, in the order of the config
@@ -90,3 +122,4 @@ class Results(TypedDict):
     weight_angles: dict[str, list[float]]  # of the pre-trained weights, like `Geometry.angles`
     features: Features | None  # of the pre-trained model
     runs: list[Run]
+    comparisons: list[Comparison]

@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from orthoreg_jax.arithmetic.task_vectors import add_task_vectors
+from orthoreg_jax.arithmetic.paths import flatten, unflatten
 from orthoreg_jax.config import flatten_config
-from orthoreg_jax.evaluation.accuracy import EvaluationSet, Evaluator, put_evaluation_set
+from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
 from orthoreg_jax.evaluation.disentanglement import disentanglement_error
-from orthoreg_jax.evaluation.results import (
-    Addition,
-    Disentanglement,
-    Features,
-    Results,
-    Run,
-    TaskNegation,
-)
-from orthoreg_jax.evaluation.selection import choose_addition, choose_negation, normalised
+from orthoreg_jax.evaluation.results import FORMAT, Disentanglement, Features, Results, Run
 from orthoreg_jax.progress import Progress
-from orthoreg_jax.storage import load_tree, read_json, write_json
+from orthoreg_jax.storage import load_tree, read_json, save_tree, write_json
 from orthoreg_jax.training.modes.mode import edited_outputs
 
+from .comparisons import Answers, Correct, compare_methods
+from .edits import SPLITS, Edits, Sets
 from .setup import Experiment, Method, open_folder
 from .structure import measure_features, measure_geometry, weight_angles
-
-SPLITS = ("val", "test")
-Sets = dict[str, dict[str, EvaluationSet]]  # split -> task -> images on the device
 
 
 def evaluate_all(experiment: Experiment) -> Results:
@@ -56,31 +48,31 @@ def evaluate_all(experiment: Experiment) -> Results:
     config = experiment.config
     # One for each way in which vectors act on the model: methods share what is compiled.
     evaluators = {
-        outputs: Evaluator(
-            experiment.apply, experiment.params0, experiment.preprocessing.normalize, outputs
-        )
+        outputs: make_evaluator(experiment, outputs)
         for outputs in {edited_outputs, *(method.mode.outputs for method in experiment.methods)}
     }
-    pretrained = evaluators[edited_outputs]
-    names = (*config.tasks, config.control)
-    limits = {
-        "val": config.evaluation.max_val_images,
-        "test": config.evaluation.max_test_images,
-    }
-    sets: Sets = {
+    pretrained, sets = evaluators[edited_outputs], put_sets(experiment)
+    right = {
         split: {
-            name: put_evaluation_set(
-                experiment.heads[name],
-                *experiment.images(name, split, limits[split]),
-                config.evaluation.batch_size,
-                experiment.shardings,
-            )
-            for name in names
+            name: pretrained.predictions([], np.zeros((1, 0)), data)[0] == data.labels
+            for name, data in sets[split].items()
         }
         for split in SPLITS
     }
+    measured = [
+        _evaluate_or_read(experiment, evaluators[method.mode.outputs], sets, method, seed)
+        for method, seed in runs
+    ]
+    answers = [
+        Answers(
+            method.name,
+            [correct for (of, _), (_, correct) in zip(runs, measured, strict=True) if of == method],
+        )
+        for method in experiment.methods
+    ]
+    zero_shot = right["test"] | {"control": right["test"][config.control]}
     results: Results = {
-        "format": 2,
+        "format": FORMAT,
         "config": flatten_config(config),
         "provenance": read_json(experiment.folder / "provenance.json"),
         "tasks": {name: experiment.tasks[name].title for name in config.tasks},
@@ -88,48 +80,70 @@ def evaluate_all(experiment: Experiment) -> Results:
         "alphas": list(config.evaluation.alphas),
         "disentanglement_alphas": list(config.evaluation.disentanglement_alphas),
         "zero_shot": {
-            split: _by_name(names, pretrained.zero_shot(list(sets[split].values())))
+            split: {name: float(values.mean()) for name, values in right[split].items()}
             for split in SPLITS
         },
         "weight_angles": weight_angles(experiment.params0),
         "features": _features(experiment, edited_outputs, None),
-        "runs": [
-            _evaluate_or_read(experiment, evaluators[method.mode.outputs], sets, method, seed)
-            for method, seed in runs
-        ],
+        "runs": [run for run, _ in measured],
+        "comparisons": compare_methods(zero_shot, answers, config.evaluation.control_shares),
     }
     write_json(experiment.folder / "results.json", results)
     return results
 
 
+def make_evaluator(experiment: Experiment, outputs: Callable[..., Any]) -> Evaluator:
+    """For methods whose task vectors act as `outputs`, of their `Mode`, says."""
+    normalize = experiment.preprocessing.normalize
+    return Evaluator(experiment.apply, experiment.params0, normalize, outputs)
+
+
+def put_sets(experiment: Experiment) -> Sets:
+    """Validation and test images of all tasks and the control task, on the device."""
+    config = experiment.config
+    options = config.evaluation
+    limits = {"val": options.max_val_images, "test": options.max_test_images}
+    return {
+        split: {
+            name: put_evaluation_set(
+                experiment.heads[name],
+                *experiment.images(name, split, limits[split]),
+                options.batch_size,
+                experiment.shardings,
+            )
+            for name in (*config.tasks, config.control)
+        }
+        for split in SPLITS
+    }
+
+
+def load_vectors(experiment: Experiment, method: str, seed: int) -> dict[str, Any]:
+    """Task vectors of the image tower by task, on the device."""
+    paths = {task: experiment.vector_path(method, seed, task) for task in experiment.config.tasks}
+    vectors = {task: load_tree(path)["visual"] for task, path in paths.items()}
+    return jax.device_put(vectors, experiment.shardings.replicated)
+
+
 def _evaluate_or_read(
     experiment: Experiment, evaluator: Evaluator, sets: Sets, method: Method, seed: int
-) -> Run:
-    path = experiment.evaluation_path(method.name, seed)
-    config = experiment.config
-    options = json.loads(json.dumps(flatten_config(config.evaluation)))
-    if path.is_file():
+) -> tuple[Run, Correct]:
+    """One method with one seed: its numbers, and which test images it got right."""
+    path, config = experiment.evaluation_path(method.name, seed), experiment.config
+    answers = path.with_name("correct.safetensors")
+    made_with = {"format": FORMAT} | json.loads(json.dumps(flatten_config(config.evaluation)))
+    if path.is_file() and answers.is_file():
         earlier = read_json(path)
-        if isinstance(earlier, dict) and earlier.get("options") == options:
+        if isinstance(earlier, dict) and earlier.get("made_with") == made_with:
             run: Run = earlier["run"]
-            return run
-    vectors = {
-        task: jax.device_put(
-            load_tree(experiment.vector_path(method.name, seed, task))["visual"],
-            experiment.shardings.replicated,
-        )
-        for task in config.tasks
-    }
+            return run, flatten(load_tree(answers))
+    vectors = load_vectors(experiment, method.name, seed)
     pairs = list(itertools.combinations(config.evaluation.disentanglement_tasks, 2))
-    rounds = len(vectors) * (6 + 2 * len(config.evaluation.control_shares)) + len(pairs)
+    analogies = [text.split(":") for text in config.evaluation.analogies]
+    rounds = len(vectors) * (5 + len(config.evaluation.control_shares))
+    rounds += 2 * len(analogies) + len(pairs)
     with Progress(f"evaluate {method.name} seed {seed}", rounds) as progress:
-        single = {
-            split: {
-                task: _one(evaluator, vector, sets[split][task], progress)
-                for task, vector in vectors.items()
-            }
-            for split in SPLITS
-        }
+        edits = Edits(config.evaluation, evaluator, sets, vectors, config.control, progress.update)
+        single = edits.single()
         run = {
             "method": method.name,
             "label": method.label,
@@ -137,84 +151,18 @@ def _evaluate_or_read(
             "strength": method.strength,
             "learning_rate": method.learning_rate,
             "single": single,
-            "addition": _addition(config, evaluator, sets, vectors, single, progress),
-            "negation": {
-                task: _negation(config, evaluator, sets, task, vector, progress)
-                for task, vector in vectors.items()
-            },
+            "addition": edits.addition(single),
+            "negation": {task: edits.negation(task) for task in vectors},
+            "analogies": [edits.analogy(*tasks) for tasks in analogies],
             "disentanglement": [
                 _disentanglement(experiment, evaluator, vectors, pair, progress) for pair in pairs
             ],
             "geometry": measure_geometry(vectors),
             "features": _features(experiment, method.mode.outputs, vectors),
         }
-    write_json(path, {"options": options, "run": run})
-    return run
-
-
-def _one(evaluator: Evaluator, vector: Any, data: EvaluationSet, progress: Progress) -> float:
-    return float(evaluator.accuracies([vector], np.ones((1, 1)), [data], progress.update)[0, 0])
-
-
-def _addition(
-    config: Any,
-    evaluator: Evaluator,
-    sets: Sets,
-    vectors: dict[str, Any],
-    single: dict[str, dict[str, float]],
-    progress: Progress,
-) -> Addition:
-    failed = [task for values in single.values() for task in values if values[task] == 0]
-    if failed:
-        raise ValueError(
-            f"the model fine-tuned on {', '.join(sorted(set(failed)))} is never right on it, so "
-            "that normalised accuracy is not defined: see its metrics.jsonl, and train it anew "
-            "with a lower training.learning_rate or penalty.strength, in a new --workdir"
-        )
-    alphas = np.array(config.evaluation.alphas)
-    total = add_task_vectors(list(vectors.values()))
-    val_sets, test_sets = ([sets[split][task] for task in vectors] for split in SPLITS)
-    val = evaluator.accuracies([total], alphas[:, None], val_sets, progress.update)
-    best = choose_addition(alphas, val, np.array(list(single["val"].values())))
-    chosen = np.full((1, 1), best.alpha)
-    test = evaluator.accuracies([total], chosen, test_sets, progress.update)[0]
-    return {
-        "val": {task: val[:, column].tolist() for column, task in enumerate(vectors)},
-        "alpha": best.alpha,
-        "at_edge": best.at_edge,
-        "test": _by_name(vectors, test),
-        "absolute": float(test.mean()),
-        "normalised": float(normalised(test, np.array(list(single["test"].values()))).mean()),
-    }
-
-
-def _negation(
-    config: Any, evaluator: Evaluator, sets: Sets, task: str, vector: Any, progress: Progress
-) -> TaskNegation:
-    alphas = np.array(config.evaluation.alphas)
-    target_and_control = {
-        split: [sets[split][task], sets[split][config.control]] for split in SPLITS
-    }
-    target, control = evaluator.accuracies(
-        [vector], -alphas[:, None], target_and_control["val"], progress.update
-    ).T
-    tested: dict[float, Any] = {}  # shares often choose the same alpha
-    shares: dict[str, Any] = {}
-    for share in config.evaluation.control_shares:
-        best = choose_negation(alphas, target, control, share)
-        if best.alpha not in tested:
-            chosen = np.full((1, 1), -best.alpha)
-            tested[best.alpha] = evaluator.accuracies([vector], chosen, target_and_control["test"])[
-                0
-            ].tolist()
-        progress.update(2)
-        shares[str(share)] = {
-            "alpha": best.alpha,
-            "at_edge": best.at_edge,
-            "target": tested[best.alpha][0],
-            "control": tested[best.alpha][1],
-        }
-    return {"target_val": target.tolist(), "control_val": control.tolist(), "shares": shares}
+    save_tree(answers, unflatten(edits.correct))
+    write_json(path, {"made_with": made_with, "run": run})  # last: it says that both are there
+    return run, edits.correct
 
 
 def _disentanglement(
@@ -250,7 +198,3 @@ def _features(
 ) -> Features | None:
     wanted = experiment.config.evaluation.feature_images
     return measure_features(experiment, outputs, vectors, wanted) if wanted else None
-
-
-def _by_name(names: Any, values: np.ndarray) -> dict[str, float]:
-    return {name: float(value) for name, value in zip(names, values, strict=True)}

@@ -12,8 +12,9 @@ from orthoreg_jax.evaluation.results import Results
 
 from .markup import STYLE_SHEET, escape, format_figure, format_html, join_words, prose
 from .reading import read_results
+from .structure_tables import claims_table, features_table, geometry_table
 from .summary import control_title, group_methods
-from .tables import Table, features_table, geometry_table, summary_table, task_table
+from .tables import Table, analogy_table, difference_table, summary_table, task_table
 
 # By name of the figure: heading, and how to read it.
 FIGURES = {
@@ -89,6 +90,8 @@ def make_page(results: Results, figures: Mapping[str, str], folder: pathlib.Path
         '<div class="reading">',
         *(f"<p>{prose(paragraph)}</p>" for paragraph in read_results(results)),
         "</div>",
+        *_section(difference_table(results)),
+        *_section(claims_table(results)),
     ]
     # Numbers stand below the figure that shows them.
     tables = {"tasks": task_table, "norms": geometry_table}
@@ -100,8 +103,7 @@ def make_page(results: Results, figures: Mapping[str, str], folder: pathlib.Path
             ]
             if name in tables:
                 parts.append(format_html(tables[name](results)))
-    if (features := features_table(results)) is not None:
-        parts += [f"<h2>{escape(features.title)}</h2>", format_html(features)]
+    parts += _section(features_table(results)) + _section(analogy_table(results))
     parts.append(_provenance(results))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -111,6 +113,11 @@ def make_page(results: Results, figures: Mapping[str, str], folder: pathlib.Path
         + "\n".join(parts)
         + "\n</main>\n</body>\n</html>\n"
     )
+
+
+def _section(table: Table | None) -> list[str]:
+    """A table under its own heading; nothing if it was not measured."""
+    return [] if table is None else [f"<h2>{escape(table.title)}</h2>", format_html(table)]
 
 
 def _introduction(results: Results) -> str:

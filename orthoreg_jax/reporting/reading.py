@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from orthoreg_jax.evaluation.results import Results, Run
@@ -11,7 +10,7 @@ from .summary import (
     Method,
     control_mean,
     control_shares,
-    estimate,
+    find_comparison,
     group_methods,
     images_tested,
     penalty_pairs,
@@ -21,7 +20,7 @@ from .summary import (
     tasks_at_edge,
     zero_shot_mean,
 )
-from .tables import percent, share_text
+from .tables import percent, points, share_text
 
 
 def read_results(results: Results) -> list[str]:
@@ -70,9 +69,9 @@ def _compare(results: Results, plain: Method, other: Method) -> str:
     sentences = [
         f"{plain.label}: with the penalty (λ = {other.strength:g}), the added model reaches "
         f"{percent(added)} % against {percent(added_plain)} % without it "
-        f"({_difference(results, plain, other, lambda run, t: run['addition']['test'][t])}).",
+        f"({_difference(results, plain, other, 'added')}).",
         f"Its single-task accuracy is {percent(alone)} % against {percent(alone_plain)} % "
-        f"({_difference(results, plain, other, lambda run, t: run['single']['test'][t])}), so "
+        f"({_difference(results, plain, other, 'single')}), so "
         f"Norm, which divides by it, is {percent(norm)} % against {percent(norm_plain)} %.",
     ]
     if norm > norm_plain and added <= added_plain:
@@ -86,37 +85,25 @@ def _compare(results: Results, plain: Method, other: Method) -> str:
     share = control_shares(results)[0]
     target, target_plain = both(lambda run: target_mean(run, share))
     control, control_plain = both(lambda run: control_mean(run, share))
-
-    def forgotten(run: Run, task: str) -> float:
-        return run["negation"][task]["shares"][share]["target"]
-
     sentences.append(
         f"Negation, keeping {share_text(share)} of control, leaves {percent(target)} % on the "
         f"forgotten task against {percent(target_plain)} % "
-        f"({_difference(results, plain, other, forgotten)}; lower is better), with "
+        f"({_difference(results, plain, other, f'negated/{share}')}; lower is better), with "
         f"{percent(control)} % against {percent(control_plain)} % on the control task."
     )
     return " ".join(sentences)
 
 
-def _difference(
-    results: Results, plain: Method, other: Method, value: Callable[[Run, str], float]
-) -> str:
-    """As "+2.30 points", and whether test sets of this size can tell it from none."""
-    images = images_tested(results)
-    means = [
-        {task: estimate(value(run, task) for run in method.runs).mean for task in results["tasks"]}
-        for method in (plain, other)
-    ]
-    gain = sum(means[1][task] - means[0][task] for task in images if task in means[0]) / len(
-        means[0]
-    )
-    # As if the two models had seen different images, which errs on the careful side.
-    error = math.hypot(*(standard_error(accuracies, images) for accuracies in means))
-    points = f"{100 * gain:+.2f} points".replace("-", "−")
-    if abs(gain) < error:
-        return f"{points}, less than its standard error of {percent(error)}"
-    return f"{points}, standard error {percent(error)}"
+def _difference(results: Results, plain: Method, other: Method, measure: str) -> str:
+    """As "+2.30 points, 95 % interval +1.10 to +3.50"."""
+    found = find_comparison(results, plain.name, other.name, measure)
+    if found is None:
+        return "not compared"
+    low, high = points(found["low"]), points(found["high"])
+    text = f"{points(found['difference'])} points, 95 % interval {low} to {high}"
+    if found["low"] <= 0 <= found["high"]:
+        text += ", so that these images do not tell them apart"
+    return text
 
 
 def _describe(results: Results, method: Method) -> str:

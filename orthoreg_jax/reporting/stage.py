@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from orthoreg_jax.evaluation.results import Results
+from orthoreg_jax.evaluation.results import FORMAT, Results
 from orthoreg_jax.storage import StorageError, read_json, replacing, write_text
 
+from .structure_tables import claims_table, features_table, geometry_table
 from .tables import (
-    features_table,
+    Table,
+    analogy_table,
+    difference_table,
     format_markdown,
     format_text,
-    geometry_table,
     summary_table,
     task_table,
 )
 
-FORMAT = 2
+TABLES: tuple[Callable[[Results], Table | None], ...] = (
+    summary_table,
+    difference_table,
+    claims_table,
+    task_table,
+    analogy_table,
+    geometry_table,
+    features_table,
+)
 
 
 def write_report(folder: pathlib.Path) -> pathlib.Path:
@@ -44,11 +54,7 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
             scratch.write_bytes(to_png(figure))
         drawings[name] = to_svg(figure)
         write_text(folder / "plots" / f"{name}.svg", drawings[name])
-    tables = [
-        table
-        for make in (summary_table, task_table, geometry_table, features_table)
-        if (table := make(results)) is not None
-    ]
+    tables = [table for make in TABLES if (table := make(results)) is not None]
     write_text(folder / "table.md", "\n".join(map(format_markdown, tables)))
     path = folder / "report.html"
     write_text(path, make_page(results, drawings, folder))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, cast
 
 from orthoreg_jax.config import ORTHOREG
-from orthoreg_jax.evaluation.results import Results, Run
+from orthoreg_jax.evaluation.results import Comparison, Results, Run
 
 DEFAULT_SHARE = "0.95"
 
@@ -59,6 +59,17 @@ def penalty_pairs(results: Results) -> list[tuple[Method, Method]]:
         for name, method in methods.items()
         if name.endswith(ORTHOREG) and (plain := name.removesuffix(ORTHOREG)) in methods
     ]
+
+
+def find_comparison(
+    results: Results, baseline: str, method: str, measure: str
+) -> Comparison | None:
+    """The paired difference of two methods on the same test images, if it was measured."""
+    wanted = (baseline, method, measure)
+    for each in results["comparisons"]:
+        if (each["baseline"], each["method"], each["measure"]) == wanted:
+            return each
+    return None
 
 
 def control_shares(results: Results) -> list[str]:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import functools
-import statistics
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-from jaxtyping import Float
-
-from orthoreg_jax.evaluation.results import Features, Results, Run
+from orthoreg_jax.evaluation.results import Comparison, Results, Run
 
 from .summary import (
     Estimate,
@@ -21,6 +17,7 @@ from .summary import (
     control_shares,
     control_title,
     estimate,
+    find_comparison,
     group_methods,
     images_tested,
     single_mean,
@@ -96,7 +93,7 @@ def summary_table(results: Results) -> Table:
             *(f"Negation {share_text(s)}" for s in shares),
         ),
         tuple(rows),
-        (*notes, *_seeds_note(methods)),
+        (*notes, *seeds_note(methods)),
     )
 
 
@@ -164,7 +161,7 @@ def task_table(results: Results) -> Table:
         "Every task",
         ("Task", "Method", "Images", "Zero-shot", "Single-task", "Added", "Target", "Control", "α"),
         tuple(rows),
-        (*notes, *_seeds_note(methods)),
+        (*notes, *seeds_note(methods)),
         left=2,
     )
 
@@ -180,90 +177,99 @@ def _task_numbers(run: Run, task: str, share: str) -> tuple[float, float, float,
     )
 
 
-def geometry_table(results: Results) -> Table:
-    """Size and angles of the task vectors: one row for each method."""
-    methods = group_methods(results)
-    measures: dict[str, Callable[[Run], float]] = {
-        "‖τ‖": lambda run: _mean(run["geometry"]["norms"]),
-        "Largest singular value": _largest_singular_value,
-        "Stable rank": lambda run: _mean(run["geometry"]["stable_ranks"]),
-        "‖G − I‖": lambda run: _mean(run["geometry"]["gram_deviations"]),
-        "Columns |cos|": lambda run: _mean(run["geometry"]["column_cosines"]),
-        "Task vectors |cos|": lambda run: _off_diagonal(np.abs(run["geometry"]["cosines"])),
+def difference_table(results: Results) -> Table:
+    """Accuracies with the penalty minus without, and minus zero-shot, on the same images."""
+    share = control_shares(results)[0]
+    measures = {
+        "Single-task": "single",
+        "Abs": "added",
+        f"Negation {share_text(share)}: target": f"negated/{share}",
+        "control": f"control/{share}",
     }
-    rows = tuple(
-        (
-            method.label,
-            f"{method.strength:g}",
-            *(number_estimate(method.over_seeds(measure)) for measure in measures.values()),
-        )
-        for method in methods
-    )
-    note = (
-        "Means over tasks. Largest singular value: over all weight updates of a task. Stable rank: "
-        "‖ΔW‖² Frobenius over spectral, mean over matrices; ‖G − I‖: what the penalty sums, mean "
-        "over matrices. Columns: mean |cosine| between two columns of one weight update; 0 is "
-        "orthogonal. Task vectors: mean |cosine| between two tasks."
-    )
-    header = ("Method", "λ", *measures)
-    return Table("Shape of the task vectors", header, rows, (note, *_seeds_note(methods)))
-
-
-def features_table(results: Results) -> Table | None:
-    """Overlap of the features that tasks use, and J tau; None if they were not measured."""
-    methods = group_methods(results)
-    pretrained = results["features"]
-    if pretrained is None or any(run["features"] is None for run in results["runs"]):
-        return None
-    measures: dict[str, Callable[[Run], float]] = {
-        "Feature overlap": lambda run: _features(run)["overlap"],
-        "‖J τ‖ own": lambda run: float(np.mean(np.diag(_features(run)["tau_jacobian"]))),
-        "‖J τ‖ others": lambda run: _off_diagonal(np.array(_features(run)["tau_jacobian"])),
-    }
-    zero_shot = ("Zero-shot", "", number_estimate(Estimate(pretrained["overlap"], None)), "", "")
+    labels = {method.name: method.label for method in group_methods(results)}
+    found = [(each["baseline"], each["method"]) for each in results["comparisons"]]
+    # What the penalty changes first.
+    pairs = sorted(dict.fromkeys(found), key=lambda pair: pair[0] not in labels)
     rows = [
         (
-            method.label,
-            f"{method.strength:g}",
-            *(number_estimate(method.over_seeds(measure)) for measure in measures.values()),
+            labels[method],
+            labels.get(baseline, "Zero-shot"),
+            *(
+                difference_text(find_comparison(results, baseline, method, measure))
+                for measure in measures.values()
+            ),
         )
-        for method in methods
+        for baseline, method in pairs
     ]
     note = (
-        "Feature overlap: weighted Jaccard index of the sensitivities to a layer's features, of "
-        "two tasks, each by its own model; 1: they use the same features alike, 0: disjoint ones; "
-        "mean over pairs and layers. ‖J τ‖: how far a task vector moves the linearised features "
-        "of its own task's images, and of the other tasks' images."
+        "Points of test accuracy: the method minus the other. In brackets a 95 % interval, from "
+        "drawing the test images anew (2000 bootstrap draws, the same images for both models); an "
+        "interval without 0 tells the two apart on this data. A lower target is better. ±: sample "
+        "standard deviation over seeds, where there are several."
     )
-    header = ("Method", "λ", *measures)
-    notes = (note, *_seeds_note(methods))
-    return Table("Features that tasks use", header, (zero_shot, *rows), notes)
+    header = ("Method", "Against", *measures)
+    return Table("Differences, and how sure they are", header, tuple(rows), (note,), left=2)
 
 
-def _features(run: Run) -> Features:
-    features = run["features"]
-    assert features is not None
-    return features
+def difference_text(comparison: Comparison | None) -> str:
+    """As "+0.45 ± 0.30 [−0.70, +1.60]", in points."""
+    if comparison is None:
+        return NONE
+    spread = comparison["deviation"]
+    between = "" if spread is None else f" ± {percent(spread)}"
+    low, high = points(comparison["low"]), points(comparison["high"])
+    return f"{points(comparison['difference'])}{between} [{low}, {high}]"
 
 
-def _mean(by_task: dict[str, float]) -> float:
-    return statistics.fmean(by_task.values())
+def points(share: float) -> str:
+    """A difference of shares in points, with its sign."""
+    return f"{100 * share:+.2f}".replace("-", "−")
 
 
-def _largest_singular_value(run: Run) -> float:
-    return statistics.fmean(
-        max(layer[0] for layers in leaves.values() for layer in layers)
-        for leaves in run["geometry"]["singular_values"].values()
+def analogy_table(results: Results) -> Table | None:
+    """Every analogy with every method; None if there is none."""
+    methods = group_methods(results)
+    rows = [
+        (
+            f"{a} : {b} = {c} : {d}" if method is methods[0] else "",
+            method.label,
+            percent(results["zero_shot"]["test"][d]),
+            *(
+                percent_estimate(method.over_seeds(functools.partial(measure, number)))
+                for measure in (_third_alone, _by_analogy, _fine_tuned)
+            ),
+        )
+        for number, first in enumerate(results["runs"][0]["analogies"])
+        for a, b, c, d in [first["tasks"]]
+        for method in methods
+    ]
+    if not rows:
+        return None
+    note = (
+        "Test accuracy in per cent on d, a task of which the edit saw no image. Third alone: "
+        "θ₀ + α τ_c. Analogy: θ₀ + α (τ_c + τ_b − τ_a). Either at the α that is best on d's "
+        "validation images. Fine-tuned: on d itself."
     )
+    header = ("a : b = c : d", "Method", "Zero-shot", "Third alone", "Analogy", "Fine-tuned")
+    notes = (note, *seeds_note(methods))
+    return Table("Task analogies", header, tuple(rows), notes, left=2)
 
 
-def _off_diagonal(values: Float[np.ndarray, "t t"]) -> float:
-    """Mean over two different tasks; 0 if there is only one."""
-    count = len(values)
-    return float(values.sum() - values.trace()) / max(1, count * (count - 1))
+def _third_alone(number: int, run: Run) -> float:
+    return run["analogies"][number]["third_alone"]["test"]
 
 
-def _seeds_note(methods: Sequence[Method]) -> tuple[str, ...]:
+def _by_analogy(number: int, run: Run) -> float:
+    return run["analogies"][number]["analogy"]["test"]
+
+
+def _fine_tuned(number: int, run: Run) -> float:
+    return run["analogies"][number]["fine_tuned"]
+
+
+def seeds_note(methods: Sequence[Method]) -> tuple[str, ...]:
+    """What ± means, if there is more than one seed."""
+    """What ± means, if there is more than one seed."""
     seeds = max(len(method.runs) for method in methods)
     if seeds == 1:
         return ()

@@ -34,7 +34,8 @@ def test_pairing_tells_models_apart_that_fail_on_the_same_images():
     first = np.arange(200) < 100
     second = first | (np.arange(200) >= 194)
     difference = bootstrap_interval({"a": second.astype(float) - first})
-    assert 0 < difference.low < difference.mean == pytest.approx(0.03) < difference.high
+    assert difference.mean == pytest.approx(0.03)
+    assert 0 < difference.low < difference.mean < difference.high
 
 
 def test_same_seed_same_interval_and_no_spread_without_variation():

@@ -49,6 +49,14 @@ def make_run(method, seed, single, added, alpha, at_edge, target, control, edge_
             }
             for task, accuracy in zip("ab", target, strict=True)
         },
+        "analogies": [
+            {
+                "tasks": ["b", "a", "a", "b"],
+                "analogy": {"alpha": 0.5, "at_edge": False, "test": 0.45},
+                "third_alone": {"alpha": 0.5, "at_edge": False, "test": 0.35},
+                "fine_tuned": 0.8,
+            }
+        ],
         "disentanglement": [
             {"tasks": ["a", "b"], "error": [[0.9, 0.2, 0.6], [0.3, 0.0, 0.1], [1.2, 0.2, 0.5]]}
         ],
@@ -69,6 +77,19 @@ def make_run(method, seed, single, added, alpha, at_edge, target, control, edge_
     }
 
 
+def make_comparison(baseline, method, measure, difference, low, high, several_seeds):
+    """A paired difference and its interval."""
+    return {
+        "baseline": baseline,
+        "method": method,
+        "measure": measure,
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "deviation": 0.02 if several_seeds else None,
+    }
+
+
 def make_results(seeds=1, title="Task A"):
     """Results whose means can be worked out in the head."""
     runs = [
@@ -82,7 +103,7 @@ def make_results(seeds=1, title="Task A"):
     config = json.loads(json.dumps(flatten_config(default_config())))
     changes = {"tasks": ["a", "b"], "evaluation.max_test_images": 80, "training.steps": 70}
     return {
-        "format": 2,
+        "format": 3,
         "config": config | changes,
         "provenance": {
             "versions": {"orthoreg-jax": "0.1.0"},
@@ -103,6 +124,16 @@ def make_results(seeds=1, title="Task A"):
         },
         "features": {"overlap": 0.5, "by_layer": {}, "tau_jacobian": []},
         "runs": [run for run in runs if run["seed"] < seeds],
+        "comparisons": [
+            make_comparison(baseline, "full+orthoreg", measure, *numbers, seeds > 1)
+            for baseline in ("full", "zero-shot")
+            for measure, numbers in {
+                "single": (-0.1, -0.2, -0.05),
+                "added": (0.005, -0.03, 0.04),
+                "negated/0.95": (-0.05, -0.08, -0.01),
+                "control/0.95": (0.01, -0.01, 0.03),
+            }.items()
+        ],
     }
 
 

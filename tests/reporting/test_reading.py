@@ -12,11 +12,9 @@ def test_footing(results, two_seeds):
 
 def test_small_difference_is_called_so(results):
     text = read_results(results)[1]
-    # 50.5 against 50: half a point, where 80 images a task give an error of several points.
     assert "reaches 50.50 % against 50.00 %" in text
-    assert "+0.50 points, less than its standard error of 5.47" in text
-    # 60 against 70: sqrt(0.7*0.3/80 + 0.5*0.5/80 + 0.8*0.2/80 + 0.6*0.4/80) / 2
-    assert "60.00 % against 70.00 % (−10.00 points, standard error 5.18)" in text
+    assert "+0.50 points, 95 % interval −3.00 to +4.00, so that these images do not tell" in text
+    assert "60.00 % against 70.00 % (−10.00 points, 95 % interval −20.00 to −5.00)" in text
     assert "10.00 % on the forgotten task against 15.00 %" in text
     assert "only because" not in text
 

@@ -5,6 +5,7 @@ import pytest
 from orthoreg_jax.reporting.summary import (
     control_shares,
     estimate,
+    find_comparison,
     group_methods,
     images_tested,
     penalty_pairs,
@@ -39,6 +40,12 @@ def test_shares_begin_with_the_default(results):
 
 def test_zero_shot_leaves_the_control_task_out(results):
     assert zero_shot_mean(results) == pytest.approx(0.3)
+
+
+def test_a_comparison_is_found_by_its_three_names(results):
+    found = find_comparison(results, "full", "full+orthoreg", "added")
+    assert found["difference"] == 0.005
+    assert find_comparison(results, "full", "full", "added") is None
 
 
 def test_edges_of_any_seed_count(two_seeds):

@@ -2,10 +2,10 @@ import pytest
 
 from orthoreg_jax.reporting.tables import (
     Table,
-    features_table,
+    analogy_table,
+    difference_table,
     format_markdown,
     format_text,
-    geometry_table,
     summary_table,
     task_table,
 )
@@ -54,26 +54,29 @@ def test_task_table(results):
     assert table.notes[1] == "* α is the last of the grid."
 
 
-def test_geometry_table(results):
-    # Largest singular value 0.4 for both tasks; column cosines 0.1 and 0.3; |-0.25| off diagonal.
-    assert geometry_table(results).rows[1] == (
-        *("Non-linear FT + OrthoReg", "10", "1.5", "0.4", "1.5", "5", "0.2", "0.25"),
+def test_difference_table(two_seeds):
+    table = difference_table(two_seeds)
+    assert [row[:2] for row in table.rows] == [
+        ("Non-linear FT + OrthoReg", "Non-linear FT"),
+        ("Non-linear FT + OrthoReg", "Zero-shot"),
+    ]
+    assert table.rows[0][2:] == (
+        "−10.00 ± 2.00 [−20.00, −5.00]",
+        "+0.50 ± 2.00 [−3.00, +4.00]",
+        "−5.00 ± 2.00 [−8.00, −1.00]",
+        "+1.00 ± 2.00 [−1.00, +3.00]",
     )
 
 
-def test_features_table(results):
-    table = features_table(results)
-    assert table.rows[0] == ("Zero-shot", "", "0.5", "", "")
-    # Own: the diagonal 1 and 2; others: 0.2 and 0.4.
-    assert table.rows[1] == ("Non-linear FT", "0", "0.4", "1.5", "0.3")
-    results["features"] = None
-    assert features_table(results) is None
-
-
-def test_geometry_of_one_task(results):
+def test_analogy_table(results):
+    table = analogy_table(results)
+    assert table.rows == (
+        ("b : a = a : b", "Non-linear FT", "20.00", "35.00", "45.00", "80.00"),
+        ("", "Non-linear FT + OrthoReg", "20.00", "35.00", "45.00", "80.00"),
+    )
     for run in results["runs"]:
-        run["geometry"]["cosines"] = [[1.0]]
-    assert geometry_table(results).rows[0][-1] == "0"
+        run["analogies"] = []
+    assert analogy_table(results) is None
 
 
 def test_text_is_aligned():
@@ -94,7 +97,7 @@ def test_markdown():
     ]
 
 
-@pytest.mark.parametrize("make", [summary_table, task_table, geometry_table])
+@pytest.mark.parametrize("make", [summary_table, task_table, difference_table])
 def test_rows_are_as_long_as_the_header(two_seeds, make):
     table = make(two_seeds)
     assert {len(row) for row in table.rows} == {len(table.header)}

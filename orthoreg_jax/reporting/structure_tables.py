@@ -1,0 +1,197 @@
+"""Tables of what task vectors look like, and of the paper's claims about them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float
+
+from orthoreg_jax.evaluation.results import Features, Results, Run
+
+from .summary import (
+    Estimate,
+    Method,
+    control_shares,
+    find_comparison,
+    group_methods,
+    penalty_pairs,
+)
+from .tables import NONE, Table, number_estimate, points, seeds_note, share_text
+
+
+def geometry_table(results: Results) -> Table:
+    """Size and angles of the task vectors: one row for each method."""
+    methods = group_methods(results)
+    measures: dict[str, Callable[[Run], float]] = {
+        "‖τ‖": lambda run: _mean(run["geometry"]["norms"]),
+        "Largest singular value": _largest_singular_value,
+        "Stable rank": lambda run: _mean(run["geometry"]["stable_ranks"]),
+        "‖G − I‖": lambda run: _mean(run["geometry"]["gram_deviations"]),
+        "Columns |cos|": lambda run: _mean(run["geometry"]["column_cosines"]),
+        "Task vectors |cos|": lambda run: _off_diagonal(np.abs(run["geometry"]["cosines"])),
+    }
+    rows = tuple(
+        (
+            method.label,
+            f"{method.strength:g}",
+            *(number_estimate(method.over_seeds(measure)) for measure in measures.values()),
+        )
+        for method in methods
+    )
+    note = (
+        "Means over tasks. Largest singular value: over all weight updates of a task. Stable rank: "
+        "‖ΔW‖² Frobenius over spectral, mean over matrices; ‖G − I‖: what the penalty sums, mean "
+        "over matrices. Columns: mean |cosine| between two columns of one weight update; 0 is "
+        "orthogonal. Task vectors: mean |cosine| between two tasks."
+    )
+    header = ("Method", "λ", *measures)
+    return Table("Shape of the task vectors", header, rows, (note, *seeds_note(methods)))
+
+
+def features_table(results: Results) -> Table | None:
+    """Overlap of the features that tasks use, and J tau; None if they were not measured."""
+    methods = group_methods(results)
+    pretrained = results["features"]
+    if pretrained is None or any(run["features"] is None for run in results["runs"]):
+        return None
+    measures: dict[str, Callable[[Run], float]] = {
+        "Feature overlap": lambda run: _features(run)["overlap"],
+        "‖J τ‖ own": lambda run: float(np.mean(np.diag(_features(run)["tau_jacobian"]))),
+        "‖J τ‖ others": lambda run: _off_diagonal(np.array(_features(run)["tau_jacobian"])),
+    }
+    zero_shot = ("Zero-shot", "", number_estimate(Estimate(pretrained["overlap"], None)), "", "")
+    rows = [
+        (
+            method.label,
+            f"{method.strength:g}",
+            *(number_estimate(method.over_seeds(measure)) for measure in measures.values()),
+        )
+        for method in methods
+    ]
+    note = (
+        "Feature overlap: weighted Jaccard index of the sensitivities to a layer's features, of "
+        "two tasks, each by its own model; 1: they use the same features alike, 0: disjoint ones; "
+        "mean over pairs and layers. ‖J τ‖: how far a task vector moves the linearised features "
+        "of its own task's images, and of the other tasks' images."
+    )
+    header = ("Method", "λ", *measures)
+    notes = (note, *seeds_note(methods))
+    return Table("Features that tasks use", header, (zero_shot, *rows), notes)
+
+
+# Of a claim, the number it speaks of; with the penalty it should be lower.
+CLAIMS: dict[str, Callable[[Run], float | None]] = {
+    "Columns of an update are nearer to orthogonal (mean |cos|)": lambda run: _mean(
+        run["geometry"]["column_cosines"]
+    ),
+    "Updates are nearer to orthonormal (‖G − I‖)": lambda run: _mean(
+        run["geometry"]["gram_deviations"]
+    ),
+    "Task vectors are nearer to orthogonal (mean |cos|)": lambda run: _off_diagonal(
+        np.abs(run["geometry"]["cosines"])
+    ),
+    "Tasks use more separate features (overlap)": lambda run: (
+        run["features"]["overlap"] if run["features"] else None
+    ),
+    "A task vector acts less on other tasks' inputs (‖J τ‖, others / own)": lambda run: _leakage(
+        run["features"]
+    ),
+    "Adding a vector changes fewer answers on the other task (mean ξ)": lambda run: (
+        float(np.mean([each["error"] for each in run["disentanglement"]]))
+        if run["disentanglement"]
+        else None
+    ),
+}
+
+
+def claims_table(results: Results) -> Table | None:
+    """Each claim of the paper, put to the test in each mode; None without pairs of methods."""
+    pairs = penalty_pairs(results)
+    if not pairs:
+        return None
+    share = control_shares(results)[0]
+    accuracies = {
+        "One model for all tasks is better (Abs)": ("added", 1),
+        f"Negation forgets more (target at {share_text(share)} of control)": (
+            f"negated/{share}",
+            -1,
+        ),
+    }
+    rows = [
+        (claim, *(_accuracy_verdict(results, pair, *which) for pair in pairs))
+        for claim, which in accuracies.items()
+    ]
+    rows += [
+        (claim, *(_verdict(pair, measure) for pair in pairs)) for claim, measure in CLAIMS.items()
+    ]
+    note = (
+        "Claims of the paper for training with the penalty against without: what this run says. "
+        "Accuracies: yes or no if the 95 % interval over test images leaves 0 out. Others: yes or "
+        "no if every seed says so; without → with. Overlap, ‖J τ‖ and ξ are not measured in the "
+        "paper; its theory speaks of them. ξ at equal α compares edits of unequal length where the "
+        "penalty makes vectors longer."
+    )
+    header = ("Claim", *(plain.label for plain, _ in pairs))
+    return Table("The paper's claims, put to the test", header, tuple(rows), (note,))
+
+
+def _accuracy_verdict(
+    results: Results, pair: tuple[Method, Method], measure: str, sign: int
+) -> str:
+    plain, other = pair
+    found = find_comparison(results, plain.name, other.name, measure)
+    if found is None:
+        return NONE
+    low, high = sorted((sign * found["low"], sign * found["high"]))
+    return f"{_word(low > 0, high < 0)}: {points(found['difference'])}"
+
+
+def _verdict(pair: tuple[Method, Method], measure: Callable[[Run], float | None]) -> str:
+    before, after = ({run["seed"]: measure(run) for run in method.runs} for method in pair)
+    changes = [
+        (old, new)
+        for seed, old in before.items()
+        if old is not None and (new := after.get(seed)) is not None
+    ]
+    if not changes:
+        return NONE
+    word = _word(all(new < old for old, new in changes), all(new > old for old, new in changes))
+    old, new = (statistics.fmean(values) for values in zip(*changes, strict=True))
+    return f"{word}: {old:.3g} → {new:.3g}"
+
+
+def _word(yes: bool, no: bool) -> str:
+    return "yes" if yes else "no" if no else "not told apart"
+
+
+def _leakage(features: Features | None) -> float | None:
+    """How far vectors move other tasks' features, as a share of how far they move their own."""
+    if features is None or not features["tau_jacobian"]:
+        return None
+    sizes = np.array(features["tau_jacobian"])
+    return _off_diagonal(sizes) / float(np.mean(np.diag(sizes)))
+
+
+def _features(run: Run) -> Features:
+    features = run["features"]
+    assert features is not None
+    return features
+
+
+def _mean(by_task: dict[str, float]) -> float:
+    return statistics.fmean(by_task.values())
+
+
+def _largest_singular_value(run: Run) -> float:
+    return statistics.fmean(
+        max(layer[0] for layers in leaves.values() for layer in layers)
+        for leaves in run["geometry"]["singular_values"].values()
+    )
+
+
+def _off_diagonal(values: Float[np.ndarray, "t t"]) -> float:
+    """Mean over two different tasks; 0 if there is only one."""
+    count = len(values)
+    return float(values.sum() - values.trace()) / max(1, count * (count - 1))

@@ -1,0 +1,115 @@
+"""Edits of a linear classifier, which NumPy can follow."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from orthoreg_jax.clip.zeroshot import Head
+from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
+from orthoreg_jax.experiment.edits import Edits
+from orthoreg_jax.training.sharding import make_shardings
+
+ALPHAS, NAMES = (0.0, 0.5, 1.0, 2.0), ("a", "b", "c", "d")
+
+
+class Linear:
+    """Four tasks and a control on random images; everything again in NumPy."""
+
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.kernel = rng.normal(size=(12, 4))
+        self.vectors = {name: rng.normal(size=(12, 4)) for name in NAMES}
+        self.data, sets = {}, {"val": {}, "test": {}}
+        head = Head(jnp.eye(4), jnp.int32(4))
+        for split, named in sets.items():
+            for name in (*NAMES, "control"):
+                images = rng.integers(0, 255, (30, 2, 2, 3), dtype=np.uint8)
+                # Mostly what the fine-tuned model says, so that training "helped".
+                tau = self.vectors.get(name, 0)
+                labels = np.argmax(images.reshape(30, -1) @ (self.kernel + tau), axis=1)
+                labels = np.where(rng.random(30) < 0.2, rng.integers(0, 4, 30), labels)
+                self.data[split, name] = images, labels
+                named[name] = put_evaluation_set(head, images, labels, 16, make_shardings())
+        evaluator = Evaluator(
+            lambda params, pixels: pixels.reshape(len(pixels), -1) @ params["kernel"],
+            {"kernel": jnp.asarray(self.kernel, jnp.float32)},
+            lambda images: images / 255,
+        )
+        options = ConfigDict({"alphas": ALPHAS, "control_shares": (0.9, 0.5)})
+        trees = {n: {"kernel": jnp.asarray(v, jnp.float32)} for n, v in self.vectors.items()}
+        self.rounds = []
+        self.edits = Edits(
+            options, evaluator, sets, trees, "control", lambda: self.rounds.append(1)
+        )
+
+    def right(self, vector, alpha, split, name):
+        images, labels = self.data[split, name]
+        return np.argmax(images.reshape(30, -1) @ (self.kernel + alpha * vector), axis=1) == labels
+
+    def curve(self, vector, name, sign=1):
+        return np.array([self.right(vector, sign * a, "val", name).mean() for a in ALPHAS])
+
+
+@pytest.fixture
+def linear():
+    return Linear()
+
+
+def test_single_and_addition(linear):
+    single = linear.edits.single()
+    for split in ("val", "test"):
+        for name in NAMES:
+            expected = linear.right(linear.vectors[name], 1, split, name).mean()
+            assert single[split][name] == pytest.approx(expected)
+    total = sum(linear.vectors.values())
+    curves = {name: linear.curve(total, name) for name in NAMES}
+    best = np.argmax(sum(curves[name] / single["val"][name] for name in NAMES))
+    found = linear.edits.addition(single)
+    assert found["alpha"] == ALPHAS[best]
+    for name in NAMES:
+        assert found["val"][name] == pytest.approx(curves[name].tolist())
+        right = linear.right(total, ALPHAS[best], "test", name)
+        np.testing.assert_array_equal(linear.edits.correct[f"added/{name}"], right)
+        assert found["test"][name] == pytest.approx(right.mean())
+
+
+def test_negation(linear):
+    found = linear.edits.negation("b")
+    target, control = (linear.curve(linear.vectors["b"], name, -1) for name in ("b", "control"))
+    assert found["target_val"] == pytest.approx(target.tolist())
+    for share in (0.9, 0.5):
+        kept = control >= share * control[0]
+        alpha = ALPHAS[int(np.argmin(np.where(kept, target, 2)))]
+        chosen = found["shares"][str(share)]
+        assert (chosen["alpha"], chosen["at_edge"]) == (alpha, alpha == ALPHAS[-1])
+        for kind, name, key in (("negated", "b", "target"), ("control", "control", "control")):
+            right = linear.right(linear.vectors["b"], -alpha, "test", name)
+            np.testing.assert_array_equal(linear.edits.correct[f"{kind}/{share}/b"], right)
+            assert chosen[key] == pytest.approx(right.mean())
+
+
+def test_analogy_takes_c_plus_b_minus_a_and_scores_d(linear):
+    found = linear.edits.analogy("a", "b", "c", "d")
+    assert found["tasks"] == ["a", "b", "c", "d"]
+    a, b, c, d = linear.vectors.values()
+    for key, vector in (("analogy", c + b - a), ("third_alone", c)):
+        alpha = ALPHAS[int(np.argmax(linear.curve(vector, "d")))]
+        assert found[key]["alpha"] == alpha
+        assert found[key]["test"] == pytest.approx(linear.right(vector, alpha, "test", "d").mean())
+    assert found["fine_tuned"] == pytest.approx(linear.right(d, 1, "test", "d").mean())
+
+
+def test_progress_counts_every_sweep(linear):
+    linear.edits.addition(linear.edits.single())
+    linear.edits.negation("a")
+    linear.edits.analogy("a", "b", "c", "d")
+    # 4 tasks on two splits, 4 of the sum; target, control and two shares; two analogies' sweeps.
+    assert len(linear.rounds) == 12 + 4 + 2
+
+
+def test_a_model_that_is_never_right_has_no_norm(linear):
+    single = linear.edits.single()
+    single["val"]["c"] = 0.0
+    with pytest.raises(ValueError, match="fine-tuned on c is never right"):
+        linear.edits.addition(single)
