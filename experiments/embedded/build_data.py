@@ -19,11 +19,18 @@ from flags import flags_task
 from icons import read_sets
 from letters import letters_task
 from packages import PACKAGES, fetch, read_members
-from scans import digits, fashion_mnist, mnist, silhouettes
+from scans import DIGITS, digits, fashion_mnist, mnist, silhouettes
 from scripts import scripts_task
 from sets import FLAG_SETS, families
 from task_file import Slice
 
+# Halves of two tasks of the same classes, for analogies; no files of their own.
+PARTS = {
+    f"{name}_{half}": {"title": f"{title}: {part[0]} to {part[-1]}", "part_of": name,
+                       "part": part}
+    for name, title in (("mnist", "MNIST subset"), ("digits", "UCI digits"))
+    for half, part in (("low", DIGITS[:5]), ("high", DIGITS[5:]))
+}  # fmt: skip
 BUILT_BY = "experiments/embedded/build_data.py"
 
 
@@ -92,7 +99,7 @@ def main() -> None:
 
     pairs_hash = write_pairs(slices, options.cache)
     entries = {task.name: task.write(folder) for task in tasks}
-    table = {"tasks": entries, "built_by": BUILT_BY}
+    table = {"tasks": entries | PARTS, "built_by": BUILT_BY}
     write_text(folder / "tasks.json", json.dumps(table, indent=1) + "\n")
     write_text(options.out / "ATTRIBUTION.md", attribution(used))
     write_text(options.out / "DATA_CARD.md", data_card(tasks, slices, pairs_hash))

@@ -111,6 +111,10 @@ def data_card(tasks: list[Task], slices: list[Slice], pairs_hash: str) -> str:
         "images are dropped everywhere they are found. Val is 10 % of the images kept for training",
         "(seed 0), so val icons come from the families of train, not from those of test.",
         "",
+        "`mnist_low`, `mnist_high`, `digits_low` and `digits_high` are the images of the classes",
+        "zero to four and five to nine of `mnist` and `digits`, for task analogies; the heads tell",
+        "all ten digits apart.",
+        "",
         "## Tasks",
     ]
     for task in tasks:

@@ -78,7 +78,9 @@ def load_tasks(source: str, names: Sequence[str], control: str | None = None) ->
     """Reads and checks all tasks of an experiment, before any work starts.
 
     Args:
-      source: "embedded", or a folder with tasks.json and one .npz per task.
+      source: "embedded", or a folder with tasks.json and one .npz per task. An entry with
+        "part_of", another task's name, and "part", a list of its classes, is that task with the
+        images of these classes alone; its head still tells all classes apart.
       names: tasks to fine-tune; each needs train, val and test.
       control: a control task, which needs val and test only.
 
@@ -112,12 +114,45 @@ def load_tasks(source: str, names: Sequence[str], control: str | None = None) ->
             continue
         needed = SPLITS[1:] if name == control else SPLITS
         try:
-            tasks[name] = _load_task(directory, name, table[name], needed)
+            tasks[name] = _load_entry(directory, table, name, needed)
         except ValueError as error:
             problems.append(f"task {name!r}: {error}")
     if problems:
         raise ValueError("data: " + "\n  ".join(problems))
     return tasks
+
+
+def _load_entry(
+    directory: pathlib.Path, table: dict[str, Any], name: str, needed: Sequence[str]
+) -> Task:
+    """A task of its own, or the images of some classes of another task."""
+    entry = table[name]
+    if "part_of" not in entry:
+        return _load_task(directory, name, entry, needed)
+    whole_name = entry["part_of"]
+    if "part_of" in table.get(whole_name, {"part_of": ""}):
+        raise ValueError(
+            f"its entry of {TABLE} says part_of {whole_name!r}; allowed: a task with images of its "
+            "own"
+        )
+    whole, wanted = _load_task(directory, whole_name, table[whole_name], needed), entry.get("part")
+    if not isinstance(wanted, list) or not wanted or not set(wanted) <= set(whole.classes):
+        raise ValueError(
+            f"its entry of {TABLE} says part {wanted!r}; allowed: a list of classes of "
+            f"{whole_name!r}: {', '.join(whole.classes)}"
+        )
+    labels = [whole.classes.index(name) for name in wanted]
+    splits = {split: _part(data, labels) for split, data in whole.splits.items()}
+    empty = [split for split, data in splits.items() if len(data) == 0]
+    if empty:
+        raise ValueError(f"no image of {', '.join(wanted)} in the split {', '.join(empty)}")
+    title = str(entry.get("title", name))
+    return dataclasses.replace(whole, name=name, title=title, splits=splits)
+
+
+def _part(data: Split, labels: Sequence[int]) -> Split:
+    rows = np.isin(data.labels, labels)
+    return Split(data.images[rows], data.labels[rows])
 
 
 def _load_task(

@@ -29,13 +29,70 @@ def write(folder, change=lambda arrays, entry: None, names=("shapes", "control")
 
 def test_embedded_tasks_are_whole():
     table = json.loads((data_directory("embedded") / "tasks.json").read_text())["tasks"]
-    control = next(name for name, entry in table.items() if entry["control"])
+    control = next(name for name, entry in table.items() if entry.get("control"))
     tasks = load_tasks("embedded", [name for name in table if name != control], control)
     assert list(tasks)[-1] == control and len(tasks) == len(table)
     for name, task in tasks.items():
         for split, data in task.splits.items():
-            assert len(data) == table[name]["splits"][split] > 0
             assert data.rgb().shape == (len(data), 32, 32, 3)
+            if "part_of" not in table[name]:
+                assert len(data) == table[name]["splits"][split] > 0
+
+
+@pytest.mark.parametrize("whole", ["mnist", "digits"])
+def test_embedded_halves_make_the_whole(whole):
+    tasks = load_tasks("embedded", [f"{whole}_low", f"{whole}_high", whole])
+    low, high, both = tasks.values()
+    assert low.classes == both.classes and low.title.endswith("zero to four")
+    for split in SPLITS:
+        labels = [np.sort(task.splits[split].labels) for task in (low, high, both)]
+        assert labels[0].max() == 4 and labels[1].min() == 5
+        np.testing.assert_array_equal(np.concatenate(labels[:2]), labels[2])
+
+
+def add_part(folder, entry):
+    """Adds an entry `half` to the table."""
+    path = folder / "tasks.json"
+    table = json.loads(path.read_text())
+    table["tasks"]["half"] = entry
+    path.write_text(json.dumps(table))
+
+
+def test_a_part_is_the_images_of_its_classes(tmp_path):
+    source = write(tmp_path)
+    add_part(tmp_path, {"title": "Half", "part_of": "shapes", "part": ["c", "a"]})
+    half, whole = load_tasks(source, ["half", "shapes"]).values()
+    assert (half.name, half.title, half.classes) == ("half", "Half", whole.classes)
+    for split in SPLITS:
+        np.testing.assert_array_equal(half.splits[split].labels, [0, 2, 0, 2])
+        expected = whole.splits[split].images[[0, 2, 3, 5]]
+        np.testing.assert_array_equal(half.splits[split].images, expected)
+
+
+@pytest.mark.parametrize(
+    "entry, message",
+    [
+        ({"part_of": "shapes"}, "part None; allowed: a list of classes of 'shapes': a, b, c"),
+        ({"part_of": "shapes", "part": ["a", "x"]}, "allowed: a list of classes of 'shapes'"),
+        ({"part_of": "nothing", "part": ["a"]}, "part_of 'nothing'; allowed: a task with images"),
+        ({"part_of": "half", "part": ["a"]}, "part_of 'half'; allowed: a task with images"),
+    ],
+)
+def test_bad_parts(tmp_path, entry, message):
+    source = write(tmp_path)
+    add_part(tmp_path, entry)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_tasks(source, ["half"])
+
+
+def test_a_part_needs_an_image_in_every_split(tmp_path):
+    def change(arrays, entry):
+        arrays["val_labels"][:] = 0
+
+    source = write(tmp_path, change)
+    add_part(tmp_path, {"part_of": "shapes", "part": ["b"]})
+    with pytest.raises(ValueError, match="no image of b in the split val"):
+        load_tasks(source, ["half"])
 
 
 def test_no_image_of_a_test_split_is_in_another():
