@@ -118,7 +118,8 @@ def markdown(rows: list[dict[str, Any]], options: argparse.Namespace, device: st
     lines = [
         f"# What a train step costs: {options.model}, batch {options.batch}, float32, {device}\n",
         f"    python {' '.join(sys.argv)}\n",
-        f"| method | step, s | / {rows[0]['method']} | memory, MB | trained parameters | compile, s |",
+        f"| method | step, s | / {rows[0]['method']} | memory, MB | trained parameters "
+        "| compile, s |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for row in rows:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -17,42 +16,34 @@ ZERO_SHOT = "zero-shot"
 Correct = Mapping[str, Bool[np.ndarray, " _n"]]
 
 
-class Answers(NamedTuple):
-    """Which test images a method classified right, for each seed; see `Edits.correct`."""
-
-    method: str
-    seeds: Sequence[Correct]
-
-
 def compare_methods(
-    zero_shot: Correct, methods: Sequence[Answers], shares: Sequence[float]
+    zero_shot: Correct, answers: Mapping[str, Sequence[Correct]], shares: Sequence[float]
 ) -> list[Comparison]:
     """Every method against zero-shot, and each with the penalty against the same without.
 
     Args:
       zero_shot: by task; the control task's as "control".
-      methods: all with the same seeds.
+      answers: by method, for each seed, in the same order; see `Edits.correct`.
       shares: of control accuracy that negation keeps.
     """
     kinds = ["single", "added", *(f"{kind}/{s}" for s in shares for kind in ("negated", "control"))]
-    by_name = {answers.method: answers for answers in methods}
     comparisons = []
-    for name, answers in by_name.items():
+    for name, seeds in answers.items():
         for kind in kinds:
-            right = _by_task(answers, kind)
+            right = _by_task(seeds, kind)
             before = {task: zero_shot[task].astype(float)[None] for task in right}
             comparisons.append(_compare(ZERO_SHOT, name, kind, before, right))
-            if name.endswith(ORTHOREG) and (plain := name.removesuffix(ORTHOREG)) in by_name:
-                without = _by_task(by_name[plain], kind)
+            if name.endswith(ORTHOREG) and (plain := name.removesuffix(ORTHOREG)) in answers:
+                without = _by_task(answers[plain], kind)
                 comparisons.append(_compare(plain, name, kind, without, right))
     return comparisons
 
 
-def _by_task(answers: Answers, kind: str) -> dict[str, Float[np.ndarray, "_s _n"]]:
+def _by_task(seeds: Sequence[Correct], kind: str) -> dict[str, Float[np.ndarray, "_s _n"]]:
     """Right (1) or wrong (0), by task; of control, whose images all models share, their mean."""
-    tasks = [key for key in answers.seeds[0] if key.rpartition("/")[0] == kind]
+    tasks = [key for key in seeds[0] if key.rpartition("/")[0] == kind]
     right = {
-        key.rpartition("/")[2]: np.stack([seed[key] for seed in answers.seeds]).astype(float)
+        key.rpartition("/")[2]: np.stack([seed[key] for seed in seeds]).astype(float)
         for key in tasks
     }
     if kind.startswith("control/"):

@@ -19,7 +19,7 @@ from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import load_tree, read_json, save_tree, write_json
 from orthoreg_jax.training.modes.mode import edited_outputs
 
-from .comparisons import Answers, Correct, compare_methods
+from .comparisons import Correct, compare_methods
 from .edits import SPLITS, Edits, Sets
 from .setup import Experiment, Method, open_folder
 from .structure import measure_features, measure_geometry, weight_angles
@@ -63,13 +63,9 @@ def evaluate_all(experiment: Experiment) -> Results:
         _evaluate_or_read(experiment, evaluators[method.mode.outputs], sets, method, seed)
         for method, seed in runs
     ]
-    answers = [
-        Answers(
-            method.name,
-            [correct for (of, _), (_, correct) in zip(runs, measured, strict=True) if of == method],
-        )
-        for method in experiment.methods
-    ]
+    answers: dict[str, list[Correct]] = {}
+    for (method, _), (_, correct) in zip(runs, measured, strict=True):
+        answers.setdefault(method.name, []).append(correct)
     zero_shot = right["test"] | {"control": right["test"][config.control]}
     results: Results = {
         "format": FORMAT,

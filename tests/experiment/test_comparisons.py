@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from orthoreg_jax.experiment.comparisons import Answers, compare_methods
+from orthoreg_jax.experiment.comparisons import compare_methods
 
 
 def answers(rng, seeds, accuracy):
@@ -22,7 +22,7 @@ def compared():
     rng = np.random.default_rng(0)
     zero_shot = {"a": rng.random(40) < 0.3, "b": rng.random(60) < 0.3, "control": np.ones(50, bool)}
     plain, other = answers(rng, 2, 0.6), answers(rng, 2, 0.7)
-    methods = [Answers("full", plain), Answers("full+orthoreg", other), Answers("lora", plain)]
+    methods = {"full": plain, "full+orthoreg": other, "lora": plain}
     found = {
         (each["baseline"], each["method"], each["measure"]): each
         for each in compare_methods(zero_shot, methods, [0.95])
@@ -68,7 +68,7 @@ def test_control_images_count_once(compared):
     before = {"a": np.ones(50, bool), "b": np.ones(50, bool), "control": np.ones(50, bool)}
     widths = []
     for correct in (one, two):
-        found = compare_methods(before, [Answers("full", [correct])], [0.95])
+        found = compare_methods(before, {"full": [correct]}, [0.95])
         (each,) = (item for item in found if item["measure"] == "control/0.95")
         widths.append(each["high"] - each["low"])
         assert each["deviation"] is None

@@ -1,0 +1,154 @@
+r"""A sweep over alpha, as it is done here against one full evaluation for each alpha.
+
+    python experiments/benchmarks/sweeps.py --rounds 3
+
+The usual way, for each alpha: read the pre-trained weights, the task vector and the images from
+disk, edit the weights, classify every image. (Its forward pass is compiled once, before the
+clock starts.) Here: read all of it once, then one compiled function over the whole grid; of
+linearised models, one pass f0 and one product J tau for all alphas. Both sweeps are of addition,
+over the validation images of the embedded suite's tasks, and must find the same accuracies.
+Writes experiments/results/sweeps.md and .json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from orthoreg_jax.clip.checkpoint import image_encoder, load_checkpoint
+from orthoreg_jax.clip.preprocessing import load_preprocessing
+from orthoreg_jax.clip.zeroshot import pad_heads, zero_shot_head
+from orthoreg_jax.config import default_config, load_config
+from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
+from orthoreg_jax.storage import load_tree, save_tree, write_json, write_text
+from orthoreg_jax.tasks.batches import evaluation_batches
+from orthoreg_jax.tasks.task import load_tasks
+from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.sharding import make_shardings
+
+ROOT = pathlib.Path(__file__).parents[2]
+BATCH = 128
+
+
+class Sweeps:
+    """Both ways to sweep one mode's vector over the same grid and images."""
+
+    def __init__(self, mode: str, alphas: tuple[float, ...], vector_path: pathlib.Path) -> None:
+        """Compiles what both use, and classifies one batch."""
+        self.alphas, self.vector_path = np.asarray(alphas), vector_path
+        self.names = load_config(ROOT / "configs" / "embedded.py").tasks
+        self.outputs = MODES[mode](default_config().lora).outputs
+        checkpoint = load_checkpoint("embedded")
+        self.apply = image_encoder(checkpoint.config)
+        self.normalize = load_preprocessing(checkpoint.directory, checkpoint.config).normalize
+        heads = {
+            name: zero_shot_head(checkpoint, task.classes, task.templates)
+            for name, task in load_tasks("embedded", self.names).items()
+        }
+        self.heads = jax.device_put(pad_heads(heads))
+        self.one = jax.jit(self._one)
+        self.sweep_here(), self.sweep_usual(self.alphas[:1])
+
+    def _one(self, params0: Any, vector: Any, alpha: Any, head: Any, images: Any) -> Any:
+        pixels = self.normalize(images)
+        features = self.outputs(self.apply, params0, [vector], alpha.reshape(1, 1), pixels)[0]
+        return jnp.argmax(head.logits(features), axis=-1)
+
+    def sweep_usual(self, alphas: np.ndarray) -> np.ndarray:
+        """Everything anew for each alpha."""
+        rows = []
+        for alpha in alphas:
+            checkpoint = load_checkpoint("embedded")
+            preprocessing = load_preprocessing(checkpoint.directory, checkpoint.config)
+            params0 = jax.device_put(checkpoint.params["visual"])
+            vector = load_tree(self.vector_path)
+            row = []
+            for name, task in load_tasks("embedded", self.names).items():
+                data = task.splits["val"]
+                batches = evaluation_batches(preprocessing.resize(data.rgb()), BATCH)
+                found = [
+                    self.one(params0, vector, jnp.float32(alpha), self.heads[name], batch)
+                    for batch in batches
+                ]
+                answers = np.concatenate(found)[: len(data.labels)]
+                row.append(np.mean(answers == data.labels))
+            rows.append(row)
+        return np.array(rows)
+
+    def sweep_here(self) -> np.ndarray:
+        """Everything once."""
+        checkpoint = load_checkpoint("embedded")
+        preprocessing = load_preprocessing(checkpoint.directory, checkpoint.config)
+        shardings = make_shardings()
+        sets = []
+        for name, task in load_tasks("embedded", self.names).items():
+            data = task.splits["val"]
+            images = preprocessing.resize(data.rgb())
+            sets.append(put_evaluation_set(self.heads[name], images, data.labels, BATCH, shardings))
+        vector = jax.device_put(load_tree(self.vector_path))
+        if not hasattr(self, "evaluator"):
+            params0 = jax.device_put(checkpoint.params["visual"])
+            self.evaluator = Evaluator(self.apply, params0, self.normalize, self.outputs)
+        return self.evaluator.accuracies([vector], self.alphas[:, None], sets)
+
+
+def measure(mode: str, alphas: tuple[float, ...], rounds: int) -> dict[str, Any]:
+    """Medians of both ways, taken in turn."""
+    rng = np.random.default_rng(0)
+    vector = jax.tree.map(
+        lambda leaf: rng.normal(scale=0.002, size=leaf.shape).astype(np.float32),
+        load_checkpoint("embedded").params["visual"],
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "vector.safetensors"
+        save_tree(path, vector)
+        sweeps = Sweeps(mode, alphas, path)
+        seconds: dict[str, list[float]] = {"usual": [], "here": []}
+        for _ in range(rounds):
+            began = time.perf_counter()
+            usual = sweeps.sweep_usual(sweeps.alphas)
+            middle = time.perf_counter()
+            here = sweeps.sweep_here()
+            seconds["usual"].append(middle - began)
+            seconds["here"].append(time.perf_counter() - middle)
+            # An image on the border between two classes may fall either way.
+            assert np.abs(usual - here).max() < 0.02, (usual, here)
+    medians = {way: statistics.median(times) for way, times in seconds.items()}
+    return {"mode": mode, "alphas": len(alphas), **medians}
+
+
+def main() -> None:
+    """Measures and writes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    alphas = default_config().evaluation.alphas
+    rows = [measure(mode, alphas, options.rounds) for mode in ("full", "linearized")]
+    lines = [
+        f"# Sweeps over {len(alphas)} alphas, {jax.devices()[0].device_kind}\n",
+        f"    python {' '.join(sys.argv)}\n",
+        "| mode | one evaluation for each alpha, s | here, s | ratio |",
+        "|---|---:|---:|---:|",
+        *(
+            f"| {row['mode']} | {row['usual']:.2f} | {row['here']:.2f} "
+            f"| {row['usual'] / row['here']:.1f} |"
+            for row in rows
+        ),
+    ]
+    text = "\n".join(lines) + "\n"
+    write_text(ROOT / "experiments" / "results" / "sweeps.md", text)
+    write_json(ROOT / "experiments" / "results" / "sweeps.json", rows)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
