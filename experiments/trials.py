@@ -1,0 +1,132 @@
+"""Trials: one method with its options, fine-tuned and added, for searches and sweeps."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from orthoreg_jax.arithmetic.task_vectors import norm
+from orthoreg_jax.config import load_config
+from orthoreg_jax.evaluation.accuracy import Evaluator
+from orthoreg_jax.experiment.edits import Edits, Sets
+from orthoreg_jax.experiment.evaluation import load_vectors, make_evaluator, put_sets
+from orthoreg_jax.experiment.finetuning import finetune_all
+from orthoreg_jax.experiment.setup import Experiment, prepare
+from orthoreg_jax.progress import Progress
+
+ALPHAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4)
+# Numbers of a trial, in per cent but for alpha and the norm; "val Abs" chooses, the rest is test.
+MEASURES = ("val Abs", "single", "Abs", "Norm", "alpha", "norm")
+
+
+def parser(description: str, config: str = "configs/embedded.py") -> argparse.ArgumentParser:
+    """The arguments that every script of trials takes."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--config", default=config)
+    made.add_argument("--workdir", type=pathlib.Path, required=True)
+    made.add_argument("--seeds", nargs="+", type=int, default=[0])
+    made.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="options")
+    return made
+
+
+class Trials:
+    """Runs trials, each in a run folder of its own; what is compiled to evaluate serves all."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        """Reads nothing yet; `arguments` are those of `parser`."""
+        self._arguments = arguments
+        self._evaluators: dict[Any, Evaluator] = {}
+        self._sets: Sets | None = None
+
+    def run(
+        self, method: str, rate: float, strength: float, options: Sequence[str] = (), name: str = ""
+    ) -> dict[str, Any]:
+        """Runs or goes on with one trial.
+
+        Args:
+          method: as in a config's `methods`.
+          rate: learning rate.
+          strength: lambda; 0 without the penalty.
+          options: further ones, as "lora.placement=qv".
+          name: of them, for the folder.
+
+        Returns:
+          Its facts, mean over seeds of each of `MEASURES`, standard deviations as "Abs sd", and
+          the mean validation accuracies over `ALPHAS` as "curve".
+        """
+        arguments = self._arguments
+        overrides = [
+            f"methods={method}",
+            f"seeds={','.join(map(str, arguments.seeds))}",
+            f"training.learning_rate={rate}",
+            f"evaluation.alphas={','.join(map(str, ALPHAS))}",
+            *([f"penalty.strength={strength}"] if strength else []),
+            *options,
+            *arguments.set,
+        ]
+        config = load_config(arguments.config, overrides)
+        folder = arguments.workdir / f"{method}{name}-lr{rate:g}-lambda{strength:g}"
+        with jax.default_matmul_precision(config.matmul_precision):
+            experiment = prepare(config, folder)
+            finetune_all(experiment)
+            rows = [self._measure(experiment, seed) for seed in arguments.seeds]
+        trial: dict[str, Any] = {"method": method, "learning_rate": rate, "strength": strength}
+        trial["seeds"] = list(arguments.seeds)
+        for measure in MEASURES:
+            values = [row[measure] for row in rows]
+            trial[measure] = statistics.fmean(values)
+            trial[f"{measure} sd"] = statistics.stdev(values) if len(values) > 1 else None
+        curves = zip(*(row["curve"] for row in rows), strict=True)
+        trial["curve"] = [statistics.fmean(values) for values in curves]
+        shown = ", ".join(f"{measure} {trial[measure]:.2f}" for measure in MEASURES)
+        print(f"{folder.name}: {shown}", flush=True)
+        return trial
+
+    def _measure(self, experiment: Experiment, seed: int) -> dict[str, Any]:
+        (method,), options = experiment.methods, experiment.config.evaluation
+        outputs = method.mode.outputs
+        if self._sets is None:
+            self._sets = put_sets(experiment)
+        if outputs not in self._evaluators:
+            self._evaluators[outputs] = make_evaluator(experiment, outputs)
+        vectors = load_vectors(experiment, method.name, seed)
+        control = experiment.config.control
+        with Progress(f"evaluate {method.name} seed {seed}", 3 * len(vectors)) as progress:
+            edits = Edits(
+                options, self._evaluators[outputs], self._sets, vectors, control, progress.update
+            )
+            single = edits.single()
+            addition = edits.addition(single)
+        curves = zip(*addition["val"].values(), strict=True)
+        curve = [100 * statistics.fmean(accuracies) for accuracies in curves]
+        return {
+            "val Abs": curve[list(options.alphas).index(addition["alpha"])],
+            "single": 100 * statistics.fmean(single["test"].values()),
+            "Abs": 100 * addition["absolute"],
+            "Norm": 100 * addition["normalised"],
+            "alpha": addition["alpha"],
+            "norm": statistics.fmean(float(norm(vector)) for vector in vectors.values()),
+            "curve": curve,
+        }
+
+
+def cells(trial: dict[str, Any], measures: Sequence[str] = MEASURES) -> list[str]:
+    """Numbers for a table, with their deviation over seeds."""
+    texts = []
+    for measure in measures:
+        deviation = trial[f"{measure} sd"]
+        spread = "" if deviation is None else f" ± {deviation:.2f}"
+        texts.append(f"{trial[measure]:.2f}{spread}")
+    return texts
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:
+    """A table whose first `words` columns are text."""
+    marks = ["---" if column < words else "---:" for column in range(len(header))]
+    lines = ["| " + " | ".join(line) + " |" for line in (header, marks, *rows)]
+    return "\n".join(lines) + "\n"
