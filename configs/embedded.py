@@ -2,7 +2,9 @@
 
 Command:   orthoreg run --config configs/embedded.py --workdir runs/embedded   (or: make run)
 Hardware:  CPU, 2 cores; no network. About 6 minutes.
-Expected:  full 84.2 single, 77.5 Abs, 91.5 Norm; with OrthoReg 83.5, 77.1, 91.8 (zero-shot 68.3).
+Expected:  see README.
+
+Learning rate and lambda are the best on validation of experiments/tune.py.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +18,8 @@ def get_config() -> ConfigDict:
     config.tasks = ("mnist", "digits", "fashion_mnist", "silhouettes", "emoji")
     config.training.steps = 120
     config.training.batch_size = 32
-    config.training.learning_rate = 1e-4
+    config.training.learning_rate = 3e-4
+    config.penalty.strength = 0.1
     fine = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8)
     config.evaluation.alphas = (*fine, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0)
     # Small batches: most validation splits have fewer than 128 images, padding costs as much.

@@ -51,7 +51,6 @@ class Timed:
             optimizer,
             lambda images: images.astype(jnp.float32) / 255,
             Penalty(10.0, "released", VISUAL_MATRICES) if plus else None,
-            crop_scale=0.9,
         )
         self.name, self.label, self.seconds = name, mode.label, list[float]()
         # A copy: the step gives its state's memory away.
@@ -62,7 +61,7 @@ class Timed:
                     jnp.int32(CLASSES))  # fmt: skip
         images = jnp.asarray(rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8))
         labels = jnp.asarray(rng.integers(0, CLASSES, batch))
-        self._fixed = (params0, head, jax.random.key(0), images, labels)
+        self._fixed = (params0, head, images, labels)
         self.trainable = sum(leaf.size for leaf in jax.tree.leaves(self._state.trainable))
         began = time.perf_counter()
         self._compiled = step.lower(self._state, *self._fixed).compile()  # type: ignore[attr-defined]

@@ -231,7 +231,7 @@ def fails(capfd, command, config, workdir, *more):
     [
         ("--config.trainig.steps=3", "did you mean training.steps?"),
         ("--config.training.steps=0", "training.steps is 0, allowed: a whole number from 1 up"),
-        ("--config.tasks=first,second,third", "task 'third' is not in"),
+        ("--config.tasks=first,second,third", "task 'third': is not in"),
         ("--config.model=nowhere", "model 'nowhere': no such directory; allowed: 'embedded'"),
         ("--config.data=nowhere", "data 'nowhere'"),
     ],

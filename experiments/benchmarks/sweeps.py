@@ -31,6 +31,7 @@ from orthoreg_jax.config import default_config, load_config
 from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
 from orthoreg_jax.storage import load_tree, save_tree, write_json, write_text
 from orthoreg_jax.tasks.batches import evaluation_batches
+from orthoreg_jax.tasks.loading import load_images
 from orthoreg_jax.tasks.task import load_tasks
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.sharding import make_shardings
@@ -74,7 +75,8 @@ class Sweeps:
             row = []
             for name, task in load_tasks("embedded", self.names).items():
                 data = task.splits["val"]
-                batches = evaluation_batches(preprocessing.resize(data.rgb()), BATCH)
+                images = load_images(data.images, range(len(data)), preprocessing)
+                batches = evaluation_batches(images, BATCH)
                 found = [
                     self.one(params0, vector, jnp.float32(alpha), self.heads[name], batch)
                     for batch in batches
@@ -92,7 +94,7 @@ class Sweeps:
         sets = []
         for name, task in load_tasks("embedded", self.names).items():
             data = task.splits["val"]
-            images = preprocessing.resize(data.rgb())
+            images = load_images(data.images, range(len(data)), preprocessing)
             sets.append(put_evaluation_set(self.heads[name], images, data.labels, BATCH, shardings))
         vector = jax.device_put(load_tree(self.vector_path))
         if not hasattr(self, "evaluator"):

@@ -25,7 +25,8 @@ from orthoreg_jax.clip.preprocessing import load_preprocessing
 from orthoreg_jax.clip.zeroshot import pad_heads, zero_shot_head
 from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
 from orthoreg_jax.evaluation.selection import choose_addition, choose_negation
-from orthoreg_jax.tasks.batches import limited_rows, training_rows
+from orthoreg_jax.tasks.batches import limited_rows
+from orthoreg_jax.tasks.loading import Feed, load_images
 from orthoreg_jax.tasks.task import load_tasks
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.sharding import make_shardings
@@ -82,7 +83,7 @@ class Suite:
     def images(self, name: str, split: str, limit: int = 0):
         data = self.tasks[name].splits[split]
         rows = limited_rows(len(data), limit)
-        return self.preprocessing.resize(data.rgb()[rows]), data.labels[rows]
+        return load_images(data.images, rows, self.preprocessing), data.labels[rows]
 
     def accuracies(self, vector, alphas, split: str, names: list[str]) -> np.ndarray:
         """Accuracies (alphas, names) of theta_0 + alpha tau."""
@@ -95,17 +96,14 @@ class Suite:
         optimizer = make_optimizer(
             options.learning_rate, options.steps // 10, options.steps, options.weight_decay, 1.0
         )
-        step = make_train_step(
-            mode, self.apply, optimizer, self.preprocessing.normalize, crop_scale=0.9
-        )
+        step = make_train_step(mode, self.apply, optimizer, self.preprocessing.normalize)
         vectors, key = {}, jax.random.key(options.seed)
         for name in self.names:
             state = init_state(mode, optimizer, self.params0, key)
-            images, labels = self.images(name, "train")
-            for number in range(options.steps):
-                rows = training_rows(len(labels), options.batch, number, options.seed)
-                batch = images[rows], labels[rows]
-                state, _ = step(state, self.params0, self.heads[name], key, *batch)
+            train = self.tasks[name].splits["train"]
+            feed = Feed(train, self.preprocessing, options.batch, options.seed, crop_scale=0.9)
+            for batch in feed.batches(0, options.steps):
+                state, _ = step(state, self.params0, self.heads[name], *batch)
             vectors[name] = task_vector(state.trainable, self.params0)
         return vectors
 

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import transformers
+from augmentation import random_resized_crop
 from model_card import write_card
 from optax.contrib import MuonDimensionNumbers, muon
 
@@ -30,7 +31,6 @@ from orthoreg_jax.clip.config import ClipConfig, TextConfig, VisionConfig
 from orthoreg_jax.clip.modules import Clip
 from orthoreg_jax.clip.preprocessing import Normalization, tokenize
 from orthoreg_jax.tasks.batches import training_rows
-from orthoreg_jax.training.augmentation import random_resized_crop
 from orthoreg_jax.training.checkpoints import StateFolder
 from orthoreg_jax.training.step import TrainState
 

@@ -27,7 +27,7 @@ from orthoreg_jax.clip.weights import VISUAL_MATRICES, to_huggingface
 from orthoreg_jax.clip.zeroshot import pad_heads, zero_shot_head
 from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
 from orthoreg_jax.storage import write_json, write_text
-from orthoreg_jax.tasks.batches import training_rows
+from orthoreg_jax.tasks.loading import Feed, load_images
 from orthoreg_jax.tasks.task import load_tasks
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.sharding import make_shardings
@@ -52,10 +52,9 @@ class Setting:
         head = zero_shot_head(self.checkpoint, task.classes, task.templates)
         self.head, self.torch_head = pad_heads({"t": head})["t"], torch.tensor(np.array(head))
         data, test = task.splits["train"], task.splits["test"]
-        images = self.preprocessing.resize(data.rgb())
-        rows = [training_rows(len(images), BATCH, step, 0) for step in range(STEPS)]
-        self.batches = [(images[row], data.labels[row]) for row in rows]
-        self.test = self.preprocessing.resize(test.rgb()[:300]), test.labels[:300]
+        self.batches = list(Feed(data, self.preprocessing, BATCH, seed=0).batches(0, STEPS))
+        test_images = load_images(test.images, range(300), self.preprocessing)
+        self.test = test_images, test.labels[:300]
 
     def pixels(self, images: np.ndarray) -> torch.Tensor:
         """Preprocessed, channels first."""
@@ -85,7 +84,7 @@ def compare(setting: Setting, name: str, strength: float) -> dict[str, float]:
     reference = Reference(str(setting.checkpoint.directory), name, factors, LORA.alpha / LORA.rank)
     ours = []
     for batch in setting.batches:
-        state, metrics = step(state, setting.params0, setting.head, jax.random.key(0), *batch)
+        state, metrics = step(state, setting.params0, setting.head, *batch)
         ours.append((metrics.loss, metrics.penalty, metrics.gradient_norm))
     batches = [(setting.pixels(i), torch.tensor(y, dtype=torch.long)) for i, y in setting.batches]
     theirs = train(reference, batches, setting.torch_head, strength, rate, WARMUP, STEPS)

@@ -36,7 +36,7 @@ def encode_texts(checkpoint: Checkpoint, texts: Sequence[str]) -> Float[np.ndarr
 
 
 def zero_shot_head(
-    checkpoint: Checkpoint, classes: Sequence[str], templates: Sequence[str]
+    checkpoint: Checkpoint, classes: Sequence[str | Sequence[str]], templates: Sequence[str]
 ) -> Float[np.ndarray, "c p"]:
     """One weight vector per class; logits are `normalize(image_features) @ head.T`.
 
@@ -46,7 +46,8 @@ def zero_shot_head(
 
     Args:
       checkpoint: the model whose text tower is used.
-      classes: names as they should read in a prompt, at least two.
+      classes: names as they should read in a prompt, at least two; several names of one class
+        as a tuple, of which each fills every template.
       templates: prompts with one "{}" each, for example "a photo of a {}".
 
     Raises:
@@ -60,9 +61,12 @@ def zero_shot_head(
             f"templates {wrong or list(templates)}; each must hold '{{}}' once, where the name of "
             "the class goes, and there must be at least one"
         )
-    texts = [template.replace("{}", name) for name in classes for template in templates]
-    features = encode_texts(checkpoint, texts).reshape(len(classes), len(templates), -1)
-    head = normalize(jnp.mean(features, axis=1))
+    names = [(each,) if isinstance(each, str) else tuple(each) for each in classes]
+    texts = [t.replace("{}", name) for group in names for name in group for t in templates]
+    features = encode_texts(checkpoint, texts)
+    ends = np.cumsum([len(group) * len(templates) for group in names])
+    means = [group.mean(axis=0) for group in np.split(features, ends[:-1])]
+    head = normalize(jnp.asarray(np.stack(means)))
     return np.asarray(jnp.exp(checkpoint.params["logit_scale"]) * head)
 
 

@@ -15,6 +15,7 @@ from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder
 from orthoreg_jax.clip.preprocessing import load_preprocessing
 from orthoreg_jax.clip.zeroshot import Head, pad_heads, zero_shot_head
 from orthoreg_jax.tasks.batches import evaluation_batches
+from orthoreg_jax.tasks.loading import load_images
 from orthoreg_jax.tasks.task import Task
 from orthoreg_jax.training.modes.mode import Apply, edited_outputs
 from orthoreg_jax.training.sharding import Shardings
@@ -118,7 +119,7 @@ def measure_accuracy(
     data = task.splits[split]
     preprocessing = load_preprocessing(checkpoint.directory, checkpoint.config)
     head = pad_heads({task.name: zero_shot_head(checkpoint, task.classes, task.templates)})
-    images = preprocessing.resize(data.rgb())
+    images = load_images(data.images, np.arange(len(data)), preprocessing)
     evaluator = Evaluator(
         image_encoder(checkpoint.config), params["visual"], preprocessing.normalize
     )

@@ -9,6 +9,7 @@ import jax
 from orthoreg_jax.arithmetic.low_rank import dense
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.storage import save_tree
+from orthoreg_jax.tasks.loading import Feed
 from orthoreg_jax.training.finetune import finetune, remove_states
 from orthoreg_jax.training.step import Penalty, init_state, make_optimizer, make_train_step
 
@@ -50,22 +51,19 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
         optimizer,
         experiment.preprocessing.normalize,
         penalty if method.strength else None,
-        options.crop_scale,
     )
     for seed, task in todo:
         state = init_state(method.mode, optimizer, experiment.params0, jax.random.key(seed))
-        images, labels = experiment.images(task, "train")
+        train = experiment.tasks[task].splits["train"]
+        feed = Feed(train, experiment.preprocessing, options.batch_size, seed, options.crop_scale)
         folder = experiment.task_folder(method.name, seed, task)
         state = finetune(
             step,
             jax.device_put(state, shardings.replicated),
             experiment.params0,
             experiment.heads[task],
-            images,
-            labels,
+            feed,
             steps=options.steps,
-            batch_size=options.batch_size,
-            seed=seed,
             shardings=shardings,
             folder=folder,
             label=f"finetune {method.name} seed {seed} {task}",

@@ -29,6 +29,7 @@ from orthoreg_jax.clip.zeroshot import Head, pad_heads, zero_shot_head
 from orthoreg_jax.config import ORTHOREG, flatten_config, validate
 from orthoreg_jax.storage import read_json, save_tree, write_json
 from orthoreg_jax.tasks.batches import limited_rows
+from orthoreg_jax.tasks.loading import load_images
 from orthoreg_jax.tasks.task import Task, load_tasks
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.modes.mode import Apply, Mode
@@ -118,7 +119,7 @@ class Experiment:
         """
         data = self.tasks[task].splits[split]
         rows = limited_rows(len(data), limit)
-        return self.preprocessing.resize(data.rgb()[rows]), data.labels[rows]
+        return load_images(data.images, rows, self.preprocessing), data.labels[rows]
 
 
 def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:

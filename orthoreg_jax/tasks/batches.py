@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from jaxtyping import Int, Shaped
 
@@ -20,9 +22,20 @@ def training_rows(size: int, batch: int, step: int, seed: int) -> Int[np.ndarray
     """
     start, stop = step * batch, (step + 1) * batch
     epochs = range(start // size, (stop - 1) // size + 1)
-    orders = [np.random.default_rng((seed, epoch)).permutation(size) for epoch in epochs]
     offset = epochs[0] * size
-    return np.concatenate(orders)[start - offset : stop - offset]
+    rows = np.concatenate([_epoch_order(size, seed, epoch) for epoch in epochs])
+    return rows[start - offset : stop - offset]
+
+
+def training_row(size: int, place: int, seed: int) -> int:
+    """The row at a place of the endless row of shuffled epochs that `training_rows` cuts."""
+    epoch, place = divmod(place, size)
+    return int(_epoch_order(size, seed, epoch)[place])
+
+
+@functools.lru_cache(maxsize=8)
+def _epoch_order(size: int, seed: int, epoch: int) -> Int[np.ndarray, " size"]:
+    return np.random.default_rng((seed, epoch)).permutation(size)
 
 
 def evaluation_batches(

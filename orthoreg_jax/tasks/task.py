@@ -10,36 +10,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
 
 from orthoreg_jax.storage import StorageError, read_json
 
-SPLITS = ("train", "val", "test")
+from .catalogue import KNOWN, entries
+from .sources import (
+    SPLITS,
+    Content,
+    Name,
+    first_name,
+    read_arrays,
+    read_folder,
+    read_known,
+    read_set,
+)
+from .split import Split
+
 TABLE = "tasks.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Images (RGB, or grey without a last axis) and labels of one split."""
-
-    images: UInt8[np.ndarray, ...]
-    labels: Int[np.ndarray, " n"]
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.labels)
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the bytes of the images and of the labels (as little-endian int32)."""
-        data = np.ascontiguousarray(self.images).tobytes()
-        return hashlib.sha256(data + self.labels.astype("<i4").tobytes()).hexdigest()
-
-    def rgb(self) -> UInt8[np.ndarray, "n h w 3"]:
-        """The images with three channels."""
-        if self.images.ndim == 4:
-            return self.images
-        return np.repeat(self.images[..., None], 3, axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,14 +36,15 @@ class Task:
     Attributes:
       name: as configs and files call it.
       title: as tables call it.
-      classes: names as they read in a prompt, in the order of the labels.
+      classes: names as they read in a prompt, in the order of the labels; several of one class
+        stand as a tuple.
       templates: prompts with one "{}".
       splits: "train", "val" and "test"; a control task has no "train".
     """
 
     name: str
     title: str
-    classes: tuple[str, ...]
+    classes: tuple[Name, ...]
     templates: tuple[str, ...]
     splits: dict[str, Split]
 
@@ -77,10 +65,21 @@ def data_directory(source: str) -> pathlib.Path:
 def load_tasks(source: str, names: Sequence[str], control: str | None = None) -> dict[str, Task]:
     """Reads and checks all tasks of an experiment, before any work starts.
 
+    A task is an entry of the data folder's tasks.json, or one of the field's (see `catalogue`).
+    An entry has "classes" and "templates", and one of
+
+    * nothing more: the images are in NAME.npz;
+    * "folder": images are FOLDER/SPLIT/CLASS/*.jpg; "labels" are the directories' names, in the
+      order of "classes" (without both, the directories name the classes);
+    * "tfds": a set prepared by tensorflow-datasets below the data folder; "splits" say which of
+      its splits are train, val and test;
+    * "part_of" and "part": another task with the images of these classes alone; its head still
+      tells all classes apart.
+
+    A validation split that is not there is cut from train: 10 %, at most 5000 images, seed 0.
+
     Args:
-      source: "embedded", or a folder with tasks.json and one .npz per task. An entry with
-        "part_of", another task's name, and "part", a list of its classes, is that task with the
-        images of these classes alone; its head still tells all classes apart.
+      source: "embedded", or a folder.
       names: tasks to fine-tune; each needs train, val and test.
       control: a control task, which needs val and test only.
 
@@ -93,28 +92,13 @@ def load_tasks(source: str, names: Sequence[str], control: str | None = None) ->
     if isinstance(names, str):
         raise ValueError(f"names is the text {names!r}; give a list of names: [{names!r}]")
     directory = data_directory(source)
-    try:
-        table = read_json(directory / TABLE)
-    except StorageError as error:
-        raise ValueError(
-            f"data {source!r}: {error}; a data folder holds {TABLE}, which describes its tasks, "
-            "and one .npz for each"
-        ) from error
-    table = table.get("tasks") if isinstance(table, dict) else None
-    if not isinstance(table, dict) or not all(isinstance(item, dict) for item in table.values()):
-        raise ValueError(
-            f'data {source!r}: {TABLE} must read {{"tasks": {{NAME: {{"classes": [...], '
-            '"templates": [...]}}}'
-        )
+    table = _read_table(source, directory)
     problems: list[str] = []
     tasks: dict[str, Task] = {}
     for name in (*names, *([control] if control else [])):
-        if name not in table:
-            problems.append(f"task {name!r} is not in {directory / TABLE}: {', '.join(table)}")
-            continue
         needed = SPLITS[1:] if name == control else SPLITS
         try:
-            tasks[name] = _load_entry(directory, table, name, needed)
+            tasks[name] = load_task(directory, table, name, needed)
         except ValueError as error:
             problems.append(f"task {name!r}: {error}")
     if problems:
@@ -122,27 +106,73 @@ def load_tasks(source: str, names: Sequence[str], control: str | None = None) ->
     return tasks
 
 
-def _load_entry(
+def _read_table(source: str, directory: pathlib.Path) -> dict[str, Any]:
+    """Entries of tasks.json; a folder without one may hold tasks of the catalogue."""
+    if not directory.is_dir():
+        raise ValueError(f"data {source!r}: no such folder; allowed: 'embedded', or a folder")
+    if not (directory / TABLE).exists():
+        return {}
+    try:
+        table = read_json(directory / TABLE)
+    except StorageError as error:
+        raise ValueError(f"data {source!r}: {error}") from error
+    table = table.get("tasks") if isinstance(table, dict) else None
+    if not isinstance(table, dict) or not all(isinstance(item, dict) for item in table.values()):
+        raise ValueError(
+            f'data {source!r}: {TABLE} must read {{"tasks": {{NAME: {{"classes": [...], '
+            '"templates": [...]}}}'
+        )
+    return table
+
+
+def load_task(
     directory: pathlib.Path, table: dict[str, Any], name: str, needed: Sequence[str]
 ) -> Task:
-    """A task of its own, or the images of some classes of another task."""
+    """One task by its name; see `load_tasks`.
+
+    Raises:
+      ValueError: no such task, or something wrong with it.
+    """
+    if name in table:
+        entry = table[name]
+        if "part_of" in entry:
+            return _load_part(directory, table, name, needed)
+        return _load_entry(directory, name, entry, needed)
+    if name in KNOWN:
+        entry, known = entries()[name], KNOWN[name]
+        content = read_known(directory, name, known, entry, needed)
+        classes = tuple(c if isinstance(c, str) else tuple(c) for c in entry["classes"])
+        task = Task(name, entry["title"], classes, tuple(entry["templates"]), content.splits)
+        return _checked(task)
+    raise ValueError(
+        f"is not in {directory / TABLE} ({', '.join(table) or 'no such file'}), nor one of the "
+        f"field's: {', '.join(KNOWN)}"
+    )
+
+
+def _load_part(
+    directory: pathlib.Path, table: dict[str, Any], name: str, needed: Sequence[str]
+) -> Task:
+    """The images of some classes of another task."""
     entry = table[name]
-    if "part_of" not in entry:
-        return _load_task(directory, name, entry, needed)
-    whole_name = entry["part_of"]
+    whole_name, wanted = entry["part_of"], entry.get("part")
     if "part_of" in table.get(whole_name, {"part_of": ""}):
         raise ValueError(
             f"its entry of {TABLE} says part_of {whole_name!r}; allowed: a task with images of its "
             "own"
         )
-    whole, wanted = _load_task(directory, whole_name, table[whole_name], needed), entry.get("part")
-    if not isinstance(wanted, list) or not wanted or not set(wanted) <= set(whole.classes):
+    whole = _load_entry(directory, whole_name, table[whole_name], needed)
+    names = [first_name(each) for each in whole.classes]
+    if not isinstance(wanted, list) or not wanted or not set(wanted) <= set(names):
         raise ValueError(
             f"its entry of {TABLE} says part {wanted!r}; allowed: a list of classes of "
-            f"{whole_name!r}: {', '.join(whole.classes)}"
+            f"{whole_name!r}: {', '.join(names)}"
         )
-    labels = [whole.classes.index(name) for name in wanted]
-    splits = {split: _part(data, labels) for split, data in whole.splits.items()}
+    labels = [names.index(each) for each in wanted]
+    splits = {
+        split: data.take(np.flatnonzero(np.isin(data.labels, labels)))
+        for split, data in whole.splits.items()
+    }
     empty = [split for split, data in splits.items() if len(data) == 0]
     if empty:
         raise ValueError(f"no image of {', '.join(wanted)} in the split {', '.join(empty)}")
@@ -150,53 +180,65 @@ def _load_entry(
     return dataclasses.replace(whole, name=name, title=title, splits=splits)
 
 
-def _part(data: Split, labels: Sequence[int]) -> Split:
-    rows = np.isin(data.labels, labels)
-    return Split(data.images[rows], data.labels[rows])
-
-
-def _load_task(
+def _load_entry(
     directory: pathlib.Path, name: str, entry: dict[str, Any], needed: Sequence[str]
 ) -> Task:
-    path = directory / f"{name}.npz"
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} is missing; build or copy it there") from error
-    except Exception as error:  # zipfile, zlib, numpy: each its own kind for a damaged file
-        raise ValueError(f"{path} cannot be read ({error}); build or copy it again") from error
-    missing = [
-        f"{split}_{kind}"
-        for split in needed
-        for kind in ("images", "labels")
-        if f"{split}_{kind}" not in arrays
-    ]
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(arrays)}")
-    splits = {
-        split: Split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in needed
-    }
-    classes, templates = _texts(entry, "classes"), _texts(entry, "templates")
-    wrong = [template for template in templates if template.count("{}") != 1]
-    if wrong or not templates:
-        raise ValueError(
-            f"its templates {wrong or list(templates)} in {TABLE}; each must hold '{{}}' once, and "
-            "there must be at least one"
-        )
-    if len(classes) < 2:
-        raise ValueError(f"{len(classes)} class; a task needs at least 2")
-    if len(set(classes)) < len(classes):
-        raise ValueError("a class name stands twice; the zero-shot head cannot tell them apart")
-    hashes = entry.get("sha256") or {}
-    for split, data in splits.items():
-        _check_split(split, data, len(classes))
-        if hashes.get(split, data.sha256) != data.sha256:
+    """A task with images of its own."""
+    templates = _texts(entry, "templates")
+    labels = _texts(entry, "labels") if "labels" in entry else ()
+    classes: tuple[Name, ...] = _texts(entry, "classes") if "classes" in entry else ()
+    if "folder" in entry:
+        content = read_folder(directory / entry["folder"], labels, classes, needed)
+    elif "tfds" in entry:
+        splits = entry.get("splits")
+        if not isinstance(splits, dict) or not set(splits) <= set(SPLITS):
             raise ValueError(
-                f"the {split} split of {path} is not the one whose hash {TABLE} lists; the file "
-                "was changed or is of another version: build or copy both again"
+                f"its entry of {TABLE} must have 'splits', tfds' splits by ours, for example "
+                f'{{"train": "train", "test": "test"}}, not {splits!r}'
             )
-    return Task(name, str(entry.get("title", name)), classes, templates, splits)
+        content = read_set(directory, entry["tfds"], splits, labels, needed)
+    else:
+        classes = _texts(entry, "classes")
+        arrays = read_arrays(directory / f"{name}.npz", needed)
+        content = Content(tuple(map(str, range(len(classes)))), arrays)
+    classes = classes or tuple(label.replace("_", " ") for label in content.labels)
+    if len(classes) != len(content.labels):
+        raise ValueError(
+            f"its entry of {TABLE} has {len(classes)} classes, and the data {len(content.labels)}: "
+            f"{', '.join(content.labels[:5])}; give one name for each, in their order"
+        )
+    if len({*classes}) < len(classes):
+        raise ValueError("a class name stands twice; the zero-shot head cannot tell them apart")
+    task = Task(name, str(entry.get("title", name)), classes, templates, content.splits)
+    hashes = entry.get("sha256") or {}
+    for split, data in _checked(task).splits.items():
+        if split in hashes and hashes[split] != data.sha256:
+            raise ValueError(
+                f"the {split} split is not the one whose hash {TABLE} lists; the data was changed "
+                "or is of another version: build or copy both again"
+            )
+    return task
+
+
+def _checked(task: Task) -> Task:
+    """The task, if it can be worked with."""
+    wrong = [template for template in task.templates if template.count("{}") != 1]
+    if wrong or not task.templates:
+        raise ValueError(
+            f"its templates {wrong or list(task.templates)} in {TABLE}; each must hold '{{}}' "
+            "once, and there must be at least one"
+        )
+    if len(task.classes) < 2:
+        raise ValueError(f"{len(task.classes)} class; a task needs at least 2")
+    for split, data in task.splits.items():
+        if len(data) == 0:
+            raise ValueError(f"the {split} split holds no image")
+        if data.labels.min() < 0 or data.labels.max() >= len(task.classes):
+            raise ValueError(
+                f"{split} labels run from {data.labels.min()} to {data.labels.max()}, but "
+                f"{len(task.classes)} class names allow 0 to {len(task.classes) - 1}"
+            )
+    return task
 
 
 def _texts(entry: dict[str, Any], key: str) -> tuple[str, ...]:
@@ -204,26 +246,3 @@ def _texts(entry: dict[str, Any], key: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise ValueError(f"its entry of {TABLE} must have {key!r}, a list of texts, not {value!r}")
     return tuple(value)
-
-
-def _check_split(split: str, data: Split, classes: int) -> None:
-    images, labels = data.images, data.labels
-    if len(images) == 0:
-        raise ValueError(f"the {split} split holds no image")
-    shape = images.shape[1:]
-    grey_or_rgb = images.ndim == 3 or (images.ndim == 4 and shape[-1] == 3)
-    if images.dtype != np.uint8 or not grey_or_rgb:
-        raise ValueError(
-            f"{split} images are {images.dtype} of shape {images.shape}, expected uint8 "
-            "(n, height, width) or (n, height, width, 3)"
-        )
-    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"{split} labels are {labels.dtype} of shape {labels.shape}, expected one integer for "
-            f"each of the {len(images)} images"
-        )
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(
-            f"{split} labels run from {labels.min()} to {labels.max()}, but {classes} class names "
-            f"allow 0 to {classes - 1}"
-        )

@@ -10,13 +10,11 @@ import shutil
 from typing import Any
 
 import jax
-import numpy as np
-from jaxtyping import Int, UInt8
 
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import write_text
-from orthoreg_jax.tasks.batches import training_rows
+from orthoreg_jax.tasks.loading import Feed
 
 from .checkpoints import StateFolder
 from .sharding import Shardings
@@ -32,12 +30,9 @@ def finetune(
     state: TrainState,
     params0: Any,
     head: Head,
-    images: UInt8[np.ndarray, "n h w 3"],
-    labels: Int[np.ndarray, " n"],
+    feed: Feed,
     *,
     steps: int,
-    batch_size: int,
-    seed: int,
     shardings: Shardings,
     folder: pathlib.Path,
     label: str,
@@ -54,11 +49,8 @@ def finetune(
       state: from `init_state`; donated.
       params0: pre-trained weights of the image tower.
       head: of this task.
-      images: training images, resized for the model.
-      labels: positions in the head.
+      feed: of the task; its seed fixes batches and augmentation.
       steps: updates in all, those of a restored state included.
-      batch_size: images in a batch.
-      seed: fixes batches and augmentation.
       shardings: where batches go.
       folder: for `metrics.jsonl`, and `state/` while training.
       label: what progress and errors call this task.
@@ -73,13 +65,11 @@ def finetune(
         if saved is not None:
             state = saved.restore(state)
         first = int(state.step)
-        key = jax.random.key(seed)
         log = _MetricsLog(folder / "metrics.jsonl", first, steps, log_every)
         progress = stack.enter_context(Progress(label, steps - first))
-        for number in range(first, steps):
-            rows = training_rows(len(labels), batch_size, number, seed)
-            batch = jax.device_put((images[rows], labels[rows]), shardings.batch)
-            state, metrics = step(state, params0, head, key, *batch)
+        for number, raw in enumerate(feed.batches(first, steps), first):
+            batch = jax.device_put(raw, shardings.batch)
+            state, metrics = step(state, params0, head, *batch)
             log.add(number, metrics)
             save = saved is not None and (number + 1) % checkpoint_every == 0
             for line in log.fetch(everything=save or number + 1 == steps):

@@ -15,7 +15,6 @@ from orthoreg_jax.arithmetic.matrices import Rules, rules_for_part
 from orthoreg_jax.arithmetic.penalty import orthogonality_penalty
 from orthoreg_jax.clip.zeroshot import Head
 
-from .augmentation import random_resized_crop
 from .modes.mode import Apply, Mode
 
 
@@ -62,9 +61,7 @@ def make_optimizer(
     )
 
 
-TrainStep = Callable[
-    [TrainState, Any, Head, PRNGKeyArray, Array, Array], tuple[TrainState, Metrics]
-]
+TrainStep = Callable[[TrainState, Any, Head, Array, Array], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
@@ -73,9 +70,8 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     normalize: Callable[[Any], Any],
     penalty: Penalty | None = None,
-    crop_scale: float = 1.0,
 ) -> TrainStep:
-    """Compiles `(state, params0, head, key, images, labels) -> (state, metrics)`.
+    """Compiles `(state, params0, head, images, labels) -> (state, metrics)`.
 
     The state is donated. A step whose loss or gradient is not finite changes no weight, and
     neither does any step after it, so the state that comes back is always the last good one.
@@ -86,7 +82,6 @@ def make_train_step(
       optimizer: acts on the mode's trainable.
       normalize: uint8 or float images on the scale 0 to 255 -> pixels.
       penalty: None trains without (nothing of it is computed).
-      crop_scale: smallest share of area of a random resized crop; 1 switches it off.
     """
 
     def objective(
@@ -106,13 +101,9 @@ def make_train_step(
         state: TrainState,
         params0: Any,
         head: Head,
-        key: PRNGKeyArray,
         images: UInt8[Array, "b h w 3"],
         labels: Int[Array, " b"],
     ) -> tuple[TrainState, Metrics]:
-        if crop_scale < 1:
-            crop_key = jax.random.fold_in(key, state.step)
-            images = random_resized_crop(crop_key, images, (crop_scale, 1.0))
         (total, (loss, term)), gradient = jax.value_and_grad(objective, has_aux=True)(
             state.trainable, params0, head, normalize(images), labels
         )

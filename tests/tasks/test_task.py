@@ -4,7 +4,8 @@ import re
 import numpy as np
 import pytest
 
-from orthoreg_jax.tasks.task import Split, data_directory, load_tasks
+from orthoreg_jax.tasks.split import ArrayImages
+from orthoreg_jax.tasks.task import data_directory, load_tasks
 
 SPLITS = ("train", "val", "test")
 
@@ -34,7 +35,7 @@ def test_embedded_tasks_are_whole():
     assert list(tasks)[-1] == control and len(tasks) == len(table)
     for name, task in tasks.items():
         for split, data in task.splits.items():
-            assert data.rgb().shape == (len(data), 32, 32, 3)
+            assert data.images[len(data) - 1].shape == (32, 32, 3)
             if "part_of" not in table[name]:
                 assert len(data) == table[name]["splits"][split] > 0
 
@@ -65,8 +66,8 @@ def test_a_part_is_the_images_of_its_classes(tmp_path):
     assert (half.name, half.title, half.classes) == ("half", "Half", whole.classes)
     for split in SPLITS:
         np.testing.assert_array_equal(half.splits[split].labels, [0, 2, 0, 2])
-        expected = whole.splits[split].images[[0, 2, 3, 5]]
-        np.testing.assert_array_equal(half.splits[split].images, expected)
+        expected = whole.splits[split].images.array[[0, 2, 3, 5]]
+        np.testing.assert_array_equal(half.splits[split].images.array, expected)
 
 
 @pytest.mark.parametrize(
@@ -100,14 +101,16 @@ def test_no_image_of_a_test_split_is_in_another():
     names = [name for name in table if name != "concepts"]
     for task in load_tasks("embedded", names, "concepts").values():
         seen = {image.tobytes() for name in ("train", "val") if name in task.splits
-                for image in task.splits[name].images}  # fmt: skip
-        assert not seen & {image.tobytes() for image in task.splits["test"].images}
+                for image in task.splits[name].images.array}  # fmt: skip
+        assert not seen & {image.tobytes() for image in task.splits["test"].images.array}
 
 
 def test_grey_images_become_rgb():
-    data = Split(np.arange(8, dtype=np.uint8).reshape(2, 2, 2), np.zeros(2, np.int32))
-    assert data.rgb().shape == (2, 2, 2, 3)
-    assert (data.rgb()[..., 0] == data.images).all() and (data.rgb()[..., 2] == data.images).all()
+    images = ArrayImages(np.arange(8, dtype=np.uint8).reshape(2, 2, 2))
+    assert images.rgb().shape == (2, 2, 2, 3)
+    for channel in range(3):
+        np.testing.assert_array_equal(images.rgb()[..., channel], images.array)
+        np.testing.assert_array_equal(images[1][..., channel], images.array[1])
 
 
 def spoil(**arrays_or_entry):
@@ -153,10 +156,10 @@ def test_bad_tasks(tmp_path, change, message):
 def test_missing_tasks_and_files_are_named_together(tmp_path):
     source = write(tmp_path)
     (tmp_path / "shapes.npz").unlink()
-    message = re.compile(r"'shapes'.*shapes\.npz is missing.*'colours' is not in", re.DOTALL)
+    message = re.compile(r"'shapes'.*shapes\.npz is missing.*'colours': is not in", re.DOTALL)
     with pytest.raises(ValueError, match=message):
         load_tasks(source, ["shapes", "colours"], "control")
-    with pytest.raises(ValueError, match="tasks.json"):
+    with pytest.raises(ValueError, match="nowhere.: no such folder"):
         load_tasks(str(tmp_path / "nowhere"), ["shapes"], "control")
 
 

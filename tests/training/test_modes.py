@@ -153,7 +153,7 @@ def test_training_changes_what_the_mode_says_and_nothing_else(params0, name, str
     state = init_state(mode, optimizer, params0, jax.random.key(0))
     losses = []
     for _ in range(15):
-        state, metrics = step(state, params0, head, jax.random.key(0), images, labels)
+        state, metrics = step(state, params0, head, images, labels)
         losses.append(float(metrics.loss))
         assert metrics.finite
     assert losses[-1] < losses[0]

@@ -27,14 +27,14 @@ put = lambda tree: jax.device_put(tree, shardings.replicated)
 params0 = put(model.params["visual"])
 optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))
 step = make_train_step(mode, image_encoder(model.config), optimizer, normalize,
-                       Penalty(1.0, "released", VISUAL_MATRICES), crop_scale=0.9)
+                       Penalty(1.0, "released", VISUAL_MATRICES))
 rng = np.random.default_rng(0)
 head = put(pad_heads({"t": rng.normal(size=(5, model.config.projection)).astype("float32")})["t"])
 state = put(init_state(mode, optimizer, params0, jax.random.key(0)))
 for number in range(3):
     images = rng.integers(0, 255, (16, 32, 32, 3), dtype=np.uint8)
     batch = jax.device_put((images, rng.integers(0, 5, 16)), shardings.batch)
-    state, metrics = step(state, params0, head, jax.random.key(1), *batch)
+    state, metrics = step(state, params0, head, *batch)
 assert len(batch[0].sharding.device_set) == jax.device_count() == int(sys.argv[2])
 save_tree(sys.argv[1], mode.delta(state.trainable, params0))
 """

@@ -40,15 +40,15 @@ def problem():
     return params0, head, images, labels
 
 
-def run(problem, penalty, steps=5, crop_scale=1.0, optimizer=None):
+def run(problem, penalty, steps=5, optimizer=None):
     params0, head, images, labels = problem
     optimizer = optimizer or make_optimizer(1e-2, 2, 20, 0.1, 1.0)
-    step = make_train_step(FULL, apply, optimizer, normalize, penalty, crop_scale)
+    step = make_train_step(FULL, apply, optimizer, normalize, penalty)
     key = jax.random.key(0)
     state = init_state(FULL, optimizer, params0, key)
     history = []
     for _ in range(steps):
-        state, metrics = step(state, params0, head, key, images, labels)
+        state, metrics = step(state, params0, head, images, labels)
         history.append(jax.device_get(metrics))
     return state, history, step
 
@@ -88,7 +88,7 @@ def test_one_compilation_serves_tasks_of_different_size(problem):
     state, _, step = run(problem, Penalty(1.0, "released", RULES), steps=1)
     for classes in (2, 5):
         other = Head(head.weights * classes, jnp.int32(classes))
-        state, _ = step(state, params0, other, jax.random.key(classes), images, labels % classes)
+        state, _ = step(state, params0, other, images, labels % classes)
     assert step._cache_size() == 1
 
 
@@ -99,19 +99,19 @@ def test_a_step_that_is_not_finite_changes_nothing(problem, spoil):
     step = make_train_step(FULL, apply, optimizer, normalize, Penalty(1.0, "paper", RULES))
     key = jax.random.key(0)
     state = init_state(FULL, optimizer, params0, key)
-    state, _ = step(state, params0, head, key, images, labels)
+    state, _ = step(state, params0, head, images, labels)
     before = jax.device_get(state)
     if spoil == "head":
         bad = Head(head.weights.at[0, 0].set(jnp.nan), head.classes)
-        state, metrics = step(state, params0, bad, key, images, labels)
+        state, metrics = step(state, params0, bad, images, labels)
     else:  # the penalty overflows: squares of 1e38
         far = jax.tree.map(lambda leaf: leaf - 1e19, params0)
-        state, metrics = step(state, far, head, key, images, labels)
+        state, metrics = step(state, far, head, images, labels)
     assert not metrics.finite
     for old, new in zip(*map(jax.tree.leaves, (before[2:], state[2:])), strict=True):
         np.testing.assert_array_equal(old, new)
     # Nor does any step after it, so that what is saved later is still the last good state.
-    state, metrics = step(state, params0, head, key, images, labels)
+    state, metrics = step(state, params0, head, images, labels)
     assert not metrics.finite and int(state.step) == 1 and not state.finite
     np.testing.assert_array_equal(before.trainable["stack"], state.trainable["stack"])
 

@@ -1,0 +1,127 @@
+"""Images of a split as arrays of the model's size: all at once, or batch after batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from orthoreg_jax.clip.preprocessing import Preprocessing
+
+from .batches import training_row
+from .split import ArrayImages, Images, Split
+
+THREADS = min(16, os.cpu_count() or 1)  # decoding leaves Python's lock
+TRIES = 10
+RATIO = (3 / 4, 4 / 3)
+
+Batch = tuple[UInt8[np.ndarray, "b h w 3"], Int[np.ndarray, " b"]]
+
+
+def load_images(
+    images: Images, rows: Sequence[int] | Int[np.ndarray, " n"], preprocessing: Preprocessing
+) -> UInt8[np.ndarray, "n size size 3"]:
+    """Some images, preprocessed as for evaluation up to uint8.
+
+    Raises:
+      ValueError: an image that cannot be decoded; it is named.
+    """
+    if isinstance(images, ArrayImages):
+        return preprocessing.resize(images.rgb()[np.asarray(rows)])
+
+    def one(row: int) -> UInt8[np.ndarray, "size size 3"]:
+        return preprocessing.resize([images[int(row)]])[0]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        size = preprocessing.size
+        return np.array(list(pool.map(one, rows)), np.uint8).reshape(-1, size, size, 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """Training batches of a task, a pure function of the seed and the step.
+
+    Every image is cropped out of the whole picture and resized on the host, as CLIP's training
+    augmentation does, so that it does not matter how the images are stored. Each process of a run
+    over many hosts makes its own part of every batch.
+
+    Attributes:
+      split: of the task.
+      preprocessing: of the model.
+      batch_size: over all processes.
+      seed: fixes order and crops.
+      crop_scale: smallest share of a picture that a crop keeps; 1: no crop.
+      process: number of this process, of `processes`.
+      processes: among which batches are divided.
+    """
+
+    split: Split
+    preprocessing: Preprocessing
+    batch_size: int
+    seed: int
+    crop_scale: float = 1.0
+    process: int = 0
+    processes: int = 1
+
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
+        """Batches of the steps from `first` up to, not including, `last`; made ahead of time."""
+        import grain
+
+        options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=2 * THREADS)
+        # A thread makes a whole batch: handing single images around costs more than small ones.
+        return iter(grain.MapDataset.range(first, last).map(self._batch).to_iter_dataset(options))
+
+    def _batch(self, step: int) -> Batch:
+        """This process's part of the batch of one step."""
+        start = int(step) * self.batch_size + self.process * self._part
+        places = range(start, start + self._part)
+        rows = [training_row(len(self.split), place, self.seed) for place in places]
+        if self.crop_scale == 1:
+            images = load_images(self.split.images, rows, self.preprocessing)
+        else:
+            pairs = zip(places, rows, strict=True)
+            images = np.stack([self._crop(place, self.split.images[row]) for place, row in pairs])
+        return images, self.split.labels[rows]
+
+    def _crop(self, place: int, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "s s 3"]:
+        """The crop at a place of the endless row of images; every epoch cuts others."""
+        rng = np.random.default_rng((self.seed, 1, place))
+        return random_crop(rng, image, self.preprocessing.size, self.crop_scale)
+
+    @property
+    def _part(self) -> int:
+        return self.batch_size // self.processes
+
+
+def random_crop(
+    rng: np.random.Generator, image: UInt8[np.ndarray, "h w 3"], size: int, smallest: float
+) -> UInt8[np.ndarray, "size size 3"]:
+    """A random box out of an image, resized bicubic to a square.
+
+    Its share of the area is uniform from `smallest` to 1, its aspect ratio log-uniform from 3:4
+    to 4:3; boxes that do not fit are drawn again, at most 10 times, then the largest centred box
+    with a ratio in these bounds is taken. The recipe of CLIP's training, on the host.
+    """
+    import PIL.Image
+
+    height, width = image.shape[:2]
+    low, high = map(math.log, RATIO)
+    for _ in range(TRIES):
+        area = height * width * rng.uniform(smallest, 1.0)
+        ratio = math.exp(rng.uniform(low, high))
+        tall, wide = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+        if 0 < tall <= height and 0 < wide <= width:
+            top, left = rng.integers(0, height - tall + 1), rng.integers(0, width - wide + 1)
+            break
+    else:
+        wide = min(width, round(height * RATIO[1]))
+        tall = min(height, round(width / RATIO[0]))
+        top, left = (height - tall) // 2, (width - wide) // 2
+    box = (left, top, left + wide, top + tall)
+    resized = PIL.Image.fromarray(image).resize((size, size), PIL.Image.Resampling.BICUBIC, box)
+    return np.asarray(resized)

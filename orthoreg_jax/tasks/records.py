@@ -1,0 +1,116 @@
+"""Tasks prepared by tensorflow-datasets as array_record files, read without TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from .split import Split
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordImages:
+    """Records of a prepared set; images stay encoded until they are asked for."""
+
+    source: Any  # tfds' random-access data source
+    name: str  # set, config, version and split
+    sizes: tuple[int, ...]  # bytes and records of every shard
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.source)
+
+    def __getitem__(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
+        """One image in RGB.
+
+        Raises:
+          ValueError: a record that is no whole image.
+        """
+        import PIL.Image
+
+        try:
+            with PIL.Image.open(io.BytesIO(self.content(row))) as image:
+                return np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(
+                f"record {row} of {self.name}: cannot be read as an image ({error}); prepare the "
+                "set again"
+            ) from error
+
+    def fingerprint(self) -> bytes:
+        """Set, version, split, and the sizes of its files."""
+        return f"{self.name}\0{self.sizes}".encode()
+
+    def content(self, row: int) -> bytes:
+        """The encoded image."""
+        encoded = self.source[row]["image"]
+        return encoded if isinstance(encoded, bytes) else bytes(encoded)
+
+
+def find_builder(data: pathlib.Path, name: str) -> Any:
+    """The prepared set `name` below `data`, its newest version.
+
+    Args:
+      data: a tfds data directory.
+      name: of a set, or "set/config".
+
+    Raises:
+      ValueError: it is not there, or not as array_record files.
+    """
+    import tensorflow_datasets as tfds
+
+    place = data / name
+    versions = sorted(path.parent for path in place.glob("**/dataset_info.json"))
+    if not versions:
+        raise ValueError(f"{place}: holds no set prepared by tensorflow-datasets")
+    builder = tfds.builder_from_directory(str(versions[-1]))
+    if builder.info.file_format.value != "array_record":
+        raise ValueError(
+            f"{versions[-1]}: is prepared as {builder.info.file_format.value} files, which only "
+            "TensorFlow reads; prepare it again with --file_format=array_record"
+        )
+    return builder
+
+
+def read_records(builder: Any, split: str, labels: Sequence[str]) -> Split:
+    """One split of a prepared set.
+
+    Args:
+      builder: from `find_builder`.
+      split: as tfds writes it, for example "train" or "train[:90%]".
+      labels: the task's, as the set calls them, in the order of the task's classes.
+
+    Raises:
+      ValueError: no such split, no features `image` and `label`, or other labels.
+    """
+    import tensorflow_datasets as tfds
+
+    features, known = builder.info.features, builder.info.splits
+    if split.partition("[")[0] not in known:
+        raise ValueError(f"{builder.info.full_name}: has no split {split!r}, only {list(known)}")
+    if not {"image", "label"} <= set(features):
+        raise ValueError(
+            f"{builder.info.full_name}: has the features {', '.join(features)}; needed are image "
+            "and label"
+        )
+    names = features["label"].names or [str(n) for n in range(features["label"].num_classes)]
+    strange = [name for name in names if name not in labels]
+    if strange:
+        raise ValueError(
+            f"{builder.info.full_name}: its labels {', '.join(strange[:5])} are none of the "
+            f"task's, which are {', '.join(labels[:5])}"
+        )
+    positions = np.array([labels.index(name) for name in names], np.int32)
+    keep_encoded = {"image": tfds.decode.SkipDecoding()}
+    source = builder.as_data_source(split=split, decoders=keep_encoded)
+    found = [int(source[row]["label"]) for row in range(len(source))]
+    shards = known[split.partition("[")[0]]
+    sizes = (shards.num_bytes, *shards.shard_lengths)
+    images = RecordImages(source, f"{builder.info.full_name}/{split}", tuple(sizes))
+    return Split(images, positions[found])

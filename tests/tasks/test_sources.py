@@ -1,0 +1,207 @@
+"""Tasks in directories, lists, and sets prepared by tensorflow-datasets, on real files."""
+
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from orthoreg_jax.tasks.catalogue import BENCHMARKS, KNOWN, entries
+from orthoreg_jax.tasks.folder import class_keys
+from orthoreg_jax.tasks.split import ArrayImages, Split, cut_validation
+from orthoreg_jax.tasks.task import load_tasks
+
+CLASSES = ["red fox", "owl", "sea lion"]
+
+
+def picture(number):
+    return np.random.default_rng(number).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+
+
+def write_images(folder, names, count, first=0):
+    """`count` PNGs in each class's directory; returns their paths."""
+    paths = []
+    for place, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            path = folder / name / f"{name.rpartition('/')[2]}_{number:03d}.png"
+            PIL.Image.fromarray(picture(first + 100 * place + number)).save(path)
+            paths.append(path.relative_to(folder).as_posix())
+    return paths
+
+
+def write_table(folder, entry):
+    (folder / "tasks.json").write_text(json.dumps({"tasks": {"mine": entry}}))
+
+
+def test_own_task_needs_directories_and_templates_only(tmp_path):
+    write_images(tmp_path / "animals" / "train", ["owl", "red_fox"], 20)
+    write_images(tmp_path / "animals" / "test", ["owl", "red_fox"], 3, first=50)
+    write_table(tmp_path, {"folder": "animals", "templates": ["a photo of a {}."]})
+    task = load_tasks(str(tmp_path), ["mine"])["mine"]
+    assert task.classes == ("owl", "red fox")
+    assert {split: len(data) for split, data in task.splits.items()} == {
+        "train": 36, "val": 4, "test": 6,
+    }  # fmt: skip
+    np.testing.assert_array_equal(task.splits["test"].labels, [0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(task.splits["test"].images[4], picture(151))
+
+
+def test_directories_may_be_called_as_classes_or_labels(tmp_path):
+    for split, names in (("train", ["Red Fox", "owl", "sea-lion"]), ("test", ["f", "o", "s"])):
+        write_images(tmp_path / "animals" / split, names, 2)
+    write_images(tmp_path / "animals" / "val", ["redfox", "owl"], 1)
+    entry = {"folder": "animals", "labels": ["f", "o", "s"], "classes": CLASSES}
+    write_table(tmp_path, entry | {"templates": ["{}"]})
+    splits = load_tasks(str(tmp_path), ["mine"])["mine"].splits
+    np.testing.assert_array_equal(splits["train"].labels, [0, 0, 1, 1, 2, 2])
+    np.testing.assert_array_equal(splits["test"].labels, [0, 0, 1, 1, 2, 2])
+    np.testing.assert_array_equal(sorted(splits["val"].labels), [0, 1])
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda f: (f / "animals/train/owl").rename(f / "animals/train/crow"), "crow are none of"),
+        (lambda f: (f / "animals/test").rename(f / "animals/tests"), "has no test split"),
+        (lambda f: (f / "animals/train").rename(f / "animals/x"),
+         "has no train split, of which 10 % would be the validation split; it has test"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_directories_is_said(tmp_path, spoil, message):
+    for split in ("train", "test"):
+        write_images(tmp_path / "animals" / split, ["owl", "red fox"], 2)
+    entry = {"folder": "animals", "labels": ["owl", "red fox"], "templates": ["{}"]}
+    write_table(tmp_path, entry)
+    spoil(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        load_tasks(str(tmp_path), ["mine"])
+
+
+def test_a_known_task_in_the_fields_layout(tmp_path):
+    labels = entries()["dtd"]["labels"]
+    write_images(tmp_path / "dtd" / "train", labels, 4)
+    write_images(tmp_path / "dtd" / "val", labels, 1)  # in that layout, the test images
+    task = load_tasks(str(tmp_path), ["dtd"])["dtd"]
+    assert (len(task.classes), task.title) == (47, "Describable Textures")
+    assert len(task.splits["train"]) == 170 and len(task.splits["val"]) == 18
+    np.testing.assert_array_equal(task.splits["test"].labels, np.arange(47))
+
+
+@pytest.mark.parametrize("form", ["paths", "slashed", "names"])
+def test_a_known_task_by_its_published_lists(tmp_path, form):
+    labels = entries()["resisc45"]["labels"]
+    root = tmp_path / "resisc45" / "NWPU-RESISC45"
+    paths = write_images(root, labels, 3)
+    for place, split in enumerate(("train", "val", "test")):
+        chosen = paths[place::3]
+        lines = {"paths": chosen, "slashed": [f"/{path}" for path in chosen],
+                 "names": [path.rpartition("/")[2] for path in chosen]}[form]  # fmt: skip
+        (tmp_path / "resisc45" / f"resisc45-{split}.txt").write_text("\n".join(lines) + "\n")
+    splits = load_tasks(str(tmp_path), ["resisc45"])["resisc45"].splits
+    for data in splits.values():
+        np.testing.assert_array_equal(data.labels, np.arange(45))
+    np.testing.assert_array_equal(splits["val"].images[2], picture(201))
+    (root / paths[0]).unlink()
+    with pytest.raises(ValueError, match="1 of its 45 images are not below"):
+        load_tasks(str(tmp_path), ["resisc45"])
+
+
+def test_nested_class_directories(tmp_path):
+    labels = [label.strip("/") for label in entries()["sun397"]["labels"]]
+    assert "a/apse/indoor" in labels
+    write_images(tmp_path / "sun397" / "train", labels, 2)
+    write_images(tmp_path / "sun397" / "val", [name.replace("/", "_") for name in labels], 1)
+    task = load_tasks(str(tmp_path), ["sun397"])["sun397"]
+    test = task.splits["test"]
+    for label, path in zip(test.labels, test.images.paths, strict=True):
+        assert labels[label].replace("/", "_") == path.partition("/")[0]
+    assert len(set(test.labels)) == 397
+    assert len(task.splits["train"]) + len(task.splits["val"]) == 2 * 397
+
+
+def test_missing_data_says_where_it_belongs_and_where_it_is_to_be_had(tmp_path):
+    with pytest.raises(ValueError) as caught:
+        load_tasks(str(tmp_path), ["dtd", "gtsrb", "nothing"])
+    message = str(caught.value)
+    places = ("dtd/val/CLASS/", "dtd/labels/test1.txt", "prepared by tfds", "gtsrb/test/CLASS/")
+    for part in (*places, "robots.ox.ac.uk", "benchmark.ini.rub.de", "'nothing': is not in"):
+        assert part in message
+
+
+def test_catalogue_is_whole():
+    assert set(KNOWN) == set(entries()) == {*BENCHMARKS[20], "imagenet"}
+    assert [len(BENCHMARKS[size]) for size in (8, 14, 20)] == [8, 14, 20]
+    for name, entry in entries().items():
+        class_keys(entry["labels"], [])  # every class has a directory name of its own
+        assert len(entry["labels"]) == len(entry["classes"]) > 1
+        assert all(text.count("{}") == 1 for text in entry["templates"]), name
+    sizes = {name: len(entries()[name]["classes"]) for name in (*BENCHMARKS[8], "imagenet")}
+    assert sizes == {
+        "cars": 196, "dtd": 47, "eurosat": 10, "gtsrb": 43, "mnist": 10, "resisc45": 45,
+        "sun397": 397, "svhn": 10, "imagenet": 1000,
+    }  # fmt: skip
+    assert entries()["eurosat"]["classes"][0] == "annual crop land"
+    assert entries()["fer2013"]["classes"][3] == ["happy", "smiling"]
+
+
+@pytest.mark.parametrize("size, cut", [(100, 10), (19, 1), (80_000, 5000)])
+def test_validation_is_cut_from_train(size, cut):
+    train = Split(ArrayImages(np.zeros((size, 1, 1), np.uint8)), np.arange(size, dtype=np.int32))
+    kept, val = cut_validation(train)
+    assert len(val) == cut
+    assert sorted([*kept.labels, *val.labels]) == list(range(size))
+    again = cut_validation(train)[1]
+    np.testing.assert_array_equal(val.labels, again.labels)
+
+
+def test_a_set_prepared_by_tfds_gives_the_same_images(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class Animals(tfds.core.GeneratorBasedBuilder):
+        """Encoded images, written without TensorFlow."""
+
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {"image": tfds.features.Image(encoding_format="png"),
+                        "label": tfds.features.ClassLabel(names=["owl", "fox"])}  # fmt: skip
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate(0, 30), "test": self._generate(30, 36)}
+
+        def _generate(self, first, last):
+            for number in range(first, last):
+                yield number, {"image": encode(number), "label": number % 2}
+
+        def _generate_examples(self):
+            raise NotImplementedError
+
+    def encode(number):
+        import io
+
+        file = io.BytesIO()
+        PIL.Image.fromarray(picture(number)).save(file, "png")
+        return file.getvalue()
+
+    builder = Animals(data_dir=str(tmp_path), file_format="array_record")
+    builder.download_and_prepare()
+    entry = {"tfds": builder.name, "splits": {"train": "train", "test": "test"}}
+    entry |= {"labels": ["fox", "owl"], "templates": ["a {}"]}
+    write_table(tmp_path, entry)
+    splits = load_tasks(str(tmp_path), ["mine"])["mine"].splits
+    assert {split: len(data) for split, data in splits.items()} == {
+        "train": 27, "val": 3, "test": 6,
+    }  # fmt: skip
+    wanted = {picture(number).tobytes(): 1 - number % 2 for number in range(36)}
+    for data in splits.values():
+        for row in range(len(data)):
+            assert wanted.pop(data.images[row].tobytes()) == data.labels[row]
+    assert not wanted
+    assert splits["test"].sha256 != splits["val"].sha256
+    with pytest.raises(ValueError, match="no split 'extra', only"):
+        write_table(tmp_path, entry | {"splits": {"train": "extra", "test": "test"}})
+        load_tasks(str(tmp_path), ["mine"])
