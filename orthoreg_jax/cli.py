@@ -20,6 +20,7 @@ examples:
   orthoreg run --config configs/embedded.py --workdir runs/embedded
   orthoreg run --config configs/embedded.py --workdir runs/strong --config.penalty.strength=30
   orthoreg report --workdir runs/embedded
+  orthoreg data check --config configs/embedded.py
 
 Every stage skips what is done, so a run that was cut off goes on with the same command.
 """
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Orbax logs a traceback of what it raises; what is raised is reported below.
     absl.logging.set_verbosity(absl.logging.FATAL)
     try:
-        _run(options, overrides)
+        (_data if options.command == "data" else _run)(options, overrides)
     except (ValueError, StorageError, DivergedError) as error:
         print(f"orthoreg: {error}", file=sys.stderr)
         return 1
@@ -57,6 +58,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 130
     return 0
+
+
+def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """`data check` and `data prepare`."""
+    from .config import load_config
+    from .tasks.check import check_tasks, format_facts, prepare_task
+    from .tasks.task import data_directory
+
+    config = load_config(options.config, overrides)
+    if options.action == "prepare":
+        for name in (*config.tasks, config.control):
+            print(prepare_task(data_directory(config.data), name), flush=True)
+        return
+    missing = []
+    for facts in check_tasks(config.data, config.tasks, config.control):
+        print(format_facts(facts), flush=True)
+        missing += [facts.name] if facts.problem else []
+    if missing:
+        raise ValueError(f"{len(missing)} tasks are missing or wrong: {', '.join(missing)}")
 
 
 def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -98,17 +118,29 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in {"run": "all stages, one after the other", **STAGES}.items():
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name != "report":
-            command.add_argument(
-                "--config",
-                required=True,
-                type=pathlib.Path,
-                help="a Python file with get_config(); change single options by "
-                "--config.NAME=VALUE, e.g. --config.training.steps=200",
-            )
+            _add_config(command)
         command.add_argument(
             "--workdir", required=True, type=pathlib.Path, help="folder of this run"
         )
+    text = "look at the config's data, or prepare what tensorflow-datasets has of it"
+    data = commands.add_parser("data", help=text, description=text, allow_abbrev=False)
+    data.add_argument(
+        "action",
+        choices=("check", "prepare"),
+        help="check: what is found, counts, hashes, duplicates; prepare: download and convert",
+    )
+    _add_config(data)
     return parser
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--config",
+        required=True,
+        type=pathlib.Path,
+        help="a Python file with get_config(); change single options by "
+        "--config.NAME=VALUE, e.g. --config.training.steps=200",
+    )
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def load_tasks(source: str, names: Sequence[str], control: str | None = None) ->
     if isinstance(names, str):
         raise ValueError(f"names is the text {names!r}; give a list of names: [{names!r}]")
     directory = data_directory(source)
-    table = _read_table(source, directory)
+    table = read_table(source, directory)
     problems: list[str] = []
     tasks: dict[str, Task] = {}
     for name in (*names, *([control] if control else [])):
@@ -106,7 +106,7 @@ def load_tasks(source: str, names: Sequence[str], control: str | None = None) ->
     return tasks
 
 
-def _read_table(source: str, directory: pathlib.Path) -> dict[str, Any]:
+def read_table(source: str, directory: pathlib.Path) -> dict[str, Any]:
     """Entries of tasks.json; a folder without one may hold tasks of the catalogue."""
     if not directory.is_dir():
         raise ValueError(f"data {source!r}: no such folder; allowed: 'embedded', or a folder")

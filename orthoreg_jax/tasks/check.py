@@ -1,0 +1,139 @@
+"""What is there of an experiment's data: found or missing, counts, hashes, duplicates."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from .catalogue import KNOWN
+from .sources import SPLITS, first_name
+from .split import Split
+from .task import Task, data_directory, load_task, read_table
+
+
+class SplitFacts(NamedTuple):
+    """One split of a task."""
+
+    images: int
+    fewest: int  # images of the class that has the fewest
+    most: int
+    sha256: str
+
+
+class TaskFacts(NamedTuple):
+    """One task.
+
+    `problem` says what is missing or wrong; the rest is then empty. `duplicates` counts, for two
+    splits, images of the second that are byte for byte in the first.
+    """
+
+    name: str
+    problem: str
+    title: str = ""
+    classes: tuple[str, ...] = ()
+    splits: dict[str, SplitFacts] = {}
+    duplicates: dict[tuple[str, str], int] = {}
+    licence: str = ""
+
+
+def check_tasks(
+    source: str, names: Sequence[str], control: str | None = None
+) -> Iterator[TaskFacts]:
+    """Facts of one task after the other; nothing stops at the first that is missing.
+
+    Args:
+      source: as `config.data`.
+      names: of the tasks.
+      control: of the control task.
+
+    Raises:
+      ValueError: there is no such data folder, or its tasks.json cannot be read.
+    """
+    directory = data_directory(source)
+    table = read_table(source, directory)
+    for name in (*names, *([control] if control else [])):
+        needed = SPLITS[1:] if name == control else SPLITS
+        try:
+            facts = describe(load_task(directory, table, name, needed))
+            yield facts if name in table else facts._replace(licence=KNOWN[name].licence)
+        except ValueError as error:
+            yield TaskFacts(name, str(error))
+
+
+def describe(task: Task) -> TaskFacts:
+    """Facts of a task; every stored image is read once.
+
+    Raises:
+      ValueError: an image of a split that cannot be decoded.
+    """
+    facts, contents = {}, {}
+    for split, data in task.splits.items():
+        counts = np.bincount(data.labels, minlength=len(task.classes))
+        facts[split] = SplitFacts(len(data), int(counts.min()), int(counts.max()), data.sha256)
+        contents[split] = _hashes(data)
+        _ = data.images[0], data.images[len(data) - 1]
+    duplicates = {}
+    for first, second in itertools.combinations(facts, 2):
+        there = set(contents[first])
+        duplicates[first, second] = sum(image in there for image in contents[second])
+    classes = tuple(first_name(name) for name in task.classes)
+    return TaskFacts(task.name, "", task.title, classes, facts, duplicates)
+
+
+def _hashes(data: Split) -> list[bytes]:
+    return [hashlib.sha256(data.images.content(row)).digest() for row in range(len(data))]
+
+
+def format_facts(facts: TaskFacts) -> str:
+    """A few lines on a task."""
+    if facts.problem:
+        return f"{facts.name}: MISSING OR WRONG\n  {facts.problem}"
+    names = ", ".join(facts.classes[:4]) + (", ..." if len(facts.classes) > 4 else "")
+    lines = [f"{facts.name}: {facts.title}, {len(facts.classes)} classes ({names})"]
+    for split, each in facts.splits.items():
+        lines.append(
+            f"  {split:5} {each.images:7} images, {each.fewest} to {each.most} a class, sha256 "
+            f"{each.sha256[:16]}"
+        )
+    found = [f"{count} of {second} in {first}" for (first, second), count in
+             facts.duplicates.items() if count]  # fmt: skip
+    lines.append(f"  exact duplicates between splits: {', '.join(found) or 'none'}")
+    if facts.licence:
+        lines.append(f"  licence: {facts.licence}")
+    return "\n".join(lines)
+
+
+def prepare_task(directory: pathlib.Path, name: str) -> str:
+    """Downloads and prepares a task of the catalogue by tensorflow-datasets; says what it did.
+
+    Args:
+      directory: the data folder, tfds' data directory.
+      name: of the task.
+
+    Raises:
+      ValueError: a task that tfds does not have, or TensorFlow is not installed.
+    """
+    known = KNOWN.get(name)
+    if known is None or not known.tfds_splits:
+        reason = "is none of the field's tasks" if known is None else "is not prepared by tfds"
+        place = f"; it is described at {known.source}" if known else ""
+        raise ValueError(f"{name}: {reason}, so that its images have to be put there{place}")
+    if (directory / known.tfds).is_dir():
+        return f"{name}: is there, {directory / known.tfds}"
+    try:
+        import tensorflow  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"{name}: preparing takes TensorFlow, which reading does not; install it with "
+            "pip install 'orthoreg_jax[prepare]'"
+        ) from error
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(known.tfds, data_dir=str(directory), file_format="array_record")
+    builder.download_and_prepare()
+    return f"{name}: prepared, {directory / known.tfds}"
