@@ -76,6 +76,10 @@ def default_config() -> ConfigDict:
     training.crop_scale = 0.9
     # Type of activations: "float32" or "bfloat16". Parameters and penalty stay float32.
     training.dtype = "float32"
+    # Parts of a batch that are computed one after the other, their gradients averaged: less memory.
+    training.accumulate = 1
+    # Devices among which weights and optimiser state are split; 1: each device has all of them.
+    training.fsdp = 1
     # Recompute activations in the backward pass: less memory, more time.
     training.remat = False
     # Steps between two lines of metrics.jsonl.
@@ -284,13 +288,15 @@ def validate(config: ConfigDict) -> None:
     number("lora.rank", 1, whole=True)
     number("lora.alpha", 1e-12)
     check("lora.placement", flat["lora.placement"] in PLACEMENTS, " or ".join(PLACEMENTS))
-    for key in ("steps", "batch_size", "log_every"):
+    for key in ("steps", "batch_size", "accumulate", "fsdp", "log_every"):
         number(f"training.{key}", 1, whole=True)
     check(
         "training.warmup_steps",
         0 <= flat["training.warmup_steps"] < flat["training.steps"],
         f"a whole number from 0 up, below training.steps, which is {flat['training.steps']}",
     )
+    batch, parts = flat["training.batch_size"], max(1, flat["training.accumulate"])
+    check("training.accumulate", batch % parts == 0, f"a divisor of training.batch_size, {batch}")
     number("training.checkpoint_every", 0, whole=True)
     for key in ("learning_rate", "weight_decay"):
         number(f"training.{key}", 0)

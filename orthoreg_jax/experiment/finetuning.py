@@ -51,16 +51,20 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
         optimizer,
         experiment.preprocessing.normalize,
         penalty if method.strength else None,
+        shardings,
+        options.accumulate,
     )
+    pretrained = experiment.checkpoint.params["visual"]
+    params0 = jax.device_put(pretrained, shardings.weights(pretrained))
     for seed, task in todo:
-        state = init_state(method.mode, optimizer, experiment.params0, jax.random.key(seed))
+        state = init_state(method.mode, optimizer, params0, jax.random.key(seed))
         train = experiment.tasks[task].splits["train"]
         feed = Feed(train, experiment.preprocessing, options.batch_size, seed, options.crop_scale)
         folder = experiment.task_folder(method.name, seed, task)
         state = finetune(
             step,
-            jax.device_put(state, shardings.replicated),
-            experiment.params0,
+            jax.device_put(state, shardings.weights(state)),
+            params0,
             experiment.heads[task],
             feed,
             steps=options.steps,
@@ -70,7 +74,7 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
             log_every=options.log_every,
             checkpoint_every=options.checkpoint_every,
         )
-        vector = dense(method.mode.delta(state.trainable, experiment.params0))
+        vector = dense(method.mode.delta(state.trainable, params0))
         facts = {"task": task, "method": method.name, "seed": seed}
         facts["pretrained_sha256"] = experiment.checkpoint.sha256
         save_tree(

@@ -131,7 +131,9 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
     """
     validate(config)
     _check_folder(config, folder)
-    shardings = make_shardings(config.training.batch_size, config.evaluation.batch_size)
+    training = config.training
+    at_once = training.batch_size // training.accumulate
+    shardings = make_shardings(at_once, config.evaluation.batch_size, fsdp=training.fsdp)
     tasks = load_tasks(config.data, config.tasks, config.control)
     checkpoint = load_checkpoint(config.model)
     preprocessing = load_preprocessing(checkpoint.directory, checkpoint.config)

@@ -1,34 +1,82 @@
-"""Where arrays live: batches split over all devices, everything else on each of them."""
+"""Where arrays live on a mesh of devices: batches split over all of them, weights over some.
+
+The mesh has two axes. Along "data" the weights are copies of one another; along "fsdp" each
+device holds a piece of every large array (fully sharded data parallelism), gathered layer by
+layer as the model runs. Batches are split over both.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+SMALLEST = 2**12  # elements; what has fewer is copied: sending it around costs more than it saves
 
 
 class Shardings(NamedTuple):
-    """The two placements that a run needs."""
+    """Placements on one mesh."""
 
-    batch: NamedSharding
-    replicated: NamedSharding
+    mesh: Mesh
+
+    @property
+    def batch(self) -> NamedSharding:
+        """First axis over all devices."""
+        return NamedSharding(self.mesh, PartitionSpec(("data", "fsdp")))
+
+    @property
+    def microbatches(self) -> NamedSharding:
+        """Second axis over all devices; the first counts parts that come one after the other."""
+        return NamedSharding(self.mesh, PartitionSpec(None, ("data", "fsdp")))
+
+    @property
+    def replicated(self) -> NamedSharding:
+        """A copy on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def weights(self, tree: Any) -> Any:
+        """For every leaf of a tree of weights, gradients or optimiser state.
+
+        The longest axis that the mesh divides is split. For a weight matrix that is the side over
+        which the penalty's Gram matrix sums, so that devices multiply what they hold and exchange
+        only Gram matrices.
+        """
+        return jax.tree.map(lambda leaf: NamedSharding(self.mesh, self._spec(leaf.shape)), tree)
+
+    def _spec(self, shape: tuple[int, ...]) -> PartitionSpec:
+        pieces = self.mesh.shape["fsdp"]
+        lengths = [length if length % pieces == 0 else 0 for length in shape]
+        if pieces == 1 or np.prod(shape) < SMALLEST or max(lengths) == 0:
+            return PartitionSpec()
+        axis = lengths.index(max(lengths))
+        return PartitionSpec(*[None] * axis, "fsdp")
 
 
-def make_shardings(*batch_sizes: int) -> Shardings:
-    """Placements over all devices of this run.
+def make_shardings(*batch_sizes: int, fsdp: int = 1) -> Shardings:
+    """Placements over all devices of this run, those of other processes included.
+
+    Args:
+      batch_sizes: images that are computed at once, over all devices.
+      fsdp: devices among which weights are split.
 
     Raises:
-      ValueError: a batch that the number of devices does not divide.
+      ValueError: a batch that the number of devices does not divide, or devices that `fsdp` does
+        not divide.
     """
     devices = jax.device_count()
+    if devices % fsdp:
+        raise ValueError(
+            f"training.fsdp {fsdp}: {devices} devices cannot be split into groups of {fsdp}; "
+            f"choose a divisor of {devices}"
+        )
     for size in batch_sizes:
         if size % devices:
             raise ValueError(
                 f"batch_size {size} cannot be split over {devices} devices; choose a multiple of "
-                f"{devices} for training.batch_size and evaluation.batch_size"
+                f"{devices} for training.batch_size / training.accumulate and for "
+                "evaluation.batch_size"
             )
-    mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
-    return Shardings(
-        NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
-    )
+    axis_types = (AxisType.Auto, AxisType.Auto)
+    return Shardings(jax.make_mesh((devices // fsdp, fsdp), ("data", "fsdp"), axis_types))

@@ -16,6 +16,7 @@ from orthoreg_jax.arithmetic.penalty import orthogonality_penalty
 from orthoreg_jax.clip.zeroshot import Head
 
 from .modes.mode import Apply, Mode
+from .sharding import Shardings
 
 
 class TrainState(NamedTuple):
@@ -70,6 +71,8 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     normalize: Callable[[Any], Any],
     penalty: Penalty | None = None,
+    shardings: Shardings | None = None,
+    accumulate: int = 1,
 ) -> TrainStep:
     """Compiles `(state, params0, head, images, labels) -> (state, metrics)`.
 
@@ -82,19 +85,37 @@ def make_train_step(
       optimizer: acts on the mode's trainable.
       normalize: uint8 or float images on the scale 0 to 255 -> pixels.
       penalty: None trains without (nothing of it is computed).
+      shardings: where the new state is to live; None leaves that to the compiler.
+      accumulate: parts of a batch that are computed one after the other, to save memory; their
+        gradients are averaged, and the penalty is computed once.
     """
 
-    def objective(
-        trainable: Any, params0: Any, head: Head, pixels: Array, labels: Array
-    ) -> tuple[Array, tuple[Array, Array]]:
-        logits = head.logits(mode.forward(apply, params0, trainable, pixels))
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-        if penalty is None:
-            return loss, (loss, jnp.zeros(()))
+    def task_loss(trainable: Any, params0: Any, head: Head, images: Array, labels: Array) -> Array:
+        logits = head.logits(mode.forward(apply, params0, trainable, normalize(images)))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    def task_gradient(
+        trainable: Any, params0: Any, head: Head, images: Array, labels: Array
+    ) -> tuple[Array, Any]:
+        value_and_gradient = jax.value_and_grad(task_loss)
+        if accumulate == 1:
+            return value_and_gradient(trainable, params0, head, images, labels)
+        parts = _cut((images, labels), accumulate, shardings)
+
+        def add(total: Any, part: Any) -> tuple[Any, None]:
+            new = value_and_gradient(trainable, params0, head, *part)
+            return jax.tree.map(jnp.add, total, new), None
+
+        zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, trainable)
+        total, _ = jax.lax.scan(add, zeros, parts)
+        mean: tuple[Array, Any] = jax.tree.map(lambda leaf: leaf / accumulate, total)
+        return mean
+
+    def penalty_term(trainable: Any, params0: Any) -> Array:
+        assert penalty is not None
         delta = mode.delta(trainable, params0)
         rules = rules_for_part(delta, penalty.matrices)
-        term = orthogonality_penalty(delta, matrices=rules, form=penalty.form)
-        return loss + penalty.strength * term, (loss, term)
+        return orthogonality_penalty(delta, matrices=rules, form=penalty.form)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(
@@ -104,18 +125,34 @@ def make_train_step(
         images: UInt8[Array, "b h w 3"],
         labels: Int[Array, " b"],
     ) -> tuple[TrainState, Metrics]:
-        (total, (loss, term)), gradient = jax.value_and_grad(objective, has_aux=True)(
-            state.trainable, params0, head, normalize(images), labels
-        )
+        loss, gradient = task_gradient(state.trainable, params0, head, images, labels)
+        term = jnp.zeros(())
+        if penalty is not None:
+            term, slope = jax.value_and_grad(penalty_term)(state.trainable, params0)
+            gradient = optax.tree.add_scale(gradient, penalty.strength, slope)
         gradient_norm = optax.tree.norm(gradient)
-        finite = state.finite & jnp.isfinite(total) & jnp.isfinite(gradient_norm)
+        finite = state.finite & jnp.isfinite(loss + term) & jnp.isfinite(gradient_norm)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
         new = TrainState(state.step + 1, finite, trainable, opt_state)
         state = jax.tree.map(functools.partial(jnp.where, finite), new, state)
+        if shardings is not None:
+            state = jax.lax.with_sharding_constraint(state, shardings.weights(state))
         return state._replace(finite=finite), Metrics(loss, term, gradient_norm, finite)
 
     return step
+
+
+def _cut(batch: Any, parts: int, shardings: Shardings | None) -> Any:
+    """A batch as (parts, rest, ...): every part takes its share of what each device holds."""
+
+    def cut(array: Array) -> Array:
+        pieces = jnp.swapaxes(array.reshape(-1, parts, *array.shape[1:]), 0, 1)
+        if shardings is None:
+            return pieces
+        return jax.lax.with_sharding_constraint(pieces, shardings.microbatches)
+
+    return jax.tree.map(cut, batch)
 
 
 def init_state(

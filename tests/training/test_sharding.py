@@ -1,5 +1,6 @@
-"""Data parallelism: eight virtual devices train as one does."""
+"""Eight virtual devices train as one does, in every mode, however weights and batches are cut."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,48 +10,85 @@ import numpy as np
 import pytest
 
 from orthoreg_jax import load_tree
+from orthoreg_jax.training.sharding import make_shardings
 
 PROGRAM = """
-import sys
-import jax, numpy as np, optax
-from orthoreg_jax import VISUAL_MATRICES, load_checkpoint, image_encoder, save_tree
-from orthoreg_jax.clip.preprocessing import load_preprocessing
-from orthoreg_jax.clip.zeroshot import pad_heads
+import json, sys
+import jax, jax.numpy as jnp, numpy as np, optax
+from orthoreg_jax import VISUAL_MATRICES, save_tree
+from orthoreg_jax.arithmetic.low_rank import dense
+from orthoreg_jax.clip.config import VisionConfig
+from orthoreg_jax.clip.modules import VisionTransformer
+from orthoreg_jax.clip.zeroshot import Head
+from orthoreg_jax.config import default_config
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.sharding import make_shardings
 from orthoreg_jax.training.step import Penalty, init_state, make_train_step
 
-model, mode = load_checkpoint("embedded"), MODES["full"](None)
-normalize = load_preprocessing(model.directory, model.config).normalize
-shardings = make_shardings(16)
-put = lambda tree: jax.device_put(tree, shardings.replicated)
-params0 = put(model.params["visual"])
-optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))
-step = make_train_step(mode, image_encoder(model.config), optimizer, normalize,
-                       Penalty(1.0, "released", VISUAL_MATRICES))
-rng = np.random.default_rng(0)
-head = put(pad_heads({"t": rng.normal(size=(5, model.config.projection)).astype("float32")})["t"])
-state = put(init_state(mode, optimizer, params0, jax.random.key(0)))
-for number in range(3):
-    images = rng.integers(0, 255, (16, 32, 32, 3), dtype=np.uint8)
-    batch = jax.device_put((images, rng.integers(0, 5, 16)), shardings.batch)
-    state, metrics = step(state, params0, head, *batch)
-assert len(batch[0].sharding.device_set) == jax.device_count() == int(sys.argv[2])
-save_tree(sys.argv[1], mode.delta(state.trainable, params0))
+path, devices, fsdp, accumulate = sys.argv[1], *map(int, sys.argv[2:5])
+assert jax.device_count() == devices
+tower = VisionTransformer(VisionConfig(64, 2, 2, 128, "gelu", 1e-5, 16, 8), 32)
+apply = lambda params, pixels: tower.apply({"params": params}, pixels)
+params = tower.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
+shardings = make_shardings(16 // accumulate, fsdp=fsdp)
+params0 = jax.device_put(params, shardings.weights(params))
+optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.5, momentum=0.9))
+head = Head(jax.random.normal(jax.random.key(1), (5, 32)), jnp.int32(5))
+head = jax.device_put(head, shardings.replicated)
+vectors = {}
+for name, make in MODES.items():
+    for plus in (False, True):
+        mode, rng = make(default_config().lora), np.random.default_rng(0)
+        penalty = Penalty(1.0, "released", VISUAL_MATRICES) if plus else None
+        step = make_train_step(mode, apply, optimizer, lambda x: x / 255.0, penalty, shardings,
+                               accumulate)
+        state = init_state(mode, optimizer, params0, jax.random.key(0))
+        state = jax.device_put(state, shardings.weights(state))
+        for number in range(3):
+            images = rng.integers(0, 255, (16, 16, 16, 3), dtype=np.uint8)
+            batch = jax.device_put((images, rng.integers(0, 5, 16)), shardings.batch)
+            state, metrics = step(state, params0, head, *batch)
+        assert bool(metrics.finite) and len(batch[0].sharding.device_set) == devices
+        if name == "full":
+            kernel = state.trainable["blocks"]["mlp"]["fc1"]["kernel"]
+            share = kernel.addressable_shards[0].data.size / kernel.size
+            assert share == 1 / fsdp, share
+        vectors[name + "+orthoreg" * plus] = dense(mode.delta(state.trainable, params0))
+save_tree(path, vectors)
 """
 
 
-@pytest.mark.parametrize("devices", [8])
-def test_devices_agree(tmp_path, devices):
-    vectors = []
-    for count in (1, devices):
-        path = tmp_path / f"{count}.safetensors"
-        flags = f"--xla_force_host_platform_device_count={count}"
-        environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-        command = [sys.executable, "-c", PROGRAM, str(path), str(count)]
-        subprocess.run(command, env=environment, check=True)
-        tree = load_tree(path)
-        vectors.append(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]))
-    difference = np.linalg.norm(vectors[0] - vectors[1]) / np.linalg.norm(vectors[0])
-    # Plain descent: Adam divides by small second moments, where rounding grows.
-    assert difference < 1e-5, difference
+def train(path, devices, fsdp, accumulate):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", PROGRAM, str(path), *map(str, (devices, fsdp, accumulate))]
+    subprocess.run(command, env=environment, check=True)
+    return {
+        method: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(vector)])
+        for method, vector in load_tree(path).items()
+    }
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("single") / "vectors.safetensors", 1, 1, 1)
+
+
+@pytest.mark.parametrize("fsdp, accumulate", [(1, 1), (4, 2)])
+def test_devices_agree(single, tmp_path, fsdp, accumulate):
+    several = train(tmp_path / "vectors.safetensors", 8, fsdp, accumulate)
+    assert len(several) == 8
+    # Descent with momentum: Adam divides by small second moments, where rounding grows.
+    errors = {
+        method: np.linalg.norm(vector - single[method]) / np.linalg.norm(single[method])
+        for method, vector in several.items()
+    }
+    assert max(errors.values()) < 1e-5, json.dumps({k: float(v) for k, v in errors.items()})
+
+
+@pytest.mark.parametrize("fsdp, sizes, message", [
+    (3, (4,), "training.fsdp 3: 1 devices cannot be split"),
+])  # fmt: skip
+def test_what_cannot_be_split_is_said(fsdp, sizes, message):
+    with pytest.raises(ValueError, match=message):
+        make_shardings(*sizes, fsdp=fsdp)
