@@ -17,7 +17,7 @@ from orthoreg_jax.config import ORTHOREG, load_config
 CHOSEN = {
     "full": (3e-4, 0.1),
     "linearized": (3e-4, 0.1),
-    "attention": (3e-4, 0.1),
+    "attention": (3e-4, 1.0),
     "lora": (3e-3, 1.0),
 }
 
