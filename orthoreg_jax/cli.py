@@ -88,15 +88,21 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         from .experiment.evaluation import evaluate_all
         from .experiment.finetuning import finetune_all
         from .experiment.setup import prepare
+        from .hosts import connect, is_first
 
+        if options.distributed or options.coordinator or options.processes or options.process:
+            connect(options.coordinator, options.processes, options.process)
         config = load_config(options.config, overrides)
         with jax.default_matmul_precision(config.matmul_precision):
             experiment = prepare(config, options.workdir)
-            print(experiment.describe(), file=sys.stderr)
+            if is_first():
+                print(experiment.describe(), file=sys.stderr)
             if "finetune" in stages:
                 finetune_all(experiment)
             if "evaluate" in stages:
                 evaluate_all(experiment)
+        if not is_first():
+            return
     if "report" in stages:
         from .reporting.stage import summary_text, write_report
 
@@ -119,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name != "report":
             _add_config(command)
+            _add_hosts(command)
         command.add_argument(
             "--workdir", required=True, type=pathlib.Path, help="folder of this run"
         )
@@ -141,6 +148,17 @@ def _add_config(command: argparse.ArgumentParser) -> None:
         help="a Python file with get_config(); change single options by "
         "--config.NAME=VALUE, e.g. --config.training.steps=200",
     )
+
+
+def _add_hosts(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--distributed",
+        action="store_true",
+        help="join the other processes of this job, found by TPU pods, SLURM, Open MPI",
+    )
+    command.add_argument("--coordinator", metavar="HOST:PORT", help="of the first process")
+    command.add_argument("--processes", type=int, help="how many there are")
+    command.add_argument("--process", type=int, help="which one this is, from 0")
 
 
 if __name__ == "__main__":

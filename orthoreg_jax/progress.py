@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from typing import IO, Any
 
 import tqdm
+
+from .hosts import is_first
 
 PLAIN_SECONDS = 15.0
 
@@ -21,7 +24,8 @@ class Progress:
     def __init__(self, label: str, total: int, stream: IO[str] | None = None) -> None:
         """Starts the phase `label` of `total` steps."""
         self._label, self._total, self._count = label, total, 0
-        self._stream = stream or sys.stderr
+        # Of several processes the first one speaks.
+        self._stream = stream or (sys.stderr if is_first() else io.StringIO())
         self._start = self._last = time.monotonic()
         self._values: dict[str, float] = {}
         self._bar = None

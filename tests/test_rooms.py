@@ -7,8 +7,8 @@ import sys
 import orthoreg_jax
 
 PACKAGE = pathlib.Path(orthoreg_jax.__file__).parent
-ROOMS = ["arithmetic", "storage", "progress", "clip", "tasks", "training", "evaluation", "config",
-         "experiment", "reporting", "cli"]  # fmt: skip
+ROOMS = ["arithmetic", "hosts", "storage", "progress", "clip", "tasks", "training", "evaluation",
+         "config", "experiment", "reporting", "cli"]  # fmt: skip
 
 
 def imported_rooms(path):

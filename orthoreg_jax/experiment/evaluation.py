@@ -15,6 +15,7 @@ from orthoreg_jax.config import flatten_config
 from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
 from orthoreg_jax.evaluation.disentanglement import disentanglement_error
 from orthoreg_jax.evaluation.results import FORMAT, Disentanglement, Features, Results, Run
+from orthoreg_jax.hosts import is_first, wait
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import load_tree, read_json, save_tree, write_json
 from orthoreg_jax.training.modes.mode import edited_outputs
@@ -45,6 +46,7 @@ def evaluate_all(experiment: Experiment) -> Results:
             f"{' ...' if len(missing) > 5 else ''}; run the stage `finetune` first"
         )
     open_folder(experiment)
+    wait("folder")
     config = experiment.config
     # One for each way in which vectors act on the model: methods share what is compiled.
     evaluators = {
@@ -59,10 +61,14 @@ def evaluate_all(experiment: Experiment) -> Results:
         }
         for split in SPLITS
     }
-    measured = [
-        _evaluate_or_read(experiment, evaluators[method.mode.outputs], sets, method, seed)
-        for method, seed in runs
-    ]
+
+    def measure(method: Method, seed: int) -> tuple[Run, Correct]:
+        return _evaluate_or_read(experiment, evaluators[method.mode.outputs], sets, method, seed)
+
+    for method, seed in runs[jax.process_index() :: jax.process_count()]:
+        measure(method, seed)
+    wait("evaluated")
+    measured = [measure(*run) for run in runs]  # read from the folder
     answers: dict[str, list[Correct]] = {}
     for (method, _), (_, correct) in zip(runs, measured, strict=True):
         answers.setdefault(method.name, []).append(correct)
@@ -84,7 +90,8 @@ def evaluate_all(experiment: Experiment) -> Results:
         "runs": [run for run, _ in measured],
         "comparisons": compare_methods(zero_shot, answers, config.evaluation.control_shares),
     }
-    write_json(experiment.folder / "results.json", results)
+    if is_first():
+        write_json(experiment.folder / "results.json", results)
     return results
 
 
@@ -105,7 +112,7 @@ def put_sets(experiment: Experiment) -> Sets:
                 experiment.heads[name],
                 *experiment.images(name, split, limits[split]),
                 options.batch_size,
-                experiment.shardings,
+                experiment.local,
             )
             for name in (*config.tasks, config.control)
         }
@@ -117,7 +124,7 @@ def load_vectors(experiment: Experiment, method: str, seed: int) -> dict[str, An
     """Task vectors of the image tower by task, on the device."""
     paths = {task: experiment.vector_path(method, seed, task) for task in experiment.config.tasks}
     vectors = {task: load_tree(path)["visual"] for task, path in paths.items()}
-    return jax.device_put(vectors, experiment.shardings.replicated)
+    return jax.device_put(vectors, experiment.local.replicated)
 
 
 def _evaluate_or_read(
@@ -175,7 +182,7 @@ def _disentanglement(
             experiment.heads[task],
             *experiment.images(task, "test", limit),
             config.batch_size,
-            experiment.shardings,
+            experiment.local,
         )
         for task in pair
     )

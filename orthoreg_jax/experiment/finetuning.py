@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from typing import Any
 
 import jax
 
 from orthoreg_jax.arithmetic.low_rank import dense
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
+from orthoreg_jax.hosts import fetch, is_first, wait
 from orthoreg_jax.storage import save_tree
 from orthoreg_jax.tasks.loading import Feed
 from orthoreg_jax.training.finetune import finetune, remove_states
@@ -24,6 +27,7 @@ def finetune_all(experiment: Experiment) -> None:
       StorageError: a file cannot be written.
     """
     open_folder(experiment)
+    wait("folder")  # nobody writes before everybody has seen what is there
     for method in experiment.methods:
         todo = [
             (seed, task)
@@ -55,17 +59,28 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
         options.accumulate,
     )
     pretrained = experiment.checkpoint.params["visual"]
-    params0 = jax.device_put(pretrained, shardings.weights(pretrained))
+    params0 = shardings.put_weights(pretrained)
+    heads = jax.device_put(jax.device_get(experiment.heads), shardings.replicated)
+    init = functools.partial(init_state, method.mode, optimizer)
+    placement = shardings.weights(jax.eval_shape(init, params0, jax.random.key(0)))
+    begin = jax.jit(init, out_shardings=placement)
     for seed, task in todo:
-        state = init_state(method.mode, optimizer, params0, jax.random.key(seed))
         train = experiment.tasks[task].splits["train"]
-        feed = Feed(train, experiment.preprocessing, options.batch_size, seed, options.crop_scale)
+        feed = Feed(
+            train,
+            experiment.preprocessing,
+            options.batch_size,
+            seed,
+            options.crop_scale,
+            jax.process_index(),
+            jax.process_count(),
+        )
         folder = experiment.task_folder(method.name, seed, task)
         state = finetune(
             step,
-            jax.device_put(state, shardings.weights(state)),
+            begin(params0, jax.random.key(seed)),
             params0,
-            experiment.heads[task],
+            heads[task],
             feed,
             steps=options.steps,
             shardings=shardings,
@@ -74,15 +89,21 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
             log_every=options.log_every,
             checkpoint_every=options.checkpoint_every,
         )
-        vector = dense(method.mode.delta(state.trainable, params0))
-        facts = {"task": task, "method": method.name, "seed": seed}
-        facts["pretrained_sha256"] = experiment.checkpoint.sha256
-        save_tree(
-            experiment.vector_path(method.name, seed, task),
-            {"visual": vector},
-            # One text: the file's bytes would otherwise depend on the order of the entries.
-            {"made_by": json.dumps(facts)},
-        )
-        # Numbers measured on an older vector of this task no longer hold.
-        experiment.evaluation_path(method.name, seed).unlink(missing_ok=True)
-        remove_states(folder)
+        vector = fetch(dense(method.mode.delta(state.trainable, params0)))
+        if is_first():
+            _save(experiment, method, seed, task, vector)
+            remove_states(folder)
+    wait(f"finetuned {method.name}")
+
+
+def _save(experiment: Experiment, method: Method, seed: int, task: str, vector: Any) -> None:
+    facts = {"task": task, "method": method.name, "seed": seed}
+    facts["pretrained_sha256"] = experiment.checkpoint.sha256
+    save_tree(
+        experiment.vector_path(method.name, seed, task),
+        {"visual": vector},
+        # One text: the file's bytes would otherwise depend on the order of the entries.
+        {"made_by": json.dumps(facts)},
+    )
+    # Numbers measured on an older vector of this task no longer hold.
+    experiment.evaluation_path(method.name, seed).unlink(missing_ok=True)

@@ -27,6 +27,7 @@ from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder, load_checkpo
 from orthoreg_jax.clip.preprocessing import Preprocessing, load_preprocessing
 from orthoreg_jax.clip.zeroshot import Head, pad_heads, zero_shot_head
 from orthoreg_jax.config import ORTHOREG, flatten_config, validate
+from orthoreg_jax.hosts import is_first
 from orthoreg_jax.storage import read_json, save_tree, write_json
 from orthoreg_jax.tasks.batches import limited_rows
 from orthoreg_jax.tasks.loading import load_images
@@ -64,7 +65,8 @@ class Experiment:
     tasks: dict[str, Task]
     zero_shot_heads: dict[str, np.ndarray]
     heads: dict[str, Head]
-    shardings: Shardings
+    shardings: Shardings  # of all processes, to train
+    local: Shardings  # of this process, to evaluate
 
     @property
     def methods(self) -> list[Method]:
@@ -97,8 +99,8 @@ class Experiment:
 
     @functools.cached_property
     def params0(self) -> Any:
-        """The pre-trained image tower, on every device."""
-        return jax.device_put(self.checkpoint.params["visual"], self.shardings.replicated)
+        """The pre-trained image tower, for evaluation, on every device of this process."""
+        return jax.device_put(self.checkpoint.params["visual"], self.local.replicated)
 
     def task_folder(self, method: str, seed: int, task: str) -> pathlib.Path:
         """Where a fine-tuned task's files are."""
@@ -133,7 +135,8 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
     _check_folder(config, folder)
     training = config.training
     at_once = training.batch_size // training.accumulate
-    shardings = make_shardings(at_once, config.evaluation.batch_size, fsdp=training.fsdp)
+    shardings = make_shardings(at_once, fsdp=training.fsdp)
+    local = make_shardings(config.evaluation.batch_size, local=True)
     tasks = load_tasks(config.data, config.tasks, config.control)
     checkpoint = load_checkpoint(config.model)
     preprocessing = load_preprocessing(checkpoint.directory, checkpoint.config)
@@ -150,8 +153,9 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
         preprocessing,
         tasks,
         heads,
-        jax.device_put(pad_heads(heads), shardings.replicated),
+        jax.device_put(pad_heads(heads), local.replicated),
         shardings,
+        local,
     )
     _check_inputs(experiment)
     return experiment
@@ -164,6 +168,8 @@ def open_folder(experiment: Experiment) -> None:
       StorageError: the folder cannot be written.
     """
     folder = experiment.folder
+    if not is_first():
+        return
     write_json(folder / "config.json", flatten_config(experiment.config))
     save_tree(folder / "heads.safetensors", experiment.zero_shot_heads)
     path, machine = folder / "provenance.json", _machine()

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from orthoreg_jax.clip.zeroshot import Head
+from orthoreg_jax.hosts import is_first
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import write_text
 from orthoreg_jax.tasks.loading import Feed
@@ -68,7 +69,7 @@ def finetune(
         log = _MetricsLog(folder / "metrics.jsonl", first, steps, log_every)
         progress = stack.enter_context(Progress(label, steps - first))
         for number, raw in enumerate(feed.batches(first, steps), first):
-            batch = jax.device_put(raw, shardings.batch)
+            batch = shardings.put_batch(raw)
             state, metrics = step(state, params0, head, *batch)
             log.add(number, metrics)
             save = saved is not None and (number + 1) % checkpoint_every == 0
@@ -137,8 +138,9 @@ class _MetricsLog:
         return new
 
     def write(self) -> None:
-        """Writes all lines so far."""
-        write_text(self._path, "".join(f"{line}\n" for line in self._lines))
+        """Writes all lines so far; of several processes the first does."""
+        if is_first():
+            write_text(self._path, "".join(f"{line}\n" for line in self._lines))
 
 
 def _lines_before(path: pathlib.Path, first: int) -> list[str]:

@@ -36,6 +36,16 @@ class Shardings(NamedTuple):
         """A copy on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
+    def put_batch(self, tree: Any) -> Any:
+        """A batch on the devices; every process gives its own part of it."""
+        return jax.tree.map(
+            lambda array: jax.make_array_from_process_local_data(self.batch, array), tree
+        )
+
+    def put_weights(self, tree: Any) -> Any:
+        """Weights on the devices; every process gives all of them."""
+        return jax.device_put(tree, self.weights(tree))
+
     def weights(self, tree: Any) -> Any:
         """For every leaf of a tree of weights, gradients or optimiser state.
 
@@ -54,18 +64,19 @@ class Shardings(NamedTuple):
         return PartitionSpec(*[None] * axis, "fsdp")
 
 
-def make_shardings(*batch_sizes: int, fsdp: int = 1) -> Shardings:
+def make_shardings(*batch_sizes: int, fsdp: int = 1, local: bool = False) -> Shardings:
     """Placements over all devices of this run, those of other processes included.
 
     Args:
       batch_sizes: images that are computed at once, over all devices.
       fsdp: devices among which weights are split.
+      local: take the devices of this process alone.
 
     Raises:
       ValueError: a batch that the number of devices does not divide, or devices that `fsdp` does
         not divide.
     """
-    devices = jax.device_count()
+    devices = jax.local_device_count() if local else jax.device_count()
     if devices % fsdp:
         raise ValueError(
             f"training.fsdp {fsdp}: {devices} devices cannot be split into groups of {fsdp}; "
@@ -78,5 +89,10 @@ def make_shardings(*batch_sizes: int, fsdp: int = 1) -> Shardings:
                 f"{devices} for training.batch_size / training.accumulate and for "
                 "evaluation.batch_size"
             )
-    axis_types = (AxisType.Auto, AxisType.Auto)
-    return Shardings(jax.make_mesh((devices // fsdp, fsdp), ("data", "fsdp"), axis_types))
+    mesh = jax.make_mesh(
+        (devices // fsdp, fsdp),
+        ("data", "fsdp"),
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=jax.local_devices() if local else None,
+    )
+    return Shardings(mesh)

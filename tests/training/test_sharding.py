@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -21,17 +22,22 @@ from orthoreg_jax.clip.config import VisionConfig
 from orthoreg_jax.clip.modules import VisionTransformer
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.config import default_config
+from orthoreg_jax.hosts import connect, fetch, is_first
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.sharding import make_shardings
 from orthoreg_jax.training.step import Penalty, init_state, make_train_step
 
 path, devices, fsdp, accumulate = sys.argv[1], *map(int, sys.argv[2:5])
+process, port = map(int, sys.argv[5:7])
+if port:
+    connect(f"127.0.0.1:{port}", 2, process)
+processes = jax.process_count()
 assert jax.device_count() == devices
 tower = VisionTransformer(VisionConfig(64, 2, 2, 128, "gelu", 1e-5, 16, 8), 32)
 apply = lambda params, pixels: tower.apply({"params": params}, pixels)
 params = tower.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
 shardings = make_shardings(16 // accumulate, fsdp=fsdp)
-params0 = jax.device_put(params, shardings.weights(params))
+params0 = shardings.put_weights(params)
 optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.5, momentum=0.9))
 head = Head(jax.random.normal(jax.random.key(1), (5, 32)), jnp.int32(5))
 head = jax.device_put(head, shardings.replicated)
@@ -42,31 +48,45 @@ for name, make in MODES.items():
         penalty = Penalty(1.0, "released", VISUAL_MATRICES) if plus else None
         step = make_train_step(mode, apply, optimizer, lambda x: x / 255.0, penalty, shardings,
                                accumulate)
-        state = init_state(mode, optimizer, params0, jax.random.key(0))
-        state = jax.device_put(state, shardings.weights(state))
+        init = lambda params0, key: init_state(mode, optimizer, params0, key)
+        placement = shardings.weights(jax.eval_shape(init, params0, jax.random.key(0)))
+        state = jax.jit(init, out_shardings=placement)(params0, jax.random.key(0))
         for number in range(3):
             images = rng.integers(0, 255, (16, 16, 16, 3), dtype=np.uint8)
-            batch = jax.device_put((images, rng.integers(0, 5, 16)), shardings.batch)
+            share = slice(process * 16 // processes, (process + 1) * 16 // processes)
+            batch = shardings.put_batch((images[share], rng.integers(0, 5, 16)[share]))
             state, metrics = step(state, params0, head, *batch)
         assert bool(metrics.finite) and len(batch[0].sharding.device_set) == devices
         if name == "full":
             kernel = state.trainable["blocks"]["mlp"]["fc1"]["kernel"]
             share = kernel.addressable_shards[0].data.size / kernel.size
             assert share == 1 / fsdp, share
-        vectors[name + "+orthoreg" * plus] = dense(mode.delta(state.trainable, params0))
-save_tree(path, vectors)
+        vectors[name + "+orthoreg" * plus] = fetch(dense(mode.delta(state.trainable, params0)))
+if is_first():
+    save_tree(path, vectors)
 """
 
 
-def train(path, devices, fsdp, accumulate):
-    flags = f"--xla_force_host_platform_device_count={devices}"
+def train(path, devices, fsdp, accumulate, processes=1):
+    flags = f"--xla_force_host_platform_device_count={devices // processes}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", PROGRAM, str(path), *map(str, (devices, fsdp, accumulate))]
-    subprocess.run(command, env=environment, check=True)
+    port = free_port() if processes > 1 else 0
+    running = []
+    for process in range(processes):
+        numbers = map(str, (devices, fsdp, accumulate, process, port))
+        command = [sys.executable, "-c", PROGRAM, str(path), *numbers]
+        running.append(subprocess.Popen(command, env=environment))
+    assert [process.wait(timeout=600) for process in running] == [0] * processes
     return {
         method: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(vector)])
         for method, vector in load_tree(path).items()
     }
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +94,12 @@ def single(tmp_path_factory):
     return train(tmp_path_factory.mktemp("single") / "vectors.safetensors", 1, 1, 1)
 
 
-@pytest.mark.parametrize("fsdp, accumulate", [(1, 1), (4, 2)])
-def test_devices_agree(single, tmp_path, fsdp, accumulate):
-    several = train(tmp_path / "vectors.safetensors", 8, fsdp, accumulate)
+@pytest.mark.parametrize(
+    "devices, fsdp, accumulate, processes", [(8, 1, 1, 1), (8, 4, 2, 1), (4, 2, 1, 2)]
+)
+def test_devices_and_processes_agree(single, tmp_path, devices, fsdp, accumulate, processes):
+    path = tmp_path / "vectors.safetensors"
+    several = train(path, devices, fsdp, accumulate, processes)
     assert len(several) == 8
     # Descent with momentum: Adam divides by small second moments, where rounding grows.
     errors = {
