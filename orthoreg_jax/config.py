@@ -61,8 +61,11 @@ def default_config() -> ConfigDict:
     lora.placement = "qkvo"
 
     config.training = training = ConfigDict()
-    # Optimiser steps for each task.
+    # Optimiser steps for each task, if `epochs` is 0.
     training.steps = 100
+    # Passes over each task's training images; -1.0: as many as the recipe of the field has for the
+    # task (`tasks/catalogue.py`), which then must be one of the field's.
+    training.epochs = 0.0
     training.batch_size = 128
     # Peak of the cosine schedule, which ends at 0.
     training.learning_rate = 1e-5
@@ -291,10 +294,17 @@ def validate(config: ConfigDict) -> None:
     for key in ("steps", "batch_size", "accumulate", "fsdp", "log_every"):
         number(f"training.{key}", 1, whole=True)
     check(
-        "training.warmup_steps",
-        0 <= flat["training.warmup_steps"] < flat["training.steps"],
-        f"a whole number from 0 up, below training.steps, which is {flat['training.steps']}",
+        "training.epochs",
+        flat["training.epochs"] >= 0 or flat["training.epochs"] == -1,
+        "a number from 0 up, or -1 for the field's",
     )
+    number("training.warmup_steps", 0, whole=True)
+    if flat["training.epochs"] == 0:
+        check(
+            "training.warmup_steps",
+            flat["training.warmup_steps"] < flat["training.steps"],
+            f"a whole number from 0 up, below training.steps, which is {flat['training.steps']}",
+        )
     batch, parts = flat["training.batch_size"], max(1, flat["training.accumulate"])
     check("training.accumulate", batch % parts == 0, f"a divisor of training.batch_size, {batch}")
     number("training.checkpoint_every", 0, whole=True)

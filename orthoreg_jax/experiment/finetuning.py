@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import jax
+import optax
 
 from orthoreg_jax.arithmetic.low_rank import dense
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
@@ -41,18 +42,21 @@ def finetune_all(experiment: Experiment) -> None:
 
 def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[int, str]]) -> None:
     options, shardings = experiment.config.training, experiment.shardings
-    optimizer = make_optimizer(
-        method.learning_rate,
-        options.warmup_steps,
-        options.steps,
-        options.weight_decay,
-        options.clip_norm,
-    )
+
+    def optimizer_of(task: str) -> optax.GradientTransformation:
+        return make_optimizer(
+            method.learning_rate,
+            options.warmup_steps,
+            experiment.steps(task),
+            options.weight_decay,
+            options.clip_norm,
+        )
+
     penalty = Penalty(method.strength, experiment.config.penalty.form, VISUAL_MATRICES)
     step = make_train_step(
         method.mode,
         experiment.apply,
-        optimizer,
+        optimizer_of(todo[0][1]),  # of any task: they differ in what is state
         experiment.preprocessing.normalize,
         penalty if method.strength else None,
         shardings,
@@ -61,10 +65,10 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
     pretrained = experiment.checkpoint.params["visual"]
     params0 = shardings.put_weights(pretrained)
     heads = jax.device_put(jax.device_get(experiment.heads), shardings.replicated)
-    init = functools.partial(init_state, method.mode, optimizer)
-    placement = shardings.weights(jax.eval_shape(init, params0, jax.random.key(0)))
-    begin = jax.jit(init, out_shardings=placement)
     for seed, task in todo:
+        init = functools.partial(init_state, method.mode, optimizer_of(task))
+        placement = shardings.weights(jax.eval_shape(init, params0, jax.random.key(seed)))
+        begin = jax.jit(init, out_shardings=placement)
         train = experiment.tasks[task].splits["train"]
         feed = Feed(
             train,
@@ -82,7 +86,7 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
             params0,
             heads[task],
             feed,
-            steps=options.steps,
+            steps=experiment.steps(task),
             shardings=shardings,
             folder=folder,
             label=f"finetune {method.name} seed {seed} {task}",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 import platform
 from importlib import metadata
@@ -30,6 +31,7 @@ from orthoreg_jax.config import ORTHOREG, flatten_config, validate
 from orthoreg_jax.hosts import is_first
 from orthoreg_jax.storage import read_json, save_tree, write_json
 from orthoreg_jax.tasks.batches import limited_rows
+from orthoreg_jax.tasks.catalogue import KNOWN
 from orthoreg_jax.tasks.loading import load_images
 from orthoreg_jax.tasks.task import Task, load_tasks
 from orthoreg_jax.training.modes import MODES
@@ -114,6 +116,14 @@ class Experiment:
         """The numbers measured on one method's task vectors."""
         return self.folder / method / f"seed{seed}" / "evaluation.json"
 
+    def steps(self, task: str) -> int:
+        """Optimiser steps for a task."""
+        options = self.config.training
+        if options.epochs == 0:
+            return int(options.steps)
+        epochs = KNOWN[task].epochs if options.epochs < 0 else options.epochs
+        return math.ceil(epochs * len(self.tasks[task].splits["train"]) / options.batch_size)
+
     def images(self, task: str, split: str, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Images (n, size, size, 3), resized for the model, and labels of a split.
 
@@ -157,6 +167,7 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
         shardings,
         local,
     )
+    _check_steps(experiment)
     _check_inputs(experiment)
     return experiment
 
@@ -221,6 +232,25 @@ def _check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
         raise ValueError(
             f"--workdir {folder}: holds a run with another config ({'; '.join(differing)}); "
             "choose another folder, or delete this one to start anew"
+        )
+
+
+def _check_steps(experiment: Experiment) -> None:
+    """Every task has a number of steps, and one that is longer than the warm-up."""
+    options = experiment.config.training
+    unknown = [task for task in experiment.config.tasks if task not in KNOWN]
+    if options.epochs < 0 and unknown:
+        raise ValueError(
+            f"training.epochs is -1, but {', '.join(unknown)} are none of the field's tasks; give "
+            "a number of epochs, or training.steps"
+        )
+    short = {task: steps for task in experiment.config.tasks
+             if (steps := experiment.steps(task)) <= options.warmup_steps}  # fmt: skip
+    if short:
+        raise ValueError(
+            f"training.warmup_steps is {options.warmup_steps}, but some tasks have no more steps "
+            f"in all ({', '.join(f'{task}: {steps}' for task, steps in short.items())}); choose "
+            "fewer warm-up steps, or more epochs"
         )
 
 

@@ -124,7 +124,7 @@ def _introduction(results: Results) -> str:
     """What was run, in one paragraph and one formula."""
     config, methods = results["config"], group_methods(results)
     paper = config["penalty.form"] == "paper"
-    steps, batch = escape(config["training.steps"]), escape(config["training.batch_size"])
+    steps, batch = escape(_length(config)), escape(config["training.batch_size"])
     labels = escape(join_words([method.label for method in methods]))
     strengths = sorted({method.strength for method in methods if method.strength})
     power = "<sup>2</sup>" if paper else ""
@@ -132,7 +132,7 @@ def _introduction(results: Results) -> str:
     paragraphs = [
         f"<p>The image tower of the CLIP model <code>{escape(config['model'])}</code> was "
         f"fine-tuned on each of {len(results['tasks'])} tasks by itself, "
-        f"{steps} steps of {batch} images, with {labels}. What fine-tuning changed is the "
+        f"{steps} of {batch} images, with {labels}. What fine-tuning changed is the "
         "task vector τ = θ − θ₀. Adding all of them to the pre-trained weights should give one "
         "model that does every task; subtracting one should make the model forget that task and "
         f"nothing else, which the control task ({escape(control_title(results))}) watches.</p>"
@@ -152,6 +152,16 @@ def _introduction(results: Results) -> str:
             "only methods within this page compare with each other.</p>"
         )
     return "\n".join(paragraphs)
+
+
+def _length(config: Mapping[str, Any]) -> str:
+    """How long training was."""
+    epochs = config["training.epochs"]
+    if epochs < 0:
+        return "as many epochs as the field's recipe has for it, in batches"
+    if epochs > 0:
+        return f"{epochs:g} epochs in batches"
+    return f"{config['training.steps']} steps"
 
 
 def _provenance(results: Results) -> str:

@@ -16,6 +16,7 @@ from orthoreg_jax.arithmetic.penalty import orthogonality_penalty
 from orthoreg_jax.clip.zeroshot import Head
 
 from .modes.mode import Apply, Mode
+from .schedule import scale_by_warmup_cosine
 from .sharding import Shardings
 
 
@@ -55,10 +56,16 @@ class Penalty(NamedTuple):
 def make_optimizer(
     learning_rate: float, warmup_steps: int, steps: int, weight_decay: float, clip_norm: float
 ) -> optax.GradientTransformation:
-    """The paper's recipe: clip by global norm, AdamW, linear warm-up, cosine to 0."""
-    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, steps)
+    """The paper's recipe: clip by global norm, AdamW, linear warm-up, cosine to 0.
+
+    Optimisers that differ in `learning_rate`, `warmup_steps` and `steps` alone share one compiled
+    step: these numbers are in the state.
+    """
     return optax.chain(
-        optax.clip_by_global_norm(clip_norm), optax.adamw(schedule, weight_decay=weight_decay)
+        optax.clip_by_global_norm(clip_norm),
+        optax.scale_by_adam(),
+        optax.add_decayed_weights(weight_decay),
+        scale_by_warmup_cosine(learning_rate, warmup_steps, steps),
     )
 
 

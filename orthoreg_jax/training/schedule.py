@@ -1,0 +1,55 @@
+"""The learning rate: linear warm-up, then a cosine to 0."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+
+class WarmupCosineState(NamedTuple):
+    """All numbers of the schedule are state, so that tasks of any length share a compiled step."""
+
+    taken: Int[Array, ""]
+    peak: Float[Array, ""]
+    warmup: Int[Array, ""]
+    steps: Int[Array, ""]
+
+
+def learning_rate(state: WarmupCosineState) -> Float[Array, ""]:
+    """The rate of the update that comes next."""
+    taken, warmup = state.taken.astype(jnp.float32), state.warmup.astype(jnp.float32)
+    rising = taken / jnp.maximum(warmup, 1)
+    done = (taken - warmup) / jnp.maximum(state.steps - warmup, 1)
+    falling = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(done, 0, 1)))
+    return state.peak * jnp.where(taken < warmup, rising, falling)
+
+
+def scale_by_warmup_cosine(peak: float, warmup: int, steps: int) -> optax.GradientTransformation:
+    """Multiplies updates by minus the learning rate.
+
+    Args:
+      peak: rate at the end of the warm-up.
+      warmup: steps from 0 to the peak.
+      steps: at which the rate is 0 again.
+    """
+
+    def init(params: Any) -> WarmupCosineState:
+        del params
+        return WarmupCosineState(
+            jnp.zeros((), jnp.int32),
+            jnp.asarray(peak, jnp.float32),
+            jnp.asarray(warmup, jnp.int32),
+            jnp.asarray(steps, jnp.int32),
+        )
+
+    def update(updates: Any, state: WarmupCosineState, params: Any = None) -> Any:
+        del params
+        rate = learning_rate(state)
+        scaled = jax.tree.map(lambda leaf: (-rate).astype(leaf.dtype) * leaf, updates)
+        return scaled, state._replace(taken=state.taken + 1)
+
+    return optax.GradientTransformation(init, update)
