@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from .storage import StorageError
     from .training.finetune import DivergedError
+    from .training.interruption import StoppedError
 
     # Orbax logs a traceback of what it raises; what is raised is reported below.
     absl.logging.set_verbosity(absl.logging.FATAL)
@@ -51,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, StorageError, DivergedError) as error:
         print(f"orthoreg: {error}", file=sys.stderr)
         return 1
+    except StoppedError as stopped:
+        print(f"orthoreg: {stopped}; the same command goes on", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print(
             "orthoreg: stopped; what is finished is kept, and the same command goes on",

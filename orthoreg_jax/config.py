@@ -89,6 +89,8 @@ def default_config() -> ConfigDict:
     training.log_every = 10
     # Steps between two saved states, from which an interrupted task goes on; 0: none.
     training.checkpoint_every = 0
+    # Saved states to keep, the newest ones: if one is damaged, the one before it serves.
+    training.keep_checkpoints = 2
 
     config.evaluation = evaluation = ConfigDict()
     evaluation.batch_size = 256
@@ -291,7 +293,7 @@ def validate(config: ConfigDict) -> None:
     number("lora.rank", 1, whole=True)
     number("lora.alpha", 1e-12)
     check("lora.placement", flat["lora.placement"] in PLACEMENTS, " or ".join(PLACEMENTS))
-    for key in ("steps", "batch_size", "accumulate", "fsdp", "log_every"):
+    for key in ("steps", "batch_size", "accumulate", "fsdp", "keep_checkpoints", "log_every"):
         number(f"training.{key}", 1, whole=True)
     check(
         "training.epochs",

@@ -211,6 +211,26 @@ def test_same_seed_same_bits_and_resume_is_exact(finished, inputs, tmp_path, mon
     assert not list((tmp_path / "run").rglob("state"))
 
 
+def test_sigterm_saves_and_the_same_command_goes_on(finished, inputs, tmp_path, monkeypatch, capfd):
+    from orthoreg_jax.training import finetune
+
+    original = finetune._MetricsLog.add
+
+    def add_and_stop(self, number, metrics):
+        original(self, number, metrics)
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    options = ["--config.training.checkpoint_every=100", "--config.methods=full"]
+    monkeypatch.setattr(finetune._MetricsLog, "add", add_and_stop)
+    assert orthoreg("finetune", inputs, tmp_path / "run", *options) == 143
+    assert "first: stopped after 3 updates, saved; the same command" in capfd.readouterr().err
+    monkeypatch.undo()
+    assert orthoreg("finetune", inputs, tmp_path / "run", *options) == 0
+    path = pathlib.Path("full") / "seed3" / "first" / "vector.safetensors"
+    assert (tmp_path / "run" / path).read_bytes() == (finished / path).read_bytes()
+
+
 # What can be wrong
 
 
@@ -232,6 +252,8 @@ def fails(capfd, command, config, workdir, *more):
         ("--config.trainig.steps=3", "did you mean training.steps?"),
         ("--config.training.steps=0", "training.steps is 0, allowed: a whole number from 1 up"),
         ("--config.tasks=first,second,third", "task 'third': is not in"),
+        ("--config.training.epochs=-1", "first, second are none of the field's tasks"),
+        ("--config.training.epochs=0.1", "some tasks have no more steps in all (first: 1"),
         ("--config.model=nowhere", "model 'nowhere': no such directory; allowed: 'embedded'"),
         ("--config.data=nowhere", "data 'nowhere'"),
     ],

@@ -25,6 +25,7 @@ def finetune_all(experiment: Experiment) -> None:
 
     Raises:
       DivergedError: a loss that is not finite.
+      StoppedError: SIGTERM came.
       StorageError: a file cannot be written.
     """
     open_folder(experiment)
@@ -92,6 +93,7 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
             label=f"finetune {method.name} seed {seed} {task}",
             log_every=options.log_every,
             checkpoint_every=options.checkpoint_every,
+            keep_checkpoints=options.keep_checkpoints,
         )
         vector = fetch(dense(method.mode.delta(state.trainable, params0)))
         if is_first():

@@ -201,6 +201,7 @@ FREE_OPTIONS = (
     "evaluation.",
     "training.log_every",
     "training.checkpoint_every",
+    "training.keep_checkpoints",
     "methods",
     "seeds",
 )

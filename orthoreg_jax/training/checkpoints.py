@@ -6,6 +6,7 @@ import contextlib
 import pathlib
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -35,14 +36,14 @@ def _uninterrupted() -> Iterator[None]:
 
 
 class StateFolder:
-    """Saves and restores train states; keeps the newest only.
+    """Saves and restores train states; keeps the newest ones.
 
     Orbax writes to a temporary name and renames, so a state that was cut off is never read.
     """
 
-    def __init__(self, path: pathlib.Path) -> None:
-        """Opens the folder, which need not exist yet."""
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+    def __init__(self, path: pathlib.Path, keep: int = 1) -> None:
+        """Opens the folder, which need not exist yet; `keep` states stay in it."""
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
         self._path = path.absolute()
         try:
             self._manager = ocp.CheckpointManager(self._path, options=options)
@@ -71,23 +72,35 @@ class StateFolder:
             raise write_error(self._path, error) from error
 
     def restore(self, like: TrainState) -> TrainState:
-        """The newest state, with the structure and placement of `like`; `like` if none is.
+        """The newest whole state, with the structure and placement of `like`; `like` if none is.
+
+        A damaged one is named, deleted, and the one before it taken.
 
         Raises:
-          StorageError: it is damaged.
+          StorageError: all of them are damaged.
         """
-        step = self._manager.latest_step()
-        if step is None:
-            return like
         target: Any = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
-        try:
-            restored = self._manager.restore(step, args=ocp.args.StandardRestore(target))
-        except Exception as error:  # tensorstore's and orbax's own kinds
+        damaged = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                restored = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+            except Exception as error:  # tensorstore's and orbax's own kinds
+                damaged.append(f"{step} ({type(error).__name__})")
+                continue
+            for text in damaged:
+                print(
+                    f"{self._path}: the saved state of step {text} is damaged and deleted; going "
+                    f"on from step {step}",
+                    file=sys.stderr,
+                )
+                self._manager.delete(int(text.split()[0]))
+            return TrainState(**restored)
+        if damaged:
             raise StorageError(
-                f"{self._path}: the saved state of step {step} cannot be read; delete this folder "
-                f"to train the task from its start ({type(error).__name__})"
-            ) from error
-        return TrainState(**restored)
+                f"{self._path}: the saved states of steps {', '.join(damaged)} cannot be read; "
+                "delete this folder to train the task from its start"
+            )
+        return like
 
     def __enter__(self) -> StateFolder:
         """Itself."""

@@ -18,6 +18,7 @@ from orthoreg_jax.storage import write_text
 from orthoreg_jax.tasks.loading import Feed
 
 from .checkpoints import StateFolder
+from .interruption import Interruption, StoppedError
 from .sharding import Shardings
 from .step import Metrics, TrainState, TrainStep
 
@@ -39,6 +40,7 @@ def finetune(
     label: str,
     log_every: int = 10,
     checkpoint_every: int = 0,
+    keep_checkpoints: int = 2,
 ) -> TrainState:
     """Trains up to `steps` updates and returns the last state.
 
@@ -57,12 +59,17 @@ def finetune(
       label: what progress and errors call this task.
       log_every: updates between two lines of metrics.
       checkpoint_every: updates between two saved states; 0 saves none.
+      keep_checkpoints: saved states to keep, the newest ones.
 
     Raises:
       DivergedError: a loss or gradient that is not finite; the last good state is in `last_good/`.
+      StoppedError: SIGTERM came; the state is saved, if any is to be.
     """
     with contextlib.ExitStack() as stack:
-        saved = stack.enter_context(StateFolder(folder / "state")) if checkpoint_every else None
+        stop = stack.enter_context(Interruption())
+        saved = None
+        if checkpoint_every:
+            saved = stack.enter_context(StateFolder(folder / "state", keep_checkpoints))
         if saved is not None:
             state = saved.restore(state)
         first = int(state.step)
@@ -72,7 +79,8 @@ def finetune(
             batch = shardings.put_batch(raw)
             state, metrics = step(state, params0, head, *batch)
             log.add(number, metrics)
-            save = saved is not None and (number + 1) % checkpoint_every == 0
+            stopping = stop.requested(number) and number + 1 < steps
+            save = saved is not None and (stopping or (number + 1) % checkpoint_every == 0)
             for line in log.fetch(everything=save or number + 1 == steps):
                 if not line["finite"]:
                     log.write()
@@ -82,6 +90,9 @@ def finetune(
             if saved is not None and save:
                 log.write()  # first: lines beyond a saved state are dropped on resume
                 saved.save(state)
+            if stopping:
+                kept = "saved" if save else "not saved, as training.checkpoint_every is 0"
+                raise StoppedError(f"{label}: stopped after {number + 1} updates, {kept}")
         log.write()
     return state
 

@@ -1,0 +1,57 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from orthoreg_jax.storage import StorageError
+from orthoreg_jax.training.checkpoints import StateFolder
+from orthoreg_jax.training.step import TrainState
+
+
+def state(step):
+    trainable = {"w": jnp.full((40, 30), float(step)), "b": jnp.arange(3.0) + step}
+    return TrainState(jnp.int32(step), jnp.array(True), trainable, (jnp.int32(step),))
+
+
+def damage(path, step):
+    """Cuts every data file of a saved state short."""
+    files = [file for file in (path / str(step)).rglob("*") if file.is_file()]
+    assert files
+    for file in files:
+        file.write_bytes(file.read_bytes()[:8])
+
+
+def test_only_the_newest_states_stay(tmp_path):
+    with StateFolder(tmp_path / "state", keep=2) as folder:
+        for step in (2, 4, 6):
+            folder.save(state(step))
+        assert int(folder.restore(state(0)).step) == 6
+    assert {path.name for path in (tmp_path / "state").iterdir()} == {"4", "6"}
+
+
+def test_a_damaged_state_is_named_and_the_one_before_it_taken(tmp_path, capfd):
+    with StateFolder(tmp_path / "state", keep=3) as folder:
+        for step in (2, 4, 6):
+            folder.save(state(step))
+    damage(tmp_path / "state", 6)
+    with StateFolder(tmp_path / "state", keep=3) as folder:
+        restored = folder.restore(state(0))
+    assert int(restored.step) == 4
+    np.testing.assert_array_equal(restored.trainable["w"], np.full((40, 30), 4.0))
+    assert "saved state of step 6" in (err := capfd.readouterr().err) and "from step 4" in err
+    assert not (tmp_path / "state" / "6").exists()
+
+
+def test_nothing_but_damaged_states(tmp_path):
+    with StateFolder(tmp_path / "state", keep=2) as folder:
+        folder.save(state(2))
+    damage(tmp_path / "state", 2)
+    with (
+        StateFolder(tmp_path / "state", keep=2) as folder,
+        pytest.raises(StorageError, match="states of steps 2 .* delete this folder"),
+    ):
+        folder.restore(state(0))
+
+
+def test_nothing_saved_yet(tmp_path):
+    with StateFolder(tmp_path / "state") as folder:
+        assert folder.restore(like := state(0)) is like
