@@ -1,8 +1,11 @@
+import pathlib
+
 import pytest
 
 from orthoreg_jax.config import default_config, flatten_config, load_config, override, validate
 
-CONFIGS = ["configs/embedded.py", "configs/embedded_full.py"]
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIGS = [f"configs/{path.name}" for path in sorted((ROOT / "configs").glob("*.py"))]
 
 
 @pytest.fixture(params=CONFIGS)
@@ -13,7 +16,16 @@ def config(request, pytestconfig):
 def test_shipped_configs_are_valid_and_say_how_to_run_them(config, pytestconfig):
     validate(default_config())
     for path in CONFIGS:
-        assert f"--config {path}" in (pytestconfig.rootpath / path).read_text()
+        text = (pytestconfig.rootpath / path).read_text()
+        assert f"--config {path}" in text and "Hardware: " in text
+
+
+def test_every_cell_of_the_paper_has_a_config():
+    cells = {(config.model, method) for path in CONFIGS if "vit_" in path
+             for config in [load_config(ROOT / path)] for method in config.methods}  # fmt: skip
+    assert len(cells) == 3 * 4 * 2
+    l14 = load_config(ROOT / "configs" / "vit_l14_lora.py")
+    assert (l14.training.epochs, l14.penalty.strength, len(l14.tasks)) == (-1, 1.0, 8)
 
 
 def test_overrides_take_the_option_s_type():

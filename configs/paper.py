@@ -1,0 +1,33 @@
+"""What all cells of the paper's tables 1 and 2 share; here as ViT-B/32, non-linear fine-tuning.
+
+The other files of this folder named after a backbone and a method change that alone.
+
+Command:   orthoreg run --config configs/paper.py --workdir runs/paper
+Hardware:  a GPU or TPU; see vit_b32_full.py.
+Expected:  see vit_b32_full.py.
+"""
+
+from ml_collections import ConfigDict
+
+from orthoreg_jax.config import default_config
+from orthoreg_jax.tasks.catalogue import BENCHMARKS
+
+
+def get_config() -> ConfigDict:
+    """The recipe of the paper: eight tasks, ImageNet as control."""
+    config = default_config()
+    config.model = "ViT-B/32"
+    config.data = "data"  # a folder with the tasks; `orthoreg data check` says what is missing
+    config.tasks = BENCHMARKS[8]
+    config.control = "imagenet"
+    config.methods = ("full", "full+orthoreg")
+    config.training.epochs = -1.0
+    config.training.batch_size = 128
+    config.training.learning_rate = 1e-5
+    config.training.warmup_steps = 500
+    config.training.weight_decay = 0.1
+    config.training.clip_norm = 1.0
+    config.training.checkpoint_every = 1000
+    config.penalty.strength = 10.0
+    config.evaluation.batch_size = 256
+    return config
