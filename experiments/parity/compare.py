@@ -23,7 +23,7 @@ from orthoreg_jax.arithmetic.low_rank import dense
 from orthoreg_jax.arithmetic.paths import flatten, replace
 from orthoreg_jax.clip.checkpoint import image_encoder, load_checkpoint
 from orthoreg_jax.clip.preprocessing import load_preprocessing
-from orthoreg_jax.clip.weights import VISUAL_MATRICES, to_huggingface
+from orthoreg_jax.clip.weights import VISUAL_MATRICES, to_layout
 from orthoreg_jax.clip.zeroshot import pad_heads, zero_shot_head
 from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
 from orthoreg_jax.storage import write_json, write_text
@@ -106,7 +106,7 @@ def _tau_difference(setting: Setting, vector, delta) -> float:
     """||tau - tau'|| / ||tau'||, ours rearranged into their tensors."""
     zeros = jax.tree.map(jnp.zeros_like, setting.checkpoint.params)
     tower = replace(zeros["visual"], vector)
-    arranged = to_huggingface({**zeros, "visual": tower})
+    arranged = to_layout({**zeros, "visual": tower}, "huggingface")
     moved = {name: arranged[name] for name in delta}
     assert sum(np.count_nonzero(leaf) for leaf in moved.values()) == sum(
         np.count_nonzero(leaf) for leaf in flatten(vector).values()

@@ -1,4 +1,4 @@
-"""A CLIP model on disk: an ordinary Hugging Face directory, read and written without torch."""
+"""A CLIP model on disk: a Hugging Face directory, or one of open_clip, without torch."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.storage import write_error
 
 from . import weights
-from .config import HUB_NAMES, ClipConfig, read_config, to_huggingface
+from .config import HUB_NAMES, OPEN_CLIP, ClipConfig, read_config, to_huggingface
 from .modules import VisionTransformer
 
 WEIGHTS = "model.safetensors"
+OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 # What a Hugging Face CLIP directory holds beside its weights; copied along when one is saved.
 COMPANIONS = (
     "tokenizer.json",
@@ -32,6 +33,7 @@ COMPANIONS = (
     "merges.txt",
     "special_tokens_map.json",
     "preprocessor_config.json",
+    OPEN_CLIP,
 )
 
 
@@ -53,7 +55,7 @@ class Checkpoint:
 
     def hash_files(self) -> dict[str, str]:
         """SHA-256 of every file that the model consists of, by name."""
-        names = ("config.json", WEIGHTS, *COMPANIONS)
+        names = ("config.json", WEIGHTS, OPEN_CLIP_WEIGHTS, *COMPANIONS)
         paths = [self.directory / name for name in names]
         return {path.name: hash_file(path) for path in paths if path.is_file()}
 
@@ -63,8 +65,9 @@ def load_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
 
     Args:
       source: "embedded" (the small model that comes with this package), a Hugging Face
-        directory, a preset ("ViT-B/32", "ViT-B/16", "ViT-L/14": OpenAI's weights) or a hub name
-        such as "openai/clip-vit-base-patch32", optionally with "@revision".
+        directory, one of open_clip (open_clip_config.json and safetensors), a preset ("ViT-B/32",
+        "ViT-B/16", "ViT-L/14": OpenAI's weights) or a hub name such as
+        "openai/clip-vit-base-patch32", optionally with "@revision".
 
     Raises:
       ValueError: nothing of that name, a truncated file, a config of another kind of model, or
@@ -76,6 +79,8 @@ def load_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
     directory = locate(source)
     config = read_config(directory)
     path = directory / WEIGHTS
+    if not path.is_file() and (directory / OPEN_CLIP_WEIGHTS).is_file():
+        path = directory / OPEN_CLIP_WEIGHTS
     if not path.is_file():
         raise ValueError(
             f"{path}: not found; this program reads weights as safetensors only, never pickles. A "
@@ -90,7 +95,8 @@ def load_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
             "pointer: download or copy it again"
         ) from error
     try:
-        params = weights.from_huggingface(tensors, config)
+        layout = "open_clip" if "visual.conv1.weight" in tensors else "huggingface"
+        params = weights.from_layout(tensors, config, layout)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return Checkpoint(config, params, directory, hash_file(path))
@@ -116,7 +122,7 @@ def locate(source: str | os.PathLike[str]) -> pathlib.Path:
             huggingface_hub.snapshot_download(
                 repo,
                 revision=revision or None,
-                allow_patterns=["config.json", WEIGHTS, *COMPANIONS],
+                allow_patterns=["config.json", WEIGHTS, OPEN_CLIP_WEIGHTS, *COMPANIONS],
             )
         )
     except Exception as error:  # offline, not found, no access: the hub's own words say which
@@ -154,7 +160,7 @@ def save_checkpoint(
     target = pathlib.Path(directory)
     if target.exists() and any(target.iterdir()):
         raise ValueError(f"{target}: is not empty; choose a new directory for the model")
-    tensors = {k: v.astype(dtype) for k, v in weights.to_huggingface(params).items()}
+    tensors = {k: v.astype(dtype) for k, v in weights.to_layout(params, "huggingface").items()}
     expected, found = weights.param_shapes(like.config), flatten(params)
     wrong = [
         f"{path} is {found[path].shape}, expected {shape}"

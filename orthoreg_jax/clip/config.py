@@ -1,4 +1,4 @@
-"""The sizes of a CLIP model, as its Hugging Face `config.json` states them."""
+"""The sizes of a CLIP model, as its `config.json` or `open_clip_config.json` states them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import pathlib
 from typing import Any
 
+OPEN_CLIP = "open_clip_config.json"
 # In the configurations of OpenAI's own checkpoints: the end of a text is its largest id.
 LEGACY_EOS = 2
 ACTIVATIONS = ("quick_gelu", "gelu")
@@ -69,13 +70,15 @@ class ClipConfig:
 
 
 def read_config(directory: str | pathlib.Path) -> ClipConfig:
-    """Reads `config.json` of a Hugging Face CLIP directory.
+    """Reads `config.json` of a Hugging Face CLIP directory, or else `open_clip_config.json`.
 
     Raises:
       ValueError: the file is missing, is not JSON, describes another kind of model, or sizes that
         do not fit together; every problem found is named.
     """
     path = pathlib.Path(directory) / "config.json"
+    if not path.is_file() and (path.with_name(OPEN_CLIP)).is_file():
+        return from_open_clip(read_open_clip(directory))
     if not path.is_file():
         raise ValueError(
             f"{path}: not found; a CLIP directory holds config.json, model.safetensors and the "
@@ -95,6 +98,76 @@ def read_config(directory: str | pathlib.Path) -> ClipConfig:
         return from_huggingface(raw)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def read_open_clip(directory: str | pathlib.Path) -> dict[str, Any]:
+    """The content of `open_clip_config.json`: "model_cfg" and "preprocess_cfg".
+
+    Raises:
+      ValueError: it cannot be read.
+    """
+    path = pathlib.Path(directory) / OPEN_CLIP
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text())
+        _ = raw["model_cfg"]["vision_cfg"], raw["model_cfg"]["text_cfg"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"{path}: is not the configuration of an open_clip model ({type(error).__name__}: "
+            f"{error}); download it again"
+        ) from error
+    return raw
+
+
+def from_open_clip(raw: dict[str, Any]) -> ClipConfig:
+    """Reads a parsed `open_clip_config.json`.
+
+    Raises:
+      ValueError: something in it that a plain CLIP ViT does not have, or sizes missing.
+    """
+    model = raw["model_cfg"]
+    known = {
+        "vision_cfg": {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"},
+        "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"},
+    }
+    strange = [
+        f"{tower}.{key}" for tower, keys in known.items() for key in model[tower] if key not in keys
+    ]
+    strange += [key for key in model if key not in {*known, "embed_dim", "quick_gelu"}]
+    if strange:
+        raise ValueError(
+            f"{OPEN_CLIP}: has {', '.join(strange)}, which a plain CLIP ViT does not; this program "
+            "reads those only"
+        )
+    vision, text = model["vision_cfg"], model["text_cfg"]
+    activation = "quick_gelu" if model.get("quick_gelu", False) else "gelu"
+    try:
+        return ClipConfig(
+            visual=VisionConfig(
+                vision["width"],
+                vision["layers"],
+                vision["width"] // vision.get("head_width", 64),
+                int(vision["width"] * vision.get("mlp_ratio", 4)),
+                activation,
+                1e-5,
+                vision["image_size"],
+                vision["patch_size"],
+            ),
+            text=TextConfig(
+                text["width"],
+                text["layers"],
+                text["heads"],
+                int(text["width"] * text.get("mlp_ratio", 4)),
+                activation,
+                1e-5,
+                text["vocab_size"],
+                text["context_length"],
+                text["vocab_size"] - 2,
+                LEGACY_EOS,
+            ),
+            projection=model["embed_dim"],
+        )
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"{OPEN_CLIP}: {type(error).__name__}: {error}") from error
 
 
 def from_huggingface(raw: dict[str, Any]) -> ClipConfig:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 
-from .config import LEGACY_EOS, ClipConfig
+from .config import LEGACY_EOS, OPEN_CLIP, ClipConfig, read_open_clip
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 
@@ -118,7 +118,9 @@ class Preprocessing(NamedTuple):
 
 
 def load_preprocessing(directory: str | pathlib.Path, config: ClipConfig) -> Preprocessing:
-    """Reads `preprocessor_config.json`; without that file, CLIP's published values hold.
+    """Reads `preprocessor_config.json`, or else what `open_clip_config.json` says.
+
+    Without either, CLIP's published values hold.
 
     Raises:
       ValueError: the crop is not the size of image that the model reads.
@@ -135,8 +137,9 @@ def load_preprocessing(directory: str | pathlib.Path, config: ClipConfig) -> Pre
         except Exception as error:  # not JSON, or values of a wrong kind
             raise ValueError(f"{path}: cannot be read ({error}); copy it again") from error
     else:
+        changes = _from_open_clip(directory) if (directory / OPEN_CLIP).is_file() else {}
         processor = CLIPImageProcessorPil(
-            size={"shortest_edge": size}, crop_size={"height": size, "width": size}
+            size={"shortest_edge": size}, crop_size={"height": size, "width": size}, **changes
         )
     crop = (processor.crop_size["height"], processor.crop_size["width"])
     if crop != (size, size):
@@ -146,3 +149,17 @@ def load_preprocessing(directory: str | pathlib.Path, config: ClipConfig) -> Pre
         )
     normalization = Normalization(tuple(processor.image_mean), tuple(processor.image_std))
     return Preprocessing(processor, size, normalization)
+
+
+def _from_open_clip(directory: pathlib.Path) -> dict[str, Any]:
+    """Mean and standard deviation that open_clip's configuration states."""
+    stated = read_open_clip(directory).get("preprocess_cfg") or {}
+    other = {key: stated[key] for key, usual in (("interpolation", "bicubic"),
+             ("resize_mode", "shortest")) if stated.get(key, usual) != usual}  # fmt: skip
+    if other:
+        raise ValueError(
+            f"{directory / OPEN_CLIP}: preprocesses images by {other}; this program does as CLIP "
+            "does: shortest side, bicubic"
+        )
+    names = {"mean": "image_mean", "std": "image_std"}
+    return {ours: stated[theirs] for theirs, ours in names.items() if theirs in stated}

@@ -1,6 +1,6 @@
-"""CLIP weights in and out of the Hugging Face layout: one key table, strict both ways.
+"""CLIP weights in and out of other layouts: one key table for each, strict both ways.
 
-Every tensor of the file is used or listed in `IGNORED`, every leaf of the parameters is filled;
+Every tensor of the file is used or listed as ignored, every leaf of the parameters is filled;
 whatever does not fit is collected and reported at once, before anything is built.
 """
 
@@ -21,9 +21,6 @@ from .config import ClipConfig
 from .modules import Clip
 
 Params = dict[str, Any]
-
-# Buffers that older versions of transformers saved beside the weights.
-IGNORED = ("*.embeddings.position_ids",)
 
 
 class Row(NamedTuple):
@@ -70,7 +67,7 @@ def _tower(ours: str, theirs: str) -> tuple[Row, ...]:
     )
 
 
-TABLE: tuple[Row, ...] = (
+_HUGGINGFACE: tuple[Row, ...] = (
     Row("logit_scale", ("logit_scale",)),
     Row("visual/class_embedding", ("vision_model.embeddings.class_embedding",)),
     Row(
@@ -89,6 +86,53 @@ TABLE: tuple[Row, ...] = (
     *_affine("text/final_norm", "text_model.final_layer_norm"),
     Row("text/projection/kernel", ("text_projection.weight",), "linear"),
 )
+
+
+def _blocks(ours: str, theirs: str) -> tuple[Row, ...]:
+    """A tower's blocks in open_clip's layout, where query, key and value are fused as ours are."""
+    blocks, layers = f"{ours}/blocks", f"{theirs}.resblocks.{{layer}}"
+    return (
+        Row(f"{blocks}/attn/in_proj/kernel", (f"{layers}.attn.in_proj_weight",), "linear"),
+        Row(f"{blocks}/attn/in_proj/bias", (f"{layers}.attn.in_proj_bias",)),
+        *_affine(f"{blocks}/attn/out_proj", f"{layers}.attn.out_proj", "kernel", "linear"),
+        *_affine(f"{blocks}/mlp/fc1", f"{layers}.mlp.c_fc", "kernel", "linear"),
+        *_affine(f"{blocks}/mlp/fc2", f"{layers}.mlp.c_proj", "kernel", "linear"),
+        *_affine(f"{blocks}/norm1", f"{layers}.ln_1"),
+        *_affine(f"{blocks}/norm2", f"{layers}.ln_2"),
+    )
+
+
+_OPEN_CLIP: tuple[Row, ...] = (
+    Row("logit_scale", ("logit_scale",)),
+    Row("visual/class_embedding", ("visual.class_embedding",)),
+    Row("visual/patch_embedding", ("visual.conv1.weight",), "patches"),
+    Row("visual/position_embedding", ("visual.positional_embedding",)),
+    *_affine("visual/pre_norm", "visual.ln_pre"),
+    *_blocks("visual", "visual.transformer"),
+    *_affine("visual/post_norm", "visual.ln_post"),
+    Row("visual/projection/kernel", ("visual.proj",)),
+    Row("text/token_embedding", ("token_embedding.weight",)),
+    Row("text/position_embedding", ("positional_embedding",)),
+    *_blocks("text", "transformer"),
+    *_affine("text/final_norm", "ln_final"),
+    Row("text/projection/kernel", ("text_projection",)),
+)
+
+
+class Layout(NamedTuple):
+    """How others name and lay out the tensors of a CLIP.
+
+    `ignored` are tensors that hold no weights: buffers that older versions saved beside them.
+    """
+
+    rows: tuple[Row, ...]
+    ignored: tuple[str, ...]
+
+
+LAYOUTS = {
+    "huggingface": Layout(_HUGGINGFACE, ("*.embeddings.position_ids",)),
+    "open_clip": Layout(_OPEN_CLIP, ("attn_mask",)),
+}
 
 
 def param_shapes(config: ClipConfig) -> dict[str, tuple[int, ...]]:
@@ -121,12 +165,13 @@ def _reorder(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     return array.transpose(axes) if axes else array
 
 
-def from_huggingface(tensors: dict[str, np.ndarray], config: ClipConfig) -> Params:
-    """Parameters in our layout, float32, from tensors in Hugging Face's.
+def from_layout(tensors: dict[str, np.ndarray], config: ClipConfig, layout: str) -> Params:
+    """Parameters in our layout, float32, from tensors in another.
 
     Args:
-      tensors: arrays of any float dtype by their Hugging Face key.
+      tensors: arrays of any float dtype by their key.
       config: sizes that the tensors must have.
+      layout: a key of `LAYOUTS`.
 
     Returns:
       Nested dict `{"visual": ..., "text": ..., "logit_scale": ()}` of float32 numpy arrays.
@@ -137,7 +182,8 @@ def from_huggingface(tensors: dict[str, np.ndarray], config: ClipConfig) -> Para
     """
     shapes, problems, known = param_shapes(config), [], set()
     leaves: dict[str, np.ndarray] = {}
-    for row in TABLE:
+    rows, ignored = LAYOUTS[layout]
+    for row in rows:
         leaf = leaves[row.path] = np.empty(shapes[row.path], np.float32)
         for key, index, expected in _pieces(row, leaf.shape):
             known.add(key)
@@ -154,26 +200,27 @@ def from_huggingface(tensors: dict[str, np.ndarray], config: ClipConfig) -> Para
             else:
                 leaf[index] = _reorder(tensor, _FORTH[row.layout])
     for key in tensors:
-        if key not in known and not any(fnmatch.fnmatch(key, pattern) for pattern in IGNORED):
+        if key not in known and not any(fnmatch.fnmatch(key, pattern) for pattern in ignored):
             problems.append(f"not a CLIP tensor: {key} {tensors[key].shape}")
     if problems:
         shown = "\n  ".join(problems[:20])
         more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise ValueError(
-            f"{len(problems)} tensors do not fit the model that config.json describes:\n  "
-            f"{shown}{more}\nUse the weights that belong to this config.json."
+            f"{len(problems)} tensors do not fit the model that its config describes:\n  "
+            f"{shown}{more}\nUse the weights that belong to this config."
         )
     return unflatten(leaves)
 
 
-def to_huggingface(params: Params) -> dict[str, np.ndarray]:
-    """Tensors in Hugging Face's layout and naming: the inverse of `from_huggingface`.
+def to_layout(params: Params, layout: str) -> dict[str, np.ndarray]:
+    """Tensors in another layout and naming: the inverse of `from_layout`.
 
     Raises:
       ValueError: a leaf of the key table is missing, or one is not in it.
     """
     leaves = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
-    wrong = {row.path for row in TABLE} ^ leaves.keys()
+    rows = LAYOUTS[layout].rows
+    wrong = {row.path for row in rows} ^ leaves.keys()
     if wrong:
         raise ValueError(
             f"not the parameters of a whole CLIP: {', '.join(sorted(wrong))} missing or unknown; "
@@ -182,7 +229,7 @@ def to_huggingface(params: Params) -> dict[str, np.ndarray]:
     return {
         # np.array and not np.ascontiguousarray, which would make the 0-d logit_scale 1-d.
         key: np.array(_reorder(leaves[row.path][index], _BACK[row.layout]), order="C")
-        for row in TABLE
+        for row in rows
         for key, index, _ in _pieces(row, leaves[row.path].shape)
     }
 

@@ -19,6 +19,7 @@ from orthoreg_jax.clip.config import (
     read_config,
     to_huggingface,
 )
+from orthoreg_jax.clip.preprocessing import load_preprocessing
 from tests.clip.test_parity import FIXTURES
 
 
@@ -46,7 +47,7 @@ def change_config(directory, change):
 def test_weights_survive_both_ways_bit_for_bit(name):
     tensors = safetensors.numpy.load_file(FIXTURES / name / "model.safetensors")
     checkpoint = load_checkpoint(FIXTURES / name)
-    back = weights.to_huggingface(checkpoint.params)
+    back = weights.to_layout(checkpoint.params, "huggingface")
     assert back.keys() == tensors.keys()
     for key, tensor in tensors.items():
         assert back[key].shape == tensor.shape, key
@@ -189,3 +190,103 @@ def test_whole_model_is_asked_for(tmp_path):
     with pytest.raises(ValueError, match="another size"):
         save_checkpoint(tmp_path / "model", other.params, embedded)
     assert not (tmp_path / "model").exists()
+
+
+# open_clip's layout
+
+
+@pytest.fixture
+def open_clip(tmp_path):
+    """The same small model as open_clip keeps it: keys and axes written out here."""
+    source = load_checkpoint(FIXTURES / "quick_gelu_patch8")
+    config, params = source.config, source.params
+    tensors = {"logit_scale": params["logit_scale"]}
+    for tower, prefix in (("visual", "visual.transformer"), ("text", "transformer")):
+        blocks = params[tower]["blocks"]
+        for layer in range(len(blocks["norm1"]["scale"])):
+            block, key = jax.tree.map(lambda leaf, n=layer: leaf[n], blocks), f"{prefix}.resblocks"
+            key = f"{key}.{layer}"
+            tensors[f"{key}.attn.in_proj_weight"] = block["attn"]["in_proj"]["kernel"].T
+            tensors[f"{key}.attn.in_proj_bias"] = block["attn"]["in_proj"]["bias"]
+            for ours, theirs in ((block["attn"]["out_proj"], "attn.out_proj"),
+                                 (block["mlp"]["fc1"], "mlp.c_fc"),
+                                 (block["mlp"]["fc2"], "mlp.c_proj")):  # fmt: skip
+                tensors[f"{key}.{theirs}.weight"] = ours["kernel"].T
+                tensors[f"{key}.{theirs}.bias"] = ours["bias"]
+            for number in (1, 2):
+                tensors[f"{key}.ln_{number}.weight"] = block[f"norm{number}"]["scale"]
+                tensors[f"{key}.ln_{number}.bias"] = block[f"norm{number}"]["bias"]
+    visual, text = params["visual"], params["text"]
+    tensors |= {
+        "visual.class_embedding": visual["class_embedding"],
+        "visual.positional_embedding": visual["position_embedding"],
+        "visual.conv1.weight": visual["patch_embedding"].transpose(3, 2, 0, 1),
+        "visual.ln_pre.weight": visual["pre_norm"]["scale"],
+        "visual.ln_pre.bias": visual["pre_norm"]["bias"],
+        "visual.ln_post.weight": visual["post_norm"]["scale"],
+        "visual.ln_post.bias": visual["post_norm"]["bias"],
+        "visual.proj": visual["projection"]["kernel"],
+        "token_embedding.weight": text["token_embedding"],
+        "positional_embedding": text["position_embedding"],
+        "ln_final.weight": text["final_norm"]["scale"],
+        "ln_final.bias": text["final_norm"]["bias"],
+        "text_projection": text["projection"]["kernel"],
+    }
+    tensors = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
+    tensors["logit_scale"] = np.array(params["logit_scale"])
+    safetensors.numpy.save_file(tensors, tmp_path / "open_clip_model.safetensors")
+    raw = {
+        "model_cfg": {
+            "embed_dim": config.projection,
+            "quick_gelu": True,
+            "vision_cfg": {
+                "image_size": config.visual.image_size,
+                "layers": config.visual.layers,
+                "width": config.visual.width,
+                "patch_size": config.visual.patch_size,
+                "head_width": config.visual.width // config.visual.heads,
+                "mlp_ratio": config.visual.mlp_width / config.visual.width,
+            },
+            "text_cfg": {
+                "context_length": config.text.context_length,
+                "vocab_size": config.text.vocab_size,
+                "width": config.text.width,
+                "heads": config.text.heads,
+                "layers": config.text.layers,
+                "mlp_ratio": config.text.mlp_width / config.text.width,
+            },
+        },
+        "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]},
+    }
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(raw))
+    return tmp_path, source, tensors, raw
+
+
+def test_open_clip_directory_is_the_same_model(open_clip):
+    directory, source, tensors, _ = open_clip
+    checkpoint = load_checkpoint(directory)
+    assert checkpoint.config.visual == source.config.visual
+    assert checkpoint.config.projection == source.config.projection
+    assert checkpoint.config.text.eos_token_id == 2  # its end is the largest id
+    for ours, theirs in zip(*map(jax.tree.leaves, (checkpoint.params, source.params)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    back = weights.to_layout(checkpoint.params, "open_clip")
+    assert back.keys() == tensors.keys()
+    for key, tensor in tensors.items():
+        assert back[key].shape == tensor.shape, key
+        np.testing.assert_array_equal(back[key], tensor)
+    preprocessing = load_preprocessing(directory, checkpoint.config)
+    assert preprocessing.normalize.mean == (0.1, 0.2, 0.3)
+    assert preprocessing.normalize.std == (0.4, 0.5, 0.6)
+
+
+def test_open_clip_models_of_another_kind_are_refused(open_clip):
+    directory, _, _, raw = open_clip
+    raw["model_cfg"]["vision_cfg"]["attentional_pool"] = True
+    path = directory / "open_clip_config.json"
+    path.write_text(json.dumps(raw))
+    with pytest.raises(ValueError, match="has vision_cfg.attentional_pool, which a plain CLIP"):
+        load_checkpoint(directory)
+    path.write_text('{"model_cfg": {}}')
+    with pytest.raises(ValueError, match="is not the configuration of an open_clip model"):
+        load_checkpoint(directory)

@@ -52,7 +52,7 @@ def test_gradients_of_image_tower(case, remat):
         labels = jnp.asarray(oracle["labels"])
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-    gradients = weights.to_huggingface(jax.jit(jax.grad(loss))(checkpoint.params))
+    gradients = weights.to_layout(jax.jit(jax.grad(loss))(checkpoint.params), "huggingface")
     compared = 0
     for key, expected in oracle.items():
         if key.startswith("gradient/"):
@@ -63,7 +63,7 @@ def test_gradients_of_image_tower(case, remat):
                 assert relative_error(gradients[key.removeprefix("gradient/")], expected) < 1e-5
             compared += 1
     assert compared == sum(
-        key.startswith("vis") for key in weights.to_huggingface(checkpoint.params)
+        key.startswith("vis") for key in weights.to_layout(checkpoint.params, "huggingface")
     )
 
 
