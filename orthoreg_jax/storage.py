@@ -14,6 +14,11 @@ import numpy as np
 
 from .arithmetic.paths import flatten, unflatten
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 
 class StorageError(Exception):
     """A file cannot be read or written; the message says which, why, and what to do."""
@@ -55,6 +60,34 @@ def write_error(path: pathlib.Path, error: Exception) -> StorageError:
         "room: free some, or choose another --workdir. What was finished before stays, and the "
         "same command goes on from there"
     )
+
+
+@contextlib.contextmanager
+def only_one(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps other processes of this machine that ask for it, too, away from a folder.
+
+    Where the system has no such locks, it keeps nobody away.
+
+    Raises:
+      StorageError: another process has it, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise write_error(folder, error) from error
+    try:
+        try:
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(
+                f"{folder}: another process is at work in it; wait for it, stop it, or choose "
+                "another --workdir"
+            ) from error
+        yield
+    finally:
+        os.close(handle)  # which lets go of the lock
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

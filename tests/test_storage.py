@@ -1,12 +1,21 @@
 import errno
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from orthoreg_jax import storage
-from orthoreg_jax.storage import StorageError, load_tree, read_json, save_tree, write_json
+from orthoreg_jax.storage import (
+    StorageError,
+    load_tree,
+    only_one,
+    read_json,
+    save_tree,
+    write_json,
+)
 
 
 def test_trees_survive(tmp_path):
@@ -81,3 +90,27 @@ def test_read_only_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(storage.tempfile, "mkstemp", refuse)  # root may write anywhere
     with pytest.raises(StorageError, match="Read-only file system"):
         write_json(tmp_path / "results.json", {})
+
+
+def test_a_second_process_is_kept_away(tmp_path):
+    program = (
+        "import pathlib, sys\n"
+        "from orthoreg_jax.storage import StorageError, only_one\n"
+        "try:\n"
+        "    with only_one(pathlib.Path(sys.argv[1])):\n"
+        "        print('mine')\n"
+        "except StorageError as error:\n"
+        "    print(error)\n"
+    )
+    folder = tmp_path / "run" / "full"
+    command = [sys.executable, "-c", program, str(folder)]
+    with only_one(folder):
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert "another process is at work in it" in out
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert out == "mine\n"
+    assert not any(folder.iterdir())
+    with pytest.raises(StorageError, match="cannot be written"):
+        (tmp_path / "file").write_text("")
+        with only_one(tmp_path / "file" / "run"):
+            pass

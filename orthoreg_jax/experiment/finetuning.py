@@ -12,7 +12,7 @@ import optax
 from orthoreg_jax.arithmetic.low_rank import dense
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.hosts import fetch, is_first, wait
-from orthoreg_jax.storage import save_tree
+from orthoreg_jax.storage import only_one, save_tree
 from orthoreg_jax.tasks.loading import Feed
 from orthoreg_jax.training.finetune import finetune, remove_states
 from orthoreg_jax.training.step import Penalty, init_state, make_optimizer, make_train_step
@@ -26,7 +26,7 @@ def finetune_all(experiment: Experiment) -> None:
     Raises:
       DivergedError: a loss that is not finite.
       StoppedError: SIGTERM came.
-      StorageError: a file cannot be written.
+      StorageError: a file cannot be written, or another process is at work on a method.
     """
     open_folder(experiment)
     wait("folder")  # nobody writes before everybody has seen what is there
@@ -37,7 +37,10 @@ def finetune_all(experiment: Experiment) -> None:
             for task in experiment.config.tasks
             if not experiment.vector_path(method.name, seed, task).is_file()
         ]
-        if todo:
+        if todo and is_first():
+            with only_one(experiment.folder / method.name):
+                _finetune_method(experiment, method, todo)
+        elif todo:
             _finetune_method(experiment, method, todo)
 
 
