@@ -94,6 +94,9 @@ def default_config() -> ConfigDict:
 
     config.evaluation = evaluation = ConfigDict()
     evaluation.batch_size = 256
+    # Largest size of all validation and test images that are kept on the device; more of them stay
+    # in the host's memory and are sent batch by batch.
+    evaluation.device_megabytes = 2000
     # Grid of alpha for addition and negation, rising from 0.
     evaluation.alphas = (
         *(0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7),
@@ -317,7 +320,7 @@ def validate(config: ConfigDict) -> None:
     check("matmul_precision", flat["matmul_precision"] in PRECISIONS, " or ".join(PRECISIONS))
     check("training.dtype", flat["training.dtype"] in DTYPES, " or ".join(DTYPES))
     number("evaluation.batch_size", 1, whole=True)
-    for key in ("max_val_images", "max_test_images"):
+    for key in ("max_val_images", "max_test_images", "device_megabytes"):
         number(f"evaluation.{key}", 0, whole=True)
     for key in ("max_disentanglement_images", "feature_images"):
         number(f"evaluation.{key}", 0, whole=True)

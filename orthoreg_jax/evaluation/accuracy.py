@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -20,21 +21,31 @@ from orthoreg_jax.tasks.task import Task
 from orthoreg_jax.training.modes.mode import Apply, edited_outputs
 from orthoreg_jax.training.sharding import Shardings
 
+WINDOW = 8  # batches that are on their way at once, where a set is too large for the device
+
 
 class EvaluationSet(NamedTuple):
-    """One split of one task: images on the device in batches of one size, labels on the host."""
+    """One split of one task, in batches of one size, on the device or, if too large, beside it."""
 
     head: Head
-    batches: list[Shaped[Array, "b ..."]]
+    batches: Sequence[Shaped[Array, "b ..."] | Shaped[np.ndarray, "b ..."]]
     labels: Int[np.ndarray, " n"]
+    sharding: jax.sharding.Sharding | None = None  # of a batch, for those that are not there yet
 
 
 def put_evaluation_set(
-    head: Head, images: np.ndarray, labels: np.ndarray, batch_size: int, shardings: Shardings
+    head: Head,
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+    shardings: Shardings,
+    on_device: bool = True,
 ) -> EvaluationSet:
-    """Sends a split to the device once, cut into batches of one size."""
+    """Cuts a split into batches of one size and sends them to the device, once if `on_device`."""
     batches = evaluation_batches(images, batch_size)
-    return EvaluationSet(head, jax.device_put(batches, shardings.batch), labels)
+    if on_device:
+        batches = jax.device_put(batches, shardings.batch)
+    return EvaluationSet(head, batches, labels, shardings.batch)
 
 
 class Evaluator:
@@ -67,12 +78,14 @@ class Evaluator:
     ) -> Int[np.ndarray, "g n"]:
         """The class that theta_0 + sum_v c_v tau_v gives each image, for g rows of c."""
         rows = jnp.asarray(coefficients, jnp.float32)
-        # All batches are queued before the first result is waited for.
-        queued = [
-            self._classify(self._params0, list(vectors), rows, data.head, images)
-            for images in data.batches
-        ]
-        return np.concatenate(jax.device_get(queued), axis=1)[:, : len(data.labels)]
+        answers, queued = [], collections.deque[Array]()
+        for images in data.batches:
+            here = jax.device_put(images, data.sharding) if data.sharding else images
+            queued.append(self._classify(self._params0, list(vectors), rows, data.head, here))
+            if len(queued) > WINDOW:  # work is always queued ahead of what is waited for
+                answers.append(jax.device_get(queued.popleft()))
+        answers += jax.device_get(list(queued))
+        return np.concatenate(answers, axis=1)[:, : len(data.labels)]
 
     def accuracies(
         self,

@@ -106,6 +106,9 @@ def put_sets(experiment: Experiment) -> Sets:
     config = experiment.config
     options = config.evaluation
     limits = {"val": options.max_val_images, "test": options.max_test_images}
+    names = (*config.tasks, config.control)
+    images = sum(len(experiment.tasks[name].splits[split]) for name in names for split in SPLITS)
+    on_device = images * 3 * experiment.preprocessing.size**2 <= options.device_megabytes * 2**20
     return {
         split: {
             name: put_evaluation_set(
@@ -113,8 +116,9 @@ def put_sets(experiment: Experiment) -> Sets:
                 *experiment.images(name, split, limits[split]),
                 options.batch_size,
                 experiment.local,
+                on_device,
             )
-            for name in (*config.tasks, config.control)
+            for name in names
         }
         for split in SPLITS
     }
