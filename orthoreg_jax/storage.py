@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -118,6 +119,8 @@ def save_tree(
 ) -> None:
     """Writes a nested dict of arrays as safetensors, keys being leaf paths.
 
+    The header's one entry, "about", is JSON: the metadata, and a hash of all that the arrays hold.
+
     Raises:
       ValueError: a tree that could not be read back: not nested dicts, or keys with a "/".
       StorageError: the file cannot be written.
@@ -134,14 +137,16 @@ def save_tree(
     # np.array keeps 0-d leaves 0-d, which np.ascontiguousarray does not.
     arrays = {name: np.array(leaf, order="C") for name, leaf in flatten(tree).items()}
     with replacing(pathlib.Path(path)) as scratch:
-        safetensors.numpy.save_file(arrays, scratch, metadata=dict(metadata or {}))
+        # One entry: the order of several, and so the file's bytes, would differ from run to run.
+        about = json.dumps({"sha256": _content_sha256(arrays), **(metadata or {})})
+        safetensors.numpy.save_file(arrays, scratch, metadata={"about": about})
 
 
 def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads what `save_tree` wrote, as numpy arrays.
+    """Reads what `save_tree` wrote, as numpy arrays; or any other safetensors file.
 
     Raises:
-      StorageError: no such file, or not a whole safetensors file.
+      StorageError: no such file, not a whole safetensors file, or one that was changed since.
     """
     import safetensors
     import safetensors.numpy
@@ -149,9 +154,28 @@ def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not pathlib.Path(path).is_file():
         raise StorageError(f"{path}: no such file")
     try:
-        return unflatten(safetensors.numpy.load_file(path))
-    except (safetensors.SafetensorError, OSError) as error:
+        with safetensors.safe_open(path, "numpy") as file:
+            about = json.loads((file.metadata() or {}).get("about", "{}"))
+        arrays = safetensors.numpy.load_file(path)
+        wanted = about.get("sha256")
+        tree = unflatten(arrays)
+    except (safetensors.SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
         raise StorageError(
-            f"{path}: not a whole safetensors file ({error}); delete it and run again to make it "
-            "anew"
+            f"{path}: not a whole safetensors file ({type(error).__name__}: {error}); delete it "
+            "and run again to make it anew"
         ) from error
+    if wanted is not None and wanted != _content_sha256(arrays):
+        raise StorageError(
+            f"{path}: is damaged: its content has another hash than it had when it was written; "
+            "delete it and run again to make it anew"
+        )
+    return tree
+
+
+def _content_sha256(arrays: Mapping[str, np.ndarray]) -> str:
+    """Hash of names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

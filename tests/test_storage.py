@@ -28,7 +28,8 @@ def test_trees_survive(tmp_path):
     np.testing.assert_array_equal(back["visual"]["kernel"], tree["visual"]["kernel"])
     assert back["scale"].shape == () and back["visual"]["bias"] == 3
     with safetensors.safe_open(tmp_path / "sub" / "tree.safetensors", "numpy") as file:
-        assert file.metadata() == {"task": "mnist"}
+        about = json.loads(file.metadata()["about"])
+    assert about["task"] == "mnist" and len(about["sha256"]) == 64
     assert [path.name for path in (tmp_path / "sub").iterdir()] == ["tree.safetensors"]
 
 
@@ -58,6 +59,22 @@ def test_truncated_tree(tmp_path):
         load_tree(tmp_path / "none.safetensors")
     with pytest.raises(StorageError, match="cannot be read"):
         read_json(tmp_path / "none.json")
+
+
+def test_a_changed_bit_is_noticed(tmp_path):
+    path = tmp_path / "tree.safetensors"
+    save_tree(path, {"w": np.ones(100), "b": np.zeros(3, bool)})
+    data = bytearray(path.read_bytes())
+    data[-50] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(StorageError, match="is damaged: its content has another hash"):
+        load_tree(path)
+
+
+def test_other_programs_files_are_read(tmp_path):
+    path = tmp_path / "tree.safetensors"
+    safetensors.numpy.save_file({"a/b": np.ones(2)}, path, metadata={"format": "pt"})
+    np.testing.assert_array_equal(load_tree(path)["a"]["b"], np.ones(2))
 
 
 def test_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):

@@ -180,9 +180,29 @@ def from_layout(tensors: dict[str, np.ndarray], config: ClipConfig, layout: str)
       ValueError: keys missing or not known, wrong shapes, integer or non-finite values: all of
         them in one message.
     """
+    rows, ignored = LAYOUTS[layout]
+    return _fill(tensors, config, rows, ignored)
+
+
+def visual_from_open_clip(tensors: dict[str, np.ndarray], config: ClipConfig) -> Params:
+    """The image tower alone, from the tensors of open_clip's layout that begin with "visual.".
+
+    Raises:
+      ValueError: as `from_layout`.
+    """
+    rows = tuple(row for row in _OPEN_CLIP if row.path.startswith("visual/"))
+    visual: Params = _fill(tensors, config, rows, ())["visual"]
+    return visual
+
+
+def _fill(
+    tensors: dict[str, np.ndarray],
+    config: ClipConfig,
+    rows: tuple[Row, ...],
+    ignored: tuple[str, ...],
+) -> Params:
     shapes, problems, known = param_shapes(config), [], set()
     leaves: dict[str, np.ndarray] = {}
-    rows, ignored = LAYOUTS[layout]
     for row in rows:
         leaf = leaves[row.path] = np.empty(shapes[row.path], np.float32)
         for key, index, expected in _pieces(row, leaf.shape):

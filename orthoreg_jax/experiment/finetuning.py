@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from typing import Any
 
 import jax
@@ -106,13 +105,12 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
 
 
 def _save(experiment: Experiment, method: Method, seed: int, task: str, vector: Any) -> None:
-    facts = {"task": task, "method": method.name, "seed": seed}
+    facts = {"task": task, "method": method.name, "seed": str(seed)}
     facts["pretrained_sha256"] = experiment.checkpoint.sha256
     save_tree(
         experiment.vector_path(method.name, seed, task),
         {"visual": vector},
-        # One text: the file's bytes would otherwise depend on the order of the entries.
-        {"made_by": json.dumps(facts)},
+        facts,
     )
     # Numbers measured on an older vector of this task no longer hold.
     experiment.evaluation_path(method.name, seed).unlink(missing_ok=True)

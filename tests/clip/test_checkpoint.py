@@ -280,6 +280,18 @@ def test_open_clip_directory_is_the_same_model(open_clip):
     assert preprocessing.normalize.std == (0.4, 0.5, 0.6)
 
 
+def test_image_tower_alone(open_clip):
+    _, source, tensors, _ = open_clip
+    visual = {key: value for key, value in tensors.items() if key.startswith("visual.")}
+    tower = weights.visual_from_open_clip(visual, source.config)
+    for ours, theirs in zip(*map(jax.tree.leaves, (tower, source.params["visual"])), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(ValueError, match="missing: visual.proj"):
+        weights.visual_from_open_clip(
+            {key: value for key, value in visual.items() if key != "visual.proj"}, source.config
+        )
+
+
 def test_open_clip_models_of_another_kind_are_refused(open_clip):
     directory, _, _, raw = open_clip
     raw["model_cfg"]["vision_cfg"]["attentional_pool"] = True
