@@ -114,6 +114,11 @@ def read_json(path: pathlib.Path) -> Any:
         raise StorageError(f"{path}: cannot be read ({error})") from error
 
 
+def json_sha256(value: Any) -> str:
+    """Hash of a JSON value, whatever the layout of its file."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def save_tree(
     path: str | os.PathLike[str], tree: Any, metadata: Mapping[str, str] | None = None
 ) -> None:

@@ -17,7 +17,14 @@ from orthoreg_jax.evaluation.disentanglement import disentanglement_error
 from orthoreg_jax.evaluation.results import FORMAT, Disentanglement, Features, Results, Run
 from orthoreg_jax.hosts import is_first, wait
 from orthoreg_jax.progress import Progress
-from orthoreg_jax.storage import load_tree, read_json, save_tree, write_json
+from orthoreg_jax.storage import (
+    StorageError,
+    json_sha256,
+    load_tree,
+    read_json,
+    save_tree,
+    write_json,
+)
 from orthoreg_jax.training.modes.mode import edited_outputs
 
 from .comparisons import Correct, compare_methods
@@ -141,8 +148,9 @@ def _evaluate_or_read(
     if path.is_file() and answers.is_file():
         earlier = read_json(path)
         if isinstance(earlier, dict) and earlier.get("made_with") == made_with:
-            run: Run = earlier["run"]
-            return run, flatten(load_tree(answers))
+            if earlier.get("sha256") != json_sha256(earlier.get("run")):
+                raise StorageError(f"{path}: is damaged; delete it to measure again")
+            return earlier["run"], flatten(load_tree(answers))
     vectors = load_vectors(experiment, method.name, seed)
     pairs = list(itertools.combinations(config.evaluation.disentanglement_tasks, 2))
     analogies = [text.split(":") for text in config.evaluation.analogies]
@@ -151,7 +159,7 @@ def _evaluate_or_read(
     with Progress(f"evaluate {method.name} seed {seed}", rounds) as progress:
         edits = Edits(config.evaluation, evaluator, sets, vectors, config.control, progress.update)
         single = edits.single()
-        run = {
+        run: Run = {
             "method": method.name,
             "label": method.label,
             "seed": seed,
@@ -168,7 +176,8 @@ def _evaluate_or_read(
             "features": _features(experiment, method.mode.outputs, vectors),
         }
     save_tree(answers, unflatten(edits.correct))
-    write_json(path, {"made_with": made_with, "run": run})  # last: it says that both are there
+    # Last: it says that both are there.
+    write_json(path, {"made_with": made_with, "sha256": json_sha256(run), "run": run})
     return run, edits.correct
 
 

@@ -142,7 +142,7 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
       StorageError: a file of the run folder cannot be read.
     """
     validate(config)
-    _check_folder(config, folder)
+    check_folder(config, folder)
     training = config.training
     at_once = training.batch_size // training.accumulate
     shardings = make_shardings(at_once, fsdp=training.fsdp)
@@ -207,7 +207,7 @@ FREE_OPTIONS = (
 )
 
 
-def _check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
+def check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
     """The weights of a run folder belong to one config."""
     if not folder.exists():
         return

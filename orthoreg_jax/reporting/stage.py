@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from orthoreg_jax.evaluation.results import FORMAT, Results
@@ -42,6 +43,11 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
       StorageError: no results.json, or a file that cannot be read or written.
       ValueError: results.json is of another format than this version reads.
     """
+    with _damage_is_said(folder):
+        return _write_report(folder)
+
+
+def _write_report(folder: pathlib.Path) -> pathlib.Path:
     results = read_results_file(folder)
     # Drawing takes matplotlib, which the table for the terminal does without.
     from .page import make_page
@@ -67,7 +73,20 @@ def summary_text(folder: pathlib.Path) -> str:
     Raises:
       StorageError, ValueError: as `write_report`.
     """
-    return format_text(summary_table(read_results_file(folder)))
+    with _damage_is_said(folder):
+        return format_text(summary_table(read_results_file(folder)))
+
+
+@contextlib.contextmanager
+def _damage_is_said(folder: pathlib.Path) -> Iterator[None]:
+    """What a results.json with fields missing or of another kind leads to, as one error."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ArithmeticError, AssertionError) as error:
+        raise StorageError(
+            f"{folder / 'results.json'}: is not what `evaluate` writes ({type(error).__name__}: "
+            f"{error}); run the stage `evaluate` again"
+        ) from error
 
 
 def read_results_file(folder: pathlib.Path) -> Results:
