@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
 
@@ -128,7 +129,8 @@ def claims_table(results: Results) -> Table | None:
     ]
     note = (
         "Claims of the paper for training with the penalty against without: what this run says. "
-        "Accuracies: yes or no if the 95 % interval over test images leaves 0 out. Others: yes or "
+        "Accuracies: yes or no if the 95 % interval over test images leaves 0 out and, with "
+        "several seeds, the difference is more than two standard errors over seeds. Others: yes or "
         "no if every seed says so; without → with. Overlap, ‖J τ‖ and ξ are not measured in the "
         "paper; its theory speaks of them. ξ at equal α compares edits of unequal length where the "
         "penalty makes vectors longer."
@@ -145,7 +147,9 @@ def _accuracy_verdict(
     if found is None:
         return NONE
     low, high = sorted((sign * found["low"], sign * found["high"]))
-    return f"{_word(low > 0, high < 0)}: {points(found['difference'])}"
+    deviation, seeds = found["deviation"] or 0.0, len(other.runs)
+    clear = abs(found["difference"]) > 2 * deviation / math.sqrt(seeds)  # over seeds, too
+    return f"{_word(clear and low > 0, clear and high < 0)}: {points(found['difference'])}"
 
 
 def _verdict(pair: tuple[Method, Method], measure: Callable[[Run], float | None]) -> str:

@@ -16,6 +16,13 @@ def test_accuracies_are_judged_by_their_interval(results):
     assert verdicts["Negation forgets more"] == "yes: −5.00"
 
 
+def test_seeds_that_disagree_leave_an_accuracy_open(two_seeds):
+    assert cells(two_seeds)["Negation forgets more"] == "yes: −5.00"
+    for each in two_seeds["comparisons"]:
+        each["deviation"] = 0.04  # two standard errors are 5.7 points
+    assert cells(two_seeds)["Negation forgets more"] == "not told apart: −5.00"
+
+
 def test_shapes_are_judged_seed_by_seed(two_seeds):
     with_penalty = [run for run in two_seeds["runs"] if run["strength"]]
     for run in with_penalty:
