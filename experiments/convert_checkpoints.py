@@ -7,7 +7,7 @@ r"""Turns torch checkpoints of this field's code into task vectors of this packa
 Reads state dicts of open_clip's layout, as task-arithmetic code saves them: of the image encoder
 or of the whole model, with any prefix before "visual.". Only tensors are read
 (`weights_only=True`); a file that holds pickled modules is refused, because loading it would run
-whatever code it names. Without --pretrained, the weights of --model are subtracted.
+whatever code it names. Without --pretrained, OpenAI's weights of --backbone are subtracted.
 """
 
 from __future__ import annotations

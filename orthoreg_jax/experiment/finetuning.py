@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +15,13 @@ from orthoreg_jax.hosts import fetch, is_first, wait
 from orthoreg_jax.storage import only_one, save_tree
 from orthoreg_jax.tasks.loading import Feed
 from orthoreg_jax.training.finetune import finetune, remove_states
-from orthoreg_jax.training.step import Penalty, init_state, make_optimizer, make_train_step
+from orthoreg_jax.training.step import (
+    Penalty,
+    TrainState,
+    init_state,
+    make_optimizer,
+    make_train_step,
+)
 
 from .setup import Experiment, Method, open_folder
 
@@ -46,11 +53,11 @@ def finetune_all(experiment: Experiment) -> None:
 def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[int, str]]) -> None:
     options, shardings = experiment.config.training, experiment.shardings
 
-    def optimizer_of(task: str) -> optax.GradientTransformation:
+    def optimizer_of(steps: int) -> optax.GradientTransformation:
         return make_optimizer(
             method.learning_rate,
             options.warmup_steps,
-            experiment.steps(task),
+            steps,
             options.weight_decay,
             options.clip_norm,
         )
@@ -59,7 +66,7 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
     step = make_train_step(
         method.mode,
         experiment.apply,
-        optimizer_of(todo[0][1]),  # of any task: they differ in what is state
+        optimizer_of(options.steps),  # any number: it is state, which `begin` makes
         experiment.preprocessing.normalize,
         penalty if method.strength else None,
         shardings,
@@ -68,10 +75,15 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
     pretrained = experiment.checkpoint.params["visual"]
     params0 = shardings.put_weights(pretrained)
     heads = jax.device_put(jax.device_get(experiment.heads), shardings.replicated)
+
+    @functools.cache
+    def begin(steps: int) -> Callable[[Any, Any], TrainState]:
+        init = functools.partial(init_state, method.mode, optimizer_of(steps))
+        placement = shardings.weights(jax.eval_shape(init, params0, jax.random.key(0)))
+        return jax.jit(init, out_shardings=placement)
+
     for seed, task in todo:
-        init = functools.partial(init_state, method.mode, optimizer_of(task))
-        placement = shardings.weights(jax.eval_shape(init, params0, jax.random.key(seed)))
-        begin = jax.jit(init, out_shardings=placement)
+        steps = experiment.steps(task)
         train = experiment.tasks[task].splits["train"]
         feed = Feed(
             train,
@@ -85,11 +97,11 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
         folder = experiment.task_folder(method.name, seed, task)
         state = finetune(
             step,
-            begin(params0, jax.random.key(seed)),
+            begin(steps)(params0, jax.random.key(seed)),
             params0,
             heads[task],
             feed,
-            steps=experiment.steps(task),
+            steps=steps,
             shardings=shardings,
             folder=folder,
             label=f"finetune {method.name} seed {seed} {task}",
