@@ -39,11 +39,13 @@ class StateFolder:
     """Saves and restores train states; keeps the newest ones.
 
     Orbax writes to a temporary name and renames, so a state that was cut off is never read.
+    Arrays are copied to the host before `save` returns and written behind its back, while training
+    goes on; leaving the `with` block waits for the last one.
     """
 
     def __init__(self, path: pathlib.Path, keep: int = 1) -> None:
         """Opens the folder, which need not exist yet; `keep` states stay in it."""
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep)
         self._path = path.absolute()
         try:
             self._manager = ocp.CheckpointManager(self._path, options=options)
@@ -51,10 +53,11 @@ class StateFolder:
             raise write_error(path, error) from error
 
     def save(self, state: TrainState) -> None:
-        """Saves a state under its own step; a step that is there already stays as it is.
+        """Begins to save a state under its own step; one that is there already stays as it is.
 
         Raises:
-          StorageError: the disk is full, or the folder cannot be written.
+          StorageError: this or the save before it failed: the disk is full, or the folder cannot
+            be written.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -63,9 +66,15 @@ class StateFolder:
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         if shutil.disk_usage(self._path).free < size:
             raise write_error(self._path, OSError(f"No space left on device for {size} bytes"))
+        with self._said():
+            self._manager.save(step, args=ocp.args.StandardSave(state._asdict()))
+
+    @contextlib.contextmanager
+    def _said(self) -> Iterator[None]:
+        """What orbax raises, of this save or of the one before, as a `StorageError`."""
         try:
             with _uninterrupted():
-                self._manager.save(step, args=ocp.args.StandardSave(state._asdict()))
+                yield
         except (OSError, ValueError) as error:  # tensorstore says a full disk by ValueError
             for unfinished in self._path.glob("*.orbax-checkpoint-tmp"):
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -81,6 +90,8 @@ class StateFolder:
         """
         target: Any = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
         damaged = []
+        with self._said():
+            self._manager.wait_until_finished()
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 restored = self._manager.restore(step, args=ocp.args.StandardRestore(target))
@@ -106,6 +117,13 @@ class StateFolder:
         """Itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Ends orbax's background work."""
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Waits for the last save; what went wrong with it is raised, but over no other error."""
+        try:
+            with self._said():
+                self._manager.wait_until_finished()
+        except StorageError:
+            if kind is None:
+                raise
+        finally:
+            self._manager.close()

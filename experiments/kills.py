@@ -1,0 +1,127 @@
+r"""Kills fine-tuning again and again, and compares what it ends with to a run left alone.
+
+    python experiments/kills.py --workdir runs/kills --kills 20
+
+Every method is fine-tuned twice: once undisturbed, and once by the same command started anew each
+time that SIGKILL has ended it at a random moment: while it starts, trains, or saves. The task
+vectors have to be the same files, byte for byte. Writes experiments/results/kills.md and .json;
+fails if a file differs, or if there were fewer kills than asked for. What the runs say is in
+WORKDIR/log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import random
+import shutil
+import subprocess
+import sys
+import time
+from typing import Any
+
+from trials import markdown
+
+from orthoreg_jax.config import ORTHOREG
+from orthoreg_jax.storage import write_json, write_text
+from orthoreg_jax.training.modes import MODES
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+OPTIONS = ("tasks=mnist,emoji", "training.steps=100", "training.checkpoint_every=3")
+
+
+def start(arguments: argparse.Namespace, method: str, folder: pathlib.Path) -> subprocess.Popen:
+    """`orthoreg finetune` of one method; what it compiles is kept, so that starts are quick."""
+    overrides = [f"--config.{text}" for text in (*arguments.set, f"methods={method}")]
+    command = [sys.executable, "-m", "orthoreg_jax.cli", "finetune", "--config", arguments.config]
+    with (arguments.workdir / "log").open("a") as log:
+        return subprocess.Popen(
+            [*command, "--workdir", str(folder), *overrides],
+            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(arguments.workdir / "compiled")},
+            stderr=log,
+        )
+
+
+def vectors(folder: pathlib.Path) -> dict[str, bytes]:
+    """The files that a run is for."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("vector.safetensors"))
+    }
+
+
+def undisturbed(
+    arguments: argparse.Namespace, method: str, folder: pathlib.Path
+) -> tuple[float, float]:
+    """Runs to the end; seconds until the first state was saved, and after it."""
+    begun, first = time.monotonic(), None
+    process = start(arguments, method, folder)
+    while process.poll() is None:
+        if first is None and list(folder.rglob("state/*/_CHECKPOINT_METADATA")):
+            first = time.monotonic()
+        time.sleep(0.02)
+    if process.returncode or first is None:
+        sys.exit(f"{method}: failed, or saved no state: see {arguments.workdir / 'log'}")
+    return first - begun, time.monotonic() - first
+
+
+def killed(
+    arguments: argparse.Namespace, method: str, folder: pathlib.Path, startup: float, rest: float
+) -> int:
+    """Runs to the end, killed on the way; returns how often."""
+    kills = 0
+    while True:
+        process = start(arguments, method, folder)
+        try:
+            # On average a life trains a little less than its share of the whole.
+            life = random.uniform(0.8 * startup, startup + 1.5 * rest / arguments.kills)
+            process.wait(timeout=life)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+            continue
+        if process.returncode:
+            sys.exit(f"{method}: failed after {kills} kills: see {arguments.workdir / 'log'}")
+        return kills
+
+
+def main() -> None:
+    """Runs, kills, compares, and writes the table."""
+    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    made.add_argument("--config", default="configs/embedded.py")
+    made.add_argument("--workdir", type=pathlib.Path, required=True)
+    made.add_argument("--methods", nargs="+", default=[mode + ORTHOREG for mode in MODES])
+    made.add_argument("--kills", type=int, default=20, help="at least so many for each method")
+    made.add_argument("--seed", type=int, default=0, help="of the moments")
+    made.add_argument("--set", nargs="*", default=OPTIONS, metavar="NAME=VALUE", help="options")
+    made.add_argument("--results", type=pathlib.Path, default=RESULTS)
+    arguments = made.parse_args()
+    random.seed(arguments.seed)
+    arguments.workdir.mkdir(parents=True, exist_ok=True)
+    found: list[dict[str, Any]] = []
+    for method in arguments.methods:
+        folders = [arguments.workdir / name / method for name in ("compiling", "whole", "killed")]
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        undisturbed(arguments, method, folders[0])
+        startup, rest = undisturbed(arguments, method, folders[1])
+        kills = killed(arguments, method, folders[2], startup, rest)
+        one, other = map(vectors, folders[1:])
+        found.append({"method": method, "kills": kills, "vectors": len(one), "same": one == other})
+        print(found[-1], flush=True)
+    rows = [[str(value) for value in one.values()] for one in found]
+    header = ["method", "kills", "task vectors", "same bytes as undisturbed"]
+    command = f"    python {' '.join(sys.argv)}\n"
+    text = "\n".join(["# Killed and gone on with\n", command, markdown(header, rows, words=1)])
+    write_text(arguments.results / "kills.md", text)
+    write_json(arguments.results / "kills.json", found)
+    if not all(one["same"] and one["vectors"] for one in found):
+        sys.exit("a task vector differs from that of the undisturbed run")
+    if min(one["kills"] for one in found) < arguments.kills:
+        sys.exit("a run ended before it was killed often enough: give it more training.steps")
+
+
+if __name__ == "__main__":
+    main()
