@@ -1,11 +1,12 @@
 # make run    sets up .venv and runs the main job on the embedded model and data (offline, CPU)
 # make test   sets up .venv and runs the tests
+# make tpu    compiles every train step for TPU pods, in an environment of its own (.venv-tpu)
 # make parity compares every mode with plain PyTorch, in an environment of its own (.venv-parity)
 PYTHON ?= python3
 WORKDIR ?= runs/embedded
 BIN := .venv/bin
 
-.PHONY: run test lint types check setup parity
+.PHONY: run test lint types check setup parity tpu
 
 run: setup
 	$(BIN)/orthoreg run --config configs/embedded.py --workdir $(WORKDIR)
@@ -28,6 +29,20 @@ parity: .venv-parity/installed
 .venv-parity/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-parity
 	.venv-parity/bin/python -m pip install --quiet --disable-pip-version-check -e . torch==2.13.0
+	@touch $@
+
+MODELS := ViT-B/32 ViT-B/16 ViT-L/14
+COMPILE := .venv-tpu/bin/python experiments/scale/compile_tpu.py --models $(MODELS)
+
+tpu: .venv-tpu/installed
+	.venv-tpu/bin/python -m pytest tests/experiments/test_scale.py
+	$(COMPILE) --topology v5e:2x2
+	$(COMPILE) --topology v5e:16x16
+	$(COMPILE) --topology v5p:8x8x8
+
+.venv-tpu/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-tpu
+	.venv-tpu/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' libtpu==0.0.52
 	@touch $@
 
 setup: .venv/installed

@@ -29,6 +29,7 @@ from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.config import ORTHOREG, default_config
 from orthoreg_jax.progress import Progress
+from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import write_json, write_text
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.step import Penalty, init_state, make_optimizer, make_train_step
@@ -114,18 +115,24 @@ def measure(model: str, batch: int, rounds: int, methods: list[str]) -> list[dic
 
 def markdown(rows: list[dict[str, Any]], options: argparse.Namespace, device: str) -> str:
     """The rows as a table."""
+    header = ("method", "step, s", f"/ {rows[0]['method']}", "memory, MB", "trained parameters",
+              "compile, s")  # fmt: skip
+    cells = [
+        [
+            row["method"],
+            f"{row['step_seconds']:.3f}",
+            f"{row['step_ratio']:.2f}",
+            f"{row['megabytes']:.0f}",
+            f"{row['trainable']:,}",
+            f"{row['compile_seconds']:.1f}",
+        ]
+        for row in rows
+    ]
     lines = [
         f"# What a train step costs: {options.model}, batch {options.batch}, float32, {device}\n",
         f"    python {' '.join(sys.argv)}\n",
-        f"| method | step, s | / {rows[0]['method']} | memory, MB | trained parameters "
-        "| compile, s |",
-        "|---|---:|---:|---:|---:|---:|",
+        markdown_rows(header, cells),
     ]
-    for row in rows:
-        lines.append(
-            f"| {row['method']} | {row['step_seconds']:.3f} | {row['step_ratio']:.2f} "
-            f"| {row['megabytes']:.0f} | {row['trainable']:,} | {row['compile_seconds']:.1f} |"
-        )
     return "\n".join(lines) + "\n"
 
 

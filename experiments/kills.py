@@ -2,10 +2,10 @@ r"""Kills fine-tuning again and again, and compares what it ends with to a run l
 
     python experiments/kills.py --workdir runs/kills --kills 20
 
-Every method is fine-tuned twice: once undisturbed, and once by the same command started anew each
-time that SIGKILL has ended it at a random moment: while it starts, trains, or saves. The task
-vectors have to be the same files, byte for byte. Writes experiments/results/kills.md and .json;
-fails if a file differs, or if there were fewer kills than asked for. What the runs say is in
+Every method is fine-tuned undisturbed, and by the same command started anew each time that SIGKILL
+has ended it at a random moment: while it starts, trains, or saves; as many runs as it takes for so
+many kills. The task vectors have to be the same files, byte for byte. Writes
+experiments/results/kills.md and .json; fails if a file differs. What the runs say is in
 WORKDIR/log.
 """
 
@@ -21,10 +21,9 @@ import sys
 import time
 from typing import Any
 
-from trials import markdown
-
 from orthoreg_jax.config import ORTHOREG
-from orthoreg_jax.storage import write_json, write_text
+from orthoreg_jax.reporting.tables import markdown_rows
+from orthoreg_jax.storage import read_json, write_json, write_text
 from orthoreg_jax.training.modes import MODES
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -100,27 +99,36 @@ def main() -> None:
     arguments = made.parse_args()
     random.seed(arguments.seed)
     arguments.workdir.mkdir(parents=True, exist_ok=True)
-    found: list[dict[str, Any]] = []
     for method in arguments.methods:
-        folders = [arguments.workdir / name / method for name in ("compiling", "whole", "killed")]
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        undisturbed(arguments, method, folders[0])
-        startup, rest = undisturbed(arguments, method, folders[1])
-        kills = killed(arguments, method, folders[2], startup, rest)
-        one, other = map(vectors, folders[1:])
-        found.append({"method": method, "kills": kills, "vectors": len(one), "same": one == other})
-        print(found[-1], flush=True)
-    rows = [[str(value) for value in one.values()] for one in found]
-    header = ["method", "kills", "task vectors", "same bytes as undisturbed"]
+        whole, other = (arguments.workdir / name / method for name in ("whole", "killed"))
+        for _ in range(2):  # the first time compiles
+            shutil.rmtree(whole, ignore_errors=True)
+            startup, rest = undisturbed(arguments, method, whole)
+        runs, kills, same = 0, 0, True
+        while kills < arguments.kills:
+            shutil.rmtree(other, ignore_errors=True)
+            kills += killed(arguments, method, other, startup, rest)
+            same = same and vectors(whole) == vectors(other) != {}
+            runs += 1
+        record(arguments.results, {"method": method, "runs": runs, "kills": kills, "same": same})
+        if not same:
+            sys.exit(f"{method}: a task vector differs from that of the undisturbed run")
+
+
+def record(folder: pathlib.Path, row: dict[str, Any]) -> None:
+    """Writes the table anew; rows of other methods, of an earlier command, stay."""
+    path = folder / "kills.json"
+    rows = (
+        [old for old in read_json(path) if old["method"] != row["method"]] if path.is_file() else []
+    )
+    rows.append(row)
+    print(row, flush=True)
+    cells = [[str(value) for value in one.values()] for one in rows]
+    header = ["method", "runs", "kills", "same bytes as undisturbed"]
     command = f"    python {' '.join(sys.argv)}\n"
-    text = "\n".join(["# Killed and gone on with\n", command, markdown(header, rows, words=1)])
-    write_text(arguments.results / "kills.md", text)
-    write_json(arguments.results / "kills.json", found)
-    if not all(one["same"] and one["vectors"] for one in found):
-        sys.exit("a task vector differs from that of the undisturbed run")
-    if min(one["kills"] for one in found) < arguments.kills:
-        sys.exit("a run ended before it was killed often enough: give it more training.steps")
+    text = "\n".join(["# Killed and gone on with\n", command, markdown_rows(header, cells), ""])
+    write_text(folder / "kills.md", text)
+    write_json(path, rows)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ import pathlib
 import sys
 
 from published import PLACEMENT
-from trials import Trials, cells, markdown, parser
+from trials import Trials, cells, parser
 
 from orthoreg_jax.config import ORTHOREG
+from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import write_json, write_text
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -48,7 +49,7 @@ def main() -> None:
             "# Where LoRA's adapters sit\n",
             f"    python {' '.join(sys.argv)}\n",
             "Test, per cent; ±: standard deviation over seeds.\n",
-            markdown(header, rows, words=1),
+            markdown_rows(header, rows) + "\n",
         ]
     )
     write_text(RESULTS / "placement.md", text)

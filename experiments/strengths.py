@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from trials import ALPHAS, MEASURES, Trials, cells, markdown, parser
+from trials import ALPHAS, MEASURES, Trials, cells, parser
 
 from orthoreg_jax.config import ORTHOREG
 from orthoreg_jax.reporting.style import GREY, styled, to_png
+from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import replacing, write_json, write_text
 from orthoreg_jax.training.modes import MODES
 
@@ -72,7 +73,7 @@ def main() -> None:
             f"# λ of `{mode}` at learning rate {rate:g}\n",
             f"    python {' '.join(sys.argv)}\n",
             "In per cent, on test but for the first; ±: standard deviation over seeds.\n",
-            markdown(("λ", *MEASURES), rows, words=0),
+            markdown_rows(("λ", *MEASURES), rows, left=0) + "\n",
             f"![over lambda and alpha]({name}.png)\n",
         ]
     )

@@ -123,10 +123,3 @@ def cells(trial: dict[str, Any], measures: Sequence[str] = MEASURES) -> list[str
         spread = "" if deviation is None else f" ± {deviation:.2f}"
         texts.append(f"{trial[measure]:.2f}{spread}")
     return texts
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:
-    """A table whose first `words` columns are text."""
-    marks = ["---" if column < words else "---:" for column in range(len(header))]
-    lines = ["| " + " | ".join(line) + " |" for line in (header, marks, *rows)]
-    return "\n".join(lines) + "\n"

@@ -18,9 +18,10 @@ import pathlib
 import sys
 from typing import Any
 
-from trials import MEASURES, Trials, cells, markdown, parser
+from trials import MEASURES, Trials, cells, parser
 
 from orthoreg_jax.config import ORTHOREG
+from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import write_json, write_text
 from orthoreg_jax.training.modes import MODES
 
@@ -49,7 +50,7 @@ def tune(arguments: argparse.Namespace, trials: Trials, mode: str) -> None:
     command = "    python " + " ".join(sys.argv)
     seeds = f"Seeds {', '.join(map(str, arguments.seeds))}. Bold: best validation Abs.\n"
     title = f"# Learning rate and λ of `{mode}`, chosen on validation\n"
-    text = "\n".join([title, command + "\n", seeds, markdown(header, rows, words=1)])
+    text = "\n".join([title, command + "\n", seeds, markdown_rows(header, rows), ""])
     write_text(RESULTS / f"tune_{mode}.md", text)
     write_json(RESULTS / f"tune_{mode}.json", {"trials": plain + penalised, "chosen": chosen})
     print(text)

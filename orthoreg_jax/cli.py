@@ -9,6 +9,7 @@ import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 STAGES = {
     "finetune": "fine-tune every task of the config and save its task vector",
@@ -21,6 +22,7 @@ examples:
   orthoreg run --config configs/embedded.py --workdir runs/strong --config.penalty.strength=30
   orthoreg report --workdir runs/embedded
   orthoreg data check --config configs/embedded.py
+  orthoreg export --workdir runs/embedded --method full --out added
 
 Every stage skips what is done, so a run that was cut off goes on with the same command.
 """
@@ -48,7 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Orbax logs a traceback of what it raises; what is raised is reported below.
     absl.logging.set_verbosity(absl.logging.FATAL)
     try:
-        (_data if options.command == "data" else _run)(options, overrides)
+        if options.command == "data":
+            _data(options, overrides)
+        elif options.command == "export":
+            _export(options)
+        else:
+            _run(options, overrides)
     except (ValueError, StorageError, DivergedError) as error:
         print(f"orthoreg: {error}", file=sys.stderr)
         return 1
@@ -115,6 +122,21 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         print(f"report: {page}")
 
 
+def _export(options: argparse.Namespace) -> None:
+    from .reporting.export import export_model
+
+    out = export_model(
+        options.workdir,
+        options.out,
+        options.method,
+        options.seed,
+        [name for name in options.tasks.split(",") if name],
+        options.forget,
+        options.alpha,
+    )
+    print(f"{out}: a Hugging Face CLIP directory; what it is stands in its README.md")
+
+
 def _parser() -> argparse.ArgumentParser:
     # allow_abbrev off: "--conf.x" must be an error, not a prefix of --config.
     parser = argparse.ArgumentParser(
@@ -133,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--workdir", required=True, type=pathlib.Path, help="folder of this run"
         )
+    _add_export(commands)
     text = "look at the config's data, or prepare what tensorflow-datasets has of it"
     data = commands.add_parser("data", help=text, description=text, allow_abbrev=False)
     data.add_argument(
@@ -142,6 +165,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_config(data)
     return parser
+
+
+def _add_export(commands: Any) -> None:
+    text = "write an edited model of a finished run as a Hugging Face directory, with a model card"
+    export = commands.add_parser("export", help=text, description=text, allow_abbrev=False)
+    add = export.add_argument
+    add("--workdir", required=True, type=pathlib.Path, help="folder of the run")
+    add("--out", required=True, type=pathlib.Path, help="directory to write, new")
+    add("--method", required=True, help="of the run, e.g. full+orthoreg")
+    add("--seed", type=int, help="of the run; its first")
+    add("--tasks", default="", help="whose vectors to add, e.g. mnist,emoji; all of the run")
+    add("--forget", default="", metavar="TASK", help="the task to subtract instead")
+    add("--alpha", type=float, help="else the one chosen on validation (a single task: 1)")
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:

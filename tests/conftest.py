@@ -1,6 +1,8 @@
 """Types and shapes in annotations are checked while the tests run."""
 
 import os
+import shutil
+import subprocess
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -20,3 +22,37 @@ def compilation_cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compiled")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory):
+    """A small config file and its data."""
+    from tests import small_run  # after the hook above
+
+    folder = tmp_path_factory.mktemp("inputs")
+    small_run.write_tasks(folder)
+    config = folder / "small.py"
+    config.write_text(small_run.CONFIG.replace("DATA", str(folder)))
+    return config
+
+
+@pytest.fixture(scope="session")
+def finished(inputs, tmp_path_factory):
+    """A whole small run."""
+    from tests import small_run
+
+    workdir = tmp_path_factory.mktemp("runs") / "small"
+    assert small_run.orthoreg("run", inputs, workdir) == 0
+    return workdir
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 1 MB; mounting one takes rights that not every machine gives."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a small disk")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -29,6 +29,7 @@ from orthoreg_jax.clip.preprocessing import load_preprocessing
 from orthoreg_jax.clip.zeroshot import pad_heads, zero_shot_head
 from orthoreg_jax.config import default_config, load_config
 from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
+from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import load_tree, save_tree, write_json, write_text
 from orthoreg_jax.tasks.batches import evaluation_batches
 from orthoreg_jax.tasks.loading import load_images
@@ -135,16 +136,15 @@ def main() -> None:
     options = parser.parse_args()
     alphas = default_config().evaluation.alphas
     rows = [measure(mode, alphas, options.rounds) for mode in ("full", "linearized")]
+    cells = [
+        [row["mode"], f"{row['usual']:.2f}", f"{row['here']:.2f}",
+         f"{row['usual'] / row['here']:.1f}"]
+        for row in rows
+    ]  # fmt: skip
     lines = [
         f"# Sweeps over {len(alphas)} alphas, {jax.devices()[0].device_kind}\n",
         f"    python {' '.join(sys.argv)}\n",
-        "| mode | one evaluation for each alpha, s | here, s | ratio |",
-        "|---|---:|---:|---:|",
-        *(
-            f"| {row['mode']} | {row['usual']:.2f} | {row['here']:.2f} "
-            f"| {row['usual'] / row['here']:.1f} |"
-            for row in rows
-        ),
+        markdown_rows(("mode", "one evaluation for each alpha, s", "here, s", "ratio"), cells),
     ]
     text = "\n".join(lines) + "\n"
     write_text(ROOT / "experiments" / "results" / "sweeps.md", text)

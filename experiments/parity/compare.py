@@ -26,6 +26,7 @@ from orthoreg_jax.clip.preprocessing import load_preprocessing
 from orthoreg_jax.clip.weights import VISUAL_MATRICES, to_layout
 from orthoreg_jax.clip.zeroshot import pad_heads, zero_shot_head
 from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
+from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import write_json, write_text
 from orthoreg_jax.tasks.loading import Feed, load_images
 from orthoreg_jax.tasks.task import load_tasks
@@ -144,14 +145,12 @@ def main() -> None:
         for plus, strength in (("", 0.0), ("+orthoreg", STRENGTH))
     }
     header = list(next(iter(rows.values())))
+    cells = [[name, *(f"{value:.1e}" for value in row.values())] for name, row in rows.items()]
     lines = [
         "Relative differences to a plain PyTorch implementation, float32, the embedded model on",
         f"its digits, {STEPS} AdamW steps of {BATCH} (λ = {STRENGTH:g}). Made by `make parity`.\n",
-        "| method | " + " | ".join(header) + " |",
-        "|---|" + "---:|" * len(header),
+        markdown_rows(["method", *header], cells),
     ]
-    for name, row in rows.items():
-        lines.append(f"| {name} | " + " | ".join(f"{value:.1e}" for value in row.values()) + " |")
     text = "\n".join(lines) + "\n"
     print(text)
     write_text(OUT / "parity.md", text)

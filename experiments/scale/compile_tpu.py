@@ -3,9 +3,8 @@ r"""Compiles the real train step for TPU pods, on a machine without one, and rep
     pip install libtpu
     python experiments/scale/compile_tpu.py --topology v5e:2x2 --models ViT-B/32 ViT-L/14
 
-For each model and method: memory per chip by XLA's own account, the collectives in the compiled
-program with the bytes that a chip takes part in (those inside the scan over layers counted once
-for each layer), and the seconds that compiling took. Shapes alone matter: there are no weights and
+For each model and method: memory per chip by XLA's own account, the collectives of one step, and
+the seconds that compiling took. Shapes alone matter: there are no weights and
 no images. Writes experiments/results/tpu_TOPOLOGY.md and .json.
 """
 
@@ -17,7 +16,6 @@ import pathlib
 import re
 import sys
 import time
-from collections import defaultdict
 from typing import Any
 
 # Before jax is imported: describe TPUs to a process that has none.
@@ -29,6 +27,7 @@ os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
 import jax
 import jax.numpy as jnp
 import numpy as np
+from hlo import collectives
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
@@ -39,6 +38,7 @@ from orthoreg_jax.clip.preprocessing import Normalization
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.config import ORTHOREG, default_config
+from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import write_json, write_text
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.sharding import Shardings
@@ -46,47 +46,6 @@ from orthoreg_jax.training.step import Penalty, init_state, make_optimizer, make
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 CLASSES = 397  # of the task with the most
-BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "u8": 1, "pred": 1, "f16": 2, "s8": 1, "s64": 8}
-COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-
-
-def collectives(hlo: str) -> dict[str, dict[str, int]]:
-    """Kind -> count and bytes of results, of a compiled program.
-
-    A computation that a loop calls counts as often as the loop turns, where XLA knows it.
-    """
-    bodies: dict[str, list[str]] = {}
-    name = ""
-    for line in hlo.splitlines():
-        if match := re.match(r"(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{", line):
-            name = match.group(1)
-            bodies[name] = []
-        elif name:
-            bodies[name].append(line)
-    times: dict[str, int] = defaultdict(lambda: 1)
-    for lines in bodies.values():
-        for line in lines:
-            body = re.search(r"while\(.*body=%?([\w.\-]+)", line)
-            turns = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
-            if body and turns:
-                times[body.group(1)] = int(turns.group(1))
-    found: dict[str, dict[str, int]] = {}
-    for name, lines in bodies.items():
-        for line in lines:
-            match = re.search(rf"= (.+?) ({'|'.join(COLLECTIVES)})(-start)?\(", line)
-            if not match or "-done(" in line:
-                continue
-            shapes = re.findall(r"(\w+)\[([\d,]*)\]", match.group(1))
-            if match.group(3):  # an asynchronous start returns operands and results
-                shapes = shapes[len(shapes) // 2 :]
-            size = sum(
-                BYTES.get(kind, 4) * int(np.prod([int(n) for n in dims.split(",") if n]))
-                for kind, dims in shapes
-            )
-            entry = found.setdefault(match.group(2), {"count": 0, "bytes": 0})
-            entry["count"] += times[name]
-            entry["bytes"] += times[name] * size
-    return found
 
 
 def compile_step(
@@ -106,7 +65,7 @@ def compile_step(
     )
     normalize = Normalization((0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
     penalty = Penalty(10.0, "released", VISUAL_MATRICES) if plus else None
-    encoder = image_encoder(config, jnp.dtype(dtype), remat)
+    encoder = image_encoder(config, jnp.dtype(dtype), remat, shardings.gather)
     step = make_train_step(mode, encoder, optimizer, normalize, penalty, shardings)
 
     def placed(tree: Any, placement: Any) -> Any:
@@ -144,38 +103,31 @@ def compile_step(
         "batch": batch,
         "arguments": usage.argument_size_in_bytes,
         "temporaries": usage.temp_size_in_bytes,
-        "collectives": collectives(compiled.as_text()),
+        "collectives": {kind: list(each) for kind, each in collectives(compiled.as_text()).items()},
         "compile_seconds": seconds,
     }
 
 
-def markdown(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
-    """The rows as a table."""
-    lines = [
-        f"# The train step compiled for {options.topology}\n",
-        f"    python {' '.join(sys.argv)}\n",
-        f"{options.batch} images a chip, {options.dtype} computation, float32 parameters and "
-        f"penalty, {'with' if options.remat else 'without'} remat. MB per chip; collectives: "
-        "count x MB of results per chip and step.\n",
-        "| model | method | chips (fsdp) | arguments | temporaries | all-gather | all-reduce "
-        "| reduce-scatter | other | compile, s |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+HEADER = (
+    *("model", "method", "arguments", "temporaries", "all-gather", "reduce-scatter", "all-reduce"),
+    *("other", "compile, s"),
+)
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """A row of the table."""
+
+    def cell(*kinds: str) -> str:
+        found = [row["collectives"][kind] for kind in kinds if kind in row["collectives"]]
+        count, size = (sum(numbers) for numbers in zip(*found, strict=True)) if found else (0, 0)
+        return f"{count}, {size / 2**20:.0f} MB" if count else "–"
+
+    return [
+        *(row["model"], row["method"]),
+        *(f"{row[kind] / 2**20:.0f}" for kind in ("arguments", "temporaries")),
+        *(cell(kind) for kind in ("all-gather", "reduce-scatter", "all-reduce")),
+        *(cell("all-to-all", "collective-permute"), f"{row['compile_seconds']:.0f}"),
     ]
-    for row in rows:
-        found = row["collectives"]
-
-        def cell(*kinds: str, found: dict[str, dict[str, int]] = found) -> str:
-            count = sum(found[kind]["count"] for kind in kinds if kind in found)
-            size = sum(found[kind]["bytes"] for kind in kinds if kind in found)
-            return f"{count}, {size / 2**20:.0f} MB" if count else "–"
-
-        lines.append(
-            f"| {row['model']} | {row['method']} | {row['chips']} ({row['fsdp']}) "
-            f"| {row['arguments'] / 2**20:.0f} | {row['temporaries'] / 2**20:.0f} "
-            f"| {cell('all-gather')} | {cell('all-reduce')} | {cell('reduce-scatter')} "
-            f"| {cell('all-to-all', 'collective-permute')} | {row['compile_seconds']:.0f} |"
-        )
-    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -193,16 +145,24 @@ def main() -> None:
     description = topologies.get_topology_desc(platform="tpu", topology_name=options.topology)
     devices = np.array(description.devices).reshape(-1, options.fsdp)
     mesh = Mesh(devices, ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
-    rows = []
+    name, rows = "tpu_" + re.sub(r"\W", "_", options.topology), []
     for model in options.models:
         for method in options.methods:
             row = compile_step(model, method, mesh, options.batch, options.dtype, options.remat)
             rows.append(row)
             print(row, flush=True)
-    name = "tpu_" + re.sub(r"\W", "_", options.topology)
-    write_text(RESULTS / f"{name}.md", markdown(rows, options))
-    write_json(RESULTS / f"{name}.json", rows)
-    print(markdown(rows, options))
+            lines = [
+                f"# The train step compiled for {options.topology}, {mesh.size} chips\n",
+                f"    python {' '.join(sys.argv)}\n",
+                f"Weights split over {options.fsdp} chips, {options.batch} images a chip, "
+                f"{options.dtype} computation, float32 parameters and penalty, "
+                f"{'with' if options.remat else 'without'} remat. Arguments and temporaries: MB a "
+                "chip. Collectives: how many in a step, and MB of the larger of operand and "
+                "result on one chip.\n",
+                markdown_rows(HEADER, [cells(row) for row in rows], left=2),
+            ]
+            write_text(RESULTS / f"{name}.md", "\n".join(lines) + "\n")
+            write_json(RESULTS / f"{name}.json", rows)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -20,19 +20,30 @@ from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.storage import write_error
 
 from . import weights
-from .config import HUB_NAMES, OPEN_CLIP, ClipConfig, read_config, to_huggingface
-from .modules import VisionTransformer
+from .config import (
+    HUB_NAMES,
+    OPEN_CLIP,
+    PRESETS,
+    WEIGHTS_SHA256,
+    ClipConfig,
+    is_open_clip,
+    read_config,
+    to_huggingface,
+)
+from .modules import Gather, VisionTransformer
+from .preprocessing import load_preprocessing
 
 WEIGHTS = "model.safetensors"
 OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 # What a Hugging Face CLIP directory holds beside its weights; copied along when one is saved.
+PREPROCESSOR = "preprocessor_config.json"
 COMPANIONS = (
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.json",
     "merges.txt",
     "special_tokens_map.json",
-    "preprocessor_config.json",
+    PREPROCESSOR,
     OPEN_CLIP,
 )
 
@@ -55,8 +66,7 @@ class Checkpoint:
 
     def hash_files(self) -> dict[str, str]:
         """SHA-256 of every file that the model consists of, by name."""
-        names = ("config.json", WEIGHTS, OPEN_CLIP_WEIGHTS, *COMPANIONS)
-        paths = [self.directory / name for name in names]
+        paths = [self.directory / name for name in _own_files(self.directory)]
         return {path.name: hash_file(path) for path in paths if path.is_file()}
 
 
@@ -66,8 +76,8 @@ def load_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
     Args:
       source: "embedded" (the small model that comes with this package), a Hugging Face
         directory, one of open_clip (open_clip_config.json and safetensors), a preset ("ViT-B/32",
-        "ViT-B/16", "ViT-L/14": OpenAI's weights) or a hub name such as
-        "openai/clip-vit-base-patch32", optionally with "@revision".
+        "ViT-B/16", "ViT-L/14": OpenAI's weights, of a fixed revision whose hash is checked) or a
+        hub name such as "openai/clip-vit-large-patch14", optionally with "@revision".
 
     Raises:
       ValueError: nothing of that name, a truncated file, a config of another kind of model, or
@@ -77,10 +87,9 @@ def load_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
     import safetensors.numpy
 
     directory = locate(source)
-    config = read_config(directory)
-    path = directory / WEIGHTS
-    if not path.is_file() and (directory / OPEN_CLIP_WEIGHTS).is_file():
-        path = directory / OPEN_CLIP_WEIGHTS
+    # The sizes and QuickGELU of OpenAI's models are known, whatever a copy's configuration says.
+    config = PRESETS.get(str(source)) or read_config(directory)
+    path = directory / (OPEN_CLIP_WEIGHTS if is_open_clip(directory) else WEIGHTS)
     if not path.is_file():
         raise ValueError(
             f"{path}: not found; this program reads weights as safetensors only, never pickles. A "
@@ -99,7 +108,20 @@ def load_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
         params = weights.from_layout(tensors, config, layout)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return Checkpoint(config, params, directory, hash_file(path))
+    sha256 = hash_file(path)
+    if sha256 != WEIGHTS_SHA256.get(str(source), sha256):
+        raise ValueError(
+            f"{path}: is not the file of OpenAI's {source} (SHA-256 {sha256}, expected "
+            f"{WEIGHTS_SHA256[str(source)]}); delete it to have it downloaded again"
+        )
+    return Checkpoint(config, params, directory, sha256)
+
+
+def _own_files(directory: pathlib.Path) -> tuple[str, ...]:
+    """Names of the files that a model may consist of; others of the hub may lie beside them."""
+    if is_open_clip(directory):
+        return (OPEN_CLIP_WEIGHTS, *COMPANIONS)
+    return ("config.json", WEIGHTS, *COMPANIONS)
 
 
 def locate(source: str | os.PathLike[str]) -> pathlib.Path:
@@ -113,7 +135,7 @@ def locate(source: str | os.PathLike[str]) -> pathlib.Path:
     if repo.count("/") != 1 or repo.startswith((".", "/", "~")):
         raise ValueError(
             f"model {name!r}: no such directory; allowed: 'embedded', a directory, "
-            f"{', '.join(map(repr, HUB_NAMES))}, or a hub name like 'openai/clip-vit-base-patch32'"
+            f"{', '.join(map(repr, HUB_NAMES))}, or a hub name like 'openai/clip-vit-large-patch14'"
         )
     import huggingface_hub
 
@@ -122,7 +144,7 @@ def locate(source: str | os.PathLike[str]) -> pathlib.Path:
             huggingface_hub.snapshot_download(
                 repo,
                 revision=revision or None,
-                allow_patterns=["config.json", WEIGHTS, OPEN_CLIP_WEIGHTS, *COMPANIONS],
+                allow_patterns=_wanted_files(name),
             )
         )
     except Exception as error:  # offline, not found, no access: the hub's own words say which
@@ -133,11 +155,18 @@ def locate(source: str | os.PathLike[str]) -> pathlib.Path:
         ) from error
 
 
+def _wanted_files(name: str) -> list[str]:
+    """What to download; of the presets, timm's own configuration and weights are left there."""
+    transformers = [] if name in PRESETS else ["config.json", WEIGHTS]
+    return [*transformers, OPEN_CLIP_WEIGHTS, *COMPANIONS]
+
+
 def save_checkpoint(
     directory: str | os.PathLike[str],
     params: weights.Params,
     like: Checkpoint,
     dtype: Any = np.float32,
+    texts: Mapping[str, str] | None = None,
 ) -> pathlib.Path:
     """Writes a Hugging Face CLIP directory, which transformers loads as it is.
 
@@ -146,6 +175,7 @@ def save_checkpoint(
       params: parameters of the same structure as `like.params`.
       like: the checkpoint whose configuration, tokenizer and preprocessing are kept.
       dtype: of the tensors in the file.
+      texts: further files by name, as a model card README.md.
 
     Returns:
       The directory. It appears whole or not at all.
@@ -179,8 +209,12 @@ def save_checkpoint(
         (scratch / "config.json").write_text(config + "\n")
         safetensors.numpy.save_file(tensors, scratch / WEIGHTS, metadata={"format": "pt"})
         for name in COMPANIONS:
-            if (like.directory / name).is_file():
+            if name != OPEN_CLIP and (like.directory / name).is_file():
                 shutil.copy(like.directory / name, scratch / name)
+        if not (scratch / PREPROCESSOR).is_file():
+            load_preprocessing(like.directory, like.config).processor.save_pretrained(scratch)
+        for name, text in (texts or {}).items():
+            (scratch / name).write_text(text, encoding="utf-8")
         for path in scratch.iterdir():
             path.chmod(0o644)  # the safetensors writer makes them private
         scratch.chmod(0o755)
@@ -195,15 +229,24 @@ def save_checkpoint(
 
 
 def image_encoder(
-    config: ClipConfig, dtype: Any = jnp.float32, remat: bool = False
+    config: ClipConfig, dtype: Any = jnp.float32, remat: bool = False, gather: Gather | None = None
 ) -> Callable[[weights.Params, Float[Array, "b size size 3"]], Float[Array, "b p"]]:
     """The image tower as a pure function `apply(params["visual"], pixels) -> features`.
 
     Features are projected and not normalised. Args: `dtype` of the computation (parameters stay
-    as they are), `remat` recomputes activations in the backward pass to save memory.
+    as they are), `remat` recomputes activations in the backward pass to save memory, `gather` is
+    applied to weights as they are about to be used, those of the blocks one block at a time.
     """
-    tower = VisionTransformer(config.visual, config.projection, dtype, remat)
-    return lambda params, pixels: tower.apply({"params": params}, pixels)
+    tower = VisionTransformer(config.visual, config.projection, dtype, remat, gather)
+
+    def apply(params: weights.Params, pixels: Float[Array, "b size size 3"]) -> Any:
+        if gather is not None:
+            params = {
+                name: part if name == "blocks" else gather(part) for name, part in params.items()
+            }
+        return tower.apply({"params": params}, pixels)
+
+    return apply
 
 
 def hash_file(path: pathlib.Path) -> str:

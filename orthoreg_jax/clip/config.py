@@ -77,7 +77,7 @@ def read_config(directory: str | pathlib.Path) -> ClipConfig:
         do not fit together; every problem found is named.
     """
     path = pathlib.Path(directory) / "config.json"
-    if not path.is_file() and (path.with_name(OPEN_CLIP)).is_file():
+    if is_open_clip(directory):
         return from_open_clip(read_open_clip(directory))
     if not path.is_file():
         raise ValueError(
@@ -92,12 +92,29 @@ def read_config(directory: str | pathlib.Path) -> ClipConfig:
     if kind != "clip":
         raise ValueError(
             f"{path}: describes a model of type {kind!r}; this program reads type 'clip' "
-            "(for example openai/clip-vit-base-patch32)"
+            "(for example openai/clip-vit-large-patch14)"
         )
     try:
         return from_huggingface(raw)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def is_open_clip(directory: str | pathlib.Path) -> bool:
+    """Whether a directory holds a model as open_clip keeps it, and not as transformers does.
+
+    On the hub, timm's configuration may lie beside open_clip's: it is another kind of model.
+    """
+    path = pathlib.Path(directory) / "config.json"
+    if not path.with_name(OPEN_CLIP).is_file():
+        return False
+    try:
+        raw = json.loads(path.read_text())
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return not isinstance(raw, dict) or raw.get("model_type") != "clip"
 
 
 def read_open_clip(directory: str | pathlib.Path) -> dict[str, Any]:
@@ -285,14 +302,21 @@ def _openai(width: int, layers: int, patch: int, text_width: int, projection: in
     )
 
 
-# The backbones of the paper: their sizes, and the name under which a hub keeps their weights.
+# The backbones of the paper: their sizes, where the hub keeps OpenAI's weights as safetensors
+# (open_clip's own source of them; OpenAI's repositories hold B/32 and B/16 as pickles only), and
+# the SHA-256 of those weights.
 PRESETS = {
     "ViT-B/32": _openai(768, 12, 32, 512, 512),
     "ViT-B/16": _openai(768, 12, 16, 512, 512),
     "ViT-L/14": _openai(1024, 24, 14, 768, 768),
 }
 HUB_NAMES = {
-    "ViT-B/32": "openai/clip-vit-base-patch32",
-    "ViT-B/16": "openai/clip-vit-base-patch16",
-    "ViT-L/14": "openai/clip-vit-large-patch14",
+    "ViT-B/32": "timm/vit_base_patch32_clip_224.openai@a6f597a30f7b82c51704746581f9a4e41421e878",
+    "ViT-B/16": "timm/vit_base_patch16_clip_224.openai@977e3dd0ec55ab8da155f2fbeb6b5f54948b6e3d",
+    "ViT-L/14": "timm/vit_large_patch14_clip_224.openai@18d0535469bb561bf468d76c1d73aa35156c922b",
+}
+WEIGHTS_SHA256 = {
+    "ViT-B/32": "e6d1bd7789aa45192b3bf90570a789b478bae1b74ebcce7eddd908e83a2b7c31",
+    "ViT-B/16": "4b8699299b1e8997753c64b052ba32031449d5d853f55a039148560ee02b820f",
+    "ViT-L/14": "9ce2e8a8ebfff3793d7d375ad6d3c35cb9aebf3de7ace0fc7308accab7cd207e",
 }

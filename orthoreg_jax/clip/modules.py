@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
 }
 _WIDTH_INIT = nn.initializers.normal
+Gather = Callable[[Any], Any]  # weights as they are kept -> as they are used
 
 
 class Attention(nn.Module):
@@ -86,9 +88,22 @@ def _layer_norm(eps: float, dtype: DTypeLike, name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
 
 
-def _blocks(config: TowerConfig, causal: bool, dtype: DTypeLike, remat: bool) -> nn.Module:
-    # Inside a scan the loop itself keeps XLA from merging the recomputation away (prevent_cse).
-    block = nn.remat(Block, prevent_cse=False) if remat else Block
+def _keep_all_but_weights(primitive: Any, *_: Any, **__: Any) -> bool:
+    """What the backward pass finds kept: all but gathered weights, which it gathers again."""
+    return primitive.name not in ("sharding_constraint", "convert_element_type")
+
+
+def _blocks(
+    config: TowerConfig, causal: bool, dtype: DTypeLike, remat: bool, gather: Gather | None = None
+) -> nn.Module:
+    # Inside a scan the loop itself keeps XLA from merging what is computed again (prevent_cse).
+    block = Block
+    if gather is not None:
+        block = nn.map_variables(block, "params", trans_in_fn=gather, init=True)
+    if remat:
+        block = nn.remat(block, prevent_cse=False)
+    elif gather is not None:
+        block = nn.remat(block, prevent_cse=False, policy=_keep_all_but_weights)
     stack = nn.scan(
         block, variable_axes={"params": 0}, split_rngs={"params": True}, length=config.layers
     )
@@ -96,12 +111,17 @@ def _blocks(config: TowerConfig, causal: bool, dtype: DTypeLike, remat: bool) ->
 
 
 class VisionTransformer(nn.Module):
-    """Image tower: preprocessed pixels to projected, not yet normalised features."""
+    """Image tower: preprocessed pixels to projected, not yet normalised features.
+
+    `gather` is applied to the weights of each block as the block begins: where devices hold pieces
+    of them, it brings the pieces together.
+    """
 
     config: VisionConfig
     projection: int
     dtype: DTypeLike = jnp.float32
     remat: bool = False
+    gather: Gather | None = None
 
     @nn.compact
     def __call__(self, pixels: Float[Array, "b size size 3"]) -> Float[Array, "b p"]:
@@ -123,7 +143,7 @@ class VisionTransformer(nn.Module):
         x = jnp.concatenate([jnp.broadcast_to(cls, (x.shape[0], 1, sizes.width)), x], axis=1)
         x = x + self.param("position_embedding", init, x.shape[1:]).astype(self.dtype)
         x = _layer_norm(sizes.eps, self.dtype, "pre_norm")(x)
-        x, _ = _blocks(sizes, False, self.dtype, self.remat)(x, None)
+        x, _ = _blocks(sizes, False, self.dtype, self.remat, self.gather)(x, None)
         x = _layer_norm(sizes.eps, self.dtype, "post_norm")(x[:, 0])
         return nn.Dense(
             self.projection, use_bias=False, dtype=self.dtype, kernel_init=init, name="projection"

@@ -65,7 +65,7 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
     penalty = Penalty(method.strength, experiment.config.penalty.form, VISUAL_MATRICES)
     step = make_train_step(
         method.mode,
-        experiment.apply,
+        experiment.sharded_apply,
         optimizer_of(options.steps),  # any number: it is state, which `begin` makes
         experiment.preprocessing.normalize,
         penalty if method.strength else None,

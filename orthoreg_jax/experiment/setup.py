@@ -88,6 +88,13 @@ class Experiment:
         training = self.config.training
         return image_encoder(self.checkpoint.config, jnp.dtype(training.dtype), training.remat)
 
+    @functools.cached_property
+    def sharded_apply(self) -> Apply:
+        """The same on params that `shardings` has split."""
+        training, gather = self.config.training, self.shardings.gather
+        dtype = jnp.dtype(training.dtype)
+        return image_encoder(self.checkpoint.config, dtype, training.remat, gather)
+
     def describe(self) -> str:
         """What is about to run, in one line."""
         config, count = self.config, sum(map(np.size, jax.tree.leaves(self.checkpoint.params)))
@@ -195,13 +202,16 @@ def open_folder(experiment: Experiment) -> None:
     write_json(path, facts)
 
 
-# Options that change neither weights nor what is measured on them, or whose change is noticed
-# where it matters (evaluation.json holds the options that it was made with).
+# Options that change neither weights (but for rounding) nor what is measured on them, or whose
+# change is noticed where it matters (evaluation.json holds the options that it was made with).
 FREE_OPTIONS = (
     "evaluation.",
     "training.log_every",
     "training.checkpoint_every",
     "training.keep_checkpoints",
+    "training.fsdp",
+    "training.accumulate",
+    "training.remat",
     "methods",
     "seeds",
 )

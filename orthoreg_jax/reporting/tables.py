@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from orthoreg_jax.evaluation.results import Comparison, Results, Run
@@ -294,13 +294,18 @@ def format_text(table: Table) -> str:
 
 def format_markdown(table: Table) -> str:
     """The table as a section of a Markdown file."""
-    marks = ["---" if column < table.left else "---:" for column in range(len(table.header))]
-    lines = [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
-        for line in (table.header, tuple(marks), *table.rows)
-    ]
     notes = [f"\n{_literal(note)}" for note in table.notes]
-    return "\n".join([f"## {table.title}\n", *lines, *notes]) + "\n"
+    lines = markdown_rows(table.header, table.rows, table.left)
+    return "\n".join([f"## {table.title}\n", lines, *notes]) + "\n"
+
+
+def markdown_rows(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A table's lines in Markdown; the first `left` columns are words, the rest numbers."""
+    marks = ["---" if column < left else "---:" for column in range(len(header))]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
+        for line in (header, marks, *rows)
+    )
 
 
 def _literal(note: str) -> str:

@@ -35,11 +35,11 @@ def load_images(
         return preprocessing.resize(images.rgb()[np.asarray(rows)])
 
     def one(row: int) -> UInt8[np.ndarray, "size size 3"]:
-        return preprocessing.resize([images[int(row)]])[0]
+        return preprocessing.resize([images[row]])[0]
 
     with ThreadPoolExecutor(THREADS) as pool:
         size = preprocessing.size
-        return np.array(list(pool.map(one, rows)), np.uint8).reshape(-1, size, size, 3)
+        return np.array(list(pool.map(one, map(int, rows))), np.uint8).reshape(-1, size, size, 3)
 
 
 @dataclasses.dataclass(frozen=True)

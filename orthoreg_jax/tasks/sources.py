@@ -69,22 +69,28 @@ def read_folder(
 ) -> Content:
     """A user's own task: DIRECTORY/SPLIT/CLASS/image, the split val being optional.
 
+    Or DIRECTORY/CLASS/image, and which image is in which split, and in what order, in
+    DIRECTORY/SPLIT.txt: one path below DIRECTORY a line.
+
     Args:
       directory: of the task.
       labels: names of the class directories; empty: those that train (or test) has.
       classes: as prompts call them; directories may have these names too.
       needed: splits.
     """
+    lists = [split for split in SPLITS if (directory / f"{split}.txt").is_file()]
+    present = lists or [split for split in SPLITS if (directory / split).is_dir()]
     if not labels:
-        first = next((s for s in SPLITS if (directory / s).is_dir()), "train")
-        found = find_images(directory / first) if (directory / first).is_dir() else []
+        root = directory if lists else directory / (present[0] if present else "train")
+        found = find_images(root) if root.is_dir() else []
         labels = sorted({path.rpartition("/")[0] for path in found})
     keys = class_keys(labels, [first_name(name) for name in classes] or labels)
 
     def read(split: str) -> Split:
+        if lists:
+            return read_list(directory, directory / f"{split}.txt", labels, keys)
         return read_directory(directory / split, labels, keys)
 
-    present = [split for split in SPLITS if (directory / split).is_dir()]
     return Content(tuple(labels), _with_validation(read, present, needed, str(directory)))
 
 

@@ -69,8 +69,9 @@ def load_tasks(source: str, names: Sequence[str], control: str | None = None) ->
     An entry has "classes" and "templates", and one of
 
     * nothing more: the images are in NAME.npz;
-    * "folder": images are FOLDER/SPLIT/CLASS/*.jpg; "labels" are the directories' names, in the
-      order of "classes" (without both, the directories name the classes);
+    * "folder": images are FOLDER/SPLIT/CLASS/*.jpg, or FOLDER/CLASS/*.jpg with lists of their
+      paths in FOLDER/SPLIT.txt; "labels" are the directories' names, in the order of "classes"
+      (without both, the directories name the classes);
     * "tfds": a set prepared by tensorflow-datasets below the data folder; "splits" say which of
       its splits are train, val and test;
     * "part_of" and "part": another task with the images of these classes alone; its head still

@@ -55,6 +55,17 @@ class Shardings(NamedTuple):
         """
         return jax.tree.map(lambda leaf: NamedSharding(self.mesh, self._spec(leaf.shape)), tree)
 
+    def gather(self, tree: Any) -> Any:
+        """Weights in use, inside `jit`: whole on every device, their gradients in pieces again.
+
+        Left to itself, XLA also splits the products of a layer as its weights are split, and then
+        sends activations around: many times the bytes.
+        """
+        if self.mesh.shape["fsdp"] == 1:
+            return tree
+        pieces = jax.lax.with_sharding_constraint(tree, self.weights(tree))
+        return jax.lax.with_sharding_constraint(pieces, self.replicated)
+
     def _spec(self, shape: tuple[int, ...]) -> PartitionSpec:
         pieces = self.mesh.shape["fsdp"]
         lengths = [length if length % pieces == 0 else 0 for length in shape]

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import transformers
 
-from orthoreg_jax.clip.checkpoint import load_checkpoint, save_checkpoint
+from orthoreg_jax import cli
+from orthoreg_jax.clip.checkpoint import image_encoder, load_checkpoint, save_checkpoint
 from orthoreg_jax.clip.modules import Clip
+from orthoreg_jax.clip.preprocessing import load_preprocessing
 from tests.clip.test_parity import relative_error
 
 torch = pytest.importorskip("torch", reason="the oracle needs torch, the package does not")
@@ -57,3 +59,25 @@ def test_what_we_save_transformers_loads(models, tmp_path):
     again = transformers.CLIPModel.from_pretrained(directory)
     for name, tensor in oracle.float().state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
+
+
+def test_exported_models_have_the_same_features(finished, tmp_path):
+    """transformers' CLIPModel and processor on what `orthoreg export` writes."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 40, 48, 3), dtype=np.uint8)
+    for place, more in enumerate(([], ["--tasks", "first"], ["--forget", "second"])):
+        out = tmp_path / str(place)
+        command = ["export", "--workdir", str(finished), "--method", "full+orthoreg"]
+        assert cli.main([*command, "--out", str(out), *more]) == 0
+        checkpoint = load_checkpoint(out)
+        preprocessing = load_preprocessing(out, checkpoint.config)
+        pixels = preprocessing.normalize(preprocessing.resize(list(images)))
+        ours = image_encoder(checkpoint.config)(checkpoint.params["visual"], pixels)
+        processor = transformers.CLIPImageProcessorPil.from_pretrained(out)
+        theirs = (
+            transformers.CLIPModel.from_pretrained(out)
+            .eval()
+            .get_image_features(**processor(images=list(images), return_tensors="pt"))
+        )
+        theirs = getattr(theirs, "pooler_output", theirs).detach()
+        assert relative_error(ours, theirs) < 1e-5

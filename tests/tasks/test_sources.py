@@ -47,6 +47,20 @@ def test_own_task_needs_directories_and_templates_only(tmp_path):
     np.testing.assert_array_equal(task.splits["test"].images[4], picture(151))
 
 
+def test_own_task_with_lists_keeps_their_order(tmp_path):
+    paths = write_images(tmp_path / "animals", ["owl", "red_fox"], 3)
+    chosen = {"train": [paths[4], paths[0]], "val": [paths[1]], "test": paths[:1:-2]}
+    for split, lines in chosen.items():
+        (tmp_path / "animals" / f"{split}.txt").write_text("\n".join(lines))
+    write_table(tmp_path, {"folder": "animals", "templates": ["a photo of a {}."]})
+    task = load_tasks(str(tmp_path), ["mine"])["mine"]
+    assert task.classes == ("owl", "red fox")
+    for split, lines in chosen.items():
+        assert list(task.splits[split].images.paths) == lines
+        labels = [int(line.startswith("red_fox")) for line in lines]
+        np.testing.assert_array_equal(task.splits[split].labels, labels)
+
+
 def test_directories_may_be_called_as_classes_or_labels(tmp_path):
     for split, names in (("train", ["Red Fox", "owl", "sea-lion"]), ("test", ["f", "o", "s"])):
         write_images(tmp_path / "animals" / split, names, 2)

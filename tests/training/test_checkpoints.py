@@ -1,3 +1,6 @@
+import types
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -55,3 +58,32 @@ def test_nothing_but_damaged_states(tmp_path):
 def test_nothing_saved_yet(tmp_path):
     with StateFolder(tmp_path / "state") as folder:
         assert folder.restore(like := state(0)) is like
+
+
+def test_training_goes_on_while_a_state_is_written(tmp_path):
+    """The saved arrays are those of the save, though the next steps reuse their memory."""
+    advance = jax.jit(lambda old: jax.tree.map(lambda leaf: leaf + 1, old), donate_argnums=0)
+    current = jax.tree.map(lambda leaf: jnp.resize(leaf, (512, 1024)), state(5).trainable)
+    current = TrainState(jnp.int32(5), jnp.int32(0), current, ())
+    saved = jax.device_get(current)
+    with StateFolder(tmp_path / "state") as folder:
+        folder.save(current)
+        for _ in range(3):
+            current = advance(current)
+        restored = folder.restore(current)
+    for ours, theirs in zip(jax.tree.leaves(restored), jax.tree.leaves(saved), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_write_that_fails_behind_training_is_said(small_disk, monkeypatch):
+    """Room enough when the save began, not when it was written."""
+    room = types.SimpleNamespace(free=10**12)
+    monkeypatch.setattr("orthoreg_jax.training.checkpoints.shutil.disk_usage", lambda _: room)
+    noise = jax.random.normal(jax.random.key(0), (700, 1000))
+    with (
+        pytest.raises(StorageError, match="cannot be written .No space left on device."),
+        StateFolder(small_disk / "state") as folder,
+    ):
+        folder.save(state(1))
+        folder.save(state(2)._replace(trainable=noise))
+    assert [path.name for path in (small_disk / "state").iterdir()] == ["1"]

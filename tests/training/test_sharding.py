@@ -18,7 +18,8 @@ import json, sys
 import jax, jax.numpy as jnp, numpy as np, optax
 from orthoreg_jax import VISUAL_MATRICES, save_tree
 from orthoreg_jax.arithmetic.low_rank import dense
-from orthoreg_jax.clip.config import VisionConfig
+from orthoreg_jax.clip.checkpoint import image_encoder
+from orthoreg_jax.clip.config import ClipConfig, VisionConfig
 from orthoreg_jax.clip.modules import VisionTransformer
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.config import default_config
@@ -33,11 +34,12 @@ if port:
     connect(f"127.0.0.1:{port}", 2, process)
 processes = jax.process_count()
 assert jax.device_count() == devices
-tower = VisionTransformer(VisionConfig(64, 2, 2, 128, "gelu", 1e-5, 16, 8), 32)
-apply = lambda params, pixels: tower.apply({"params": params}, pixels)
+sizes = ClipConfig(VisionConfig(64, 2, 2, 128, "gelu", 1e-5, 16, 8), None, 32)
+tower = VisionTransformer(sizes.visual, sizes.projection)
 params = tower.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
 shardings = make_shardings(16 // accumulate, fsdp=fsdp)
 params0 = shardings.put_weights(params)
+apply = image_encoder(sizes, gather=shardings.gather)
 optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.5, momentum=0.9))
 head = Head(jax.random.normal(jax.random.key(1), (5, 32)), jnp.int32(5))
 head = jax.device_put(head, shardings.replicated)

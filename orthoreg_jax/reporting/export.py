@@ -1,0 +1,219 @@
+"""A run's edited models as Hugging Face CLIP directories, each with a card that says what it is."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from orthoreg_jax.arithmetic.task_vectors import add_task_vectors, apply_task_vector
+from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from orthoreg_jax.clip.config import HUB_NAMES
+from orthoreg_jax.config import ORTHOREG, default_config
+from orthoreg_jax.evaluation.results import Results, Run
+from orthoreg_jax.storage import load_tree
+from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes.mode import linearized_outputs
+
+from .stage import read_results_file
+from .summary import control_name, control_shares, control_title
+from .tables import markdown_rows, percent, share_text
+
+CARD = """\
+---
+library_name: transformers
+pipeline_tag: zero-shot-image-classification
+tags:
+- clip
+- task-arithmetic
+{front}---
+
+# {title}
+
+A CLIP edited by task arithmetic:
+
+    {formula}
+
+θ₀ are the weights of `{model}`; τ, a task vector, is what fine-tuning the image tower on one task
+changed ({label}, seed {seed}, learning rate {rate:g}{penalty}). The text tower is the pre-trained
+one.
+
+    from transformers import CLIPModel, CLIPProcessor
+    model, processor = CLIPModel.from_pretrained("."), CLIPProcessor.from_pretrained(".")
+
+## Measured
+
+{measured}
+
+## Made of
+
+{origins}
+
+Made by `orthoreg export` of a run whose every option, with the hashes of its data, is in that run's
+`config.json` and `provenance.json`; {versions}.
+"""
+
+
+class Edit(NamedTuple):
+    """theta_0 + alpha * sum of the tasks' vectors; alpha is negative to forget."""
+
+    tasks: tuple[str, ...]
+    alpha: float
+    rows: tuple[tuple[str, float, float], ...]  # title, zero-shot and own test accuracy
+    note: str
+
+    @property
+    def formula(self) -> str:
+        """As "θ₀ + 0.3 (τ_mnist + τ_emoji)"."""
+        total = " + ".join(f"τ_{task}" for task in self.tasks)
+        many = f"({total})" if len(self.tasks) > 1 else total
+        return f"θ₀ {'-' if self.alpha < 0 else '+'} {abs(self.alpha):g} {many}"
+
+
+def export_model(
+    folder: pathlib.Path,
+    out: pathlib.Path,
+    method: str,
+    seed: int | None = None,
+    tasks: Sequence[str] = (),
+    forget: str = "",
+    alpha: float | None = None,
+) -> pathlib.Path:
+    """Writes one edited model of a run.
+
+    Args:
+      folder: of the run.
+      out: a new directory.
+      method: of the run, e.g. "full+orthoreg".
+      seed: of the run; None: its first.
+      tasks: whose vectors are added; none: all of the run. A single one gives the model fine-tuned
+        on it.
+      forget: the task to subtract instead.
+      alpha: None takes the one that the run chose on validation (1 for a single task).
+
+    Returns:
+      `out`, which transformers' CLIPModel loads.
+
+    Raises:
+      ValueError: nothing of that name in the run, an edit whose alpha the run did not choose, a
+        linearised method, another pre-trained model than the run's, or `out` is not empty.
+      StorageError: a file of the run is missing or damaged, or `out` cannot be written.
+    """
+    results = read_results_file(folder)
+    run = _find_run(results, method, seed)
+    edit = choose_edit(results, run, tuple(tasks), forget, alpha)
+    paths = {
+        task: folder / method / f"seed{run['seed']}" / task / "vector.safetensors"
+        for task in edit.tasks
+    }
+    vectors = {task: load_tree(path) for task, path in paths.items()}
+    config: Any = results["config"]
+    checkpoint = load_checkpoint(config["model"])
+    recorded: Any = results["provenance"]
+    if checkpoint.hash_files() != recorded["inputs"]["model"]:
+        raise ValueError(
+            f"model {config['model']!r}: its files are not those that the run began with (their "
+            "hashes differ); bring the old ones back"
+        )
+    params = apply_task_vector(checkpoint.params, add_task_vectors(vectors), edit.alpha)
+    card = format_card(results, run, edit, checkpoint)
+    return save_checkpoint(out, params, checkpoint, texts={"README.md": card})
+
+
+def _find_run(results: Results, method: str, seed: int | None) -> Run:
+    runs = [run for run in results["runs"] if run["method"] == method]
+    chosen = [run for run in runs if seed in (None, run["seed"])]
+    if not chosen:
+        there = ", ".join(f"{run['method']} seed {run['seed']}" for run in results["runs"])
+        asked = method if seed is None else f"{method} seed {seed}"
+        raise ValueError(f"--method {asked}: the run has {there}")
+    mode = MODES[method.partition(ORTHOREG)[0]](default_config().lora)
+    if mode.outputs is linearized_outputs:
+        raise ValueError(
+            f"--method {method}: a linearised model, f(x; θ₀) + α J τ, is no set of weights of a "
+            "CLIP; export a method that is evaluated as edited weights, or use the task vectors "
+            "in the run folder"
+        )
+    return chosen[0]
+
+
+def choose_edit(
+    results: Results, run: Run, tasks: tuple[str, ...], forget: str, alpha: float | None
+) -> Edit:
+    """What to do to the pre-trained weights, and what the run measured of it.
+
+    Raises:
+      ValueError: unknown tasks, both ways at once, or several but not all tasks without alpha.
+    """
+    known, zero_shot = results["tasks"], results["zero_shot"]["test"]
+    unknown = [task for task in (*tasks, *([forget] if forget else [])) if task not in known]
+    if unknown:
+        raise ValueError(f"tasks {', '.join(unknown)}: the run has {', '.join(known)}")
+    if forget and tasks:
+        raise ValueError("--tasks adds and --forget subtracts: give one of them")
+    if alpha is not None and not 0 < alpha < float("inf"):
+        raise ValueError(f"--alpha {alpha}: give a number above 0; --forget makes it a subtraction")
+    names, rows, note = tasks or tuple(known), [], ""
+    if forget:
+        share = control_shares(results)[0]
+        found, control = run["negation"][forget]["shares"][share], control_name(results)
+        names, chosen = (forget,), found["alpha"]
+        rows = [
+            (known[forget], zero_shot[forget], found["target"]),
+            (f"{control_title(results)} (control)", zero_shot[control], found["control"]),
+        ]
+        note = (
+            f"α is the one with the lowest validation accuracy on {known[forget]} that keeps "
+            f"{share_text(share)} of the zero-shot accuracy on the control task."
+        )
+    elif len(names) == 1:
+        chosen = 1.0
+        rows = [(known[names[0]], zero_shot[names[0]], run["single"]["test"][names[0]])]
+        note = "Fine-tuned on this task alone."
+    elif set(names) == set(known):
+        chosen = run["addition"]["alpha"]
+        rows = [(known[task], zero_shot[task], run["addition"]["test"][task]) for task in names]
+        note = "α is the best on validation (mean of accuracies normalised by single-task ones)."
+    elif alpha is None:
+        raise ValueError(
+            f"--tasks {','.join(names)}: the run chose alpha for one task and for all "
+            f"{len(known)} together; give --alpha for these"
+        )
+    else:
+        chosen = alpha
+    if alpha is not None and (alpha != chosen or not rows):
+        rows, note = [], "This edit, with its α given by hand, was not measured by the run."
+    sign = -1.0 if forget else 1.0
+    return Edit(names, sign * (chosen if alpha is None else alpha), tuple(rows), note)
+
+
+def format_card(results: Results, run: Run, edit: Edit, checkpoint: Checkpoint) -> str:
+    """The model card, in the hub's form."""
+    config: Any = results["config"]
+    provenance: Any = results["provenance"]
+    repository = HUB_NAMES.get(config["model"], config["model"]).partition("@")[0]
+    on_hub = repository.count("/") == 1 and not pathlib.Path(config["model"]).is_dir()
+    cells = [(title, percent(before), percent(after)) for title, before, after in edit.rows]
+    header = ("Test accuracy, %", "zero-shot", "this model")
+    measured = f"{markdown_rows(header, cells)}\n\n{edit.note}" if cells else edit.note
+    weights = [f"- pre-trained weights: SHA-256 `{checkpoint.sha256}`"]
+    splits = provenance["inputs"]["tasks"]
+    data = [
+        f"- {results['tasks'][task]} (`{task}`): {splits[task]['splits']['train']['images']} "
+        f"training images, SHA-256 `{splits[task]['splits']['train']['sha256']}`"
+        for task in edit.tasks
+    ]
+    versions = provenance["versions"]
+    return CARD.format(
+        front=f"base_model: {repository}\n" if on_hub else "",
+        title=f"{config['model']} {'-' if edit.alpha < 0 else '+'} {' + '.join(edit.tasks)}",
+        formula=edit.formula,
+        model=config["model"],
+        label=run["label"],
+        seed=run["seed"],
+        rate=run["learning_rate"],
+        penalty=f", λ {run['strength']:g}" if run["strength"] else "",
+        measured=measured,
+        origins="\n".join([*weights, *data]),
+        versions=", ".join(f"{name} {versions[name]}" for name in ("orthoreg-jax", "jax", "flax")),
+    )

@@ -1,0 +1,111 @@
+"""What a run exports is the model that it measured."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import orthoreg_jax as oj
+from orthoreg_jax import cli
+from orthoreg_jax.clip.checkpoint import load_checkpoint
+from orthoreg_jax.storage import load_tree
+
+METHOD = "full+orthoreg"
+
+
+def export(workdir, out, *more, method=METHOD):
+    command = ["export", "--workdir", str(workdir), "--out", str(out), "--method", method, *more]
+    return cli.main(command)
+
+
+@pytest.fixture
+def results(finished):
+    return json.loads((finished / "results.json").read_text())
+
+
+def vector(finished, task):
+    return load_tree(finished / METHOD / "seed3" / task / "vector.safetensors")
+
+
+def edited(finished, *scaled):
+    """theta_0 + sum of scale * tau, written out."""
+    params = load_checkpoint("embedded").params
+    for scale, task in scaled:
+        tower = jax.tree.map(
+            lambda leaf, tau: leaf + np.float32(scale) * tau,  # noqa: B023
+            params["visual"], vector(finished, task)["visual"],
+        )  # fmt: skip
+        params = params | {"visual": tower}
+    return params
+
+
+@pytest.mark.parametrize("edit", ["all", "one", "forget", "by hand"])
+def test_weights_and_card(finished, inputs, results, tmp_path, edit):
+    run = next(run for run in results["runs"] if run["method"] == METHOD)
+    alpha = run["addition"]["alpha"]
+    negation = run["negation"]["first"]["shares"]["0.95"]
+    more, scaled, measured = {
+        "all": ([], [(alpha, "first"), (alpha, "second")], run["addition"]["test"]),
+        "one": (["--tasks", "second"], [(1, "second")],
+                {"second": run["single"]["test"]["second"]}),
+        "forget": (["--forget", "first"], [(-negation["alpha"], "first")],
+                   {"first": negation["target"], "others": negation["control"]}),
+        "by hand": (["--tasks", "first,second", "--alpha", "0.7"],
+                    [(0.7, "first"), (0.7, "second")], {}),
+    }[edit]  # fmt: skip
+    assert export(finished, tmp_path / "out", *more) == 0
+    found = load_checkpoint(tmp_path / "out")
+    expected = edited(finished, *scaled)
+    for ours, theirs in zip(jax.tree.leaves(found.params), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    card = (tmp_path / "out" / "README.md").read_text()
+    # The card states what the exported files are measured to do, on the same images.
+    tasks = oj.load_tasks(str(inputs.parent), ["first", "second"], "others")
+    for name, stated in measured.items():
+        again = oj.measure_accuracy(found, found.params, tasks[name])
+        assert again == pytest.approx(stated, abs=1e-6)
+        assert f"{100 * stated:.2f} |" in card
+    assert ("not measured" in card) == (not measured)
+    assert f"θ₀ {'-' if edit == 'forget' else '+'} " in card and found.sha256
+
+
+@pytest.mark.parametrize(
+    "method, more, message",
+    [
+        ("lora", [], "--method lora: the run has full seed 3, full+orthoreg seed 3"),
+        (METHOD, ["--seed", "0"], "--method full+orthoreg seed 0: the run has"),
+        (METHOD, ["--tasks", "first,third"], "tasks third: the run has first, second"),
+        (METHOD, ["--tasks", "first", "--forget", "second"], "give one of them"),
+        (METHOD, ["--alpha", "-1"], "--forget makes it a subtraction"),
+    ],
+)
+def test_bad_requests(finished, tmp_path, capfd, method, more, message):
+    assert export(finished, tmp_path / "out", *more, method=method) == 1
+    assert message in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_but_not_all_tasks_need_an_alpha(finished, tmp_path, capfd):
+    copy = shutil.copytree(finished, tmp_path / "run")
+    path = copy / "results.json"
+    path.write_text(path.read_text().replace('"tasks": {', '"tasks": {"third": "Third",', 1))
+    assert export(copy, tmp_path / "out", "--tasks", "first,second") == 1
+    assert "give --alpha for these" in capfd.readouterr().err
+
+
+def test_a_linearised_model_is_no_set_of_weights(finished, tmp_path, capfd):
+    copy = shutil.copytree(finished, tmp_path / "run")
+    path = copy / "results.json"
+    path.write_text(path.read_text().replace('"method": "full"', '"method": "linearized"'))
+    assert export(copy, tmp_path / "out", method="linearized") == 1
+    assert "is no set of weights" in capfd.readouterr().err
+
+
+def test_another_pretrained_model_is_refused(finished, tmp_path, capfd):
+    copy = shutil.copytree(finished, tmp_path / "run")
+    path = copy / "results.json"
+    path.write_text(path.read_text().replace(load_checkpoint("embedded").sha256, "0" * 64))
+    assert export(copy, tmp_path / "out") == 1
+    assert "not those that the run began with" in capfd.readouterr().err

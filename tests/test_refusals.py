@@ -1,0 +1,149 @@
+"""What can be wrong is said before work starts, and nothing is lost."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from orthoreg_jax import cli
+from orthoreg_jax.clip.checkpoint import load_checkpoint
+
+from .small_run import orthoreg
+
+
+def fails(capfd, command, config, workdir, *more):
+    """Runs a command that must fail before work starts; returns its message."""
+    existed = workdir.exists()
+    assert orthoreg(command, config, workdir, *more) == 1
+    lines = capfd.readouterr().err.splitlines()
+    if lines[0].startswith("model "):  # what was about to run
+        lines = lines[1:]
+    assert lines[0].startswith("orthoreg: ") and "Traceback" not in "".join(lines)
+    assert workdir.exists() == existed
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    [
+        ("--config.trainig.steps=3", "did you mean training.steps?"),
+        ("--config.training.steps=0", "training.steps is 0, allowed: a whole number from 1 up"),
+        ("--config.tasks=first,second,third", "task 'third': is not in"),
+        ("--config.training.epochs=-1", "first, second are none of the field's tasks"),
+        ("--config.training.epochs=0.1", "some tasks have no more steps in all (first: 1"),
+        ("--config.model=nowhere", "model 'nowhere': no such directory; allowed: 'embedded'"),
+        ("--config.data=nowhere", "data 'nowhere'"),
+    ],
+)
+def test_bad_options(inputs, tmp_path, capfd, option, message):
+    assert message in fails(capfd, "run", inputs, tmp_path / "run", option)
+
+
+def test_missing_config_file(tmp_path, capfd):
+    assert "no such Python file" in fails(capfd, "run", tmp_path / "none.py", tmp_path / "run")
+
+
+@pytest.mark.parametrize("spoil", ["truncated", "other model"])
+def test_bad_model(inputs, tmp_path, capfd, spoil):
+    model = shutil.copytree(load_checkpoint("embedded").directory, tmp_path / "model")
+    if spoil == "truncated":
+        data = (model / "model.safetensors").read_bytes()
+        (model / "model.safetensors").write_bytes(data[:-100])
+        expected = "not a whole safetensors file"
+    else:
+        (model / "config.json").write_text('{"model_type": "vit"}')
+        expected = "describes a model of type 'vit'"
+    option = f"--config.model={model}"
+    assert expected in fails(capfd, "run", inputs, tmp_path / "run", option)
+
+
+def test_run_folder_of_another_config(finished, inputs, capfd):
+    message = fails(capfd, "run", inputs, finished, "--config.training.steps=7")
+    assert "training.steps was 6, is 7" in message and "choose another folder" in message
+
+
+def test_run_folder_of_other_data(finished, inputs, tmp_path, capfd):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    path = copy / "provenance.json"
+    path.write_text(path.read_text().replace('"images": 40', '"images": 41'))
+    assert "(tasks first, tasks second: their hashes differ)" in fails(capfd, "run", inputs, copy)
+
+
+@pytest.mark.parametrize("name, text", [("config.json", "[]"), ("provenance.json", "{}")])
+def test_damaged_run_folder(finished, inputs, tmp_path, capfd, name, text):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    (copy / name).write_text(text)
+    assert name in fails(capfd, "run", inputs, copy)
+
+
+def test_prompts_belong_to_the_run(finished, inputs, tmp_path, capfd):
+    table = inputs.parent / "tasks.json"
+    text = table.read_text()
+    table.write_text(text.replace("a handwritten {}", "some handwritten {}"))
+    try:
+        assert "(tasks first: their hashes differ)" in fails(capfd, "run", inputs, finished)
+    finally:
+        table.write_text(text)
+
+
+def test_folder_that_is_no_run(inputs, tmp_path, capfd):
+    (tmp_path / "thesis.txt").write_text("")
+    assert "is no run folder" in fails(capfd, "run", inputs, tmp_path)
+    assert "is a file" in fails(capfd, "run", inputs, tmp_path / "thesis.txt")
+
+
+def test_folder_that_cannot_be_written(inputs, tmp_path, capfd):
+    (tmp_path / "file").write_text("")
+    message = fails(capfd, "run", inputs, tmp_path / "file" / "run")
+    assert "cannot be written" in message and "choose another --workdir" in message
+
+
+@pytest.mark.parametrize("every, victim", [(0, "vector.safetensors"), (3, "state")])
+def test_full_disk(inputs, small_disk, every, victim):
+    command = [sys.executable, "-m", "orthoreg_jax.cli", "finetune", "--config", str(inputs),
+               "--workdir", str(small_disk / "run"),
+               f"--config.training.checkpoint_every={every}"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    message = done.stderr.splitlines()[-1]
+    assert f"{victim}: cannot be written" in message and "No space left on device" in message
+    left = [path.name for path in small_disk.rglob("*") if path.is_file()]
+    whole = {"config.json", "provenance.json", "heads.safetensors", "metrics.jsonl"}
+    assert set(left) <= whole
+
+
+def test_stages_in_the_wrong_order(inputs, tmp_path, capfd):
+    message = fails(capfd, "evaluate", inputs, tmp_path / "run")
+    assert "4 task vectors are missing" in message and "stage `finetune` first" in message
+    assert orthoreg("report", None, tmp_path / "run") == 1
+    assert "`evaluate`" in capfd.readouterr().err
+
+
+def test_divergence_names_task_and_step_and_keeps_the_last_good_state(inputs, tmp_path, capfd):
+    options = ["--config.training.learning_rate=1e30", "--config.methods=full"]
+    assert orthoreg("run", inputs, tmp_path / "run", *options) == 1
+    message = capfd.readouterr().err.splitlines()[-1]
+    assert "finetune full seed 3 first: not finite at step 2 (loss None" in message
+    folder = tmp_path / "run" / "full" / "seed3" / "first"
+    assert [path.name for path in (folder / "last_good").iterdir() if path.name.isdigit()] == ["2"]
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    assert not (folder / "vector.safetensors").exists()
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_batches_must_fit_the_devices(inputs, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 3)
+    message = fails(capfd, "run", inputs, tmp_path / "run")
+    assert "batch_size 8 cannot be split over 3 devices" in message
+
+
+def test_unknown_arguments(tmp_path, capfd):
+    for arguments in (["run"], ["fly"], ["report", "--workdir", "x", "--verbose"],
+                      ["report", "--workdir", "x", "--config.training.steps=3"]):  # fmt: skip
+        with pytest.raises(SystemExit) as caught:
+            cli.main(arguments)
+        assert caught.value.code == 2

@@ -1,0 +1,159 @@
+"""What was cut off goes on and ends with the same bits."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from orthoreg_jax.arithmetic.paths import flatten
+from orthoreg_jax.storage import load_tree
+
+from .small_run import orthoreg
+
+
+def test_same_seed_same_bits_and_resume_is_exact(finished, inputs, tmp_path, monkeypatch):
+    """A run cut off at step 4 of its second task, gone on with, ends bit for bit the same."""
+    from orthoreg_jax.training import checkpoints
+
+    original = checkpoints.StateFolder.save
+    saves = []
+
+    def save_and_die(self, state):
+        original(self, state)
+        saves.append(int(state.step))
+        if saves == [4, 4]:
+            raise KeyboardInterrupt
+
+    options = ["--config.training.checkpoint_every=4", "--config.methods=full+orthoreg"]
+    monkeypatch.setattr(checkpoints.StateFolder, "save", save_and_die)
+    assert orthoreg("finetune", inputs, tmp_path / "run", *options) == 130
+    folder = tmp_path / "run" / "full+orthoreg" / "seed3"
+    assert (folder / "first" / "vector.safetensors").is_file()
+    assert not (folder / "second" / "vector.safetensors").exists()
+    assert (folder / "second" / "state").is_dir()
+    monkeypatch.undo()
+    assert orthoreg("finetune", inputs, tmp_path / "run", *options) == 0
+    for task in ("first", "second"):
+        path = pathlib.Path("full+orthoreg") / "seed3" / task
+        ours = load_tree(tmp_path / "run" / path / "vector.safetensors")
+        theirs = load_tree(finished / path / "vector.safetensors")
+        for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+            np.testing.assert_array_equal(a, b)
+        metrics = (tmp_path / "run" / path / "metrics.jsonl").read_text()
+        assert metrics == (finished / path / "metrics.jsonl").read_text()
+    assert not list((tmp_path / "run").rglob("state"))
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(finished, inputs, tmp_path, monkeypatch, capfd):
+    from orthoreg_jax.training import finetune
+
+    original = finetune._MetricsLog.add
+
+    def add_and_stop(self, number, metrics):
+        original(self, number, metrics)
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    options = ["--config.training.checkpoint_every=100", "--config.methods=full"]
+    monkeypatch.setattr(finetune._MetricsLog, "add", add_and_stop)
+    assert orthoreg("finetune", inputs, tmp_path / "run", *options) == 143
+    assert "first: stopped after 3 updates, saved; the same command" in capfd.readouterr().err
+    monkeypatch.undo()
+    assert orthoreg("finetune", inputs, tmp_path / "run", *options) == 0
+    path = pathlib.Path("full") / "seed3" / "first" / "vector.safetensors"
+    assert (tmp_path / "run" / path).read_bytes() == (finished / path).read_bytes()
+
+
+def test_control_c_waits_for_the_state_to_be_whole(tmp_path, monkeypatch):
+    """An interrupt in the middle of a save is raised after it."""
+    from orthoreg_jax.training import checkpoints
+    from orthoreg_jax.training.step import TrainState
+
+    state = TrainState(np.int32(7), np.True_, {"w": jax.numpy.ones(3)}, ())
+    with checkpoints.StateFolder(tmp_path / "state") as folder:
+        original = folder._manager.save
+
+        def interrupted(*arguments, **options):
+            os.kill(os.getpid(), signal.SIGINT)
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(folder._manager, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            folder.save(jax.tree.map(jax.numpy.asarray, state))
+        like = jax.tree.map(jax.numpy.zeros_like, jax.tree.map(jax.numpy.asarray, state))
+        assert int(folder.restore(like).step) == 7
+
+
+def test_killed_at_random_moments(inputs, tmp_path):
+    """A small version of what experiments/kills.py does."""
+    options = ["training.steps=12", "training.checkpoint_every=1"]
+    subprocess.run(
+        [
+            sys.executable,
+            "experiments/kills.py",
+            "--config",
+            str(inputs),
+            "--kills",
+            "4",
+            "--workdir",
+            str(tmp_path),
+            "--results",
+            str(tmp_path),
+            "--methods",
+            "full+orthoreg",
+            "--set",
+            *options,
+        ]  # fmt: skip
+    )
+    (found,) = json.loads((tmp_path / "kills.json").read_text())
+    assert found["kills"] >= 2 and found["same"]
+
+
+CUT_OFF = """
+import sys
+from orthoreg_jax import cli
+from orthoreg_jax.training.checkpoints import StateFolder
+
+save = StateFolder.save
+def save_and_die(self, state):
+    save(self, state)
+    raise KeyboardInterrupt
+
+StateFolder.save = save_and_die
+assert cli.main(sys.argv[1:]) == 130
+"""
+
+
+def on_devices(count, program, *arguments):
+    """Runs Python with so many virtual devices."""
+    flags = f"--xla_force_host_platform_device_count={count}"
+    command = [sys.executable, *program, *map(str, arguments)]
+    subprocess.run(command, env=os.environ | {"XLA_FLAGS": flags}, check=True)
+
+
+def test_begun_on_eight_devices_it_goes_on_with_others(finished, inputs, tmp_path):
+    options = ["--config.training.checkpoint_every=4", "--config.methods=full+orthoreg"]
+    begun = tmp_path / "begun"
+    command = ["finetune", "--config", inputs, "--workdir"]
+    on_devices(8, ["-c", CUT_OFF], *command, begun, *options, "--config.training.fsdp=4")
+    path = pathlib.Path("full+orthoreg", "seed3", "first")
+    assert (begun / path / "state" / "4").is_dir()
+    theirs = flatten(load_tree(finished / path / "vector.safetensors"))
+    for devices, fsdp in ((1, 1), (4, 2)):
+        folder = shutil.copytree(begun, tmp_path / str(devices))
+        more = [*options, f"--config.training.fsdp={fsdp}"]
+        on_devices(devices, ["-m", "orthoreg_jax.cli"], *command, folder, *more)
+        ours = flatten(load_tree(folder / path / "vector.safetensors"))
+        squares = [np.sum((ours[name] - theirs[name]) ** 2) for name in theirs]
+        error = np.sqrt(sum(squares) / sum(np.sum(leaf**2) for leaf in theirs.values()))
+        assert error < 1e-3  # Adam divides by small second moments, where rounding grows
+        machines = json.loads((folder / "provenance.json").read_text())
+        assert len(machines["devices"]) == 8
+        assert [len(other["devices"]) for other in machines["continued_with"]] == [devices]
