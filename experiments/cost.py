@@ -12,6 +12,7 @@ on them. Writes experiments/results/cost_MODEL.md and .json.
 from __future__ import annotations
 
 import argparse
+import functools
 import pathlib
 import statistics
 import sys
@@ -38,11 +39,21 @@ RESULTS = pathlib.Path(__file__).parent / "results"
 CLASSES = 100
 
 
+@functools.cache
+def random_model(model: str) -> tuple[ClipConfig, Any]:
+    """Sizes and random weights of an image tower."""
+    config = PRESETS[model] if model in PRESETS else load_checkpoint(model).config
+    tower = VisionTransformer(config.visual, config.projection)
+    pixels = jnp.zeros((1, config.visual.image_size, config.visual.image_size, 3))
+    return config, tower.init(jax.random.key(0), pixels)["params"]
+
+
 class Timed:
     """One method's compiled train step, its state, and the seconds it took."""
 
-    def __init__(self, name: str, config: ClipConfig, params0: Any, batch: int) -> None:
+    def __init__(self, model: str, name: str, batch: int) -> None:
         """Compiles it."""
+        config, params0 = random_model(model)
         mode_name, plus, _ = name.partition(ORTHOREG)
         mode = MODES[mode_name](default_config().lora)
         optimizer = make_optimizer(1e-5, 500, 10_000, 0.1, 1.0)
@@ -53,7 +64,7 @@ class Timed:
             lambda images: images.astype(jnp.float32) / 255,
             Penalty(10.0, "released", VISUAL_MATRICES) if plus else None,
         )
-        self.name, self.label, self.seconds = name, mode.label, list[float]()
+        self.model, self.name, self.seconds = model, name, list[float]()
         # A copy: the step gives its state's memory away.
         start = jax.tree.map(jnp.array, params0)
         self._state = init_state(mode, optimizer, start, jax.random.key(0))
@@ -81,15 +92,10 @@ class Timed:
 
 def measure(model: str, batch: int, rounds: int, methods: list[str]) -> list[dict[str, Any]]:
     """One row for each method."""
-    config = PRESETS[model] if model in PRESETS else load_checkpoint(model).config
-    size = config.visual.image_size
-    params0 = VisionTransformer(config.visual, config.projection).init(
-        jax.random.key(0), jnp.zeros((1, size, size, 3))
-    )["params"]
     with Progress("compile", len(methods)) as progress:
         timed = []
         for name in methods:
-            timed.append(Timed(name, config, params0, batch))
+            timed.append(Timed(model, name, batch))
             progress.update()
     with Progress("time", (rounds + 1) * len(timed)) as progress:
         for _ in range(rounds + 1):

@@ -27,7 +27,7 @@ from orthoreg_jax.storage import read_json, write_json, write_text
 from orthoreg_jax.training.modes import MODES
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-OPTIONS = ("tasks=mnist,emoji", "training.steps=100", "training.checkpoint_every=3")
+OPTIONS = ("tasks=mnist,emoji", "training.steps=60", "training.checkpoint_every=3")
 
 
 def start(arguments: argparse.Namespace, method: str, folder: pathlib.Path) -> subprocess.Popen:
@@ -50,6 +50,12 @@ def vectors(folder: pathlib.Path) -> dict[str, bytes]:
     }
 
 
+def progress(folder: pathlib.Path) -> set[str]:
+    """Saved states and finished tasks."""
+    return {str(path) for name in ("vector.safetensors", "_CHECKPOINT_METADATA")
+            for path in folder.rglob(name)}  # fmt: skip
+
+
 def undisturbed(
     arguments: argparse.Namespace, method: str, folder: pathlib.Path
 ) -> tuple[float, float]:
@@ -69,17 +75,18 @@ def killed(
     arguments: argparse.Namespace, method: str, folder: pathlib.Path, startup: float, rest: float
 ) -> int:
     """Runs to the end, killed on the way; returns how often."""
-    kills = 0
+    kills, before, longest = 0, progress(folder), startup + 1.5 * rest / arguments.kills
     while True:
         process = start(arguments, method, folder)
         try:
-            # On average a life trains a little less than its share of the whole.
-            life = random.uniform(0.8 * startup, startup + 1.5 * rest / arguments.kills)
-            process.wait(timeout=life)
+            process.wait(timeout=random.uniform(0.8 * startup, longest))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             kills += 1
+            # A machine that has become slower since `startup` was measured needs longer lives.
+            longest *= 1.2 if progress(folder) == before else 1.0
+            before = progress(folder)
             continue
         if process.returncode:
             sys.exit(f"{method}: failed after {kills} kills: see {arguments.workdir / 'log'}")

@@ -6,7 +6,11 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from orthoreg_jax.arithmetic.task_vectors import add_task_vectors, apply_task_vector
+from orthoreg_jax.arithmetic.task_vectors import (
+    add_task_vectors,
+    apply_task_vector,
+    negate_task_vector,
+)
 from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from orthoreg_jax.clip.config import HUB_NAMES
 from orthoreg_jax.config import ORTHOREG, default_config
@@ -55,9 +59,10 @@ Made by `orthoreg export` of a run whose every option, with the hashes of its da
 
 
 class Edit(NamedTuple):
-    """theta_0 + alpha * sum of the tasks' vectors; alpha is negative to forget."""
+    """theta_0 + alpha * sum of the tasks' vectors, or theta_0 - alpha * tau to forget."""
 
     tasks: tuple[str, ...]
+    sign: str  # "+" or "-"
     alpha: float
     rows: tuple[tuple[str, float, float], ...]  # title, zero-shot and own test accuracy
     note: str
@@ -67,7 +72,7 @@ class Edit(NamedTuple):
         """As "θ₀ + 0.3 (τ_mnist + τ_emoji)"."""
         total = " + ".join(f"τ_{task}" for task in self.tasks)
         many = f"({total})" if len(self.tasks) > 1 else total
-        return f"θ₀ {'-' if self.alpha < 0 else '+'} {abs(self.alpha):g} {many}"
+        return f"θ₀ {self.sign} {self.alpha:g} {many}"
 
 
 def export_model(
@@ -115,7 +120,9 @@ def export_model(
             f"model {config['model']!r}: its files are not those that the run began with (their "
             "hashes differ); bring the old ones back"
         )
-    params = apply_task_vector(checkpoint.params, add_task_vectors(vectors), edit.alpha)
+    total = add_task_vectors(vectors)
+    total = negate_task_vector(total) if edit.sign == "-" else total
+    params = apply_task_vector(checkpoint.params, total, edit.alpha)
     card = format_card(results, run, edit, checkpoint)
     return save_checkpoint(out, params, checkpoint, texts={"README.md": card})
 
@@ -183,8 +190,8 @@ def choose_edit(
         chosen = alpha
     if alpha is not None and (alpha != chosen or not rows):
         rows, note = [], "This edit, with its α given by hand, was not measured by the run."
-    sign = -1.0 if forget else 1.0
-    return Edit(names, sign * (chosen if alpha is None else alpha), tuple(rows), note)
+    sign = "-" if forget else "+"
+    return Edit(names, sign, chosen if alpha is None else alpha, tuple(rows), note)
 
 
 def format_card(results: Results, run: Run, edit: Edit, checkpoint: Checkpoint) -> str:
@@ -206,7 +213,7 @@ def format_card(results: Results, run: Run, edit: Edit, checkpoint: Checkpoint) 
     versions = provenance["versions"]
     return CARD.format(
         front=f"base_model: {repository}\n" if on_hub else "",
-        title=f"{config['model']} {'-' if edit.alpha < 0 else '+'} {' + '.join(edit.tasks)}",
+        title=f"{config['model']} {edit.sign} {' + '.join(edit.tasks)}",
         formula=edit.formula,
         model=config["model"],
         label=run["label"],
