@@ -19,8 +19,9 @@ jaxtyping.install_import_hook("orthoreg_jax", f"{shapes.__name__}.check")
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
     """Runs of the suite compile the same functions again and again: once is enough."""
-    folder = tmp_path_factory.mktemp("compiled")
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if jax.config.jax_compilation_cache_dir is None:
+        folder = tmp_path_factory.mktemp("compiled")
+        jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import socket
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -137,3 +140,26 @@ def test_a_longer_grid_needs_no_new_training(finished, inputs, tmp_path):
     results = json.loads((copy / "results.json").read_text())
     assert results["alphas"] == [0, 0.5, 1, 1.5]
     assert [len(run["addition"]["val"]["first"]) for run in results["runs"]] == [4, 4]
+
+
+def test_two_processes_share_out_the_evaluation(finished, inputs, tmp_path):
+    """Each measures one of the two methods; together they write the results of one."""
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    for path in [*copy.rglob("evaluation.json"), copy / "results.json"]:
+        path.unlink()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-m", "orthoreg_jax.cli", "evaluate", "--config", str(inputs),
+               "--workdir", str(copy), "--coordinator", f"127.0.0.1:{port}", "--processes", "2"]  # fmt: skip
+    running = [
+        subprocess.Popen([*command, "--process", str(number)], stderr=subprocess.PIPE, text=True)
+        for number in range(2)
+    ]
+    said = [process.communicate(timeout=600)[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    for number, method in enumerate(("full", "full+orthoreg")):
+        told = [f"evaluate {method} seed 3" in text for text in said]
+        assert told == [number == 0, number == 1]
+    ours, theirs = (json.loads((run / "results.json").read_text()) for run in (copy, finished))
+    assert {**ours, "provenance": None} == {**theirs, "provenance": None}
