@@ -12,7 +12,6 @@ WORKDIR/log.
 from __future__ import annotations
 
 import argparse
-import os
 import pathlib
 import random
 import shutil
@@ -31,13 +30,12 @@ OPTIONS = ("tasks=mnist,emoji", "training.steps=60", "training.checkpoint_every=
 
 
 def start(arguments: argparse.Namespace, method: str, folder: pathlib.Path) -> subprocess.Popen:
-    """`orthoreg finetune` of one method; what it compiles is kept, so that starts are quick."""
+    """`orthoreg finetune` of one method; what was compiled is kept, so that starts are quick."""
     overrides = [f"--config.{text}" for text in (*arguments.set, f"methods={method}")]
     command = [sys.executable, "-m", "orthoreg_jax.cli", "finetune", "--config", arguments.config]
     with (arguments.workdir / "log").open("a") as log:
         return subprocess.Popen(
             [*command, "--workdir", str(folder), *overrides],
-            env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(arguments.workdir / "compiled")},
             stderr=log,
         )
 

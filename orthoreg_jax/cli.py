@@ -6,7 +6,10 @@ Heavy imports wait until the arguments are known, so that --help answers at once
 from __future__ import annotations
 
 import argparse
+import hashlib
+import os
 import pathlib
+import platform
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -101,6 +104,7 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         from .experiment.setup import prepare
         from .hosts import connect, is_first
 
+        _keep_compiled()
         if options.distributed or options.coordinator or options.processes or options.process:
             connect(options.coordinator, options.processes, options.process)
         config = load_config(options.config, overrides)
@@ -120,6 +124,27 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         page = write_report(options.workdir)
         print(summary_text(options.workdir))
         print(f"report: {page}")
+
+
+def _keep_compiled() -> None:
+    """Compiled functions serve the next run, too; JAX_COMPILATION_CACHE_DIR says where else."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        # Code for one CPU need not run on another that shares this home.
+        jax.config.update("jax_compilation_cache_dir", str(home / "orthoreg_jax" / _cpu()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def _cpu() -> str:
+    """A name for what this machine's CPU can do."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        facts = sorted({line for line in lines if line.startswith(("flags", "Features", "model"))})
+    except OSError:
+        facts = [platform.processor()]
+    return f"{platform.machine()}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
 
 
 def _export(options: argparse.Namespace) -> None:

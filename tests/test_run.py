@@ -150,16 +150,15 @@ def test_two_processes_share_out_the_evaluation(finished, inputs, tmp_path):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    command = [sys.executable, "-m", "orthoreg_jax.cli", "evaluate", "--config", str(inputs),
-               "--workdir", str(copy), "--coordinator", f"127.0.0.1:{port}", "--processes", "2"]  # fmt: skip
+    command = [sys.executable, "-m", "orthoreg_jax.cli", "evaluate", "--config", str(inputs)]
+    command += ["--workdir", str(copy), "--coordinator", f"127.0.0.1:{port}", "--processes", "2"]
     running = [
         subprocess.Popen([*command, "--process", str(number)], stderr=subprocess.PIPE, text=True)
         for number in range(2)
     ]
     said = [process.communicate(timeout=600)[1] for process in running]
     assert [process.returncode for process in running] == [0, 0], said
-    for number, method in enumerate(("full", "full+orthoreg")):
-        told = [f"evaluate {method} seed 3" in text for text in said]
-        assert told == [number == 0, number == 1]
+    # The first one shows its progress: it measured one method, and read the other's numbers.
+    assert "evaluate full seed 3" in said[0] and "evaluate full+orthoreg" not in said[0]
     ours, theirs = (json.loads((run / "results.json").read_text()) for run in (copy, finished))
     assert {**ours, "provenance": None} == {**theirs, "provenance": None}

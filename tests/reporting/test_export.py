@@ -89,8 +89,9 @@ def test_bad_requests(finished, tmp_path, capfd, method, more, message):
 
 def test_several_but_not_all_tasks_need_an_alpha(finished, tmp_path, capfd):
     copy = shutil.copytree(finished, tmp_path / "run")
-    path = copy / "results.json"
-    path.write_text(path.read_text().replace('"tasks": {', '"tasks": {"third": "Third",', 1))
+    results = json.loads((copy / "results.json").read_text())
+    results["tasks"]["third"] = "Third"
+    (copy / "results.json").write_text(json.dumps(results))
     assert export(copy, tmp_path / "out", "--tasks", "first,second") == 1
     assert "give --alpha for these" in capfd.readouterr().err
 

@@ -1,3 +1,4 @@
+import os
 import types
 
 import jax
@@ -87,3 +88,14 @@ def test_a_write_that_fails_behind_training_is_said(small_disk, monkeypatch):
         folder.save(state(1))
         folder.save(state(2)._replace(trainable=noise))
     assert [path.name for path in (small_disk / "state").iterdir()] == ["1"]
+
+
+def test_the_clock_says_nothing_about_which_state_is_newest(tmp_path):
+    with StateFolder(tmp_path / "state", keep=2) as folder:
+        for step in (2, 4):
+            folder.save(state(step))
+    for step, time in ((2, 4e9), (4, 1.0)):  # the year 2096, and 1970
+        for path in [tmp_path / "state" / str(step), *(tmp_path / "state" / str(step)).rglob("*")]:
+            os.utime(path, (time, time))
+    with StateFolder(tmp_path / "state", keep=2) as folder:
+        assert int(folder.restore(state(0)).step) == 4
