@@ -15,6 +15,7 @@ from orthoreg_jax.clip.checkpoint import load_checkpoint, locate, save_checkpoin
 from orthoreg_jax.clip.config import (
     HUB_NAMES,
     PRESETS,
+    WEIGHTS_SHA256,
     from_huggingface,
     read_config,
     to_huggingface,
@@ -302,3 +303,49 @@ def test_open_clip_models_of_another_kind_are_refused(open_clip):
     path.write_text('{"model_cfg": {}}')
     with pytest.raises(ValueError, match="is not the configuration of an open_clip model"):
         load_checkpoint(directory)
+
+
+def test_timms_files_beside_those_of_open_clip(open_clip):
+    """As the hub keeps OpenAI's weights: another model of timm's is in the same repository."""
+    directory, source, _, _ = open_clip
+    (directory / "config.json").write_text('{"architecture": "vit_base_patch32_clip_224"}')
+    (directory / "model.safetensors").write_bytes(b"timm's")
+    checkpoint = load_checkpoint(directory)
+    assert checkpoint.config.visual == source.config.visual
+    assert set(checkpoint.hash_files()) == {"open_clip_model.safetensors", "open_clip_config.json"}
+
+
+def test_openais_weights_are_checked_and_are_quick_gelu(open_clip, monkeypatch):
+    directory, source, _, raw = open_clip
+    raw["model_cfg"]["quick_gelu"] = False  # a copy may say so; the weights are QuickGELU's
+    (directory / "open_clip_config.json").write_text(json.dumps(raw))
+    asked = []
+
+    def snapshot_download(repository, revision, allow_patterns):
+        asked.append((repository, revision, allow_patterns))
+        return str(directory)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.setitem(PRESETS, "ViT-B/32", source.config)
+    with pytest.raises(ValueError, match="is not the file of OpenAI's ViT-B/32 .SHA-256"):
+        load_checkpoint("ViT-B/32")
+    sha256 = load_checkpoint(directory).sha256
+    monkeypatch.setitem(WEIGHTS_SHA256, "ViT-B/32", sha256)
+    assert load_checkpoint("ViT-B/32").config.visual.activation == "quick_gelu"
+    assert load_checkpoint(directory).config.visual.activation == "gelu"
+    repository, revision, patterns = asked[-1]
+    assert f"{repository}@{revision}" == HUB_NAMES["ViT-B/32"] and len(revision) == 40
+    assert "open_clip_model.safetensors" in patterns and "model.safetensors" not in patterns
+
+
+def test_saved_from_open_clip_it_is_whole_for_transformers(open_clip, tmp_path):
+    directory, source, _, _ = open_clip
+    checkpoint = load_checkpoint(directory)
+    out = save_checkpoint(tmp_path / "saved", checkpoint.params, checkpoint, texts={"A.md": "a"})
+    assert {path.name for path in out.iterdir()} == {
+        "A.md", "config.json", "model.safetensors", "preprocessor_config.json",
+    }  # fmt: skip
+    saved = load_checkpoint(out)
+    assert saved.config.visual == source.config.visual
+    normalization = load_preprocessing(out, saved.config).normalize
+    assert (normalization.mean, normalization.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
