@@ -1,0 +1,169 @@
+r"""Time of the penalty's value and gradient over a whole image tower, against what bounds it.
+
+    python experiments/benchmarks/penalty.py --model ViT-B/32 --rounds 7
+
+Bound: the two matrix products that the closed form takes (the Gram matrix and dW E), alone, at
+the rate this machine multiplies matrices of these shapes. Peers: the same formula by plain JAX
+autodiff and, where torch is installed (`make parity` makes such an environment), by PyTorch's
+autograd, as the released code has it. And LoRA's penalty of rank 8, by r x r algebra and by
+forming dW. Writes experiments/results/penalty_MODEL.md and .json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from interleaved import medians
+
+from orthoreg_jax.arithmetic.low_rank import dense
+from orthoreg_jax.arithmetic.matrices import as_matrices, rules_for_part, select_leaves
+from orthoreg_jax.arithmetic.penalty import orthogonality_penalty
+from orthoreg_jax.clip.config import PRESETS
+from orthoreg_jax.clip.modules import VisionTransformer
+from orthoreg_jax.clip.weights import VISUAL_MATRICES
+from orthoreg_jax.config import default_config
+from orthoreg_jax.reporting.tables import markdown_rows
+from orthoreg_jax.storage import write_json, write_text
+from orthoreg_jax.training.modes import MODES
+
+RESULTS = pathlib.Path(__file__).parents[1] / "results"
+OURS = "closed form (ours)"
+BOUND = "two matrix products"
+
+
+def updates(model: str) -> Any:
+    """A random update of every leaf of the image tower, of the size that fine-tuning reaches."""
+    config = PRESETS[model]
+    size, rng = config.visual.image_size, np.random.default_rng(0)
+    tower = VisionTransformer(config.visual, config.projection)
+    shapes = jax.eval_shape(tower.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(1e-3 * rng.standard_normal(leaf.shape, np.float32)),
+        shapes["params"],
+    )
+
+
+def stacks(delta: Any) -> list[Any]:
+    """The matrices that the penalty sees, those of one shape together, wide ones transposed."""
+    found = [
+        as_matrices(leaf, rule) for leaf, rule in select_leaves(delta, VISUAL_MATRICES).values()
+    ]
+    return [m if m.shape[1] >= m.shape[2] else m.swapaxes(1, 2) for m in found]
+
+
+def two_products(matrices: list[Any], squares: list[Any]) -> Any:
+    """A product of a matrix's transpose with a matrix, and one of a matrix with a square one."""
+    return [
+        (jnp.einsum("kij,kil->kjl", one, one, precision="highest"),
+         jnp.matmul(one, square, precision="highest"))
+        for one, square in zip(matrices, squares, strict=True)
+    ]  # fmt: skip
+
+
+def plain_penalty(matrices: list[Any]) -> Any:
+    """The released formula, left to autodiff."""
+    total = 0.0
+    for stack in matrices:
+        gram = jnp.einsum("kij,kil->kjl", stack, stack, precision="highest")
+        total += jnp.linalg.norm(gram - jnp.eye(gram.shape[-1]), axis=(1, 2)).sum()
+    return total
+
+
+def torch_penalty(matrices: list[Any]) -> Callable[[], Any] | None:
+    """The same in PyTorch, matrix by matrix; None where it is not installed."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    leaves = [torch.tensor(np.asarray(one), requires_grad=True)
+              for stack in matrices for one in stack]  # fmt: skip
+
+    def run() -> None:
+        for leaf in leaves:
+            leaf.grad = None
+        total = sum(torch.norm(leaf.T @ leaf - torch.eye(leaf.shape[1])) for leaf in leaves)
+        total.backward()
+
+    return run
+
+
+def low_rank_ways(delta: Any) -> dict[str, Callable[[], Any]]:
+    """LoRA's penalty and its gradient in A and B."""
+    mode = MODES["lora"](default_config().lora)
+    trainable = jax.tree.map(lambda leaf: leaf + 0.01, mode.init(delta, jax.random.key(0)))
+
+    def penalty(trainable: Any, prepare: Callable[[Any], Any]) -> Any:
+        update = prepare(mode.delta(trainable, delta))
+        return orthogonality_penalty(update, matrices=rules_for_part(update, VISUAL_MATRICES))
+
+    prepared = {"r x r algebra (ours)": lambda tree: tree, "forming dW": dense}
+    return {
+        f"LoRA, r = 8: {name}": _timed(
+            jax.jit(jax.value_and_grad(functools.partial(penalty, prepare=prepare))), trainable
+        )
+        for name, prepare in prepared.items()
+    }
+
+
+def _timed(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+    return lambda: function(*arguments)
+
+
+def measure(model: str, rounds: int) -> list[dict[str, Any]]:
+    """One row for each way."""
+    delta = updates(model)
+    matrices = stacks(delta)
+    squares = [
+        jnp.ones((len(stack), stack.shape[2], stack.shape[2]), jnp.float32) for stack in matrices
+    ]
+    value = jax.jit(jax.value_and_grad(
+        lambda tree: orthogonality_penalty(tree, matrices=VISUAL_MATRICES)))  # fmt: skip
+    ways = {
+        BOUND: _timed(jax.jit(two_products), matrices, squares),
+        OURS: _timed(value, delta),
+        "plain JAX autodiff": _timed(jax.jit(jax.value_and_grad(plain_penalty)), matrices),
+        **({"PyTorch autograd": way} if (way := torch_penalty(matrices)) else {}),
+        **low_rank_ways(delta),
+    }
+    multiplications = sum(2 * stack.size * stack.shape[2] for stack in matrices)
+    found = medians(ways, rounds)
+    return [
+        {"way": name, "seconds": seconds, "ratio": seconds / found[OURS],
+         "gflops": 2 * multiplications / seconds / 1e9 if name == BOUND else None}
+        for name, seconds in found.items()
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Measures and writes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="ViT-B/32", choices=list(PRESETS))
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    rows = measure(options.model, options.rounds)
+    bound = next(row for row in rows if row["way"] == BOUND)
+    device = jax.devices()[0].device_kind
+    cells = [[row["way"], f"{1000 * row['seconds']:.1f}", f"{row['ratio']:.3f}"] for row in rows]
+    lines = [
+        f"# The penalty over {options.model}'s image tower, float32, {device}\n",
+        f"    python {' '.join(sys.argv)}\n",
+        f"Value and gradient, median of {options.rounds} interleaved rounds. This machine "
+        f"multiplied at {bound['gflops']:.0f} GFLOP/s.\n",
+        markdown_rows(("", "ms", "/ ours"), cells),
+    ]
+    name = f"penalty_{options.model.replace('/', '')}"
+    write_text(RESULTS / f"{name}.md", "\n".join(lines) + "\n")
+    write_json(RESULTS / f"{name}.json", rows)
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
