@@ -130,6 +130,50 @@ def cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
+def added(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """What the penalty adds, by model and mode."""
+    found = {(row["model"], row["method"]): row for row in rows}
+    table = []
+    for (model, method), plain in found.items():
+        if (row := found.get((model, method + ORTHOREG))) is None:
+            continue
+        kinds = {*row["collectives"], *plain["collectives"]}
+        sent = [
+            sum(each["collectives"].get(kind, (0, 0))[1] for kind in chosen)
+            for chosen in ({"all-reduce"}, kinds - {"all-reduce"})
+            for each in (plain, row)
+        ]
+        changes = [row[kind] - plain[kind] for kind in ("arguments", "temporaries")]
+        changes += [sent[1] - sent[0], sent[3] - sent[2]]
+        table.append([model, method, *(f"{change / 2**20:+.0f}" for change in changes)])
+    return table
+
+
+def page(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
+    """The results' file."""
+    penalty_header = (
+        "model",
+        "mode",
+        "arguments",
+        "temporaries",
+        "all-reduce",
+        "other collectives",
+    )
+    lines = [
+        f"# The train step compiled for {options.topology}, {rows[0]['chips']} chips\n",
+        f"    python {' '.join(sys.argv)}\n",
+        f"Weights split over {options.fsdp} chips, {options.batch} images a chip, "
+        f"{options.dtype} computation, float32 parameters and penalty, "
+        f"{'with' if options.remat else 'without'} remat. Arguments and temporaries: MB a "
+        "chip. Collectives: how many in a step, and MB of the larger of operand and "
+        "result on one chip.\n",
+        markdown_rows(HEADER, [cells(row) for row in rows], left=2),
+        "\nWhat the penalty adds, MB a chip:\n",
+        markdown_rows(penalty_header, added(rows), left=2),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Compiles everything asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -151,17 +195,7 @@ def main() -> None:
             row = compile_step(model, method, mesh, options.batch, options.dtype, options.remat)
             rows.append(row)
             print(row, flush=True)
-            lines = [
-                f"# The train step compiled for {options.topology}, {mesh.size} chips\n",
-                f"    python {' '.join(sys.argv)}\n",
-                f"Weights split over {options.fsdp} chips, {options.batch} images a chip, "
-                f"{options.dtype} computation, float32 parameters and penalty, "
-                f"{'with' if options.remat else 'without'} remat. Arguments and temporaries: MB a "
-                "chip. Collectives: how many in a step, and MB of the larger of operand and "
-                "result on one chip.\n",
-                markdown_rows(HEADER, [cells(row) for row in rows], left=2),
-            ]
-            write_text(RESULTS / f"{name}.md", "\n".join(lines) + "\n")
+            write_text(RESULTS / f"{name}.md", page(rows, options))
             write_json(RESULTS / f"{name}.json", rows)
 
 

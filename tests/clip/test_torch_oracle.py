@@ -71,7 +71,7 @@ def test_exported_models_have_the_same_features(finished, tmp_path):
         assert cli.main([*command, "--out", str(out), *more]) == 0
         checkpoint = load_checkpoint(out)
         preprocessing = load_preprocessing(out, checkpoint.config)
-        pixels = preprocessing.normalize(preprocessing.resize(list(images)))
+        pixels = preprocessing.normalize(jnp.asarray(preprocessing.resize(list(images))))
         ours = image_encoder(checkpoint.config)(checkpoint.params["visual"], pixels)
         processor = transformers.CLIPImageProcessorPil.from_pretrained(out)
         theirs = (
