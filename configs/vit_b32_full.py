@@ -2,7 +2,8 @@
 
 Command:   orthoreg run --config configs/vit_b32_full.py --workdir runs/vit_b32_full
            (images below data/; one cell: --config.methods=full+orthoreg)
-Hardware:  proposed: one device of 16 GB; time and memory not measured.
+Hardware:  proposed: one device of 16 GB; not measured.
+Time:      about 2.5 hours for both cells at the paper's own rate (see paper.py); not measured.
 Expected:  the paper: 70.32 Abs, 77.56 Norm; negation 25.05 / 63.91;
            with OrthoReg 73.41 Abs, 93.93 Norm; negation 18.55 / 64.07.
 
