@@ -65,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StoppedError as stopped:
         print(f"orthoreg: {stopped}; the same command goes on", file=sys.stderr)
         return 143
+    except BrokenPipeError:  # whoever reads the output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print(
             "orthoreg: stopped; what is finished is kept, and the same command goes on",
