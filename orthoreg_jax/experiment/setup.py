@@ -91,8 +91,10 @@ class Experiment:
     @functools.cached_property
     def sharded_apply(self) -> Apply:
         """The same on params that `shardings` has split."""
-        training, gather = self.config.training, self.shardings.gather
-        dtype = jnp.dtype(training.dtype)
+        training = self.config.training
+        if training.fsdp == 1:
+            return self.apply
+        dtype, gather = jnp.dtype(training.dtype), self.shardings.gather
         return image_encoder(self.checkpoint.config, dtype, training.remat, gather)
 
     def describe(self) -> str:
