@@ -133,11 +133,16 @@ def _keep_compiled() -> None:
     """Compiled functions serve the next run, too; JAX_COMPILATION_CACHE_DIR says where else."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
-        home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        # Code for one CPU need not run on another that shares this home.
-        jax.config.update("jax_compilation_cache_dir", str(home / "orthoreg_jax" / _cpu()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    folder = home / "orthoreg_jax" / _cpu()  # code for one CPU need not run on another
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # it works without
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def _cpu() -> str:
