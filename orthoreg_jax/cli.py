@@ -133,7 +133,7 @@ def _keep_compiled() -> None:
     """Compiled functions serve the next run, too; JAX_COMPILATION_CACHE_DIR says where else."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.read("jax_compilation_cache_dir") is not None:
         return
     home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     folder = home / "orthoreg_jax" / _cpu()  # code for one CPU need not run on another
