@@ -133,7 +133,8 @@ def _keep_compiled() -> None:
     """Compiled functions serve the next run, too; JAX_COMPILATION_CACHE_DIR says where else."""
     import jax
 
-    if jax.config.read("jax_compilation_cache_dir") is not None:
+    settings: Any = jax.config  # whose attributes its stubs leave out
+    if settings.jax_compilation_cache_dir is not None:
         return
     home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     folder = home / "orthoreg_jax" / _cpu()  # code for one CPU need not run on another
