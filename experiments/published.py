@@ -37,11 +37,3 @@ PLACEMENT = {
     "qv": (75.15, 77.03),
     "mlp": (71.24, 72.05),
 }
-# Table 3, L/14 on Cars: minutes and GB.
-COST = {
-    "full": (158, 42.6),
-    "full+orthoreg": (177, 44.5),
-    "linearized": (281, 68.0),
-    "attention": (126, None),
-    "attention+orthoreg": (133, None),
-}

@@ -147,3 +147,11 @@ def test_unknown_arguments(tmp_path, capfd):
         with pytest.raises(SystemExit) as caught:
             cli.main(arguments)
         assert caught.value.code == 2
+
+
+def test_a_reader_that_has_seen_enough(inputs):
+    """`orthoreg data check ... | head -1`."""
+    command = [sys.executable, "-m", "orthoreg_jax.cli", "data", "check", "--config", str(inputs)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        running.stdout.close()
+        assert b"Traceback" not in running.stderr.read()

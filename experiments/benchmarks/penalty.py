@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import argparse
 import functools
-import pathlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from interleaved import medians
+from measuring import medians, write_page
 
 from orthoreg_jax.arithmetic.low_rank import dense
 from orthoreg_jax.arithmetic.matrices import as_matrices, rules_for_part, select_leaves
@@ -31,10 +29,8 @@ from orthoreg_jax.clip.modules import VisionTransformer
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.config import default_config
 from orthoreg_jax.reporting.tables import markdown_rows
-from orthoreg_jax.storage import write_json, write_text
 from orthoreg_jax.training.modes import MODES
 
-RESULTS = pathlib.Path(__file__).parents[1] / "results"
 OURS = "closed form (ours)"
 BOUND = "two matrix products"
 
@@ -152,17 +148,14 @@ def main() -> None:
     bound = next(row for row in rows if row["way"] == BOUND)
     device = jax.devices()[0].device_kind
     cells = [[row["way"], f"{1000 * row['seconds']:.1f}", f"{row['ratio']:.3f}"] for row in rows]
-    lines = [
-        f"# The penalty over {options.model}'s image tower, float32, {device}\n",
-        f"    python {' '.join(sys.argv)}\n",
+    write_page(
+        f"penalty_{options.model.replace('/', '')}",
+        f"The penalty over {options.model}'s image tower, float32, {device}",
+        rows,
         f"Value and gradient, median of {options.rounds} interleaved rounds. This machine "
-        f"multiplied at {bound['gflops']:.0f} GFLOP/s.\n",
+        f"multiplied at {bound['gflops']:.0f} GFLOP/s.",
         markdown_rows(("", "ms", "/ ours"), cells),
-    ]
-    name = f"penalty_{options.model.replace('/', '')}"
-    write_text(RESULTS / f"{name}.md", "\n".join(lines) + "\n")
-    write_json(RESULTS / f"{name}.json", rows)
-    print("\n".join(lines))
+    )
 
 
 if __name__ == "__main__":

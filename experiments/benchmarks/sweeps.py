@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import statistics
-import sys
 import tempfile
-import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from measuring import medians, write_page
 
 from orthoreg_jax.clip.checkpoint import image_encoder, load_checkpoint
 from orthoreg_jax.clip.preprocessing import load_preprocessing
@@ -30,7 +28,7 @@ from orthoreg_jax.clip.zeroshot import pad_heads, zero_shot_head
 from orthoreg_jax.config import default_config, load_config
 from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
 from orthoreg_jax.reporting.tables import markdown_rows
-from orthoreg_jax.storage import load_tree, save_tree, write_json, write_text
+from orthoreg_jax.storage import load_tree, save_tree
 from orthoreg_jax.tasks.batches import evaluation_batches
 from orthoreg_jax.tasks.loading import load_images
 from orthoreg_jax.tasks.task import load_tasks
@@ -45,7 +43,7 @@ class Sweeps:
     """Both ways to sweep one mode's vector over the same grid and images."""
 
     def __init__(self, mode: str, alphas: tuple[float, ...], vector_path: pathlib.Path) -> None:
-        """Compiles what both use, and classifies one batch."""
+        """Compiles nothing yet."""
         self.alphas, self.vector_path = np.asarray(alphas), vector_path
         self.names = load_config(ROOT / "configs" / "embedded.py").tasks
         self.outputs = MODES[mode](default_config().lora).outputs
@@ -58,7 +56,6 @@ class Sweeps:
         }
         self.heads = jax.device_put(pad_heads(heads))
         self.one = jax.jit(self._one)
-        self.sweep_here(), self.sweep_usual(self.alphas[:1])
 
     def _one(self, params0: Any, vector: Any, alpha: Any, head: Any, images: Any) -> Any:
         pixels = self.normalize(images)
@@ -115,18 +112,15 @@ def measure(mode: str, alphas: tuple[float, ...], rounds: int) -> dict[str, Any]
         path = pathlib.Path(folder) / "vector.safetensors"
         save_tree(path, vector)
         sweeps = Sweeps(mode, alphas, path)
-        seconds: dict[str, list[float]] = {"usual": [], "here": []}
-        for _ in range(rounds):
-            began = time.perf_counter()
-            usual = sweeps.sweep_usual(sweeps.alphas)
-            middle = time.perf_counter()
-            here = sweeps.sweep_here()
-            seconds["usual"].append(middle - began)
-            seconds["here"].append(time.perf_counter() - middle)
-            # An image on the border between two classes may fall either way.
-            assert np.abs(usual - here).max() < 0.02, (usual, here)
-    medians = {way: statistics.median(times) for way, times in seconds.items()}
-    return {"mode": mode, "alphas": len(alphas), **medians}
+        found: dict[str, np.ndarray] = {}
+        ways = {
+            "usual": lambda: found.update(usual=sweeps.sweep_usual(sweeps.alphas)),
+            "here": lambda: found.update(here=sweeps.sweep_here()),
+        }
+        seconds = medians(ways, rounds)
+    # An image on the border between two classes may fall either way.
+    assert np.abs(found["usual"] - found["here"]).max() < 0.02, found
+    return {"mode": mode, "alphas": len(alphas), **seconds}
 
 
 def main() -> None:
@@ -141,15 +135,9 @@ def main() -> None:
          f"{row['usual'] / row['here']:.1f}"]
         for row in rows
     ]  # fmt: skip
-    lines = [
-        f"# Sweeps over {len(alphas)} alphas, {jax.devices()[0].device_kind}\n",
-        f"    python {' '.join(sys.argv)}\n",
-        markdown_rows(("mode", "one evaluation for each alpha, s", "here, s", "ratio"), cells),
-    ]
-    text = "\n".join(lines) + "\n"
-    write_text(ROOT / "experiments" / "results" / "sweeps.md", text)
-    write_json(ROOT / "experiments" / "results" / "sweeps.json", rows)
-    print(text)
+    title = f"Sweeps over {len(alphas)} alphas, {jax.devices()[0].device_kind}"
+    header = ("mode", "one evaluation for each alpha, s", "here, s", "ratio")
+    write_page("sweeps", title, rows, markdown_rows(header, cells))
 
 
 if __name__ == "__main__":

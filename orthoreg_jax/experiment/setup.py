@@ -25,6 +25,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder, load_checkpoint
+from orthoreg_jax.clip.modules import Gather
 from orthoreg_jax.clip.preprocessing import Preprocessing, load_preprocessing
 from orthoreg_jax.clip.zeroshot import Head, pad_heads, zero_shot_head
 from orthoreg_jax.config import ORTHOREG, flatten_config, validate
@@ -85,16 +86,16 @@ class Experiment:
     @functools.cached_property
     def apply(self) -> Apply:
         """The image tower: (its params, pixels) -> features."""
-        training = self.config.training
-        return image_encoder(self.checkpoint.config, jnp.dtype(training.dtype), training.remat)
+        return self._encoder(None)
 
     @functools.cached_property
     def sharded_apply(self) -> Apply:
         """The same on params that `shardings` has split."""
+        return self._encoder(self.shardings.gather)
+
+    def _encoder(self, gather: Gather | None) -> Apply:
         training = self.config.training
-        if training.fsdp == 1:
-            return self.apply
-        dtype, gather = jnp.dtype(training.dtype), self.shardings.gather
+        dtype = jnp.dtype(training.dtype)
         return image_encoder(self.checkpoint.config, dtype, training.remat, gather)
 
     def describe(self) -> str:

@@ -6,11 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from orthoreg_jax.arithmetic.task_vectors import (
-    add_task_vectors,
-    apply_task_vector,
-    negate_task_vector,
-)
+from orthoreg_jax.arithmetic.task_vectors import add_task_vectors, apply_task_vector
 from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from orthoreg_jax.clip.config import HUB_NAMES
 from orthoreg_jax.config import ORTHOREG, default_config
@@ -120,9 +116,8 @@ def export_model(
             f"model {config['model']!r}: its files are not those that the run began with (their "
             "hashes differ); bring the old ones back"
         )
-    total = add_task_vectors(vectors)
-    total = negate_task_vector(total) if edit.sign == "-" else total
-    params = apply_task_vector(checkpoint.params, total, edit.alpha)
+    scale = -edit.alpha if edit.sign == "-" else edit.alpha
+    params = apply_task_vector(checkpoint.params, add_task_vectors(vectors), scale)
     card = format_card(results, run, edit, checkpoint)
     return save_checkpoint(out, params, checkpoint, texts={"README.md": card})
 
@@ -150,12 +145,15 @@ def choose_edit(
     """What to do to the pre-trained weights, and what the run measured of it.
 
     Raises:
-      ValueError: unknown tasks, both ways at once, or several but not all tasks without alpha.
+      ValueError: unknown tasks, one twice, both ways at once, or several but not all tasks
+        without alpha.
     """
     known, zero_shot = results["tasks"], results["zero_shot"]["test"]
     unknown = [task for task in (*tasks, *([forget] if forget else [])) if task not in known]
     if unknown:
         raise ValueError(f"tasks {', '.join(unknown)}: the run has {', '.join(known)}")
+    if len({*tasks}) < len(tasks):
+        raise ValueError(f"--tasks {','.join(tasks)}: a task stands twice; give each once")
     if forget and tasks:
         raise ValueError("--tasks adds and --forget subtracts: give one of them")
     if alpha is not None and not 0 < alpha < float("inf"):

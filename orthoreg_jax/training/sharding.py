@@ -7,6 +7,7 @@ layer as the model runs. Batches are split over both.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -55,16 +56,19 @@ class Shardings(NamedTuple):
         """
         return jax.tree.map(lambda leaf: NamedSharding(self.mesh, self._spec(leaf.shape)), tree)
 
-    def gather(self, tree: Any) -> Any:
+    @property
+    def gather(self) -> Callable[[Any], Any] | None:
         """Weights in use, inside `jit`: whole on every device, their gradients in pieces again.
 
-        Left to itself, XLA also splits the products of a layer as its weights are split, and then
-        sends activations around: many times the bytes.
+        None where they are whole already. Left to itself, XLA also splits the products of a layer
+        as its weights are split, and then sends activations around: many times the bytes.
         """
-        if self.mesh.shape["fsdp"] == 1:
-            return tree
-        pieces = jax.lax.with_sharding_constraint(tree, self.weights(tree))
-        return jax.lax.with_sharding_constraint(pieces, self.replicated)
+
+        def gather(tree: Any) -> Any:
+            pieces = jax.lax.with_sharding_constraint(tree, self.weights(tree))
+            return jax.lax.with_sharding_constraint(pieces, self.replicated)
+
+        return gather if self.mesh.shape["fsdp"] > 1 else None
 
     def _spec(self, shape: tuple[int, ...]) -> PartitionSpec:
         pieces = self.mesh.shape["fsdp"]

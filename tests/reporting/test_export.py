@@ -77,6 +77,7 @@ def test_weights_and_card(finished, inputs, results, tmp_path, edit):
         ("lora", [], "--method lora: the run has full seed 3, full+orthoreg seed 3"),
         (METHOD, ["--seed", "0"], "--method full+orthoreg seed 0: the run has"),
         (METHOD, ["--tasks", "first,third"], "tasks third: the run has first, second"),
+        (METHOD, ["--tasks", "first,first"], "a task stands twice"),
         (METHOD, ["--tasks", "first", "--forget", "second"], "give one of them"),
         (METHOD, ["--alpha", "-1"], "--forget makes it a subtraction"),
     ],

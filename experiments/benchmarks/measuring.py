@@ -1,8 +1,10 @@
-"""Timing several ways of doing one thing on a machine that is not quiet."""
+"""What the benchmarks share: timing in turn, and the page that a measurement becomes."""
 
 from __future__ import annotations
 
+import pathlib
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,6 +12,9 @@ from typing import Any
 import jax
 
 from orthoreg_jax.progress import Progress
+from orthoreg_jax.storage import write_json, write_text
+
+RESULTS = pathlib.Path(__file__).parents[1] / "results"
 
 
 def medians(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -27,3 +32,12 @@ def medians(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, flo
                 seconds[name].append(time.perf_counter() - began)
                 progress.update()
     return {name: statistics.median(times[1:]) for name, times in seconds.items()}
+
+
+def write_page(name: str, title: str, data: Any, *parts: str) -> None:
+    """Writes experiments/results/NAME.md (title, command, parts) and NAME.json; prints the page."""
+    command = f"    python {' '.join(sys.argv)}"
+    text = "\n\n".join([f"# {title}", command, *parts]) + "\n"
+    write_text(RESULTS / f"{name}.md", text)
+    write_json(RESULTS / f"{name}.json", data)
+    print(text)
