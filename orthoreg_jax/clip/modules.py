@@ -90,7 +90,7 @@ def _layer_norm(eps: float, dtype: DTypeLike, name: str) -> nn.LayerNorm:
 
 def _keep_all_but_weights(primitive: Any, *_: Any, **__: Any) -> bool:
     """What the backward pass finds kept: all but gathered weights, which it gathers again."""
-    return primitive.name not in ("sharding_constraint", "convert_element_type")
+    return primitive.name not in ("linear_call", "convert_element_type")
 
 
 def _blocks(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.custom_derivatives import linear_call
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 SMALLEST = 2**12  # elements; what has fewer is copied: sending it around costs more than it saves
@@ -63,10 +64,20 @@ class Shardings(NamedTuple):
         None where they are whole already. Left to itself, XLA also splits the products of a layer
         as its weights are split, and then sends activations around: many times the bytes.
         """
+        place = jax.lax.with_sharding_constraint
+
+        def gather_leaf(leaf: Any, placed: NamedSharding) -> Any:
+            # The derivative of "be whole" would sum whole gradients over all devices. What is
+            # wanted are sums of pieces: scattered along "fsdp", and only those along "data".
+            return linear_call(
+                lambda _, piece: place(place(piece, placed), self.replicated),
+                lambda _, gradient: place(gradient, placed),
+                (),
+                leaf,
+            )
 
         def gather(tree: Any) -> Any:
-            pieces = jax.lax.with_sharding_constraint(tree, self.weights(tree))
-            return jax.lax.with_sharding_constraint(pieces, self.replicated)
+            return jax.tree.map(gather_leaf, tree, self.weights(tree))
 
         return gather if self.mesh.shape["fsdp"] > 1 else None
 
