@@ -135,7 +135,11 @@ def make_train_step(
         loss, gradient = task_gradient(state.trainable, params0, head, images, labels)
         term = jnp.zeros(())
         if penalty is not None:
-            term, slope = jax.value_and_grad(penalty_term)(state.trainable, params0)
+            # Only when the backward pass is over and its activations are gone. Left to itself, XLA
+            # holds both at once: on a TPU 195 MB more of temporaries for ViT-B/32 instead of 11.
+            # (XLA for CPUs drops the barrier.)
+            trainable, gradient = jax.lax.optimization_barrier((state.trainable, gradient))
+            term, slope = jax.value_and_grad(penalty_term)(trainable, params0)
             gradient = optax.tree.add_scale(gradient, penalty.strength, slope)
         gradient_norm = optax.tree.norm(gradient)
         finite = state.finite & jnp.isfinite(loss + term) & jnp.isfinite(gradient_norm)
