@@ -2,11 +2,12 @@
 # make test   sets up .venv and runs the tests
 # make tpu    compiles every train step for TPU pods, in an environment of its own (.venv-tpu)
 # make parity compares every mode with plain PyTorch, in an environment of its own (.venv-parity)
+# make benchmarks  times everything, with PyTorch beside it (.venv-parity); half an hour
 PYTHON ?= python3
 WORKDIR ?= runs/embedded
 BIN := .venv/bin
 
-.PHONY: run test lint types check setup parity tpu
+.PHONY: run test lint types check setup parity benchmarks tpu
 
 run: setup
 	$(BIN)/orthoreg run --config configs/embedded.py --workdir $(WORKDIR)
@@ -25,6 +26,16 @@ check: test lint types
 
 parity: .venv-parity/installed
 	.venv-parity/bin/python experiments/parity/compare.py
+
+MEASURE := .venv-parity/bin/python experiments/benchmarks/
+
+benchmarks: .venv-parity/installed
+	$(MEASURE)penalty.py
+	$(MEASURE)cost.py
+	$(MEASURE)cost.py --model ViT-B/32
+	$(MEASURE)sweeps.py
+	$(MEASURE)decoding.py
+	$(MEASURE)scaling.py
 
 .venv-parity/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-parity

@@ -5,8 +5,11 @@ r"""What each way to fine-tune costs, with and without the penalty (the paper's 
 All train steps are compiled first and then timed in turn, round after round, so that a slow
 moment of the machine meets all of them alike; the median is shown, and its ratio to `full`.
 Memory is what the compiled step holds at once, by XLA's own account: state and inputs, outputs
-that reuse none of them, and temporary arrays. Weights are random: neither time nor memory depends
-on them. Writes experiments/results/cost_MODEL.md and .json.
+that reuse none of them, and temporary arrays; and beside it the peak of a process that makes two
+such steps and nothing else (of the host alone, where there is a GPU or TPU). Weights are random:
+neither time nor memory depends on them. Where torch is installed (`make parity` makes such an
+environment) the same steps in plain PyTorch take their turns, too. Writes
+experiments/results/cost_MODEL.md and .json.
 """
 
 from __future__ import annotations
@@ -14,7 +17,11 @@ from __future__ import annotations
 import argparse
 import functools
 import pathlib
+import resource
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,7 +40,7 @@ from orthoreg_jax.reporting.tables import NONE, markdown_rows
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.step import Penalty, init_state, make_optimizer, make_train_step
 
-CLASSES = 100
+CLASSES, TORCH = 100, "PyTorch: "
 # The paper's table 3, ViT-L/14 on Cars: minutes and GB.
 COST = {
     "full": (158, 42.6),
@@ -90,20 +97,38 @@ class CompiledStep:
         return self._state, metrics
 
 
+def torch_steps(model: str, batch: int, methods: list[str]) -> dict[str, Callable[[], Any]]:
+    """One for each method; none where PyTorch is not installed."""
+    try:
+        from torch_step import torch_step
+    except ImportError:
+        return {}
+    config = random_model(model)[0]
+    return {name: torch_step(config, name, batch, CLASSES) for name in methods}
+
+
 def measure(model: str, batch: int, rounds: int, methods: list[str]) -> list[dict[str, Any]]:
     """One row for each method."""
-    steps = {}
+    steps, peaks = {}, {}
+    for name in methods:
+        command = [sys.executable, __file__, "--model", model, "--batch", str(batch)]
+        done = subprocess.run([*command, "--alone", name], check=True, stdout=subprocess.PIPE)
+        peaks[name] = float(done.stdout)
     with Progress("compile", len(methods)) as progress:
         for name in methods:
             steps[name] = CompiledStep(model, name, batch)
             progress.update()
-    seconds = medians({name: step.run for name, step in steps.items()}, rounds)
+    ways: dict[str, Callable[[], Any]] = {name: step.run for name, step in steps.items()}
+    ways |= {TORCH + name: way for name, way in torch_steps(model, batch, methods).items()}
+    seconds = medians(ways, rounds)
     return [
         {
             "method": name,
             "step_seconds": seconds[name],
             "step_ratio": seconds[name] / seconds[methods[0]],
+            "torch_seconds": seconds.get(TORCH + name),
             "megabytes": step.bytes / 2**20,
+            "process_megabytes": peaks[name],
             "trainable": step.trainable,
             "compile_seconds": step.compile_seconds,
         }
@@ -114,20 +139,27 @@ def measure(model: str, batch: int, rounds: int, methods: list[str]) -> list[dic
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows, the paper's ratios beside."""
     base = rows[0]["method"]
-    header = ("method", "step, s", f"/ {base}", "memory, MB", f"/ {base}", "trained parameters",
-              "compile, s", f"paper: time / {base}", f"memory / {base}")  # fmt: skip
+    header = ("method", "step, s", f"/ {base}", "PyTorch, s", "/ PyTorch", "memory, MB",
+              f"/ {base}", "process, MB", f"/ {base}", "trained parameters", "compile, s",
+              f"paper: time / {base}", f"memory / {base}")  # fmt: skip
 
     def published(method: str, which: int) -> str:
         whole, own = COST.get(base, (None, None))[which], COST.get(method, (None, None))[which]
         return f"{own / whole:.2f}" if whole and own else NONE
+
+    def compared(ours: float, theirs: float | None) -> tuple[str, str]:
+        return (f"{theirs:.3f}", f"{ours / theirs:.2f}") if theirs else (NONE, NONE)
 
     cells = [
         [
             row["method"],
             f"{row['step_seconds']:.3f}",
             f"{row['step_ratio']:.2f}",
+            *compared(row["step_seconds"], row["torch_seconds"]),
             f"{row['megabytes']:.0f}",
             f"{row['megabytes'] / rows[0]['megabytes']:.2f}",
+            f"{row['process_megabytes']:.0f}",
+            f"{row['process_megabytes'] / rows[0]['process_megabytes']:.2f}",
             f"{row['trainable']:,}",
             f"{row['compile_seconds']:.1f}",
             *(published(row["method"], which) for which in (0, 1)),
@@ -145,7 +177,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--methods", nargs="+", default=names, choices=names)
+    parser.add_argument("--alone", choices=names, help="print the peak of a process with this one")
     options = parser.parse_args()
+    if options.alone:
+        step = CompiledStep(options.model, options.alone, options.batch)
+        jax.block_until_ready([step.run() for _ in range(2)][-1])
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)  # of kB, on Linux
+        return
     rows = measure(options.model, options.batch, options.rounds, options.methods)
     device = jax.devices()[0].device_kind
     write_page(

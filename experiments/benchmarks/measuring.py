@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import statistics
 import sys
@@ -10,11 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import write_json, write_text
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
+SIDE = 2048  # of the square matrices that tell the machine's rates
 
 
 def medians(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -34,10 +37,35 @@ def medians(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, flo
     return {name: statistics.median(times[1:]) for name, times in seconds.items()}
 
 
+def machine(rounds: int = 7) -> dict[str, Any]:
+    """What measures, and the rates that bound it: of a matrix product, and of a copy."""
+    square = jnp.ones((SIDE, SIDE), jnp.float32)
+    large = jnp.ones((64, 2**20), jnp.float32)
+    product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
+    copy = jax.jit(lambda a: -a)
+    found = medians({"product": lambda: product(square), "copy": lambda: copy(large)}, rounds)
+    return {
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "cores": os.cpu_count(),
+        "jax": jax.__version__,
+        "gflops": 2 * SIDE**3 / found["product"] / 1e9,
+        "copied_gigabytes_per_second": 2 * large.nbytes / found["copy"] / 1e9,
+    }
+
+
 def write_page(name: str, title: str, data: Any, *parts: str) -> None:
-    """Writes experiments/results/NAME.md (title, command, parts) and NAME.json; prints the page."""
-    command = f"    python {' '.join(sys.argv)}"
-    text = "\n\n".join([f"# {title}", command, *parts]) + "\n"
+    """Writes experiments/results/NAME.md (title, command, machine, parts) and NAME.json."""
+    here = machine()
+    lines = (
+        f"# {title}",
+        f"    python {' '.join(sys.argv)}",
+        f"{here['devices']} {here['device']}, {here['cores']} processor cores, jax {here['jax']}; "
+        f"at the end of it multiplied float32 matrices of {SIDE} x {SIDE} at "
+        f"{here['gflops']:.0f} GFLOP/s and read and wrote "
+        f"{here['copied_gigabytes_per_second']:.1f} GB/s.",
+    )
+    text = "\n\n".join([*lines, *parts]) + "\n"
     write_text(RESULTS / f"{name}.md", text)
-    write_json(RESULTS / f"{name}.json", data)
+    write_json(RESULTS / f"{name}.json", {"machine": here, "measured": data})
     print(text)

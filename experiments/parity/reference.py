@@ -27,11 +27,14 @@ class Reference:
       mode: "full", "linearized", "attention" or "lora".
       factors: LoRA's first A by "LAYER/in" and "LAYER/out", shape (r, d).
       scale: alpha / r.
+      attention: transformers' name of an implementation; only "eager" has forward-mode derivatives.
     """
 
-    def __init__(self, directory: str, mode: str, factors: Tensors, scale: float):
+    def __init__(
+        self, directory: str, mode: str, factors: Tensors, scale: float, attention: str = "eager"
+    ):
         model = CLIPVisionModelWithProjection.from_pretrained(
-            directory, attn_implementation="eager", dtype=torch.float32
+            directory, attn_implementation=attention, dtype=torch.float32
         )
         self.model, self.mode, self.scale = model.eval(), mode, scale
         self.base = {name: value.detach().clone() for name, value in model.named_parameters()}
@@ -81,6 +84,12 @@ class Reference:
         value, slope = jvp(lambda params: self.features(params, pixels), (self.base,), (moved,))
         return value + slope
 
+    def outputs(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Features of the model that is trained."""
+        if self.mode in ("full", "attention"):
+            return self.features({**self.base, **self.trainable}, pixels)
+        return self.forward(pixels, self.delta())
+
     def matrices(self, delta: Tensors) -> list[torch.Tensor]:
         """The updates that the penalty sees: 2-D tensors, query, key and value fused."""
         found = []
@@ -125,28 +134,34 @@ def schedule(peak: float, warmup: int, steps: int) -> Callable[[int], float]:
     return rate
 
 
+def update(
+    reference: Reference, optimizer: torch.optim.Optimizer, pixels, labels, head, strength
+) -> tuple[float, float, float]:
+    """One step, clipped to a global norm of 1; a strength of None computes no penalty.
+
+    Returns:
+      Loss, penalty and norm of the gradient before it.
+    """
+    values = list(reference.trainable.values())
+    optimizer.zero_grad()
+    loss = torch.nn.functional.cross_entropy(logits(reference.outputs(pixels), head), labels)
+    term = torch.zeros(()) if strength is None else reference.penalty(reference.delta())
+    (loss + strength * term if strength else loss).backward()
+    norm = torch.sqrt(sum((value.grad**2).sum() for value in values))
+    for value in values:
+        value.grad *= min(1.0, 1.0 / norm)
+    optimizer.step()
+    return loss.item(), term.item(), norm.item()
+
+
 def train(
     reference: Reference, batches, head, strength: float, peak: float, warmup: int, steps: int
 ) -> list[tuple[float, float, float]]:
-    """AdamW with weight decay 0.1 and a clip of the global norm at 1.
-
-    Returns:
-      Loss, penalty and norm of the gradient before every step.
-    """
+    """AdamW with weight decay 0.1; what `update` returns for every step."""
     values = list(reference.trainable.values())
     optimizer = torch.optim.AdamW(values, lr=peak, weight_decay=0.1)
     rate, history = schedule(peak, warmup, steps), []
     for step, (pixels, labels) in enumerate(batches):
-        optimizer.zero_grad()
-        delta = reference.delta()
-        scores = logits(reference.forward(pixels, delta), head)
-        loss = torch.nn.functional.cross_entropy(scores, labels)
-        term = reference.penalty(delta)
-        (loss + strength * term if strength else loss).backward()
-        norm = torch.sqrt(sum((value.grad**2).sum() for value in values))
-        for value in values:
-            value.grad *= min(1.0, 1.0 / norm)
         optimizer.param_groups[0]["lr"] = rate(step)
-        optimizer.step()
-        history.append((loss.item(), term.item(), norm.item()))
+        history.append(update(reference, optimizer, pixels, labels, head, strength))
     return history

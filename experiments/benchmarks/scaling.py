@@ -1,0 +1,211 @@
+r"""How time and memory grow with the work: exponents, fitted on a double logarithmic scale.
+
+    python experiments/benchmarks/scaling.py --rounds 5
+
+The penalty against the tower's width and depth, a train step with the penalty against batch and
+depth, merging against the number of task vectors, and a train step on 1 to 8 virtual devices that
+share this machine's processors: the same global batch, so that its time is to stay what it is, and
+with split weights (fsdp) each device's share of state is to fall. Time: the median of rounds taken
+in turn. Memory: inputs, outputs and temporaries of the compiled function by XLA's account, on one
+device. Writes experiments/results/scaling.md and .json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from measuring import medians, write_page
+
+from orthoreg_jax.arithmetic.penalty import orthogonality_penalty
+from orthoreg_jax.arithmetic.task_vectors import add_task_vectors
+from orthoreg_jax.clip.checkpoint import image_encoder
+from orthoreg_jax.clip.config import ClipConfig, TextConfig, VisionConfig
+from orthoreg_jax.clip.modules import VisionTransformer
+from orthoreg_jax.clip.weights import VISUAL_MATRICES
+from orthoreg_jax.clip.zeroshot import Head
+from orthoreg_jax.config import default_config
+from orthoreg_jax.reporting.tables import markdown_rows
+from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.sharding import make_shardings
+from orthoreg_jax.training.step import Penalty, init_state, make_optimizer, make_train_step
+
+TEXT = TextConfig(64, 1, 1, 256, "gelu", 1e-5, 64, 8, 0, 1)
+GLOBAL_BATCH = 64
+
+
+class Work(NamedTuple):
+    """A compiled function and its arguments; `state_first`: each call's first result is next."""
+
+    call: Callable[..., Any]
+    arguments: list[Any]
+    state_first: bool
+    megabytes: float
+
+    def run(self) -> Any:
+        """Once."""
+        result = self.call(*self.arguments)
+        if self.state_first:
+            self.arguments[0] = result[0]
+        return result
+
+
+def compiled(function: Callable[..., Any], *arguments: Any, state_first: bool = False) -> Work:
+    """With the memory of one device."""
+    call = (function if hasattr(function, "lower") else jax.jit(function)).lower(*arguments)
+    ready = call.compile()
+    usage = ready.memory_analysis()
+    held = usage.argument_size_in_bytes + usage.output_size_in_bytes - usage.alias_size_in_bytes
+    return Work(ready, list(arguments), state_first, (held + usage.temp_size_in_bytes) / 2**20)
+
+
+def tower(width: int, layers: int) -> tuple[ClipConfig, Any]:
+    """An image tower of this size and its random weights."""
+    visual = VisionConfig(width, layers, width // 64, 4 * width, "quick_gelu", 1e-5, 64, 8)
+    module = VisionTransformer(visual, width)
+    params = module.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
+    return ClipConfig(visual, TEXT, width), params
+
+
+def penalty(width: int = 512, layers: int = 6) -> Work:
+    """Value and gradient."""
+    delta = jax.tree.map(lambda leaf: 1e-3 * leaf, tower(width, layers)[1])
+    term = functools.partial(orthogonality_penalty, matrices=VISUAL_MATRICES)
+    return compiled(jax.value_and_grad(term), delta)
+
+
+def step(batch: int = 16, layers: int = 6, width: int = 256, fsdp: int = 1) -> Work:
+    """Full fine-tuning with the penalty, over all devices."""
+    config, params0 = tower(width, layers)
+    shardings = make_shardings(batch, fsdp=fsdp)
+    mode, optimizer = (
+        MODES["full"](default_config().lora),
+        make_optimizer(1e-5, 500, 10_000, 0.1, 1.0),
+    )
+    train_step = make_train_step(
+        mode,
+        image_encoder(config, gather=shardings.gather),
+        optimizer,
+        lambda images: images.astype(jnp.float32) / 255,
+        Penalty(10.0, "released", VISUAL_MATRICES),
+        shardings,
+    )
+    params0 = shardings.put_weights(params0)
+    state = shardings.put_weights(init_state(mode, optimizer, params0, jax.random.key(0)))
+    rng = np.random.default_rng(0)
+    head = jax.device_put(
+        Head(jnp.asarray(rng.normal(size=(10, width)), jnp.float32), jnp.int32(10)),
+        shardings.replicated,
+    )
+    images = rng.integers(0, 256, (batch, 64, 64, 3), dtype=np.uint8)
+    labels = rng.integers(0, 10, batch)
+    data = shardings.put_batch((images, labels.astype(np.int32)))
+    return compiled(train_step, state, params0, head, *data, state_first=True)
+
+
+def addition(tasks: int) -> Work:
+    """The sum of so many task vectors."""
+    vector = tower(256, 6)[1]
+    return compiled(lambda *vectors: add_task_vectors(vectors), *[vector] * tasks)
+
+
+FAMILIES: dict[str, tuple[Callable[[int], Work], Sequence[int]]] = {
+    "penalty, width": (lambda n: penalty(width=n), (256, 512, 768, 1024)),
+    "penalty, layers": (lambda n: penalty(layers=n), (3, 6, 12, 24)),
+    "train step, batch": (lambda n: step(batch=n), (16, 32, 64, 128)),
+    "train step, layers": (lambda n: step(layers=n), (3, 6, 12, 24)),
+    "addition, task vectors": (addition, (8, 16, 32, 64)),
+}
+DEVICES = (1, 2, 4, 8)
+DEVICE_FAMILIES = {"train step, devices": False, "train step, devices, fsdp": True}
+
+
+def exponent(sizes: Sequence[int], values: Sequence[float]) -> float:
+    """The slope of a line through the points on a double logarithmic scale."""
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+
+def measure(name: str, rounds: int) -> dict[str, Any]:
+    """Seconds and megabytes of one family at every size."""
+    make, sizes = FAMILIES[name]
+    works = {size: make(size) for size in sizes}
+    seconds = medians({str(size): work.run for size, work in works.items()}, rounds)
+    return row(name, sizes, list(seconds.values()), [work.megabytes for work in works.values()])
+
+
+def row(name: str, sizes: Any, seconds: list[float], megabytes: list[float]) -> dict[str, Any]:
+    """With the exponents."""
+    return {
+        "family": name,
+        "sizes": list(sizes),
+        "seconds": seconds,
+        "time exponent": exponent(sizes, seconds),
+        "megabytes": megabytes,
+        "memory exponent": exponent(sizes, megabytes),
+    }
+
+
+def measure_devices(name: str, rounds: int) -> dict[str, Any]:
+    """The same for numbers of devices, each in a process that has so many."""
+    found = []
+    for devices in DEVICES:
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        command = [sys.executable, __file__, "--rounds", str(rounds), "--devices-of", name]
+        done = subprocess.run(
+            command, env=os.environ | {"XLA_FLAGS": flags}, check=True, stdout=subprocess.PIPE
+        )
+        found.append(json.loads(done.stdout))
+    return row(name, DEVICES, *(list(column) for column in zip(*found, strict=True)))
+
+
+def main() -> None:
+    """Measures and writes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--devices-of", choices=list(DEVICE_FAMILIES), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.devices_of:
+        split = DEVICE_FAMILIES[options.devices_of]
+        work = step(batch=GLOBAL_BATCH, fsdp=jax.device_count() if split else 1)
+        print(json.dumps([medians({"step": work.run}, options.rounds)["step"], work.megabytes]))
+        return
+    rows = [measure(name, options.rounds) for name in FAMILIES]
+    rows += [measure_devices(name, options.rounds) for name in DEVICE_FAMILIES]
+
+    def series(values: Sequence[float], digits: int) -> str:
+        return " / ".join(f"{value:.{digits}f}" for value in values)
+
+    cells = [
+        [
+            each["family"],
+            series(each["sizes"], 0),
+            series([1000 * value for value in each["seconds"]], 0),
+            f"{each['time exponent']:.2f}",
+            series(each["megabytes"], 0),
+            f"{each['memory exponent']:.2f}",
+        ]
+        for each in rows
+    ]
+    header = ("what grows", "sizes", "ms", "time exponent", "MB", "memory exponent")
+    write_page(
+        "scaling",
+        "How time and memory grow",
+        rows,
+        markdown_rows(header, cells, left=2),
+        "Expected of the penalty: 3 in width (matrix products) and 2 (matrices), 1 in layers; of "
+        "a step: 1 in batch and layers for what is not fixed; of adding: 1; over devices that "
+        "share one machine: time 0, memory 0 to -1 for the part that is split.",
+    )
+
+
+if __name__ == "__main__":
+    main()
