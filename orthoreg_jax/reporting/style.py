@@ -1,153 +1,276 @@
-"""How figures look: one colour for each method, everywhere, that colour-blind readers can tell."""
+"""How figures look, and the sheet on which they are drawn.
+
+A mode has one colour and one marker everywhere; with the penalty lines are solid and markers full,
+without it lines are dashed and markers hollow.
+"""
 
 from __future__ import annotations
 
+import csv
 import io
 import math
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.collections import QuadMesh
+from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from orthoreg_jax.config import ORTHOREG
 from orthoreg_jax.evaluation.results import Results
 
-from .summary import Method
+from .summary import Estimate, Method, group_methods
 
-GREY = "#7f7f7f"
-# Okabe and Ito's palette, its yellow darkened to be seen on white.
-COLOURS = {
-    "full": "#0072B2",
-    "full+orthoreg": "#D55E00",
-    "linearized": "#56B4E9",
-    "linearized+orthoreg": "#E69F00",
-    "attention": "#009E73",
-    "attention+orthoreg": "#CC79A7",
-    "lora": "#000000",
-    "lora+orthoreg": "#B3A100",
+# Each colour on light and on dark ground. The page has them as variables, and its figures, too;
+# files of figures take the first. Modes: after Okabe and Ito, as dark or light as text asks for.
+PALETTE = {
+    "ink": ("#1c2024", "#e6e8ea"),
+    "soft": ("#59616a", "#a6aeb6"),
+    "line": ("#dfe2e5", "#31373d"),
+    "paper": ("#fafaf8", "#15181b"),
+    "card": ("#ffffff", "#1d2125"),
+    "accent": ("#0a5f9e", "#74bdf0"),
+    "full": ("#0072b2", "#56b4e9"),
+    "linearized": ("#c65300", "#f2924a"),
+    "attention": ("#007a5a", "#35c79a"),
+    "lora": ("#a2478f", "#e3a3d0"),
 }
-MARKERS = dict(zip(COLOURS, "osv^DdPX", strict=True))
-WIDTH = 8.0  # inches of every figure
+MARKERS = {"full": "o", "linearized": "s", "attention": "^", "lora": "D"}
+# The same signs in text: hollow, full.
+SIGNS = {"o": "○●", "s": "□■", "^": "△▲", "D": "◇◆"}
+INK, SOFT, LINE, CARD = (PALETTE[name][0] for name in ("ink", "soft", "line", "card"))
+WIDE, NARROW = 9.5, 4.0  # inches: a figure on a desk and in files, and on a phone
+BAND = ("low", "high")  # columns of a curve's band in CSV files; empty where it has none
+FONT = "system-ui, -apple-system, Segoe UI, Roboto, Noto Sans, DejaVu Sans, sans-serif"
 STYLE: Any = {
-    "font.size": 10.5,
-    "axes.titlesize": 11,
+    "font.size": 9.5,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "figure.labelsize": 9,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": "#555555",
+    "axes.spines.left": False,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": SOFT,
+    "axes.facecolor": CARD,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
+    "grid.color": LINE,
     "grid.linewidth": 0.8,
-    "figure.constrained_layout.w_pad": 0.08,
-    "figure.constrained_layout.h_pad": 0.08,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
+    "figure.constrained_layout.h_pad": 0.06,
     "legend.frameon": False,
-    "legend.fontsize": 10,
-    "lines.linewidth": 1.8,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    # The same results give the same bytes.
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "figure.facecolor": CARD,
+    "savefig.facecolor": CARD,
+    # The same results give the same bytes; letters stay letters.
     "svg.hashsalt": "orthoreg",
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",
 }
 styled = matplotlib.rc_context(STYLE)  # a decorator of functions that draw or save
 
 
-def method_colour(method: str) -> str:
-    """The colour of a method; names that the palette does not know get a fixed one of it."""
-    if method in COLOURS:
-        return COLOURS[method]
-    return list(COLOURS.values())[sum(method.encode()) % len(COLOURS)]
+def method_mode(method: str) -> str:
+    """The mode whose colour and marker a method has; unknown ones get a fixed one of them."""
+    mode = method.removesuffix(ORTHOREG)
+    return mode if mode in MARKERS else list(MARKERS)[sum(mode.encode()) % len(MARKERS)]
 
 
-def pale(colour: str) -> tuple[float, ...]:
-    """A colour mixed with white, not transparent: the grid must not show through."""
-    return tuple(0.75 + 0.25 * part for part in to_rgb(colour))
+def method_sign(method: str) -> str:
+    """The marker of a method as a letter."""
+    return SIGNS[MARKERS[method_mode(method)]][method.endswith(ORTHOREG)]
 
 
-def method_marker(method: str) -> str:
-    """The shape of a method's points, so that curves differ without colour, too."""
-    return MARKERS.get(method, "s" if method.endswith(ORTHOREG) else "o")
+def method_look(method: str) -> dict[str, Any]:
+    """Colour, marker and dashes of a method's lines, as matplotlib has them."""
+    mode, full = method_mode(method), method.endswith(ORTHOREG)
+    colour = PALETTE[mode][0]
+    return {
+        "color": colour,
+        "marker": MARKERS[mode],
+        "markerfacecolor": colour if full else CARD,
+        "linestyle": "-" if full else (0, (3.5, 1.5)),
+    }
 
 
-def panels(
-    count: int, columns: int, panel_height: float, **options: Any
-) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels in rows of `columns`."""
-    columns = min(columns, count)
-    rows = math.ceil(count / columns)
-    figure = Figure(figsize=(WIDTH, rows * panel_height), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, **options)
-    axes = list(grid.flat)
-    for unused in axes[count:]:
-        unused.remove()
-    return figure, axes[:count]
+class Sheet:
+    """A figure under way: its panels, and every number that they show, for its CSV file.
 
+    Args:
+      titles: of the panels, one each.
+      header: of the CSV file's columns; the first two are the panel and what is drawn in it.
+      columns: of panels, when wide and when narrow.
+      height: of a row of panels, inches.
+      wide: for a desk or for a phone.
+      extra: inches for what all panels share, without the legend.
+      options: of matplotlib's `Figure.subplots`.
+    """
 
-def draw_curves(axes: Axes, x: Any, curves: Float[np.ndarray, "seeds x"], method: Method) -> None:
-    """The mean over seeds, with a band of one standard deviation if there are several."""
-    colour, mean = method_colour(method.name), curves.mean(axis=0)
-    marker = method_marker(method.name)
-    axes.plot(x, mean, color=colour, label=method.label, marker=marker, markersize=3.5)
-    if len(curves) > 1:
-        spread = curves.std(axis=0, ddof=1)
-        axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
+    def __init__(
+        self,
+        titles: Sequence[str],
+        header: Sequence[str],
+        columns: tuple[int, int],
+        height: float,
+        wide: bool,
+        extra: float = 0.0,
+        **options: Any,
+    ) -> None:
+        self.wide, self.width = wide, WIDE if wide else NARROW
+        self.columns = min(columns[0 if wide else 1], len(titles))
+        rows = math.ceil(len(titles) / self.columns)
+        # "compressed": panels of a fixed shape move together.
+        size = (self.width, rows * height + extra)
+        self.figure = Figure(figsize=size, layout="compressed")
+        grid = self.figure.subplots(rows, self.columns, squeeze=False, **options)
+        self.axes: list[Axes] = list(grid.flat)[: len(titles)]
+        for unused in grid.flat[len(titles) :]:
+            unused.remove()
+        for axes, title in zip(self.axes, titles, strict=True):
+            axes.set_title(title)
+        self.rows: list[Sequence[object]] = [header]
 
+    def note(self, axes: Axes, *numbers: object) -> None:
+        """A line of the CSV file: the title of the panel, and what was drawn in it."""
+        self.rows.append((" ".join(axes.get_title("left").split()), *numbers))
 
-def place_legend(
-    figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int = 3
-) -> None:
-    """One legend for the whole figure, above it."""
-    longest = sorted(map(len, labels), reverse=True)
-    columns = min(columns, len(labels))
-    # A letter is about 0.08 inches wide, the sign before it 0.6.
-    while columns > 1 and 0.08 * sum(longest[:columns]) + 0.6 * columns > WIDTH:
-        columns -= 1
-    figure.legend(handles, labels, loc="outside upper center", ncols=columns)
-
-
-def grouped_bars(
-    results: Results, groups: Sequence[tuple[str, Float[np.ndarray, "tasks _"], dict[str, Any]]]
-) -> tuple[Figure, Axes]:
-    """Horizontal bars, one group for each task; whiskers are the deviation over seeds."""
-    count = len(results["tasks"])
-    height = 1.3 + count * (0.17 * len(groups) + 0.18) + 0.12 * len(groups)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots()
-    thickness = 0.82 / len(groups)
-    for position, (label, values, look) in enumerate(groups):
-        y = np.arange(count) + (position - (len(groups) - 1) / 2) * thickness
-        spread = values.std(axis=1, ddof=1) if values.shape[1] > 1 else None
-        whiskers = {"elinewidth": 1, "ecolor": "#333333"}
-        axes.barh(
-            y,
-            values.mean(axis=1),
-            thickness * 0.9,
-            xerr=spread,
-            label=label,
-            error_kw=whiskers,
-            **look,
+    def csv(self) -> str:
+        """The numbers, to six digits; empty where there is none."""
+        text = io.StringIO()
+        rows = (
+            [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row]
+            for row in self.rows
         )
-    axes.set_yticks(np.arange(count), [task_label(title) for title in results["tasks"].values()])
-    axes.set_ylim(count - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", visible=False)
-    return figure, axes
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        return text.getvalue()
+
+    def curve(
+        self,
+        axes: Axes,
+        method: Method,
+        x: Sequence[float] | np.ndarray,
+        curves: Float[np.ndarray, "lines x"],
+        **look: Any,
+    ) -> None:
+        """A line and the band around it: its rows are low, middle and high, or the middle alone."""
+        given = method_look(method.name) | look
+        band = len(curves) == 3
+        axes.plot(x, curves[len(curves) // 2], label=method.label, **given)
+        if band:
+            low, high = curves[0], curves[2]
+            axes.fill_between(x, low, high, color=given["color"], alpha=0.13, linewidth=0)
+        for place, values in zip(x, curves.T.tolist(), strict=True):
+            low, middle, high = values if band else ("", *values, "")
+            self.note(axes, method.label, float(place), middle, low, high)
+
+    def dots(
+        self, axes: Axes, row: int, method: Method, values: Mapping[str, Estimate], start: float
+    ) -> None:
+        """A row: a line from `start`, a stroke for each value but the last, the last as marker."""
+        look = method_look(method.name) | {"linestyle": "", "clip_on": False}
+        ends = [start, *(value.mean for value in values.values())]
+        axes.plot(ends, [row] * len(ends), color=look["color"], linewidth=0.9)
+        for name, value in values.items():
+            if name != list(values)[-1]:
+                look |= {"marker": "|", "markersize": 9}
+            else:
+                look |= {"marker": MARKERS[method_mode(method.name)], "markersize": 5.5}
+            spread = value.deviation
+            axes.errorbar(value.mean, row, xerr=spread, elinewidth=2.6, **look)
+            self.note(axes, method.label, name, value.mean, "" if spread is None else spread)
+
+    def heat(
+        self,
+        axes: Axes,
+        method: Method,
+        edges: tuple[Any, Any],
+        values: Float[np.ndarray, "y x"],
+        names: tuple[Sequence[object], Sequence[object]],
+        **options: Any,
+    ) -> QuadMesh:
+        """A heat map; masked cells stay empty."""
+        image = axes.pcolormesh(*edges, values, **options)
+        axes.set_aspect("equal")
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        for (row, column), value in np.ndenumerate(np.ma.getdata(values)):
+            # Not the panel: its title holds more than the method.
+            self.rows.append((method.label, names[0][row], names[1][column], float(value)))
+        return image
+
+    def bar(self, image: QuadMesh, label: str) -> Colorbar:
+        """The scale of the heat maps, below them."""
+        options: Any = {"location": "bottom", "shrink": 0.5, "aspect": 40}
+        bar = self.figure.colorbar(image, ax=self.axes, label=label, **options)
+        bar.outline.set_visible(False)
+        return bar
+
+    def legend(self) -> None:
+        """One legend for the whole figure, above it: each label of any panel once."""
+        found = {
+            label: handle
+            for axes in self.axes
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        longest = sorted(map(len, found), reverse=True)
+        columns = min(4 if self.wide else 2, len(found))
+        # A letter is about 0.08 inches wide, the sign before it 0.5.
+        while columns > 1 and 0.08 * sum(longest[:columns]) + 0.5 * columns > self.width:
+            columns -= 1
+        self.figure.legend(found.values(), found, loc="outside upper left", ncols=columns)
+        lines = math.ceil(len(found) / columns)
+        self.figure.set_figheight(self.figure.get_figheight() + 0.19 * lines)
+
+    def label(self, x: str, y: str = "") -> None:
+        """Names the axes: x once, y at every row."""
+        self.figure.supxlabel(x, color=SOFT)
+        for axes in self.axes[:: self.columns]:
+            axes.set_ylabel(y)
 
 
-def task_label(title: str, width: int = 22) -> str:
-    """A task's title for an axis: in two lines at most, its dollar signs not read as formulas."""
-    lines = textwrap.wrap(title, width) or [title]
-    if len(lines) > 2:
-        lines = [lines[0], lines[1][: width - 1] + "…"]
-    return "\n".join(lines).replace("$", r"\$")
+def task_sheet(results: Results, header: Sequence[str], wide: bool) -> Sheet:
+    """A panel for each task, with a row for each method."""
+    methods, width = group_methods(results), 30 if wide else 27
+    titles = [
+        textwrap.shorten(title, width, placeholder="…") for title in results["tasks"].values()
+    ]
+    sheet = Sheet(titles, header, (3, 1), 0.55 + 0.2 * len(methods), wide, 0.2, sharey=True)
+    for axes in sheet.axes:
+        axes.set_yticks(range(len(methods)), [method.label for method in methods], color=INK)
+        axes.grid(axis="x", visible=False)
+    axes.set_ylim(len(methods) - 0.4, -0.6)
+    return sheet
+
+
+def some_of(count: int) -> Int[np.ndarray, " shown"]:
+    """Which of many points of a curve to show: the first, and others at even distances."""
+    spread = np.linspace(0, count - 1, 72).astype(int)
+    return np.unique(np.append(np.arange(24), spread))[:count]
+
+
+def as_percent(*axes: Any) -> None:
+    """Axes of shares that are written as per cent."""
+    for each in axes:
+        each.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
 
 
 @styled
@@ -164,20 +287,33 @@ def to_svg(figure: Figure) -> str:
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", metadata=nothing)
-    return buffer.getvalue()
+
+    svg = re.sub(r"\n\s+<", "\n<", re.sub(r"<[^>]*>", _shorten, buffer.getvalue()))
+    used = set(re.findall(r"#(\w+)", svg))
+    svg = re.sub(r' id="(\w+)"', lambda found: found[0] if found[1] in used else "", svg)
+    return svg.replace("<svg ", f'<svg font-family="{FONT}" ', 1)
+
+
+def _shorten(tag: re.Match[str]) -> str:
+    """A tag without digits that nobody sees, and without the list of fonts in each."""
+    short = re.sub(r"(\.\d\d)\d+", r"\1", tag[0])
+    short = re.sub(r"font-family: [^;\"]*;? ?| transform=\"rotate\(-0[^\"]*\"", "", short)
+    return re.sub(r"\s+(?=[LMQCz\"])|(?<=[LMQC])\s+", "", short) if short[:3] == "<pa" else short
 
 
 def inline_svg(svg: str, name: str, label: str) -> str:
-    """An SVG file as an element of a page: scalable, its ids unique to the figure.
+    """An SVG file as an element of a page: scalable, of its colours, its ids unique to the figure.
 
     Args:
       svg: from `to_svg`.
       name: of the figure; goes before every id.
       label: what a screen reader says; escaped already.
     """
-    element = svg[svg.index("<svg") :]
+    variables = {light: f"var(--{colour})" for colour, (light, _) in PALETTE.items()}
+    element = re.sub(r"<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     element = re.sub(r'\bid="', f'id="{name}-', element)
     element = re.sub(r'(href="|url\()#', rf"\1#{name}-", element)
+    element = re.sub(r"#[0-9a-f]{6}\b", lambda found: variables.get(found[0], found[0]), element)
     opening, rest = element.split(">", 1)
-    opening = re.sub(r'\s(width|height)="[^"]*"', "", opening)
+    opening = re.sub(r'\s(width|height|font-family|version)="[^"]*"', "", opening)
     return f'{opening} role="img" aria-label="{label}">{rest}'
