@@ -71,8 +71,8 @@ def addition(results: Results, wide: bool = True) -> Sheet:
                 _mark_choice(axes, alphas[index], curve[index], method)
     right.axhline(zero_shot_mean(results, "val"), label="Zero-shot", **ZERO_SHOT)
     _alpha_axes(sheet, alphas, "α, the scale of the sum of all task vectors")
-    ring: Any = {"marker": "o", "markersize": 9, "markeredgecolor": INK}
-    right.plot([], [], color="none", label="Chosen α", **ring)
+    ring: Any = {"linestyle": "", "marker": "o", "markersize": 9, "markerfacecolor": CARD}
+    right.plot([], [], color=INK, label="Chosen α", **ring)
     sheet.legend()
     return sheet
 

@@ -38,9 +38,9 @@ PALETTE = {
     "card": ("#ffffff", "#1d2125"),
     "accent": ("#0a5f9e", "#74bdf0"),
     "full": ("#0072b2", "#56b4e9"),
-    "linearized": ("#c65300", "#f2924a"),
+    "linearized": ("#bb4e00", "#f2924a"),
     "attention": ("#007a5a", "#35c79a"),
-    "lora": ("#a2478f", "#e3a3d0"),
+    "lora": ("#7d2a6c", "#f7c9e6"),
 }
 MARKERS = {"full": "o", "linearized": "s", "attention": "^", "lora": "D"}
 # The same signs in text: hollow, full.
