@@ -128,7 +128,8 @@ def format_figure(name: str, seen: str, caption: str, drawing: Drawing) -> str:
     )
     return (
         f'<figure><div class="picture">{pictures}</div>'
-        f"<figcaption>{prose(seen)} {prose(caption)}<br>Download: {links}</figcaption></figure>"
+        f"<figcaption>{prose(seen)} {prose(caption)}"
+        f'<span class="files"><br>Download: {links}</span></figcaption></figure>'
     )
 
 

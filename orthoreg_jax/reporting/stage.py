@@ -34,7 +34,7 @@ TABLES: tuple[Callable[[Results], Table | None], ...] = (
 
 
 def write_report(folder: pathlib.Path) -> pathlib.Path:
-    """Writes plots/, table.md and report.html from a run folder's results.json.
+    """Writes plots/ (PNG, SVG and CSV), table.md and report.html from a run folder's results.json.
 
     Returns:
       The path of report.html.
