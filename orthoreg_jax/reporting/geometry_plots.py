@@ -16,20 +16,9 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from orthoreg_jax.config import ORTHOREG
 from orthoreg_jax.evaluation.results import Results, Run
 
+from .sheet import BAND, NARROW, WIDE, Sheet, as_percent, some_of, task_sheet
 from .structure_tables import task_cosine
-from .style import (
-    BAND,
-    CARD,
-    INK,
-    NARROW,
-    SOFT,
-    WIDE,
-    Sheet,
-    as_percent,
-    some_of,
-    styled,
-    task_sheet,
-)
+from .style import CARD, INK, SOFT, styled
 from .summary import Method, group_methods
 
 # Below this share of the largest singular value a value is rounding, not rank.
@@ -49,15 +38,14 @@ def _map_sheet(
     if wide:
         methods.sort(key=lambda method: method.name.endswith(ORTHOREG))
     columns = max(2, math.ceil(len(methods) / 2)) if wide else 2
-    titles = []
-    for method in methods:
-        plain, plus, penalty = method.label.partition(" + ")
-        second = f"+ {penalty}, mean" if plus else "mean"
-        titles.append(f"{plain}\n{second} {number[method.name]}")
     height = min(3.0, ((WIDE if wide else NARROW) - margin) / columns) + 0.4
     options: Any = {"extra": margin, "sharex": True, "sharey": True}
+    titles = [method.label for method in methods]
     sheet = Sheet(titles, header, (columns, columns), height, wide, **options)
-    for axes, title in zip(sheet.axes, titles, strict=True):
+    for axes, method in zip(sheet.axes, methods, strict=True):
+        plain, plus, penalty = method.label.partition(" + ")
+        second = f"+ {penalty}, mean" if plus else "mean"
+        title = f"{plain}\n{second} {number[method.name]}"
         axes.set_title(title, fontsize=9.5 if wide else 8)
     return sheet, methods
 
@@ -83,7 +71,7 @@ def cosines(results: Results, wide: bool = True) -> Sheet:
         shown = np.ma.masked_array(maps[method.name], diagonal)
         edges = np.arange(count + 1) - 0.5
         colours: Any = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "edgecolors": CARD}
-        image = sheet.heat(axes, method, (edges, edges), shown, (names, names), **colours)
+        image = sheet.heat(axes, (edges, edges), shown, (names, names), **colours)
         axes.set_ylim(count - 0.5, -0.5)
         if cell >= 0.25:
             _write_cells(axes, shown, limit, min(8.5, 25 * cell))
@@ -123,7 +111,7 @@ def disentanglement(results: Results, wide: bool = True) -> Sheet:
     for axes, method in zip(sheet.axes, methods, strict=True):
         colours: Any = {"cmap": "cividis", "vmin": 0, "vmax": highest, "edgecolors": "face"}
         values, corners = maps[method.name], np.array(alphas)
-        image = sheet.heat(axes, method, (corners, corners), values, (alphas, alphas), **colours)
+        image = sheet.heat(axes, (corners, corners), values, (alphas, alphas), **colours)
         # The square in which addition looks for alpha.
         axes.add_patch(Rectangle((0, 0), 1, 1, fill=False, edgecolor=WHITE, linewidth=1.2))
     for axes in sheet.axes[-sheet.columns :]:

@@ -13,18 +13,8 @@ from matplotlib.axes import Axes
 from orthoreg_jax.evaluation.results import Results, Run
 
 from .geometry_plots import angles, cosines, disentanglement, norms, singular_values
-from .style import (
-    BAND,
-    CARD,
-    INK,
-    SOFT,
-    Sheet,
-    as_percent,
-    method_look,
-    some_of,
-    styled,
-    task_sheet,
-)
+from .sheet import BAND, Sheet, as_percent, some_of, task_sheet
+from .style import CARD, INK, SOFT, method_look, styled
 from .summary import Method, control_name, control_shares, group_methods, zero_shot_mean
 from .tables import share_text
 

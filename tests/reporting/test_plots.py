@@ -13,15 +13,13 @@ from orthoreg_jax.reporting.geometry_plots import (
 )
 from orthoreg_jax.reporting.page import FIGURES
 from orthoreg_jax.reporting.plots import addition, draw_figures, negation, tasks, training
+from orthoreg_jax.reporting.sheet import NARROW, WIDE, some_of
 from orthoreg_jax.reporting.style import (
-    NARROW,
     PALETTE,
-    WIDE,
     inline_svg,
     method_look,
     method_mode,
     method_sign,
-    some_of,
     to_png,
     to_svg,
 )
