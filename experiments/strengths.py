@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from trials import ALPHAS, MEASURES, Trials, cells, parser
 
 from orthoreg_jax.config import ORTHOREG
-from orthoreg_jax.reporting.style import GREY, styled, to_png
+from orthoreg_jax.reporting.style import SOFT, styled, to_png
 from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import replacing, write_json, write_text
 from orthoreg_jax.training.modes import MODES
@@ -47,7 +47,7 @@ def draw(trials: list[dict[str, Any]]) -> Figure:
         left.axhline(plain[measure], color=colour, linestyle="--", linewidth=1.2)
     left.set(xscale="log", xlabel="λ", ylabel="Test accuracy, %", title="Dashed: without penalty")
     left.legend()
-    right.plot(ALPHAS, plain["curve"], color=GREY, linestyle="--", label="0")
+    right.plot(ALPHAS, plain["curve"], color=SOFT, linestyle="--", label="0")
     for place, trial in enumerate(others):
         colour = colormaps["viridis"](place / max(1, len(others)))
         right.plot(ALPHAS, trial["curve"], color=colour, label=f"{trial['strength']:g}")

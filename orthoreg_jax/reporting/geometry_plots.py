@@ -2,147 +2,165 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from orthoreg_jax.evaluation.results import Results
+from orthoreg_jax.config import ORTHOREG
+from orthoreg_jax.evaluation.results import Results, Run
 
-from .style import GREY, grouped_bars, method_colour, panels, place_legend, styled, task_label
+from .sheet import BAND, NARROW, WIDE, Sheet, as_percent, some_of, task_sheet
+from .structure_tables import task_cosine
+from .style import CARD, INK, SOFT, styled
 from .summary import Method, group_methods
 
 # Below this share of the largest singular value a value is rounding, not rank.
 ROUNDING = 1e-6
+# Of letters on cells, whose colours are the same in the dark; those of the palette change there.
+WHITE, BLACK = "#fefefe", "#010101"
+
+
+def _map_sheet(
+    results: Results, header: tuple[str, ...], number: dict[str, str], wide: bool, margin: float
+) -> tuple[Sheet, list[Method]]:
+    """A panel for each method, the number of each in its title.
+
+    Wide: methods without the penalty above the same with it. Narrow: one beside the other.
+    """
+    methods = group_methods(results)
+    if wide:
+        methods.sort(key=lambda method: method.name.endswith(ORTHOREG))
+    columns = max(2, math.ceil(len(methods) / 2)) if wide else 2
+    height = min(3.0, ((WIDE if wide else NARROW) - margin) / columns) + 0.4
+    options: Any = {"extra": margin, "sharex": True, "sharey": True}
+    titles = [method.label for method in methods]
+    sheet = Sheet(titles, header, (columns, columns), height, wide, **options)
+    for axes, method in zip(sheet.axes, methods, strict=True):
+        plain, plus, penalty = method.label.partition(" + ")
+        second = f"+ {penalty}, mean" if plus else "mean"
+        title = f"{plain}\n{second} {number[method.name]}"
+        axes.set_title(title, fontsize=9.5 if wide else 8)
+    return sheet, methods
 
 
 @styled
-def cosines(results: Results) -> Figure:
+def cosines(results: Results, wide: bool = True) -> Sheet:
     """Cosines between task vectors, one heat map for each method, on one colour scale."""
-    methods = group_methods(results)
-    maps = [np.mean([run["geometry"]["cosines"] for run in method.runs], 0) for method in methods]
-    titles = [task_label(title, 18) for title in results["tasks"].values()]
-    count = len(titles)
-    off_diagonal = np.abs(np.array(maps))[:, ~np.eye(count, dtype=bool)]
-    # Symmetric, so that white is orthogonal; the diagonal is 1 always and stays out.
-    limit = max(float(off_diagonal.max(initial=0)), 1e-3)
-    rows = math.ceil(len(methods) / 2)
-    figure, axes = panels(len(methods), 2, 3.4 + 2.0 / rows, sharex=True, sharey=True)
-    for position, (part, method, values) in enumerate(zip(axes, methods, maps, strict=True)):
-        shown = np.ma.masked_array(values, np.eye(count, dtype=bool))
+    maps = {
+        method.name: np.mean([run["geometry"]["cosines"] for run in method.runs], 0)
+        for method in group_methods(results)
+    }
+    means = {
+        method.name: f"{method.over_seeds(task_cosine).mean:.3f}"
+        for method in group_methods(results)
+    }
+    names, count = list(results["tasks"]), len(results["tasks"])
+    diagonal = np.eye(count, dtype=bool)  # is 1 always and stays out
+    # Symmetric, so that white is orthogonal.
+    limit = max(*(np.abs(values[~diagonal]).max(initial=0) for values in maps.values()), 1e-3)
+    sheet, methods = _map_sheet(results, ("method", "task", "other", "cosine"), means, wide, 1.2)
+    cell = (sheet.width - 1) / sheet.columns / count  # inches, nearly
+    for axes, method in zip(sheet.axes, methods, strict=True):
+        shown = np.ma.masked_array(maps[method.name], diagonal)
         edges = np.arange(count + 1) - 0.5
-        image = part.pcolormesh(
-            edges, edges, shown, cmap="RdBu_r", vmin=-limit, vmax=limit, edgecolors="white"
+        colours: Any = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "edgecolors": CARD}
+        image = sheet.heat(axes, (edges, edges), shown, (names, names), **colours)
+        axes.set_ylim(count - 0.5, -0.5)
+        if cell >= 0.25:
+            _write_cells(axes, shown, limit, min(8.5, 25 * cell))
+        axes.set_xticks(
+            range(count), names, rotation=90, rotation_mode="anchor", ha="right", va="center"
         )
-        part.set_aspect("equal")
-        part.set_ylim(count - 0.5, -0.5)
-        _write_cells(part, values, limit, min(9.0, 72 / count))
-        part.set_title(method.label)
-        part.set_xticks(range(count), titles, rotation=90, fontsize=8.5)
-        part.set_yticks(range(count), titles, fontsize=8.5)
-        part.tick_params(length=0, labelbottom=position + 2 >= len(methods))
-        part.grid(visible=False)
-        part.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, label="Cosine", location="bottom", shrink=0.5, aspect=40)
+        axes.set_yticks(range(count), names)
+    bar = sheet.bar(image, "Cosine")
     bar.locator = MaxNLocator(4, symmetric=True)
     bar.update_ticks()
-    return figure
+    return sheet
+
+
+def _write_cells(axes: Axes, values: np.ma.MaskedArray, limit: float, size: float) -> None:
+    digits = 2 if limit >= 0.1 else 3
+    for (row, column), value in np.ndenumerate(values.data):
+        if row != column:
+            text = f"{value:z.{digits}f}".replace("0.", ".", 1).replace("-", "−")
+            colour = WHITE if abs(value) > 0.6 * limit else BLACK
+            axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
 
 
 @styled
-def angles(results: Results) -> Figure:
+def disentanglement(results: Results, wide: bool = True) -> Sheet:
+    """Disentanglement error over both alphas: mean over pairs and seeds, one panel a method."""
+    alphas = results["disentanglement_alphas"]
+    maps = {
+        method.name: np.mean(
+            [pair["error"] for run in method.runs for pair in run["disentanglement"]], axis=0
+        )
+        for method in group_methods(results)
+    }
+    means = {name: f"{values.mean():.2f}" for name, values in maps.items()}
+    header = ("method", "alpha of the first task", "alpha of the second task", "error")
+    sheet, methods = _map_sheet(results, header, means, wide, 0.8)
+    highest = max(values.max() for values in maps.values())
+    for axes, method in zip(sheet.axes, methods, strict=True):
+        colours: Any = {"cmap": "cividis", "vmin": 0, "vmax": highest, "edgecolors": "face"}
+        values, corners = maps[method.name], np.array(alphas)
+        image = sheet.heat(axes, (corners, corners), values, (alphas, alphas), **colours)
+        # The square in which addition looks for alpha.
+        axes.add_patch(Rectangle((0, 0), 1, 1, fill=False, edgecolor=WHITE, linewidth=1.2))
+    for axes in sheet.axes[-sheet.columns :]:
+        axes.set_xlabel("α of the second task")
+    for axes in sheet.axes[:: sheet.columns]:
+        axes.set_ylabel("α of the first task")
+    sheet.bar(image, "ξ")
+    return sheet
+
+
+@styled
+def angles(results: Results, wide: bool = True) -> Sheet:
     """Angles between columns of the weights and of their updates, a panel for each leaf."""
-    methods = group_methods(results)
-    leaves = _leaves(run["geometry"]["angles"] for run in results["runs"])
-    titles = leaf_titles(leaves)
-    figure, axes = panels(len(leaves), 3 if len(leaves) > 4 else 2, 2.6)
-    for part, leaf in zip(axes, leaves, strict=True):
-        before = 100 * np.array(results["weight_angles"][leaf])
+    methods, every = group_methods(results), results["weight_angles"]
+    titles = leaf_titles(_leaves(run["geometry"]["angles"] for run in results["runs"]))
+    header = ("matrix", "method", "degrees", "share")
+    sheet = Sheet(list(titles.values()), (*header, *BAND), (3, 2), 2.0, wide)
+    for axes, leaf in zip(sheet.axes, titles, strict=True):
+        before = np.array(every[leaf])
         degrees = (np.arange(len(before)) + 0.5) * 180 / len(before)
-        part.fill_between(degrees, before, color=GREY, alpha=0.35, linewidth=0, label="Weights")
         for method in methods:
             by_leaf = [run["geometry"]["angles"] for run in method.runs]
             found = [shares[leaf] for shares in by_leaf if leaf in shares]
             if found:
-                colour = method_colour(method.name)
-                part.plot(degrees, 100 * np.mean(found, axis=0), color=colour, label=method.label)
-        part.set_title(titles[leaf])
-        part.set_xticks([0, 45, 90, 135, 180])
-    figure.supxlabel("Angle between two columns (degrees)", fontsize=10.5)
-    figure.supylabel("Share of column pairs (%)", fontsize=10.5)
-    place_legend(figure, *_legend(axes))
-    return figure
-
-
-def _leaves(by_leaf: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Leaves that any method changes, in order: modes change different ones."""
-    return list(dict.fromkeys(leaf for leaves in by_leaf for leaf in leaves))
-
-
-def _legend(axes: Sequence[Axes]) -> tuple[list[Any], list[str]]:
-    """Each label of any panel once."""
-    handles = {
-        label: handle
-        for part in axes
-        for handle, label in zip(*part.get_legend_handles_labels(), strict=True)
-    }
-    return list(handles.values()), list(handles)
+                sheet.curve(axes, method, degrees, np.mean(found, axis=0)[None], marker="")
+        axes.fill_between(degrees, before, color=SOFT, alpha=0.3, linewidth=0, label="Weights")
+        for place, share in zip(degrees, before, strict=True):
+            sheet.note(axes, "Weights", place, share, "", "")
+        axes.set_xticks([0, 45, 90, 135, 180])
+        as_percent(axes.yaxis)
+    sheet.label("Angle between two columns, degrees", "Share of column pairs, %")
+    sheet.legend()
+    return sheet
 
 
 @styled
-def disentanglement(results: Results) -> Figure:
-    """Disentanglement error over both alphas: mean over pairs and seeds, one panel a method."""
-    methods = group_methods(results)
-    alphas = np.array(results["disentanglement_alphas"])
-    maps = [
-        np.mean([pair["error"] for run in method.runs for pair in run["disentanglement"]], axis=0)
-        for method in methods
-    ]
-    figure, axes = panels(len(methods), 2, 3.3, sharex=True, sharey=True)
-    for part, method, values in zip(axes, methods, maps, strict=True):
-        image = part.pcolormesh(alphas, alphas, values, cmap="cividis", vmin=0, vmax=np.max(maps))
-        part.set_title(f"{method.label}\nmean ξ {values.mean():.2f}")
-        part.set_aspect("equal")
-        part.grid(visible=False)
-        # The square in which addition looks for alpha.
-        part.add_patch(Rectangle((0, 0), 1, 1, fill=False, edgecolor="white", linewidth=1.2))
-    figure.supxlabel("α of the second task", fontsize=10.5)
-    figure.supylabel("α of the first task", fontsize=10.5)
-    figure.colorbar(image, ax=axes, label="ξ", location="bottom", shrink=0.5, aspect=40)
-    return figure
-
-
-def _write_cells(axes: Axes, values: Float[np.ndarray, "t t"], limit: float, size: float) -> None:
-    digits = 2 if limit >= 0.1 else 3
-    for (row, column), value in np.ndenumerate(values):
-        text = "1" if row == column else f"{value:z.{digits}f}".replace("0.", ".", 1)
-        text = text.replace("-", "−")
-        dark = row != column and abs(value) > 0.6 * limit
-        colour = "#999999" if row == column else "white" if dark else "black"
-        axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
-
-
-@styled
-def singular_values(results: Results) -> Figure:
+def singular_values(results: Results, wide: bool = True) -> Sheet:
     """Singular values of the weight updates, one panel for each kind of matrix."""
-    methods = group_methods(results)
     leaves = _leaves(
         by_leaf
         for run in results["runs"]
         for by_leaf in run["geometry"]["singular_values"].values()
     )
     titles = leaf_titles(leaves)
-    figure, axes = panels(len(leaves), 3 if len(leaves) > 4 else 2, 2.6, sharey=True)
+    header = ("matrix", "method", "position", "singular value", *BAND)
+    sheet = Sheet(list(titles.values()), header, (3, 2), 2.0, wide, 0.2, sharey=True)
     lowest = 1.0
-    for part, leaf in zip(axes, leaves, strict=True):
-        for method in methods:
+    for axes, leaf in zip(sheet.axes, leaves, strict=True):
+        for method in group_methods(results):
             found = _spectra(method, leaf)
             if not found:
                 continue
@@ -151,19 +169,25 @@ def singular_values(results: Results) -> Figure:
             visible = np.maximum(spectra, floor)
             mean = visible.mean(axis=0)
             low, high = np.percentile(visible, [10, 90], axis=0)
-            rank = np.arange(1, len(mean) + 1)
-            colour = method_colour(method.name)
-            part.plot(rank, mean, color=colour, label=method.label)
-            part.fill_between(rank, low, high, color=colour, alpha=0.2, linewidth=0)
+            shown = some_of(len(mean))
+            lines = np.array([low, mean, high])[:, shown]
+            sheet.curve(axes, method, shown + 1, lines, marker="")
             lowest = min([lowest, *mean[mean > 2 * floor].tolist()])
-        part.axhline(1, color="black", linestyle=":", linewidth=1.2)
-        part.set_yscale("log")
-        part.set_title(titles[leaf])
-    axes[0].set_ylim(lowest / 2, None)
-    figure.supxlabel("Position among the singular values, largest first", fontsize=10.5)
-    figure.supylabel("Singular value of the weight update", fontsize=10.5)
-    place_legend(figure, *_legend(axes))
-    return figure
+        axes.axhline(1, color=INK, linestyle=(0, (1, 2)), linewidth=1)
+        axes.set_yscale("log")
+    sheet.axes[0].set_ylim(lowest / 2, None)
+    # 0.001, not a power, which would not be written in letters.
+    plain = functools.partial(np.format_float_positional, precision=2, fractional=False, trim="-")
+    sheet.axes[0].yaxis.set_major_formatter(lambda value, _: plain(value))
+    sheet.axes[0].yaxis.set_minor_formatter(NullFormatter())
+    sheet.label("Position among the singular values, largest first", "Singular value")
+    sheet.legend()
+    return sheet
+
+
+def _leaves(by_leaf: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Leaves that any method changes, in order: modes change different ones."""
+    return list(dict.fromkeys(leaf for leaves in by_leaf for leaf in leaves))
 
 
 def leaf_titles(leaves: Iterable[str]) -> dict[str, str]:
@@ -187,15 +211,17 @@ def _spectra(method: Method, leaf: str) -> list[list[float]]:
 
 
 @styled
-def norms(results: Results) -> Figure:
-    """The norm of every task vector, as grouped bars."""
-    groups: list[tuple[str, Any, dict[str, Any]]] = []
-    for method in group_methods(results):
-        values = [
-            [run["geometry"]["norms"][task] for run in method.runs] for task in results["tasks"]
-        ]
-        groups.append((method.label, np.array(values), {"color": method_colour(method.name)}))
-    figure, axes = grouped_bars(results, groups)
-    axes.set_xlabel("‖τ‖, norm over all weights of the image tower")
-    place_legend(figure, *axes.get_legend_handles_labels())
-    return figure
+def norms(results: Results, wide: bool = True) -> Sheet:
+    """The norm of every task vector, a panel for each task."""
+    sheet = task_sheet(results, ("task", "method", "quantity", "norm", "deviation"), wide)
+    for axes, task in zip(sheet.axes, results["tasks"], strict=True):
+        for row, method in enumerate(group_methods(results)):
+            norm = method.over_seeds(functools.partial(_norm, task))
+            sheet.dots(axes, row, method, {"norm": norm}, 0.0)
+        axes.set_xlim(left=0)
+    sheet.label("‖τ‖, norm over all weights of the image tower")
+    return sheet
+
+
+def _norm(task: str, run: Run) -> float:
+    return run["geometry"]["norms"][task]

@@ -1,52 +1,34 @@
-"""Pieces of HTML: escaped text, tables, figures, and how they look."""
+"""Pieces of HTML: escaped text, tables, figures, and the files that say how they look and act."""
 
 from __future__ import annotations
 
 import html
+import pathlib
+import re
+import urllib.parse
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from .style import inline_svg
+from .style import PALETTE, inline_svg, method_mode, method_sign
 from .tables import Table
 
-STYLE_SHEET = """
-:root { color-scheme: light dark; --ink: #1c2024; --soft: #5b636b; --paper: #fbfbfa;
-  --card: #ffffff; --line: #dfe2e5; --accent: #0072b2; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ea; --soft: #a3abb3; --paper: #15181b;
-  --card: #1d2125; --line: #363c42; --accent: #56b4e9; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); line-height: 1.55;
-  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .25rem; letter-spacing: -.01em; }
-h2 { font-size: 1.25rem; margin: 3rem 0 .5rem; }
-p, li { max-width: 44rem; }
-.under { color: var(--soft); margin: 0 0 1.5rem; }
-.formula { font-family: Georgia, "Times New Roman", serif; font-size: 1.1rem; margin: 1rem 0;
-  padding: .6rem 1rem; border-left: 3px solid var(--accent); overflow-x: auto; }
-.reading { border-left: 3px solid var(--line); padding-left: 1rem; }
-.wide { overflow-x: auto; margin: 1rem 0; border: 1px solid var(--line); border-radius: 8px;
-  background: var(--card); }
-table { border-collapse: collapse; width: 100%; font-size: .92rem;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .45rem .6rem; text-align: right; vertical-align: top; }
-th { vertical-align: bottom; }
-th { font-weight: 600; color: var(--soft); border-bottom: 1px solid var(--line); }
-.word { text-align: left; min-width: 6rem; }
-tr.first td { border-top: 1px solid var(--line); }
-.note, figcaption { color: var(--soft); font-size: .9rem; max-width: 44rem; }
-.note { margin: .35rem 0; }
-figcaption { margin-top: .5rem; }
-figure { margin: 1rem 0; }
-.picture { overflow-x: auto; background: #fff; border: 1px solid var(--line); border-radius: 8px;
-  padding: .75rem; }
-.picture svg { display: block; width: 100%; min-width: 34rem; height: auto; }
-details { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem; }
-summary { cursor: pointer; font-weight: 600; }
-h3 { font-size: 1rem; margin: 1.5rem 0 .25rem; }
-pre { overflow-x: auto; padding: .8rem 1rem; background: var(--card); font-size: .85rem;
-  border: 1px solid var(--line); border-radius: 8px; }
-code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
-.hash td { overflow-wrap: anywhere; min-width: 8rem; }
-"""
+HERE = pathlib.Path(__file__).parent
+SCRIPT = (HERE / "page.js").read_text(encoding="utf-8")
+LIGHT, DARK = (
+    ":root { " + " ".join(f"--{name}: {pair[dark]};" for name, pair in PALETTE.items()) + " }\n"
+    for dark in (0, 1)
+)
+STYLE_SHEET = f"{LIGHT}@media screen and (prefers-color-scheme: dark) {{ {DARK}}}\n" + (
+    HERE / "page.css"
+).read_text(encoding="utf-8")
+
+
+class Drawing(NamedTuple):
+    """A figure, ready for the page."""
+
+    wide: str  # SVG file for a desk, and to download
+    narrow: str  # for a phone
+    csv: str  # the numbers it shows
 
 
 def escape(text: object) -> str:
@@ -64,28 +46,94 @@ def join_words(words: list[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
 
-def format_html(table: Table, kind: str = "") -> str:
-    """A table with its notes; a first cell that is not empty begins a group of rows."""
+def section(anchor: str, title: str, *body: str) -> str:
+    """A part of the page, its heading a link to itself."""
+    heading = f'<h2><a href="#{anchor}">{escape(title)}</a></h2>'
+    return "\n".join([f'<section id="{anchor}">', heading, *body, "</section>"])
 
-    def cells(tag: str, row: tuple[str, ...]) -> str:
-        words = [' class="word"' if column < table.left else "" for column in range(len(row))]
-        return "".join(
-            f"<{tag}{word}>{prose(cell)}</{tag}>" for word, cell in zip(words, row, strict=True)
-        )
 
-    rows = "\n".join(
-        f"<tr{' class=first' if row[0] else ''}>{cells('td', row)}</tr>" for row in table.rows
+def format_html(table: Table, methods: Mapping[str, str] | None = None, kind: str = "") -> str:
+    """A table with its notes; a first cell that is not empty begins a group of rows.
+
+    Args:
+      table: its cells as text.
+      methods: names by label; cells that are such a label get the method's sign.
+      kind: a CSS class more.
+    """
+    methods, above = methods or {}, table.rows[0]
+    sortable = "sortable" if table.title and len(table.rows) > 2 else ""
+    head = "".join(
+        _heading(cell, column < table.left, sortable) for column, cell in enumerate(table.header)
+    )
+    rows = []
+    for row in table.rows:
+        cells = []
+        for column, cell in enumerate(row):
+            tag = '<td class="word">' if column < table.left else "<td>"
+            # What a group says once is there in every row, to be seen when rows are moved.
+            again = not (row[0] or cell)
+            text = _cell(above[column] if again else cell, methods)
+            cells.append(
+                f'{tag}<span class="again">{text}</span></td>' if again else f"{tag}{text}</td>"
+            )
+        above = row if row[0] else above
+        rows.append(f"<tr{' class=first' if row[0] else ''}>{''.join(cells)}</tr>")
+    scroll = (
+        f' tabindex="0" role="region" aria-label="{escape(table.title)}"' if table.title else ""
     )
     notes = "".join(f'<p class="note">{prose(note)}</p>' for note in table.notes)
+    body = "\n".join(rows)
     return (
-        f'<div class="wide"><table{kind}><thead><tr>{cells("th", table.header)}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>{notes}"
+        f'<div class="wide"{scroll}><table class="{sortable} {kind}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>{notes}"
     )
 
 
-def format_figure(name: str, heading: str, caption: str, svg: str) -> str:
-    """A figure and its caption."""
-    return (
-        f'<figure><div class="picture">{inline_svg(svg, name, escape(heading))}</div>'
-        f"<figcaption>{prose(caption)}</figcaption></figure>"
+def _heading(text: str, word: bool, sortable: str) -> str:
+    kind = ' class="word"' if word else ""
+    if not sortable:
+        return f'<th scope="col"{kind}>{prose(text)}</th>'
+    button = f'<button type="button">{prose(text)}</button>'
+    return f'<th scope="col" aria-sort="none"{kind}>{button}</th>'
+
+
+def _cell(text: str, methods: Mapping[str, str]) -> str:
+    """A cell: a method with its sign; of numbers, spread and interval smaller than the value."""
+    if text in methods:
+        return method_key(methods[text]) + prose(text)
+    verdict, _, numbers = text.partition(": ")
+    if verdict in ("yes", "no", "no change", "not told apart"):
+        return f"{prose(verdict)} <small>{prose(numbers)}</small>"
+    return re.sub(r"(&nbsp;±&nbsp;[\d.]+|\[[^]]*\])", r"<small>\1</small>", prose(text))
+
+
+def method_key(method: str) -> str:
+    """The sign of a method in its colour, as in the figures."""
+    colour = f"color: var(--{method_mode(method)})"
+    return f'<span class="key" style="{colour}" aria-hidden="true">{method_sign(method)}</span>'
+
+
+def format_figure(name: str, seen: str, caption: str, drawing: Drawing) -> str:
+    """A figure for either width, what it shows, and its files."""
+    pictures = "".join(
+        f'<div class="{kind}">{inline_svg(svg, f"{name}-{kind}", escape(seen))}</div>'
+        for kind, svg in (("wide-figure", drawing.wide), ("narrow", drawing.narrow))
     )
+    links = "".join(
+        f'<a download="{name}.{suffix}" href="{data_link(media, text)}">{suffix.upper()}</a>'
+        for suffix, media, text in (
+            ("svg", "image/svg+xml", drawing.wide),
+            ("csv", "text/csv", drawing.csv),
+        )
+    )
+    return (
+        f'<figure><div class="picture">{pictures}</div>'
+        f"<figcaption>{prose(seen)} {prose(caption)}"
+        f'<span class="files"><br>Download: {links}</span></figcaption></figure>'
+    )
+
+
+def data_link(media: str, text: str) -> str:
+    """A file within an address, so that the page needs no other."""
+    content = urllib.parse.quote(text, safe=" '()*+,-./:;=?@[]_{|}~!$")
+    return f"data:{media};charset=utf-8,{content}"

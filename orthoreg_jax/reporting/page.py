@@ -1,4 +1,4 @@
-"""The page report.html: one file, readable without network or scripts."""
+"""The page report.html: one file, readable without network; scripts only sort its tables."""
 
 from __future__ import annotations
 
@@ -10,114 +10,150 @@ from typing import Any
 from orthoreg_jax.config import default_config, flatten_config
 from orthoreg_jax.evaluation.results import Results
 
-from .markup import STYLE_SHEET, escape, format_figure, format_html, join_words, prose
+from .markup import (
+    SCRIPT,
+    STYLE_SHEET,
+    Drawing,
+    escape,
+    format_figure,
+    format_html,
+    join_words,
+    prose,
+    section,
+)
 from .reading import read_results
 from .structure_tables import claims_table, features_table, geometry_table
-from .summary import control_title, group_methods
+from .summary import control_title, group_methods, penalty_pairs
 from .tables import Table, analogy_table, difference_table, summary_table, task_table
 
-# By name of the figure: heading, and how to read it.
+# By name of the figure: heading, what is seen, and how to read it.
 FIGURES = {
     "addition": (
         "Adding all task vectors",
-        "Mean validation accuracy of θ₀ + α Σ τ over the tasks. At α = 0 stands the pre-trained "
-        "model. The ringed α has the best normalised accuracy and is the one tested. A curve that "
-        "stays high for longer is less sensitive to α. The left panel divides by each method's own "
-        "single-task accuracy, so read it only together with the right one.",
+        "Two line charts: mean validation accuracy of θ₀ + α Σ τ over the tasks, by α, a line for "
+        "each method.",
+        "At α = 0 stands the pre-trained model. The ringed α has the best normalised accuracy and "
+        "is the one tested. A curve that stays high for longer is less sensitive to α. The "
+        "normalised panel divides by each method's own single-task accuracy, so read it only "
+        "together with the other one. α on a square-root scale; bands: one standard deviation "
+        "over seeds.",
     ),
     "tasks": (
         "Task by task",
-        "Test accuracy. Pale: the model fine-tuned on that task alone. Solid: the one model that "
-        "holds all task vectors. The gap between the two is what adding costs; a solid bar "
-        "shorter than the grey one is a task that lost.",
+        "Test accuracy, a panel for each task and a row for each method: a stroke for the model "
+        "fine-tuned on that task alone, a sign for the one model that holds all task vectors.",
+        "The line between the two is what adding costs; a sign left of the dotted zero-shot "
+        "accuracy is a task that lost. Thick: one standard deviation over seeds. Every panel has "
+        "its own scale, which does not begin at 0.",
     ),
     "negation": (
         "Subtracting one task vector",
-        "Validation accuracy of θ₀ − α τ, mean over the tasks: on the task to be forgotten (left, "
-        "lower is better) and on the control task (right, higher is better). Dotted lines are the "
-        "shares of zero-shot control accuracy to keep. For each task the chosen α is the one with "
-        "the lowest target accuracy among those above the line.",
+        "Two line charts: validation accuracy of θ₀ − α τ by α, mean over the tasks, on the task "
+        "to be forgotten (lower is better) and on the control task (higher is better).",
+        "Thin dotted lines are the shares of zero-shot control accuracy to keep. For each task the "
+        "chosen α is the one with the lowest target accuracy among those above the line. α on a "
+        "square-root scale; bands: one standard deviation over seeds.",
     ),
     "disentanglement": (
         "Disentanglement error",
-        "ξ(α₁, α₂): how often adding the other task's vector changes the answer on a task's test "
-        "images, summed over both tasks of a pair (0: never, 2: always), mean over pairs. Dark is "
-        "good. Along the axes only one vector is added, so that one of the two terms is 0. The "
-        "white square is 0 to 1.",
+        "Heat maps of ξ(α₁, α₂), one for each method.",
+        "ξ: how often adding the other task's vector changes the answer on a task's test images, "
+        "summed over both tasks of a pair (0: never, 2: always), mean over pairs. Dark is good. "
+        "Along the axes only one vector is added, so that one of the two terms is 0. The white "
+        "square is 0 to 1; beside the name stands the mean over the map.",
     ),
     "cosines": (
         "Angles between task vectors",
-        "Cosine of every two task vectors, on one colour scale. White is orthogonal. The paper "
-        "links vectors that are nearer to orthogonal with less interference.",
+        "Cosine of every two task vectors, a heat map for each method, on one colour scale.",
+        "White is orthogonal; beside the name stands the mean |cosine|. The paper links vectors "
+        "that are nearer to orthogonal with less interference.",
     ),
     "singular_values": (
         "Singular values of the weight updates",
+        "Line charts of the singular values, largest first, a panel for each kind of matrix and a "
+        "line for each method, on a logarithmic scale.",
         "Mean over tasks and layers, band from the 10th to the 90th percentile. The penalty is "
         "least where all singular values are 1 (dotted). Far below that line it mostly makes the "
         "update larger; it only evens out a spectrum that comes near the line.",
     ),
     "angles": (
         "Angles between the columns of one matrix",
-        "Share of column pairs by their angle: grey for the pre-trained weights, colours for the "
-        "weight updates, mean over tasks and layers. The penalty asks for 90°.",
+        "Share of column pairs by their angle, a panel for each kind of matrix: grey for the "
+        "pre-trained weights, lines for the weight updates.",
+        "Mean over tasks and layers. The penalty asks for 90°.",
     ),
     "norms": (
         "Length of the task vectors",
+        "Norm of each task vector, a panel for each task and a row for each method.",
         "A method that moves further from the pre-trained weights has a longer task vector, and "
         "the same α then means a larger step.",
     ),
     "training": (
         "Training",
+        "Line charts of the loss, and of the penalty where there is one, by training step.",
         "Mean over tasks and seeds, band from the least to the greatest of them.",
     ),
 }
+# Nothing may be loaded: what the page needs is in it.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
-def make_page(results: Results, figures: Mapping[str, str], folder: pathlib.Path) -> str:
+def make_page(results: Results, figures: Mapping[str, Drawing], folder: pathlib.Path) -> str:
     """The whole page.
 
     Args:
       results: of the run.
-      figures: SVG files by name, see `FIGURES`; shown in that order.
+      figures: drawings by name, see `FIGURES`; shown in that order.
       folder: the run folder, named in the page.
     """
-    parts = [
-        "<h1>Task arithmetic with OrthoReg</h1>",
-        f'<p class="under">Run <code>{escape(folder.resolve().name)}</code></p>',
-        _introduction(results),
-        "<h2>Summary</h2>",
-        format_html(summary_table(results)),
-        '<div class="reading">',
-        *(f"<p>{prose(paragraph)}</p>" for paragraph in read_results(results)),
-        "</div>",
-        *_section(difference_table(results)),
-        *_section(claims_table(results)),
-    ]
+    methods = {method.label: method.name for method in group_methods(results)}
+    # Anchor, title and content of each section.
+    sections: list[tuple[str, str, tuple[str, ...]]] = []
+
+    def add(table: Table | None, anchor: str, *more: str) -> None:
+        if table is not None:  # it was measured
+            sections.append((anchor, table.title, (format_html(table, methods, anchor), *more)))
+
+    words = "".join(f"<p>{_lead(paragraph)}</p>" for paragraph in read_results(results))
+    add(summary_table(results), "summary", f'<div class="reading">{words}</div>')
+    add(difference_table(results), "differences")
+    add(claims_table(results), "claims")
     # Numbers stand below the figure that shows them.
     tables = {"tasks": task_table, "norms": geometry_table}
-    for name, (heading, caption) in FIGURES.items():
+    for name, (heading, seen, caption) in FIGURES.items():
         if name in figures:
-            parts += [
-                f"<h2>{escape(heading)}</h2>",
-                format_figure(name, heading, caption, figures[name]),
-            ]
-            if name in tables:
-                parts.append(format_html(tables[name](results)))
-    parts += _section(features_table(results)) + _section(analogy_table(results))
-    parts.append(_provenance(results))
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>OrthoReg: {escape(folder.resolve().name)}</title>\n"
-        f"<style>{STYLE_SHEET}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(parts)
-        + "\n</main>\n</body>\n</html>\n"
+            below = [format_html(tables[name](results), methods)] if name in tables else []
+            figure = format_figure(name, seen, caption, figures[name])
+            sections.append((name, heading, (figure, *below)))
+    add(features_table(results), "features")
+    add(analogy_table(results), "analogies")
+    links = "".join(
+        f'<li><a href="#{anchor}">{escape(title)}</a></li>'
+        for anchor, title, _ in (*sections, ("provenance", "Provenance", ()))
+    )
+    name = escape(folder.resolve().name)
+    return "\n".join(
+        [
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+            f"<title>OrthoReg: {name}</title>\n<style>\n{STYLE_SHEET}</style>\n</head>\n<body>",
+            "<main>",
+            "<h1>Task arithmetic with OrthoReg</h1>",
+            f'<p class="under">Run <code>{name}</code></p>',
+            _introduction(results),
+            f'<nav aria-label="Contents"><ol>{links}</ol></nav>',
+            *(section(anchor, title, *body) for anchor, title, body in sections),
+            _provenance(results),
+            f"</main>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
+        ]
     )
 
 
-def _section(table: Table | None) -> list[str]:
-    """A table under its own heading; nothing if it was not measured."""
-    return [] if table is None else [f"<h2>{escape(table.title)}</h2>", format_html(table)]
+def _lead(paragraph: str) -> str:
+    """A paragraph, its method in bold."""
+    method, colon, rest = paragraph.partition(": ")
+    return f"<b>{prose(method)}</b>: {prose(rest)}" if colon else prose(paragraph)
 
 
 def _introduction(results: Results) -> str:
@@ -125,14 +161,20 @@ def _introduction(results: Results) -> str:
     config, methods = results["config"], group_methods(results)
     paper = config["penalty.form"] == "paper"
     steps, batch = escape(_length(config)), escape(config["training.batch_size"])
-    labels = escape(join_words([method.label for method in methods]))
+    labels = [method.label for method in methods]
+    pairs = penalty_pairs(results)
+    if 2 * len(pairs) == len(methods):
+        labels = [plain.label for plain, _ in pairs]
+    labelled = escape(join_words(labels)) + ", without and with OrthoReg" * (
+        len(labels) < len(methods)
+    )
     strengths = sorted({method.strength for method in methods if method.strength})
     power = "<sup>2</sup>" if paper else ""
     side = "columns" if paper else "the smaller side"
     paragraphs = [
         f"<p>The image tower of the CLIP model <code>{escape(config['model'])}</code> was "
         f"fine-tuned on each of {len(results['tasks'])} tasks by itself, "
-        f"{steps} of {batch} images, with {labels}. What fine-tuning changed is the "
+        f"{steps} of {batch} images, with {labelled}. What fine-tuning changed is the "
         "task vector τ = θ − θ₀. Adding all of them to the pre-trained weights should give one "
         "model that does every task; subtracting one should make the model forget that task and "
         f"nothing else, which the control task ({escape(control_title(results))}) watches.</p>"
@@ -178,22 +220,23 @@ def _provenance(results: Results) -> str:
         for split, entry in task["splits"].items():
             hashes.append((name, split, str(entry["images"]), entry["sha256"]))
     config = [(key, json.dumps(value)) for key, value in results["config"].items()]
-    wrapped = ' class="hash"'
     return "\n".join(
         [
-            "<details><summary>Provenance: config, versions, hashes, command</summary>",
+            '<details id="provenance">',
+            "<summary>Provenance: config, versions, hashes, command</summary>",
             "<h3>To run it again</h3>",
             "<p>Save this as <code>again.py</code>; it holds every option that differs from the "
             "defaults.</p>",
             f"<pre><code>{escape(config_file(results['config']))}</code></pre>",
             "<pre><code>orthoreg run --config again.py --workdir runs/again</code></pre>",
             "<h3>Versions and devices</h3>",
-            format_html(Table("", ("Package", "Version"), _rows(versions), left=2), wrapped),
+            format_html(Table("", ("Package", "Version"), _rows(versions), left=2), kind="hash"),
             "<h3>Every option</h3>",
-            format_html(Table("", ("Option", "Value"), _rows(config), left=2), wrapped),
+            format_html(Table("", ("Option", "Value"), _rows(config), left=2), kind="hash"),
             "<h3>Inputs</h3>",
             format_html(
-                Table("", ("Input", "Split", "Images", "SHA-256"), _rows(hashes), left=4), wrapped
+                Table("", ("Input", "Split", "Images", "SHA-256"), _rows(hashes), left=4),
+                kind="hash",
             ),
             "</details>",
         ]

@@ -2,79 +2,84 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from orthoreg_jax.evaluation.results import Results, Run
 
 from .geometry_plots import angles, cosines, disentanglement, norms, singular_values
-from .style import (
-    GREY,
-    draw_curves,
-    grouped_bars,
-    method_colour,
-    method_marker,
-    pale,
-    panels,
-    place_legend,
-    styled,
-)
-from .summary import (
-    Method,
-    control_name,
-    control_shares,
-    group_methods,
-    zero_shot_mean,
-)
+from .sheet import BAND, Sheet, as_percent, some_of, task_sheet
+from .style import CARD, INK, SOFT, method_look, styled
+from .summary import Method, control_name, control_shares, group_methods, zero_shot_mean
 from .tables import share_text
 
 # Lines of metrics.jsonl, by method, one list for each task and seed.
 Metrics = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
-ZERO_SHOT: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1.4, "zorder": 1}
+ZERO_SHOT: dict[str, Any] = {"color": SOFT, "linestyle": ":", "linewidth": 1.6, "zorder": 1}
 
 
-def draw_figures(results: Results, metrics: Metrics) -> Iterator[tuple[str, Figure]]:
-    """Every figure with its name, one at a time, so that none is kept longer than needed."""
+def draw_figures(results: Results, metrics: Metrics) -> Iterator[tuple[str, Sheet, Sheet]]:
+    """Every figure with its name, wide and narrow; one at a time, so that few are kept."""
     measured = all(run["disentanglement"] for run in results["runs"])
     optional = (disentanglement,) if measured else ()
     for draw in (addition, tasks, negation, *optional, cosines, singular_values, angles, norms):
-        yield draw.__name__, draw(results)
+        yield draw.__name__, draw(results), draw(results, wide=False)
     if any(metrics.values()):
-        yield "training", training(results, metrics)
+        yield "training", training(results, metrics), training(results, metrics, wide=False)
+
+
+def over_seeds(curves: Float[np.ndarray, "seeds x"]) -> Float[np.ndarray, "lines x"]:
+    """The mean, between one standard deviation below and above if there are several seeds."""
+    mean = curves.mean(axis=0)
+    if len(curves) == 1:
+        return mean[None]
+    spread = curves.std(axis=0, ddof=1)
+    return np.array([mean - spread, mean, mean + spread])
 
 
 @styled
-def addition(results: Results) -> Figure:
+def addition(results: Results, wide: bool = True) -> Sheet:
     """Mean validation accuracy of the added model over alpha, normalised and absolute."""
-    figure, (left, right) = panels(2, 2, 3.9)
+    titles = ("Normalised: % of its own single-task accuracy", "Absolute: accuracy, %")
+    sheet = Sheet(titles, ("panel", "method", "alpha", "accuracy", *BAND), (2, 1), 3.0, wide)
+    left, right = sheet.axes
     alphas = np.array(results["alphas"])
     for method in group_methods(results):
         absolute = np.array([_added_accuracy(run).mean(axis=0) for run in method.runs])
         normalised = np.array(
             [(_added_accuracy(run) / _single_accuracy(run)).mean(axis=0) for run in method.runs]
         )
-        for axes, curves in ((left, 100 * normalised), (right, 100 * absolute)):
-            draw_curves(axes, alphas, curves, method)
+        for axes, curves in ((left, normalised), (right, absolute)):
+            sheet.curve(axes, method, alphas, over_seeds(curves))
             for run, curve in zip(method.runs, curves, strict=True):
                 index = int(np.argmin(np.abs(alphas - run["addition"]["alpha"])))
                 _mark_choice(axes, alphas[index], curve[index], method)
-    right.axhline(100 * zero_shot_mean(results, "val"), label="Zero-shot", **ZERO_SHOT)
-    left.set_title("Normalised: % of its own single-task accuracy")
-    right.set_title("Absolute: accuracy (%)")
-    for axes in (left, right):
-        axes.set_xlabel("α, the scale of the sum of all task vectors")
-        axes.set_xlim(alphas[0], alphas[-1] * 1.02)
-    handles, labels = right.get_legend_handles_labels()
-    chosen = Line2D([], [], linestyle="", marker="o", markersize=10, color="none")
-    chosen.set_markeredgecolor("black")
-    place_legend(figure, [*handles, chosen], [*labels, "Chosen α"], columns=4)
-    return figure
+    right.axhline(zero_shot_mean(results, "val"), label="Zero-shot", **ZERO_SHOT)
+    _alpha_axes(sheet, alphas, "α, the scale of the sum of all task vectors")
+    ring: Any = {"linestyle": "", "marker": "o", "markersize": 9, "markerfacecolor": CARD}
+    right.plot([], [], color=INK, label="Chosen α", **ring)
+    sheet.legend()
+    return sheet
+
+
+def _alpha_axes(sheet: Sheet, alphas: np.ndarray, label: str) -> None:
+    """α on a square-root scale, as the choice falls where α is small; shares as per cent."""
+    ticks = [tick for tick in (0, 0.1, 0.3, 0.6, 1, 1.5, 2, 3, 5) if tick <= alphas[-1]]
+    for axes in sheet.axes:
+        axes.set_xscale("function", functions=(_root, np.square))
+        axes.set_xlim(alphas[0], alphas[-1])
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_xlabel(label)
+        as_percent(axes.yaxis)
+
+
+def _root(alphas: Any) -> Any:
+    return np.sqrt(np.maximum(alphas, 0))
 
 
 def _added_accuracy(run: Run) -> Float[np.ndarray, "tasks alphas"]:
@@ -86,99 +91,96 @@ def _single_accuracy(run: Run) -> Float[np.ndarray, "tasks 1"]:
 
 
 def _mark_choice(axes: Axes, x: float, y: float, method: Method) -> None:
-    colour = method_colour(method.name)
-    marker = method_marker(method.name)
-    axes.plot(x, y, marker, markersize=10, color="white", markeredgecolor=colour, zorder=5)
-    axes.plot(x, y, marker, markersize=5, color=colour, zorder=6)
+    look = method_look(method.name)
+    ring: Any = {"markerfacecolor": CARD, "clip_on": False, "linestyle": ""}
+    axes.plot(x, y, **look | ring, markersize=9, zorder=5)
+    axes.plot(x, y, **look | {"clip_on": False}, zorder=6)
 
 
 @styled
-def tasks(results: Results) -> Figure:
-    """Test accuracy on every task: zero-shot, single-task and added, as grouped bars."""
-    methods, names = group_methods(results), list(results["tasks"])
-    zero_shot = [[results["zero_shot"]["test"][task]] for task in names]
-    groups = [("Zero-shot", np.array(zero_shot), {"color": GREY})]
-    for method in methods:
-        colour = method_colour(method.name)
-        alone = [[run["single"]["test"][task] for run in method.runs] for task in names]
-        added = [[run["addition"]["test"][task] for run in method.runs] for task in names]
-        light: dict[str, Any] = {"facecolor": pale(colour), "edgecolor": colour, "linewidth": 0.8}
-        groups.append((f"{method.label}: single-task", np.array(alone), light))
-        groups.append((f"{method.label}: added", np.array(added), {"color": colour}))
-    figure, axes = grouped_bars(results, [(label, 100 * v, s) for label, v, s in groups])
-    axes.set_xlabel("Test accuracy (%)")
-    axes.set_xlim(0, 100)
-    place_legend(figure, *axes.get_legend_handles_labels(), columns=2)
-    return figure
+def tasks(results: Results, wide: bool = True) -> Sheet:
+    """Test accuracy on every task: zero-shot, single-task and added, a panel for each task."""
+    methods = group_methods(results)
+    sheet = task_sheet(results, ("task", "method", "model", "accuracy", "deviation"), wide)
+    for axes, task in zip(sheet.axes, results["tasks"], strict=True):
+        zero_shot = results["zero_shot"]["test"][task]
+        axes.axvline(zero_shot, label="Zero-shot", **ZERO_SHOT)
+        sheet.note(axes, "Zero-shot", "zero-shot", zero_shot, "")
+        for row, method in enumerate(methods):
+            values = {
+                "single-task": method.over_seeds(functools.partial(_alone, task)),
+                "added": method.over_seeds(functools.partial(_added, task)),
+            }
+            sheet.dots(axes, row, method, values, values["added"].mean)
+        as_percent(axes.xaxis)
+    last, ink = sheet.axes[-1], dict[str, Any](color=INK, linestyle="")
+    last.plot([], [], "|", markersize=9, label="Fine-tuned on that task alone", **ink)
+    last.plot([], [], "o", markersize=5.5, label="All task vectors added", **ink)
+    sheet.legend()
+    sheet.label("Test accuracy, %")
+    return sheet
+
+
+def _alone(task: str, run: Run) -> float:
+    return run["single"]["test"][task]
+
+
+def _added(task: str, run: Run) -> float:
+    return run["addition"]["test"][task]
 
 
 @styled
-def negation(results: Results) -> Figure:
+def negation(results: Results, wide: bool = True) -> Sheet:
     """Mean validation accuracy on forgotten tasks and on the control task over alpha."""
-    figure, (left, right) = panels(2, 2, 3.9)
+    titles = ("Tasks to forget: accuracy, %", "Control task: accuracy, %")
+    sheet = Sheet(titles, ("panel", "method", "alpha", "accuracy", *BAND), (2, 1), 3.0, wide)
+    left, right = sheet.axes
     alphas = np.array(results["alphas"])
     for method in group_methods(results):
         target, control = (
-            np.array(
-                [
-                    np.mean([task[key] for task in run["negation"].values()], 0)
-                    for run in method.runs
-                ]
-            )
-            for key in ("target_val", "control_val")
+            np.array([[of(task) for task in run["negation"].values()] for run in method.runs])
+            for of in (lambda task: task["target_val"], lambda task: task["control_val"])
         )
-        draw_curves(left, alphas, 100 * target, method)
-        draw_curves(right, alphas, 100 * control, method)
-    left.axhline(100 * zero_shot_mean(results, "val"), label="Zero-shot", **ZERO_SHOT)
-    zero_shot = 100 * results["zero_shot"]["val"][control_name(results)]
+        sheet.curve(left, method, alphas, over_seeds(target.mean(axis=1)))
+        sheet.curve(right, method, alphas, over_seeds(control.mean(axis=1)))
+    left.axhline(zero_shot_mean(results, "val"), label="Zero-shot", **ZERO_SHOT)
+    zero_shot = results["zero_shot"]["val"][control_name(results)]
     right.axhline(zero_shot, **ZERO_SHOT)
     for share in control_shares(results):
-        right.axhline(float(share) * zero_shot, color="#333333", linestyle=":", linewidth=1.2)
-        right.annotate(
-            share_text(share),
-            (1, float(share) * zero_shot),
-            xycoords=("axes fraction", "data"),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=9,
-        )
-    left.set_title("Tasks to forget: accuracy (%)")
-    right.set_title("Control task: accuracy (%)")
-    for axes in (left, right):
-        axes.set_xlabel("α, the scale of what is subtracted")
-        axes.set_xlim(alphas[0], alphas[-1])
+        level = float(share) * zero_shot
+        right.axhline(level, color=INK, linestyle=(0, (1, 2)), linewidth=1)
+        place: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        right.annotate(share_text(share), (1, level), (-1, 1), fontsize=7.5, ha="right", **place)
+    _alpha_axes(sheet, alphas, "α, the scale of what is subtracted")
+    for axes in sheet.axes:
         axes.set_ylim(bottom=0)
-    place_legend(figure, *left.get_legend_handles_labels())
-    return figure
+    sheet.legend()
+    return sheet
 
 
 @styled
-def training(results: Results, metrics: Metrics) -> Figure:
+def training(results: Results, metrics: Metrics, wide: bool = True) -> Sheet:
     """Loss, and the penalty where there is one, over training steps."""
     methods = [method for method in group_methods(results) if metrics.get(method.name)]
     penalised = [method for method in methods if method.strength]
-    figure, axes = panels(2 if penalised else 1, 2, 3.7)
-    for key, title, shown, part in (
-        ("loss", "Cross-entropy", methods, axes[0]),
-        ("penalty", "Penalty, before it is multiplied by λ", penalised, axes[-1]),
+    titles = ["Cross-entropy", "Penalty, before it is multiplied by λ"][: 2 if penalised else 1]
+    sheet = Sheet(titles, ("panel", "method", "step", "value", *BAND), (2, 1), 2.8, wide)
+    for key, drawn, axes in zip(
+        ("loss", "penalty"), (methods, penalised), sheet.axes, strict=False
     ):
-        for method in shown:
-            steps, low, mean, high = _history(metrics[method.name], key)
-            colour = method_colour(method.name)
-            part.plot(steps, mean, color=colour, label=method.label)
-            part.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
-        if shown:
-            part.set_title(title)
-            part.set_xlabel("Step")
-            part.ticklabel_format(useOffset=False)
-    place_legend(figure, *axes[0].get_legend_handles_labels())
-    return figure
+        for method in drawn:
+            steps, *curves = _history(metrics[method.name], key)
+            shown = some_of(len(steps))
+            sheet.curve(axes, method, steps[shown], np.array(curves)[:, shown], marker="")
+        axes.set_xlabel("Step")
+        axes.ticklabel_format(useOffset=False)
+    sheet.legend()
+    return sheet
 
 
 def _history(
     histories: Sequence[Sequence[Mapping[str, Any]]], key: str
-) -> tuple[list[int], list[float], list[float], list[float]]:
+) -> Float[np.ndarray, "4 steps"]:
     """Steps, and the least, mean and greatest value over all tasks and seeds at each."""
     values: dict[int, list[float]] = {}
     for lines in histories:
@@ -187,8 +189,5 @@ def _history(
                 values.setdefault(line["step"], []).append(line[key])
     # A step that not every history has would shift the mean.
     steps = sorted(step for step in values if len(values[step]) == len(histories))
-    bands = [(min(values[s]), float(np.mean(values[s])), max(values[s])) for s in steps]
-    low, mean, high = (
-        (list(column) for column in zip(*bands, strict=True)) if bands else ([], [], [])
-    )
-    return steps, low, mean, high
+    rows = [(s, min(values[s]), np.mean(values[s]), max(values[s])) for s in steps]
+    return np.array(rows, dtype=float).reshape(-1, 4).T

@@ -34,7 +34,7 @@ TABLES: tuple[Callable[[Results], Table | None], ...] = (
 
 
 def write_report(folder: pathlib.Path) -> pathlib.Path:
-    """Writes plots/, table.md and report.html from a run folder's results.json.
+    """Writes plots/ (PNG, SVG and CSV), table.md and report.html from a run folder's results.json.
 
     Returns:
       The path of report.html.
@@ -50,16 +50,19 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
 def _write_report(folder: pathlib.Path) -> pathlib.Path:
     results = read_results_file(folder)
     # Drawing takes matplotlib, which the table for the terminal does without.
+    from .markup import Drawing
     from .page import make_page
     from .plots import draw_figures
     from .style import to_png, to_svg
 
     drawings = {}
-    for name, figure in draw_figures(results, read_metrics(folder, results)):
+    for name, wide, narrow in draw_figures(results, read_metrics(folder, results)):
         with replacing(folder / "plots" / f"{name}.png") as scratch:
-            scratch.write_bytes(to_png(figure))
-        drawings[name] = to_svg(figure)
-        write_text(folder / "plots" / f"{name}.svg", drawings[name])
+            scratch.write_bytes(to_png(wide.figure))
+        drawing = Drawing(to_svg(wide.figure), to_svg(narrow.figure), wide.csv())
+        write_text(folder / "plots" / f"{name}.svg", drawing.wide)
+        write_text(folder / "plots" / f"{name}.csv", drawing.csv)
+        drawings[name] = drawing
     tables = [table for make in TABLES if (table := make(results)) is not None]
     write_text(folder / "table.md", "\n".join(map(format_markdown, tables)))
     path = folder / "report.html"

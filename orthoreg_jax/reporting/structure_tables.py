@@ -31,7 +31,7 @@ def geometry_table(results: Results) -> Table:
         "Stable rank": lambda run: _mean(run["geometry"]["stable_ranks"]),
         "‖G − I‖": lambda run: _mean(run["geometry"]["gram_deviations"]),
         "Columns |cos|": lambda run: _mean(run["geometry"]["column_cosines"]),
-        "Task vectors |cos|": lambda run: _off_diagonal(np.abs(run["geometry"]["cosines"])),
+        "Task vectors |cos|": task_cosine,
     }
     rows = tuple(
         (
@@ -82,6 +82,7 @@ def features_table(results: Results) -> Table | None:
     return Table("Features that tasks use", header, (zero_shot, *rows), notes)
 
 
+NOT_TOLD_APART = "not told apart"
 # Of a claim, the number it speaks of; with the penalty it should be lower.
 CLAIMS: dict[str, Callable[[Run], float | None]] = {
     "Columns of an update are nearer to orthogonal (mean |cos|)": lambda run: _mean(
@@ -90,9 +91,7 @@ CLAIMS: dict[str, Callable[[Run], float | None]] = {
     "Updates are nearer to orthonormal (‖G − I‖)": lambda run: _mean(
         run["geometry"]["gram_deviations"]
     ),
-    "Task vectors are nearer to orthogonal (mean |cos|)": lambda run: _off_diagonal(
-        np.abs(run["geometry"]["cosines"])
-    ),
+    "Task vectors are nearer to orthogonal (mean |cos|)": lambda run: task_cosine(run),
     "Tasks use more separate features (overlap)": lambda run: (
         run["features"]["overlap"] if run["features"] else None
     ),
@@ -131,12 +130,12 @@ def claims_table(results: Results) -> Table | None:
         "Claims of the paper for training with the penalty against without: what this run says. "
         "Accuracies: yes or no if the 95 % interval over test images leaves 0 out and, with "
         "several seeds, the difference is more than two standard errors over seeds. Others: yes or "
-        "no if every seed says so; without → with. Overlap, ‖J τ‖ and ξ are not measured in the "
-        "paper; its theory speaks of them. ξ at equal α compares edits of unequal length where the "
-        "penalty makes vectors longer."
+        "no if every seed says so; without → with; no change: none at the digits shown. Overlap, "
+        "‖J τ‖ and ξ are not measured in the paper; its theory speaks of them. ξ at equal α "
+        "compares edits of unequal length where the penalty makes vectors longer."
     )
     header = ("Claim", *(plain.label for plain, _ in pairs))
-    return Table("The paper's claims, put to the test", header, tuple(rows), (note,))
+    return Table("The paper's claims, put to the test", header, tuple(rows), (note,), len(header))
 
 
 def _accuracy_verdict(
@@ -163,11 +162,14 @@ def _verdict(pair: tuple[Method, Method], measure: Callable[[Run], float | None]
         return NONE
     word = _word(all(new < old for old, new in changes), all(new > old for old, new in changes))
     old, new = (statistics.fmean(values) for values in zip(*changes, strict=True))
-    return f"{word}: {old:.3g} → {new:.3g}"
+    first, second = f"{old:.3g}", f"{new:.3g}"
+    if first == second and word != NOT_TOLD_APART:
+        return f"no change: {first}"
+    return f"{word}: {first} → {second}"
 
 
 def _word(yes: bool, no: bool) -> str:
-    return "yes" if yes else "no" if no else "not told apart"
+    return "yes" if yes else "no" if no else NOT_TOLD_APART
 
 
 def _leakage(features: Features | None) -> float | None:
@@ -176,6 +178,11 @@ def _leakage(features: Features | None) -> float | None:
         return None
     sizes = np.array(features["tau_jacobian"])
     return _off_diagonal(sizes) / float(np.mean(np.diag(sizes)))
+
+
+def task_cosine(run: Run) -> float:
+    """Mean |cosine| between the task vectors of two tasks."""
+    return _off_diagonal(np.abs(run["geometry"]["cosines"]))
 
 
 def _features(run: Run) -> Features:

@@ -1,153 +1,99 @@
-"""How figures look: one colour for each method, everywhere, that colour-blind readers can tell."""
+"""How figures look, on paper and on the page.
+
+A mode has one colour and one marker everywhere; with the penalty lines are solid and markers full,
+without it lines are dashed and markers hollow.
+"""
 
 from __future__ import annotations
 
 import io
-import math
 import re
-import textwrap
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
-import numpy as np
-from jaxtyping import Float
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from orthoreg_jax.config import ORTHOREG
-from orthoreg_jax.evaluation.results import Results
 
-from .summary import Method
-
-GREY = "#7f7f7f"
-# Okabe and Ito's palette, its yellow darkened to be seen on white.
-COLOURS = {
-    "full": "#0072B2",
-    "full+orthoreg": "#D55E00",
-    "linearized": "#56B4E9",
-    "linearized+orthoreg": "#E69F00",
-    "attention": "#009E73",
-    "attention+orthoreg": "#CC79A7",
-    "lora": "#000000",
-    "lora+orthoreg": "#B3A100",
+# Each colour on light and on dark ground. The page has them as variables, and its figures, too;
+# files of figures take the first. Modes: after Okabe and Ito, as dark or light as text asks for.
+PALETTE = {
+    "ink": ("#1c2024", "#e6e8ea"),
+    "soft": ("#59616a", "#a6aeb6"),
+    "line": ("#dfe2e5", "#31373d"),
+    "paper": ("#fafaf8", "#15181b"),
+    "card": ("#ffffff", "#1d2125"),
+    "accent": ("#0a5f9e", "#74bdf0"),
+    "full": ("#0072b2", "#56b4e9"),
+    "linearized": ("#bb4e00", "#f2924a"),
+    "attention": ("#007a5a", "#35c79a"),
+    "lora": ("#7d2a6c", "#f7c9e6"),
 }
-MARKERS = dict(zip(COLOURS, "osv^DdPX", strict=True))
-WIDTH = 8.0  # inches of every figure
+MARKERS = {"full": "o", "linearized": "s", "attention": "^", "lora": "D"}
+# The same signs in text: hollow, full.
+SIGNS = {"o": "○●", "s": "□■", "^": "△▲", "D": "◇◆"}
+INK, SOFT, LINE, CARD = (PALETTE[name][0] for name in ("ink", "soft", "line", "card"))
+FONT = "system-ui, -apple-system, Segoe UI, Roboto, Noto Sans, DejaVu Sans, sans-serif"
 STYLE: Any = {
-    "font.size": 10.5,
-    "axes.titlesize": 11,
+    "font.size": 9.5,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "figure.labelsize": 9,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": "#555555",
+    "axes.spines.left": False,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": SOFT,
+    "axes.facecolor": CARD,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
+    "grid.color": LINE,
     "grid.linewidth": 0.8,
-    "figure.constrained_layout.w_pad": 0.08,
-    "figure.constrained_layout.h_pad": 0.08,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
+    "figure.constrained_layout.h_pad": 0.06,
     "legend.frameon": False,
-    "legend.fontsize": 10,
-    "lines.linewidth": 1.8,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    # The same results give the same bytes.
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "figure.facecolor": CARD,
+    "savefig.facecolor": CARD,
+    # The same results give the same bytes; letters stay letters.
     "svg.hashsalt": "orthoreg",
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",
 }
 styled = matplotlib.rc_context(STYLE)  # a decorator of functions that draw or save
 
 
-def method_colour(method: str) -> str:
-    """The colour of a method; names that the palette does not know get a fixed one of it."""
-    if method in COLOURS:
-        return COLOURS[method]
-    return list(COLOURS.values())[sum(method.encode()) % len(COLOURS)]
+def method_mode(method: str) -> str:
+    """The mode whose colour and marker a method has; unknown ones get a fixed one of them."""
+    mode = method.removesuffix(ORTHOREG)
+    return mode if mode in MARKERS else list(MARKERS)[sum(mode.encode()) % len(MARKERS)]
 
 
-def pale(colour: str) -> tuple[float, ...]:
-    """A colour mixed with white, not transparent: the grid must not show through."""
-    return tuple(0.75 + 0.25 * part for part in to_rgb(colour))
+def method_sign(method: str) -> str:
+    """The marker of a method as a letter."""
+    return SIGNS[MARKERS[method_mode(method)]][method.endswith(ORTHOREG)]
 
 
-def method_marker(method: str) -> str:
-    """The shape of a method's points, so that curves differ without colour, too."""
-    return MARKERS.get(method, "s" if method.endswith(ORTHOREG) else "o")
-
-
-def panels(
-    count: int, columns: int, panel_height: float, **options: Any
-) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels in rows of `columns`."""
-    columns = min(columns, count)
-    rows = math.ceil(count / columns)
-    figure = Figure(figsize=(WIDTH, rows * panel_height), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, **options)
-    axes = list(grid.flat)
-    for unused in axes[count:]:
-        unused.remove()
-    return figure, axes[:count]
-
-
-def draw_curves(axes: Axes, x: Any, curves: Float[np.ndarray, "seeds x"], method: Method) -> None:
-    """The mean over seeds, with a band of one standard deviation if there are several."""
-    colour, mean = method_colour(method.name), curves.mean(axis=0)
-    marker = method_marker(method.name)
-    axes.plot(x, mean, color=colour, label=method.label, marker=marker, markersize=3.5)
-    if len(curves) > 1:
-        spread = curves.std(axis=0, ddof=1)
-        axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
-
-
-def place_legend(
-    figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int = 3
-) -> None:
-    """One legend for the whole figure, above it."""
-    longest = sorted(map(len, labels), reverse=True)
-    columns = min(columns, len(labels))
-    # A letter is about 0.08 inches wide, the sign before it 0.6.
-    while columns > 1 and 0.08 * sum(longest[:columns]) + 0.6 * columns > WIDTH:
-        columns -= 1
-    figure.legend(handles, labels, loc="outside upper center", ncols=columns)
-
-
-def grouped_bars(
-    results: Results, groups: Sequence[tuple[str, Float[np.ndarray, "tasks _"], dict[str, Any]]]
-) -> tuple[Figure, Axes]:
-    """Horizontal bars, one group for each task; whiskers are the deviation over seeds."""
-    count = len(results["tasks"])
-    height = 1.3 + count * (0.17 * len(groups) + 0.18) + 0.12 * len(groups)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots()
-    thickness = 0.82 / len(groups)
-    for position, (label, values, look) in enumerate(groups):
-        y = np.arange(count) + (position - (len(groups) - 1) / 2) * thickness
-        spread = values.std(axis=1, ddof=1) if values.shape[1] > 1 else None
-        whiskers = {"elinewidth": 1, "ecolor": "#333333"}
-        axes.barh(
-            y,
-            values.mean(axis=1),
-            thickness * 0.9,
-            xerr=spread,
-            label=label,
-            error_kw=whiskers,
-            **look,
-        )
-    axes.set_yticks(np.arange(count), [task_label(title) for title in results["tasks"].values()])
-    axes.set_ylim(count - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", visible=False)
-    return figure, axes
-
-
-def task_label(title: str, width: int = 22) -> str:
-    """A task's title for an axis: in two lines at most, its dollar signs not read as formulas."""
-    lines = textwrap.wrap(title, width) or [title]
-    if len(lines) > 2:
-        lines = [lines[0], lines[1][: width - 1] + "…"]
-    return "\n".join(lines).replace("$", r"\$")
+def method_look(method: str) -> dict[str, Any]:
+    """Colour, marker and dashes of a method's lines, as matplotlib has them."""
+    mode, full = method_mode(method), method.endswith(ORTHOREG)
+    colour = PALETTE[mode][0]
+    return {
+        "color": colour,
+        "marker": MARKERS[mode],
+        "markerfacecolor": colour if full else CARD,
+        "linestyle": "-" if full else (0, (3.5, 1.5)),
+    }
 
 
 @styled
@@ -164,20 +110,33 @@ def to_svg(figure: Figure) -> str:
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", metadata=nothing)
-    return buffer.getvalue()
+
+    svg = re.sub(r"\n\s+<", "\n<", re.sub(r"<[^>]*>", _shorten, buffer.getvalue()))
+    used = set(re.findall(r"#(\w+)", svg))
+    svg = re.sub(r' id="(\w+)"', lambda found: found[0] if found[1] in used else "", svg)
+    return svg.replace("<svg ", f'<svg font-family="{FONT}" ', 1)
+
+
+def _shorten(tag: re.Match[str]) -> str:
+    """A tag without digits that nobody sees, and without the list of fonts in each."""
+    short = re.sub(r"(\.\d\d)\d+", r"\1", tag[0])
+    short = re.sub(r"font-family: [^;\"]*;? ?| transform=\"rotate\(-0[^\"]*\"", "", short)
+    return re.sub(r"\s+(?=[LMQCz\"])|(?<=[LMQC])\s+", "", short) if short[:3] == "<pa" else short
 
 
 def inline_svg(svg: str, name: str, label: str) -> str:
-    """An SVG file as an element of a page: scalable, its ids unique to the figure.
+    """An SVG file as an element of a page: scalable, of its colours, its ids unique to the figure.
 
     Args:
       svg: from `to_svg`.
       name: of the figure; goes before every id.
       label: what a screen reader says; escaped already.
     """
-    element = svg[svg.index("<svg") :]
+    variables = {light: f"var(--{colour})" for colour, (light, _) in PALETTE.items()}
+    element = re.sub(r"<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     element = re.sub(r'\bid="', f'id="{name}-', element)
     element = re.sub(r'(href="|url\()#', rf"\1#{name}-", element)
+    element = re.sub(r"#[0-9a-f]{6}\b", lambda found: variables.get(found[0], found[0]), element)
     opening, rest = element.split(">", 1)
-    opening = re.sub(r'\s(width|height)="[^"]*"', "", opening)
+    opening = re.sub(r'\s(width|height|font-family|version)="[^"]*"', "", opening)
     return f'{opening} role="img" aria-label="{label}">{rest}'

@@ -3,10 +3,13 @@ import html.parser
 import json
 import pathlib
 import re
+import urllib.parse
+import xml.etree.ElementTree
 
 import pytest
 
 from orthoreg_jax.config import flatten_config, load_config
+from orthoreg_jax.reporting.markup import Drawing
 from orthoreg_jax.reporting.page import config_file, make_page
 from orthoreg_jax.reporting.plots import draw_figures
 from orthoreg_jax.reporting.style import to_svg
@@ -21,7 +24,8 @@ class Checker(html.parser.HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.open, self.tags, self.ids, self.references, self.text = [], set(), [], [], []
+        self.open, self.tags, self.ids, self.references, self.text = [], [], [], [], []
+        self.files = {}
 
     def handle_starttag(self, tag, attributes):
         if tag not in VOID:
@@ -38,8 +42,11 @@ class Checker(html.parser.HTMLParser):
         self.text.append(data)
 
     def _collect(self, tag, attributes):
-        self.tags.add(tag)
-        for name, value in attributes:
+        self.tags.append(tag)
+        attributes = dict(attributes)
+        if "download" in attributes:
+            self.files[attributes["download"]] = attributes["href"]
+        for name, value in attributes.items():
             if name == "id":
                 self.ids.append(value)
             if name.split(":")[-1] in ("src", "href", "action", "data", "srcset"):
@@ -50,7 +57,10 @@ class Checker(html.parser.HTMLParser):
 def drawings():
     """Figures take most of the time; they are drawn once, with the worst title."""
     results = make_results(title=HOSTILE)
-    return {name: to_svg(figure) for name, figure in draw_figures(results, {})}
+    return {
+        name: Drawing(to_svg(wide.figure), to_svg(narrow.figure), wide.csv())
+        for name, wide, narrow in draw_figures(results, {})
+    }
 
 
 def page_of(results):
@@ -64,25 +74,49 @@ def page_of(results):
 def test_page_is_well_formed_and_complete(two_seeds):
     page, checker = page_of(two_seeds)
     assert checker.open == []
-    assert page.count("<svg") == 8
+    assert page.count("<svg") == 2 * len(drawings()) == 16  # wide and narrow
     assert len(checker.ids) == len(set(checker.ids))
     text = "".join(checker.text)
     for part in ("Task A", "75.00", "2 seeds", "160 test images", "do not compare", "λ = 10"):
         assert part in text.replace("\xa0", " ")
 
 
-def test_page_needs_no_network_and_no_scripts(results):
+def test_page_needs_no_network(results):
     page, checker = page_of(results)
-    inside = ("#", "data:image/png;base64,")
+    inside = ("#", "data:image/png;base64,", "data:image/svg+xml;", "data:text/csv;")
     assert all(reference.startswith(inside) for reference in checker.references)
-    assert not re.search(r"url\((?!#)|@import", page)
-    assert "script" not in checker.tags and "link" not in checker.tags
+    assert not re.search(r"url\((?!#|%23)|@import", page)
+    assert "link" not in checker.tags and checker.tags.count("script") == 1
+    assert "default-src 'none'" in page
+
+
+def test_contents_list_every_section(results):
+    page, checker = page_of(results)
+    anchors = [reference[1:] for reference in checker.references if reference[:1] == "#"]
+    sections = re.findall(r'<(?:section|details) id="(\w+)"', page)
+    assert {*drawings(), "summary", "claims", "provenance"} <= set(sections)
+    assert set(sections) <= set(anchors) <= set(checker.ids)
+
+
+def test_the_same_results_give_the_same_page(results):
+    assert page_of(results)[0] == page_of(results)[0]
+
+
+def test_every_figure_can_be_downloaded(results):
+    _, checker = page_of(results)
+    for name, drawing in drawings().items():
+        for kind, text in (("svg", drawing.wide), ("csv", drawing.csv)):
+            head, content = checker.files[f"{name}.{kind}"].split(",", 1)
+            assert urllib.parse.unquote(content) == text
+            assert kind in head
+        for svg in (drawing.wide, drawing.narrow):
+            assert xml.etree.ElementTree.fromstring(svg).tag.endswith("svg")
 
 
 def test_page_escapes_what_users_name():
     page, checker = page_of(make_results(title=HOSTILE))
     assert checker.open == []
-    assert "script" not in checker.tags
+    assert checker.tags.count("script") == 1  # ours
     assert "&lt;script&gt;" in page
     assert "runs/a<b" not in page and "a&lt;b" in page
 

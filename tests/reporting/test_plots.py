@@ -1,43 +1,91 @@
-import numpy as np
+import csv
+import re
 
-from orthoreg_jax.reporting.geometry_plots import disentanglement, leaf_titles, singular_values
+import numpy as np
+import pytest
+
+from orthoreg_jax.reporting.geometry_plots import (
+    cosines,
+    disentanglement,
+    leaf_titles,
+    norms,
+    singular_values,
+)
 from orthoreg_jax.reporting.page import FIGURES
-from orthoreg_jax.reporting.plots import addition, draw_figures, negation, training
-from orthoreg_jax.reporting.style import COLOURS, inline_svg, method_colour, to_png, to_svg
+from orthoreg_jax.reporting.plots import addition, draw_figures, negation, tasks, training
+from orthoreg_jax.reporting.sheet import NARROW, WIDE, some_of
+from orthoreg_jax.reporting.style import (
+    PALETTE,
+    inline_svg,
+    method_look,
+    method_mode,
+    method_sign,
+    to_png,
+    to_svg,
+)
 
 LINES = [{"step": 0, "loss": 2.0, "penalty": 5.0}, {"step": 10, "loss": 1.0, "penalty": 4.0}]
 METRICS = {"full": [LINES, LINES[:1]], "full+orthoreg": [LINES]}
+METHODS = [
+    mode + plus
+    for mode in ("full", "linearized", "attention", "lora")
+    for plus in ("", "+orthoreg")
+]
+
+
+def rows(sheet, *start):
+    """The numbers of those lines of the CSV file that begin so."""
+    lines = list(csv.reader(sheet.csv().splitlines()))[1:]
+    assert {len(line) for line in lines} == {len(sheet.rows[0])}
+    found = [line[len(start) :] for line in lines if line[: len(start)] == list(start)]
+    return [[float(cell) if cell else None for cell in line] for line in found]
 
 
 def test_all_figures_are_made(two_seeds):
-    figures = dict(draw_figures(two_seeds, METRICS))
+    figures = {name: sheets for name, *sheets in draw_figures(two_seeds, METRICS)}
     assert list(figures) == list(FIGURES)
-    for figure in figures.values():
-        figure.draw_without_rendering()
+    for wide, narrow in figures.values():
+        assert (wide.figure.get_figwidth(), narrow.figure.get_figwidth()) == (WIDE, NARROW)
+        assert sorted(wide.rows[1:], key=str) == sorted(narrow.rows[1:], key=str)
+        wide.figure.draw_without_rendering()
+        narrow.figure.draw_without_rendering()
 
 
 def test_no_training_figure_without_metrics(results):
-    assert "training" not in dict(draw_figures(results, {}))
+    assert "training" not in [name for name, *_ in draw_figures(results, {})]
 
 
 def test_svg_is_the_same_each_time(results):
-    first, second = (to_svg(addition(results)) for _ in range(2))
+    first, second = (to_svg(addition(results).figure) for _ in range(2))
     assert first == second
     assert "<metadata" not in first
 
 
 def test_addition_shows_the_mean_over_tasks(results):
-    normalised, absolute = addition(results).axes
-    np.testing.assert_allclose(absolute.lines[0].get_ydata(), [30, 45, 45])
-    expected = [100 * (x / 0.8 + y / 0.6) / 2 for x, y in [(0.4, 0.2), (0.6, 0.3), (0.5, 0.4)]]
+    sheet = addition(results)
+    normalised, absolute = sheet.axes
+    expected = [0.3, 0.45, 0.45]
+    np.testing.assert_allclose(absolute.lines[0].get_ydata(), expected)
+    written = [[x, y, None, None] for x, y in zip([0, 0.5, 1], expected, strict=True)]
+    assert rows(sheet, "Absolute: accuracy, %", "Non-linear FT") == written
+    expected = [(x / 0.8 + y / 0.6) / 2 for x, y in [(0.4, 0.2), (0.6, 0.3), (0.5, 0.4)]]
     np.testing.assert_allclose(normalised.lines[0].get_ydata(), expected)
-    assert absolute.lines[0].get_color() == COLOURS["full"]
+    assert absolute.lines[0].get_color() == PALETTE["full"][0]
+
+
+def test_bands_are_deviations_over_seeds(two_seeds):
+    for run in two_seeds["runs"]:
+        if run["seed"] == 1:
+            run["addition"]["val"] = {"a": [0.5, 0.7, 0.6], "b": [0.3, 0.4, 0.5]}
+    found = np.array(rows(addition(two_seeds), "Absolute: accuracy, %", "Non-linear FT"), float)
+    mean, spread = np.array([0.35, 0.5, 0.5]), 0.1 / np.sqrt(2)
+    np.testing.assert_allclose(found[:, 1:].T, [mean, mean - spread, mean + spread], rtol=1e-5)
 
 
 def test_negation_shows_the_thresholds(results):
     control = negation(results).axes[1]
-    levels = [line.get_ydata()[0] for line in control.lines if line.get_linestyle() == ":"]
-    np.testing.assert_allclose(levels, [47.5, 40.0])
+    levels = [line.get_ydata()[0] for line in control.lines if len(line.get_ydata()) == 2]
+    np.testing.assert_allclose(levels, [0.5, 0.475, 0.4])  # zero-shot, 95 %, 80 %
 
 
 def test_training_takes_steps_that_every_task_has(results):
@@ -47,21 +95,49 @@ def test_training_takes_steps_that_every_task_has(results):
 
 
 def test_disentanglement_is_drawn_where_it_was_measured(results):
-    first = disentanglement(results).axes[0]
-    np.testing.assert_allclose(
-        first.collections[0].get_array(), results["runs"][0]["disentanglement"][0]["error"]
-    )
-    assert first.get_title(loc="left").endswith("mean ξ 0.44")
+    sheet = disentanglement(results)
+    expected = results["runs"][0]["disentanglement"][0]["error"]
+    np.testing.assert_allclose(sheet.axes[0].collections[0].get_array(), expected)
+    assert sheet.axes[0].get_title(loc="left").endswith("mean 0.44")
+    written = [
+        [x, y, v]
+        for x, line in zip((-1, 0, 1), expected, strict=True)
+        for y, v in zip((-1, 0, 1), line, strict=True)
+    ]
+    assert rows(sheet, "Non-linear FT") == written
     for run in results["runs"]:
         run["disentanglement"] = []
-    assert "disentanglement" not in dict(draw_figures(results, {}))
+    assert "disentanglement" not in [name for name, *_ in draw_figures(results, {})]
+
+
+def test_files_hold_the_numbers_of_the_results(two_seeds):
+    runs = [run for run in two_seeds["runs"] if run["method"] == "full"]
+    added = [run["addition"]["test"]["a"] for run in runs]
+    expected = [[pytest.approx(np.mean(added)), pytest.approx(np.std(added, ddof=1), rel=1e-5)]]
+    assert rows(tasks(two_seeds), "Task A", "Non-linear FT", "added") == expected
+    assert rows(tasks(two_seeds), "Task A", "Zero-shot", "zero-shot") == [[0.4, None]]
+    assert rows(norms(two_seeds), "Task B", "Non-linear FT", "norm") == [[2.0, 0.0]]
+    assert rows(cosines(two_seeds), "Non-linear FT", "a", "b") == [[-0.25]]
+    spectra = rows(singular_values(two_seeds), "fc1", "Non-linear FT")
+    np.testing.assert_allclose([line[:2] for line in spectra[:2]], [[1, 0.3], [2, 0.15]])
+
+
+@pytest.mark.parametrize("count", [0, 1, 23, 80, 1000])
+def test_few_points_of_a_long_curve_are_shown(count):
+    shown = some_of(count)
+    assert len(shown) == min(count, len(shown)) <= 96
+    np.testing.assert_array_equal(shown[:24], np.arange(min(24, count)))
+    if count:
+        assert shown[-1] == count - 1
+    if count <= 72:
+        assert len(shown) == count
 
 
 def test_zero_singular_values_can_be_drawn(results):
     for run in results["runs"]:
         for leaves in run["geometry"]["singular_values"].values():
             leaves["projection/kernel"] = [[0.0, 0.0]]
-    assert to_png(singular_values(results))
+    assert to_png(singular_values(results).figure)
 
 
 def test_leaf_titles():
@@ -73,14 +149,34 @@ def test_leaf_titles():
     assert leaf_titles(twice) == {leaf: leaf for leaf in twice}
 
 
-def test_colours_are_fixed():
-    assert len(set(COLOURS.values())) == len(COLOURS)
-    assert method_colour("another") == method_colour("another")
+def test_a_mode_has_one_colour_and_the_penalty_another_line():
+    looks = {method: method_look(method) for method in METHODS}
+    for plain, other in zip(METHODS[::2], METHODS[1::2], strict=True):
+        assert looks[plain]["color"] == looks[other]["color"] == PALETTE[plain][0]
+        assert looks[plain]["marker"] == looks[other]["marker"]
+        assert looks[plain]["linestyle"] != looks[other]["linestyle"]
+        assert looks[plain]["markerfacecolor"] != looks[other]["markerfacecolor"]
+    for part in ("color", "marker"):
+        assert len({look[part] for look in looks.values()}) == 4
+    assert len(set(map(method_sign, METHODS))) == 8
+    assert method_mode("another") == method_mode("another+orthoreg")
+
+
+@pytest.mark.parametrize("draw", [addition, tasks, negation, singular_values, norms])
+def test_figures_have_colours_of_the_palette_only(results, draw):
+    svg = to_svg(draw(results).figure)
+    used = set(re.findall(r"#[0-9a-f]{6}\b", svg))
+    assert PALETTE["full"][0] in used <= {light for light, _ in PALETTE.values()}
+    inline = inline_svg(svg, "one", "A label")
+    assert not re.search(r"#[0-9a-f]{6}\b", inline) and "var(--full)" in inline
+    assert "<text" in svg  # letters, of the page's typeface
+    assert "font-family" not in inline
 
 
 def test_inline_ids_do_not_collide(results):
-    element = inline_svg(to_svg(addition(results)), "one", "A label")
+    element = inline_svg(to_svg(addition(results).figure), "one", "A label")
     assert element.startswith("<svg")
     assert 'aria-label="A label"' in element
-    assert 'id="one-figure_1"' in element
     assert "url(#one-" in element and 'href="#one-' in element
+    ids, used = (set(re.findall(form, element)) for form in (r'\bid="([^"]+)"', r"#(one-\w+)"))
+    assert used <= ids

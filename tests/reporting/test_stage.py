@@ -14,7 +14,7 @@ def test_report_is_written(run_folder):
     assert "run&lt;1&gt;" in path.read_text(encoding="utf-8")
     names = {"addition", "tasks", "negation", "disentanglement", "cosines", "singular_values"}
     names |= {"angles", "norms", "training"}
-    files = {name + kind for name in names for kind in (".png", ".svg")}
+    files = {name + kind for name in names for kind in (".png", ".svg", ".csv")}
     assert {file.name for file in (run_folder / "plots").iterdir()} == files
     assert (run_folder / "table.md").read_text(encoding="utf-8").count("\n## ") == 6
     assert "Non-linear FT + OrthoReg" in summary_text(run_folder)

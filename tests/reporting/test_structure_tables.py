@@ -36,6 +36,15 @@ def test_shapes_are_judged_seed_by_seed(two_seeds):
     assert verdicts["Updates are nearer to orthonormal"] == "not told apart: 5 → 5"
 
 
+@pytest.mark.parametrize(
+    ("after", "verdict"),
+    [(0.19997, "no change: 0.2"), (0.20003, "no change: 0.2"), (0.2006, "no: 0.2 → 0.201")],
+)
+def test_a_change_that_is_not_seen_is_none(results, after, verdict):
+    results["runs"][1]["geometry"]["column_cosines"] = {"a": after, "b": after}
+    assert cells(results)["Columns of an update are nearer to orthogonal"] == verdict
+
+
 def test_what_was_not_measured_is_left_open(results):
     for run in results["runs"]:
         run["features"], run["disentanglement"] = None, []

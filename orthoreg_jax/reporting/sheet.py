@@ -1,0 +1,185 @@
+"""The sheet on which a figure is drawn: its panels, its marks, and the numbers they show."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.colorbar import Colorbar
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from orthoreg_jax.evaluation.results import Results
+
+from .style import INK, MARKERS, SOFT, method_look, method_mode
+from .summary import Estimate, Method, group_methods
+
+WIDE, NARROW = 9.5, 4.0  # inches: a figure on a desk and in files, and on a phone
+BAND = ("low", "high")  # columns of a curve's band in CSV files; empty where it has none
+
+
+class Sheet:
+    """A figure under way: its panels, and every number that they show, for its CSV file.
+
+    Args:
+      titles: of the panels, one each.
+      header: of the CSV file's columns; the first two are the panel and what is drawn in it.
+      columns: of panels, when wide and when narrow.
+      height: of a row of panels, inches.
+      wide: for a desk or for a phone.
+      extra: inches for what all panels share, without the legend.
+      options: of matplotlib's `Figure.subplots`.
+    """
+
+    def __init__(
+        self,
+        titles: Sequence[str],
+        header: Sequence[str],
+        columns: tuple[int, int],
+        height: float,
+        wide: bool,
+        extra: float = 0.0,
+        **options: Any,
+    ) -> None:
+        self.wide, self.width = wide, WIDE if wide else NARROW
+        self.columns = min(columns[0 if wide else 1], len(titles))
+        rows = math.ceil(len(titles) / self.columns)
+        # "compressed": panels of a fixed shape move together.
+        size = (self.width, rows * height + extra)
+        self.figure = Figure(figsize=size, layout="compressed")
+        grid = self.figure.subplots(rows, self.columns, squeeze=False, **options)
+        self.axes: list[Axes] = list(grid.flat)[: len(titles)]
+        for unused in grid.flat[len(titles) :]:
+            unused.remove()
+        self.names = dict(zip(self.axes, titles, strict=True))
+        for axes, title in self.names.items():
+            axes.set_title(title)
+        self.rows: list[Sequence[object]] = [header]
+
+    def note(self, axes: Axes, *numbers: object) -> None:
+        """A line of the CSV file: the panel, and what was drawn in it."""
+        self.rows.append((self.names[axes], *numbers))
+
+    def csv(self) -> str:
+        """The numbers, to six digits; empty where there is none."""
+        text = io.StringIO()
+        rows = (
+            [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row]
+            for row in self.rows
+        )
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        return text.getvalue()
+
+    def curve(
+        self,
+        axes: Axes,
+        method: Method,
+        x: Sequence[float] | np.ndarray,
+        curves: Float[np.ndarray, "lines x"],
+        **look: Any,
+    ) -> None:
+        """A line and the band around it: its rows are low, middle and high, or the middle alone."""
+        given = method_look(method.name) | look
+        band = len(curves) == 3
+        axes.plot(x, curves[len(curves) // 2], label=method.label, **given)
+        if band:
+            low, high = curves[0], curves[2]
+            axes.fill_between(x, low, high, color=given["color"], alpha=0.13, linewidth=0)
+        for place, values in zip(x, curves.T.tolist(), strict=True):
+            low, middle, high = values if band else ("", *values, "")
+            self.note(axes, method.label, float(place), middle, low, high)
+
+    def dots(
+        self, axes: Axes, row: int, method: Method, values: Mapping[str, Estimate], start: float
+    ) -> None:
+        """A row: a line from `start`, a stroke for each value but the last, the last as marker."""
+        look = method_look(method.name) | {"linestyle": "", "clip_on": False}
+        ends = [start, *(value.mean for value in values.values())]
+        axes.plot(ends, [row] * len(ends), color=look["color"], linewidth=0.9)
+        for name, value in values.items():
+            if name != list(values)[-1]:
+                look |= {"marker": "|", "markersize": 9}
+            else:
+                look |= {"marker": MARKERS[method_mode(method.name)], "markersize": 5.5}
+            spread = value.deviation
+            axes.errorbar(value.mean, row, xerr=spread, elinewidth=2.6, **look)
+            self.note(axes, method.label, name, value.mean, "" if spread is None else spread)
+
+    def heat(
+        self,
+        axes: Axes,
+        edges: tuple[Any, Any],
+        values: Float[np.ndarray, "y x"],
+        names: tuple[Sequence[object], Sequence[object]],
+        **options: Any,
+    ) -> QuadMesh:
+        """A heat map; masked cells stay empty."""
+        image = axes.pcolormesh(*edges, values, **options)
+        axes.set_aspect("equal")
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        for (row, column), value in np.ndenumerate(np.ma.getdata(values)):
+            self.note(axes, names[0][row], names[1][column], float(value))
+        return image
+
+    def bar(self, image: QuadMesh, label: str) -> Colorbar:
+        """The scale of the heat maps, below them."""
+        options: Any = {"location": "bottom", "shrink": 0.5, "aspect": 40}
+        bar = self.figure.colorbar(image, ax=self.axes, label=label, **options)
+        bar.outline.set_visible(False)
+        return bar
+
+    def legend(self) -> None:
+        """One legend for the whole figure, above it: each label of any panel once."""
+        found = {
+            label: handle
+            for axes in self.axes
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        longest = sorted(map(len, found), reverse=True)
+        columns = min(4 if self.wide else 2, len(found))
+        # A letter is about 0.08 inches wide, the sign before it 0.5.
+        while columns > 1 and 0.08 * sum(longest[:columns]) + 0.5 * columns > self.width:
+            columns -= 1
+        self.figure.legend(found.values(), found, loc="outside upper left", ncols=columns)
+        lines = math.ceil(len(found) / columns)
+        self.figure.set_figheight(self.figure.get_figheight() + 0.19 * lines)
+
+    def label(self, x: str, y: str = "") -> None:
+        """Names the axes: x once, y at every row."""
+        self.figure.supxlabel(x, color=SOFT)
+        for axes in self.axes[:: self.columns]:
+            axes.set_ylabel(y)
+
+
+def task_sheet(results: Results, header: Sequence[str], wide: bool) -> Sheet:
+    """A panel for each task, with a row for each method."""
+    methods, titles = group_methods(results), list(results["tasks"].values())
+    sheet = Sheet(titles, header, (3, 1), 0.55 + 0.2 * len(methods), wide, 0.2, sharey=True)
+    for axes, title in sheet.names.items():
+        axes.set_title(textwrap.shorten(title, 30 if wide else 27, placeholder="…"))
+        axes.set_yticks(range(len(methods)), [method.label for method in methods], color=INK)
+        axes.grid(axis="x", visible=False)
+    axes.set_ylim(len(methods) - 0.4, -0.6)
+    return sheet
+
+
+def some_of(count: int) -> Int[np.ndarray, " shown"]:
+    """Which of many points of a curve to show: the first, and others at even distances."""
+    spread = np.linspace(0, count - 1, 72).astype(int)
+    return np.unique(np.append(np.arange(24), spread))[:count]
+
+
+def as_percent(*axes: Any) -> None:
+    """Axes of shares that are written as per cent."""
+    for each in axes:
+        each.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
