@@ -97,6 +97,7 @@ def test_bad_overrides(text, message):
         ("seeds=0,0", "none twice"),
         ("seeds=4294967296", "from 0 to 2\\*\\*32 - 1"),
         ("matmul_precision=low", "highest or high or default"),
+        ("penalty.precision=float16", "highest or high or default"),
     ],
 )
 def test_bad_values(text, message):

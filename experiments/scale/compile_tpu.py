@@ -3,7 +3,8 @@ r"""Compiles the real train step for TPU pods, on a machine without one, and rep
     pip install libtpu
     python experiments/scale/compile_tpu.py --topology v5e:2x2 --models ViT-B/32 ViT-L/14
 
-For each model and method: memory per chip by XLA's own account, the collectives of one step, and
+Rows that an earlier call made of other models stay, if their options were the same. For each model
+and method: memory per chip by XLA's own account, the collectives of one step, and
 the processor seconds that compiling took. Shapes alone matter: there are no weights and no
 images. Writes experiments/results/tpu_TOPOLOGY.md and .json.
 """
@@ -11,10 +12,10 @@ images. Writes experiments/results/tpu_TOPOLOGY.md and .json.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pathlib
 import re
-import sys
 import time
 from typing import Any
 
@@ -101,6 +102,8 @@ def compile_step(
         "chips": mesh.size,
         "fsdp": mesh.shape["fsdp"],
         "batch": batch,
+        "dtype": dtype,
+        "remat": remat,
         "arguments": usage.argument_size_in_bytes,
         "temporaries": usage.temp_size_in_bytes,
         "collectives": {kind: list(each) for kind, each in collectives(compiled.as_text()).items()},
@@ -161,10 +164,11 @@ def page(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
     )
     lines = [
         f"# The train step compiled for {options.topology}, {rows[0]['chips']} chips\n",
-        f"    python {' '.join(sys.argv)}\n",
+        f"    python experiments/scale/compile_tpu.py --topology {options.topology} "
+        f"--models {' '.join(dict.fromkeys(row['model'] for row in rows))}\n",
         f"Weights split over {options.fsdp} chips, {options.batch} images a chip, "
         f"{options.dtype} computation, float32 parameters and penalty, "
-        f"{'with' if options.remat else 'without'} remat. Arguments and temporaries: MB a "
+        f"remat for {', '.join(options.remat) or 'none'}. Arguments and temporaries: MB a "
         "chip. Collectives: how many in a step, and MB of the larger of operand and "
         "result on one chip.\n",
         markdown_rows(HEADER, [cells(row) for row in rows], left=2),
@@ -172,6 +176,18 @@ def page(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
         markdown_rows(penalty_header, added(rows), left=2),
     ]
     return "\n".join(lines) + "\n"
+
+
+def same_options(path: pathlib.Path, options: argparse.Namespace, mesh: Mesh) -> list[Any]:
+    """Rows of a file that were made with these options."""
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    asked = (options.fsdp, options.dtype, options.batch * mesh.size)
+    return [
+        row
+        for row in rows
+        if (row["fsdp"], row.get("dtype"), row["batch"]) == asked
+        and row["remat"] == (row["model"] in options.remat)
+    ]
 
 
 def main() -> None:
@@ -184,16 +200,20 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="images a chip")
     parser.add_argument("--fsdp", type=int, default=4)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--remat", action="store_true")
+    parser.add_argument("--remat", nargs="*", default=["ViT-L/14"], help="models that need it")
     options = parser.parse_args()
     description = topologies.get_topology_desc(platform="tpu", topology_name=options.topology)
     devices = np.array(description.devices).reshape(-1, options.fsdp)
     mesh = Mesh(devices, ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
-    name, rows = "tpu_" + re.sub(r"\W", "_", options.topology), []
+    name = "tpu_" + re.sub(r"\W", "_", options.topology)
+    kept = same_options(RESULTS / f"{name}.json", options, mesh)
+    rows = [row for row in kept if row["model"] not in options.models]
     for model in options.models:
         for method in options.methods:
-            row = compile_step(model, method, mesh, options.batch, options.dtype, options.remat)
+            remat = model in options.remat
+            row = compile_step(model, method, mesh, options.batch, options.dtype, remat)
             rows.append(row)
+            rows.sort(key=lambda row: list(PRESETS).index(row["model"]))
             print(row, flush=True)
             write_text(RESULTS / f"{name}.md", page(rows, options))
             write_json(RESULTS / f"{name}.json", rows)

@@ -62,7 +62,8 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
             options.clip_norm,
         )
 
-    penalty = Penalty(method.strength, experiment.config.penalty.form, VISUAL_MATRICES)
+    chosen = experiment.config.penalty
+    penalty = Penalty(method.strength, chosen.form, VISUAL_MATRICES, chosen.precision)
     step = make_train_step(
         method.mode,
         experiment.sharded_apply,

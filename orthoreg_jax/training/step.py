@@ -51,6 +51,7 @@ class Penalty(NamedTuple):
     strength: float
     form: str
     matrices: Rules
+    precision: str = "highest"
 
 
 def make_optimizer(
@@ -122,7 +123,9 @@ def make_train_step(
         assert penalty is not None
         delta = mode.delta(trainable, params0)
         rules = rules_for_part(delta, penalty.matrices)
-        return orthogonality_penalty(delta, matrices=rules, form=penalty.form)
+        return orthogonality_penalty(
+            delta, matrices=rules, form=penalty.form, precision=penalty.precision
+        )
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(

@@ -92,6 +92,20 @@ def test_one_compilation_serves_tasks_of_different_size(problem):
     assert step._cache_size() == 1
 
 
+@pytest.mark.parametrize("precision", ["highest", "default"])
+def test_the_penalty_has_a_precision_of_its_own(problem, precision):
+    params0, head, images, labels = problem
+    optimizer = make_optimizer(1e-2, 2, 20, 0.1, 1.0)
+    state = init_state(FULL, optimizer, params0, jax.random.key(0))
+    penalty = Penalty(1.0, "released", RULES, precision)
+    with jax.default_matmul_precision("high"):  # of the model
+        step = make_train_step(FULL, apply, optimizer, normalize, penalty)
+        text = step.lower(state, params0, head, images, labels).as_text()
+    # Gram matrix and gradient; nothing else in the step has a default precision.
+    assert text.count("precision = [DEFAULT, DEFAULT]") == (2 if precision == "default" else 0)
+    assert text.count("precision = [HIGH, HIGH]") > 0
+
+
 @pytest.mark.parametrize("spoil", ["head", "explode"])
 def test_a_step_that_is_not_finite_changes_nothing(problem, spoil):
     params0, head, images, labels = problem
