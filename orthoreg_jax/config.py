@@ -45,8 +45,8 @@ def default_config() -> ConfigDict:
     penalty.strength = 10.0
     # "released" (norm, Gram of the smaller side) or "paper" (squared norm, Gram over columns).
     penalty.form = "released"
-    # Of its matrix products. "default" rounds updates to bfloat16 on TPUs (sums stay float32), which
-    # changes the gradient by 2e-3 of its norm: experiments/results/penalty_ViT-B32.md.
+    # Of its matrix products. "default" rounds updates to bfloat16 on TPUs (sums stay float32): the
+    # gradient changes by 2e-3 of its norm, see experiments/results/penalty_ViT-B32.md.
     penalty.precision = "highest"
 
     # What one method uses in place of training.learning_rate and penalty.strength; 0.0: the same.
