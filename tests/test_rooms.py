@@ -8,7 +8,7 @@ import orthoreg_jax
 
 PACKAGE = pathlib.Path(orthoreg_jax.__file__).parent
 ROOMS = ["arithmetic", "hosts", "storage", "progress", "clip", "tasks", "training", "evaluation",
-         "config", "experiment", "reporting", "cli"]  # fmt: skip
+         "config", "experiment", "reporting", "stages", "cli"]  # fmt: skip
 
 
 def imported_rooms(path):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from .paths import flatten, leaf_path
+from .paths import check_arrays, flatten, leaf_path
 from .precision import wide_type
 
 PyTree = Any
@@ -105,7 +105,12 @@ def analogy(a: PyTree, b: PyTree, c: PyTree) -> PyTree:
 
 
 def norm(vector: PyTree) -> Float[Array, ""]:
-    """||tau||, the Euclidean norm over all leaves, summed in float32 or better."""
+    """||tau||, the Euclidean norm over all leaves, summed in float32 or better.
+
+    Raises:
+      ValueError: a leaf that is no array.
+    """
+    check_arrays(vector, "vector")
     return optax.tree.norm(_widened(vector))
 
 
@@ -133,11 +138,13 @@ def _widened(tree: PyTree) -> PyTree:
 
 
 def check_same(left: PyTree, right: PyTree, names: tuple[str, str]) -> None:
-    """Checks that two trees have the same structure and shapes.
+    """Checks that two trees hold arrays, in the same structure and of the same shapes.
 
     Raises:
       ValueError: they do not; the leaves are named, and the trees called by `names`.
     """
+    for tree, name in zip((left, right), names, strict=True):
+        check_arrays(tree, name)
     structures = [str(jax.tree.structure(tree)) for tree in (left, right)]
     if structures[0] != structures[1]:
         ours, theirs = flatten(left), flatten(right)
