@@ -159,6 +159,14 @@ def describe_matrices(tree: Any, rules: Rules | None = None) -> str:
     Args:
       tree: any pytree of arrays or of `jax.ShapeDtypeStruct`.
       rules: as for `orthogonality_penalty`.
+
+    Examples:
+      >>> tree = {"bias": jnp.zeros(3), "heads": jnp.zeros((8, 2, 4))}
+      >>> rules = {"heads": oj.Matrix(rows=(0,), columns=(1, 2))}
+      >>> print(oj.describe_matrices(tree, rules))
+      leaf   shape      read as
+      bias   (3,)       -- 1 axes: a bias, scale or scalar
+      heads  (8, 2, 4)  (8 rows, 8 columns)
     """
     lines = [("leaf", "shape", "read as")]
     leaves = flatten(tree, is_low_rank)

@@ -91,6 +91,11 @@ def load_tasks(source: str, names: Sequence[str], control: str | None = None) ->
 
     Raises:
       ValueError: everything that is missing or wrong in any of them, in one message.
+
+    Examples:
+      >>> digits = oj.load_tasks("embedded", ["digits"])["digits"]
+      >>> digits.classes[:3], list(digits.splits)
+      (('zero', 'one', 'two'), ['train', 'val', 'test'])
     """
     if isinstance(names, str):
         raise ValueError(f"names is the text {names!r}; give a list of names: [{names!r}]")
