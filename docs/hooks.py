@@ -61,6 +61,8 @@ def on_page_content(content: str, **_: Any) -> str:
         latex = html.unescape(match[2]).strip()[2:-2]
         display = "block" if match[1] == "div" else "inline"
         mathml = latex2mathml.converter.convert(latex, display=display)
+        if "\\" in mathml:
+            raise ValueError(f"formula {latex!r}: holds a command that the converter does not know")
         return f'<div class="formula">{mathml}</div>' if display == "block" else mathml
 
     return FORMULA.sub(convert, content)
