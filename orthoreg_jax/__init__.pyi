@@ -38,4 +38,5 @@ from .stages import run_experiment as run_experiment
 from .storage import load_tree as load_tree
 from .storage import save_tree as save_tree
 from .tasks.check import check_tasks as check_tasks
+from .tasks.task import Task as Task
 from .tasks.task import load_tasks as load_tasks

@@ -13,7 +13,7 @@ import pytest
 import orthoreg_jax as oj
 
 PUBLIC = """
-LowRank Matrix Skip VISUAL_MATRICES Checkpoint
+LowRank Matrix Skip VISUAL_MATRICES Checkpoint Task
 add_orthogonality_penalty orthogonality_penalty describe_matrices dense
 add_task_vectors analogy apply_task_vector cosine_matrix negate_task_vector norm task_vector
 column_angles column_cosines gram_deviations singular_values stable_ranks

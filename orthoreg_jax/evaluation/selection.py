@@ -44,6 +44,9 @@ def choose_addition(
       accuracy: of the merged model, by alpha and task.
       single: of each task's own fine-tuned model.
 
+    Returns:
+      The row of the grid, its alpha, and whether it is the last, which a longer grid might change.
+
     Examples:
       >>> alphas, single = np.array([0.0, 0.5, 1.0]), np.array([0.9, 0.8])
       >>> accuracy = np.array([[0.5, 0.6], [0.7, 0.7], [0.6, 0.4]])
@@ -71,6 +74,9 @@ def choose_negation(
       target: validation accuracy on the task to forget.
       control: validation accuracy on the control task.
       share: of the zero-shot control accuracy, e.g. 0.95.
+
+    Returns:
+      As `choose_addition`.
 
     Examples:
       >>> alphas, target = np.array([0.0, 0.5, 1.0]), np.array([0.9, 0.4, 0.1])

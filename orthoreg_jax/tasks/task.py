@@ -39,7 +39,8 @@ class Task:
       classes: names as they read in a prompt, in the order of the labels; several of one class
         stand as a tuple.
       templates: prompts with one "{}".
-      splits: "train", "val" and "test"; a control task has no "train".
+      splits: "train", "val" and "test"; a control task has no "train". Each has `images`, of which
+        `images[row]` is a uint8 array (h, w, 3), and `labels`, positions in `classes`.
     """
 
     name: str
