@@ -17,7 +17,9 @@ STAGES = {
 
 
 def run_experiment(
-    config: ConfigDict, workdir: str | os.PathLike[str], stages: Sequence[str] = tuple(STAGES)
+    config: ConfigDict,
+    workdir: str | os.PathLike[str],
+    stages: Sequence[str] = ("finetune", "evaluate", "report"),
 ) -> pathlib.Path:
     """Does what `orthoreg run` does; every stage skips what is done and resumes what was cut off.
 
