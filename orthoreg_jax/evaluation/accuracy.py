@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
+from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
 from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder
 from orthoreg_jax.clip.preprocessing import load_preprocessing
 from orthoreg_jax.clip.zeroshot import Head, pad_heads, zero_shot_head
@@ -161,7 +162,7 @@ def sweep_accuracy(
     Raises:
       ValueError: a task that has no such split, or a vector that is not of an image tower.
     """
-    (tower,) = visual_parts(vector)
+    (tower,) = visual_parts(checkpoint, [vector], linearized)
     evaluator, sets = open_evaluation(
         checkpoint,
         checkpoint.params["visual"],
@@ -219,8 +220,10 @@ def open_evaluation(
     return evaluator, sets
 
 
-def visual_parts(*vectors: Any) -> list[Any]:
+def visual_parts(checkpoint: Checkpoint, vectors: Sequence[Any], linearized: bool) -> list[Any]:
     """What task vectors as runs save them, `{"visual": ...}`, hold of the image tower.
+
+    For a linearised model they are completed by zeros, as it needs a tangent for every leaf.
 
     Raises:
       ValueError: one that is not of an image tower alone.
@@ -232,7 +235,11 @@ def visual_parts(*vectors: Any) -> list[Any]:
                 f"a task vector holds {found}; expected {{'visual': ...}}, as runs save it: the "
                 "text tower makes the heads and stays as it is"
             )
-    return [vector["visual"] for vector in vectors]
+    parts = [vector["visual"] for vector in vectors]
+    if not linearized:
+        return parts
+    zeros = jax.tree.map(jnp.zeros_like, checkpoint.params["visual"])
+    return [apply_task_vector(zeros, part) for part in parts]
 
 
 # Kept, so that in a notebook the second call finds what the first one compiled.

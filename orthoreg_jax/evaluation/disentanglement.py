@@ -89,7 +89,7 @@ def measure_disentanglement(
             f"{len(vectors)} vectors and {len(tasks)} tasks; the error is of two tasks and their "
             "two vectors: measure more of them pair by pair"
         )
-    first, second = visual_parts(*vectors)
+    first, second = visual_parts(checkpoint, vectors, linearized)
     evaluator, sets = open_evaluation(
         checkpoint,
         checkpoint.params["visual"],
