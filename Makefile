@@ -1,13 +1,15 @@
 # make run    sets up .venv and runs the main job on the embedded model and data (offline, CPU)
 # make test   sets up .venv and runs the tests
 # make tpu    compiles every train step for TPU pods, in an environment of its own (.venv-tpu)
+# make docs   builds the documentation into build/site, which needs no network to be read
+# make notebooks  runs experiments/notebooks and stores what they print and draw
 # make parity compares every mode with plain PyTorch, in an environment of its own (.venv-parity)
 # make benchmarks  times everything, with PyTorch beside it (.venv-parity); half an hour
 PYTHON ?= python3
 WORKDIR ?= runs/embedded
 BIN := .venv/bin
 
-.PHONY: run test lint types check setup parity benchmarks tpu
+.PHONY: run test lint types check docs notebooks setup parity benchmarks tpu
 
 run: setup
 	$(BIN)/orthoreg run --config configs/embedded.py --workdir $(WORKDIR)
@@ -23,6 +25,20 @@ types: setup
 	$(BIN)/mypy
 
 check: test lint types
+
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+.venv/docs: .venv/installed
+	@if command -v uv > /dev/null; then \
+	  uv pip install --quiet --python $(BIN)/python -e '.[docs]'; \
+	else \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'; \
+	fi
+	@touch $@
+
+notebooks: setup
+	$(BIN)/python experiments/notebooks/execute.py
 
 parity: .venv-parity/installed
 	.venv-parity/bin/python experiments/parity/compare.py

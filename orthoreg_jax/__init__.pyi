@@ -26,7 +26,17 @@ from .clip.checkpoint import save_checkpoint as save_checkpoint
 from .clip.preprocessing import load_preprocessing as load_preprocessing
 from .clip.weights import VISUAL_MATRICES as VISUAL_MATRICES
 from .clip.zeroshot import zero_shot_head as zero_shot_head
+from .config import default_config as default_config
+from .config import load_config as load_config
 from .evaluation.accuracy import measure_accuracy as measure_accuracy
+from .evaluation.accuracy import sweep_accuracy as sweep_accuracy
+from .evaluation.disentanglement import measure_disentanglement as measure_disentanglement
+from .evaluation.selection import choose_addition as choose_addition
+from .evaluation.selection import choose_negation as choose_negation
+from .experiment.vectors import load_task_vectors as load_task_vectors
+from .stages import run_experiment as run_experiment
 from .storage import load_tree as load_tree
 from .storage import save_tree as save_tree
+from .tasks.check import check_tasks as check_tasks
+from .tasks.task import Task as Task
 from .tasks.task import load_tasks as load_tasks

@@ -14,11 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-STAGES = {
-    "finetune": "fine-tune every task of the config and save its task vector",
-    "evaluate": "measure single tasks, addition and negation; writes results.json",
-    "report": "draw plots and write report.html from results.json",
-}
+from .stages import STAGES, run_experiment
+
 EPILOG = """\
 examples:
   orthoreg run --config configs/embedded.py --workdir runs/embedded
@@ -80,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     """`data check` and `data prepare`."""
     from .config import load_config
-    from .tasks.check import check_tasks, format_facts, prepare_task
+    from .tasks.check import check_tasks, prepare_task
     from .tasks.task import data_directory
 
     config = load_config(options.config, overrides)
@@ -90,7 +87,7 @@ def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         return
     missing = []
     for facts in check_tasks(config.data, config.tasks, config.control):
-        print(format_facts(facts), flush=True)
+        print(facts, flush=True)
         missing += [facts.name] if facts.problem else []
     if missing:
         raise ValueError(f"{len(missing)} tasks are missing or wrong: {', '.join(missing)}")
@@ -98,35 +95,25 @@ def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     stages = list(STAGES) if options.command == "run" else [options.command]
-    if stages != ["report"]:
-        import jax
+    if stages == ["report"]:
+        from .reporting.stage import write_report
 
+        write_report(options.workdir)
+    else:
         from .config import load_config
-        from .experiment.evaluation import evaluate_all
-        from .experiment.finetuning import finetune_all
-        from .experiment.setup import prepare
         from .hosts import connect, is_first
 
         _keep_compiled()
         if options.distributed or options.coordinator or options.processes or options.process:
             connect(options.coordinator, options.processes, options.process)
-        config = load_config(options.config, overrides)
-        with jax.default_matmul_precision(config.matmul_precision):
-            experiment = prepare(config, options.workdir)
-            if is_first():
-                print(experiment.describe(), file=sys.stderr)
-            if "finetune" in stages:
-                finetune_all(experiment)
-            if "evaluate" in stages:
-                evaluate_all(experiment)
+        run_experiment(load_config(options.config, overrides), options.workdir, stages)
         if not is_first():
             return
     if "report" in stages:
-        from .reporting.stage import summary_text, write_report
+        from .reporting.stage import summary_text
 
-        page = write_report(options.workdir)
         print(summary_text(options.workdir))
-        print(f"report: {page}")
+        print(f"report: {options.workdir / 'report.html'}")
 
 
 def _keep_compiled() -> None:

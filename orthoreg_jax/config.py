@@ -18,7 +18,12 @@ PRECISIONS = ("highest", "high", "default")
 
 
 def default_config() -> ConfigDict:
-    """The default of every option. There are no others: unknown keys are errors."""
+    """The default of every option. There are no others: unknown keys are errors.
+
+    Examples:
+      >>> config = oj.default_config()
+      >>> config.tasks, config.penalty.strength = ("emoji", "flags"), 0.1
+    """
     from .training.modes import MODES
 
     config = ConfigDict()

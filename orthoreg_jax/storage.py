@@ -126,6 +126,11 @@ def save_tree(
 
     The header's one entry, "about", is JSON: the metadata, and a hash of all that the arrays hold.
 
+    Args:
+      path: of the file; written whole or not at all.
+      tree: nested dicts of arrays, for example a task vector.
+      metadata: texts to be kept with it.
+
     Raises:
       ValueError: a tree that could not be read back: not nested dicts, or keys with a "/".
       StorageError: the file cannot be written.
@@ -149,6 +154,9 @@ def save_tree(
 
 def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads what `save_tree` wrote, as numpy arrays; or any other safetensors file.
+
+    Args:
+      path: of the file.
 
     Raises:
       StorageError: no such file, not a whole safetensors file, or one that was changed since.

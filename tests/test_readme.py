@@ -1,5 +1,6 @@
 """The README's code runs as it stands, and what it names exists."""
 
+import json
 import re
 
 import numpy as np
@@ -30,6 +31,8 @@ def test_composition_example(readme, tmp_path, monkeypatch, capsys):
     for number, task in enumerate(("mnist", "emoji"), start=1):
         vector = {"visual": {"projection": {"kernel": np.full_like(kernel, number)}}}
         oj.save_tree(tmp_path / f"runs/embedded/full/seed0/{task}/vector.safetensors", vector)
+    config = {"tasks": ["mnist", "emoji"], "seeds": [0]}
+    (tmp_path / "runs/embedded/config.json").write_text(json.dumps(config))
     exec(compile(code_blocks(readme)[1], "README", "exec"), {})
     assert re.search(r"Emoji groups: [\d.]+% -> [\d.]+%", capsys.readouterr().out)
     tensors = safetensors.numpy.load_file(tmp_path / "merged" / "model.safetensors")
@@ -37,7 +40,7 @@ def test_composition_example(readme, tmp_path, monkeypatch, capsys):
 
 
 def test_links_and_public_names_exist(readme, pytestconfig):
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", readme):
+    for target in re.findall(r"\]\((?!http|#)([^)]+)\)", readme):
         assert (pytestconfig.rootpath / target).exists(), target
     for name in oj.__all__:
         assert getattr(oj, name) is not None

@@ -20,6 +20,10 @@ def singular_values(delta: Any, matrices: Rules | None = None) -> dict[str, Floa
 
     Returns:
       For a leaf of k matrices with smaller side s, an array (k, s).
+
+    Examples:
+      >>> oj.singular_values({"bias": jnp.ones(2), "kernel": jnp.diag(jnp.array([1.0, 2.0]))})
+      {'kernel': Array([[2., 1.]], dtype=float32)}
     """
     return {
         path: jnp.linalg.svd(matrix.astype(jnp.float32), compute_uv=False)
@@ -35,6 +39,10 @@ def stable_ranks(delta: Any, matrices: Rules | None = None) -> dict[str, Float[A
     Args:
       delta: a task vector, any pytree.
       matrices: how leaves are read, see `orthogonality_penalty`.
+
+    Examples:
+      >>> oj.stable_ranks({"one": jnp.ones((4, 3)), "all": jnp.eye(3)})
+      {'all': Array([3.], dtype=float32), 'one': Array([1.], dtype=float32)}
     """
 
     def ratio(values: Float[Array, "k s"]) -> Float[Array, " k"]:
@@ -103,6 +111,14 @@ def column_cosines(delta: Any, matrices: Rules | None = None) -> dict[str, Float
 
     0 means that all columns are orthogonal; columns that are zero count as orthogonal. Matrices
     wider than tall are transposed, as more columns than rows cannot all be orthogonal.
+
+    Args:
+      delta: a task vector, any pytree.
+      matrices: how leaves are read, see `orthogonality_penalty`.
+
+    Examples:
+      >>> oj.column_cosines({"w": jnp.eye(3)})
+      {'w': Array([0.], dtype=float32)}
     """
 
     def mean_cosine(matrix: Float[Array, "m n"]) -> Float[Array, ""]:

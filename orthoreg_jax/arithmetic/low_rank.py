@@ -26,6 +26,11 @@ class LowRank:
       scale: a Python float.
 
     Reference: "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022 (arXiv 2106.09685).
+
+    Examples:
+      >>> update = oj.LowRank(left=jnp.ones((4, 1)), right=jnp.ones((1, 3)), scale=0.5)
+      >>> update.shape, update.rank
+      ((4, 3), 1)
     """
 
     left: Inexact[Array, "*k m r"]
@@ -59,7 +64,11 @@ def is_low_rank(node: Any) -> TypeGuard[LowRank]:
 
 
 def dense(delta: Any) -> Any:
-    """The tree with every `LowRank` node multiplied out: what a task vector holds."""
+    """The tree with every `LowRank` node multiplied out: what a task vector holds.
+
+    Args:
+      delta: a tree of arrays and `LowRank` nodes.
+    """
     return jax.tree.map(
         lambda leaf: leaf.dense() if is_low_rank(leaf) else leaf, delta, is_leaf=is_low_rank
     )

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
 from .low_rank import dense, is_low_rank
-from .paths import flatten
+from .paths import check_arrays, flatten, is_array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +119,9 @@ def select_leaves(tree: Any, rules: Rules | None = None) -> dict[str, tuple[Any,
     """The leaves that `select_matrices` reads, as they are, and how each is read.
 
     Raises:
-      ValueError: as `select_matrices`.
+      ValueError: as `select_matrices`; a leaf that is no array.
     """
+    check_arrays(tree, "tree of updates")
     leaves = flatten(tree, is_low_rank)
     unused = [pattern for pattern in rules or {} if not fnmatch.filter(leaves, pattern)]
     if unused:
@@ -158,11 +159,22 @@ def describe_matrices(tree: Any, rules: Rules | None = None) -> str:
     Args:
       tree: any pytree of arrays or of `jax.ShapeDtypeStruct`.
       rules: as for `orthogonality_penalty`.
+
+    Examples:
+      >>> tree = {"bias": jnp.zeros(3), "heads": jnp.zeros((8, 2, 4))}
+      >>> rules = {"heads": oj.Matrix(rows=(0,), columns=(1, 2))}
+      >>> print(oj.describe_matrices(tree, rules))
+      leaf   shape      read as
+      bias   (3,)       -- 1 axes: a bias, scale or scalar
+      heads  (8, 2, 4)  (8 rows, 8 columns)
     """
     lines = [("leaf", "shape", "read as")]
     leaves = flatten(tree, is_low_rank)
     for name, leaf in leaves.items():
-        shape = tuple(leaf.shape)
+        if not is_array(leaf):
+            lines.append((name, "", f"-- ERROR: a {type(leaf).__name__} and no array"))
+            continue
+        shape = tuple(jnp.shape(leaf))
         try:
             reading = read_leaf(name, shape, rules)
         except ValueError as error:

@@ -19,6 +19,27 @@ def flatten(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str
     return {leaf_path(path): leaf for path, leaf in jax.tree.leaves_with_path(tree, is_leaf)}
 
 
+def check_arrays(tree: Any, name: str) -> None:
+    """Checks that a tree holds arrays and nothing else.
+
+    Raises:
+      ValueError: it does not; the leaves are named, and the tree called `name`.
+    """
+    others = {path: leaf for path, leaf in flatten(tree).items() if not is_array(leaf)}
+    if others:
+        path, leaf = next(iter(others.items()))
+        raise ValueError(
+            f"{name}: {len(others)} of its leaves are no arrays, the first is {path!r}, a "
+            f"{type(leaf).__name__}; give the arrays alone, for an Equinox model "
+            "eqx.filter(model, eqx.is_inexact_array)"
+        )
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf is an array, its shape and type, or a number."""
+    return isinstance(leaf, int | float | complex) or hasattr(leaf, "dtype")
+
+
 def unflatten(leaves: dict[str, Any]) -> dict[str, Any]:
     """The nested dict whose `flatten` this is."""
     tree: dict[str, Any] = {}

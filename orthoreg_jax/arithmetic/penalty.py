@@ -60,6 +60,15 @@ def orthogonality_penalty(
 
     Reference: "Understanding and Enforcing Weight Disentanglement in Task Arithmetic", CVPR 2026
       (arXiv 2604.17078), equation 8.
+
+    Examples:
+      >>> update = {"bias": jnp.ones(3), "kernel": jnp.zeros((4, 3))}
+      >>> print(oj.orthogonality_penalty(update))  # sqrt(3)
+      1.7320508
+      >>> print(oj.orthogonality_penalty(update, form="paper"))
+      3.0
+      >>> print(oj.orthogonality_penalty({"kernel": jnp.eye(4, 3)}))  # orthonormal columns
+      0.0
     """
     _check_form(form)
     terms = []
@@ -97,10 +106,7 @@ def add_orthogonality_penalty(
 
     The same training as the penalty in the loss, without touching the loss. It must be the first
     of a chain, where updates still are gradients of the loss, ahead of clipping and of the
-    optimiser:
-
-        optax.chain(add_orthogonality_penalty(10.0), optax.clip_by_global_norm(1.0),
-                    optax.adamw(1e-5))
+    optimiser.
 
     Args:
       strength: lambda, a float or an optax schedule of the number of updates made.
@@ -117,6 +123,15 @@ def add_orthogonality_penalty(
     Raises:
       ValueError: a negative strength; as `orthogonality_penalty`, when `init` is called; `update`
         without params; an anchor of another structure or shape.
+
+    Examples:
+      >>> params = {"kernel": jnp.ones((4, 3))}
+      >>> optimizer = optax.chain(oj.add_orthogonality_penalty(0.1), optax.adamw(1e-3))
+      >>> state = optimizer.init(params)  # remembers them as the pre-trained weights
+      >>> gradients = jax.tree.map(jnp.ones_like, params)
+      >>> updates, state = optimizer.update(gradients, state, params)
+      >>> print(state[0].penalty)  # nothing has changed yet: sqrt(3)
+      1.7320508
     """
     _check_form(form)
     if not callable(strength) and strength < 0:

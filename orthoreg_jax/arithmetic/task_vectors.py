@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from .paths import flatten, leaf_path
+from .paths import check_arrays, flatten, leaf_path
 from .precision import wide_type
 
 PyTree = Any
@@ -28,6 +28,11 @@ def task_vector(finetuned: PyTree, pretrained: PyTree) -> PyTree:
       ValueError: the trees differ in structure or in a shape; the leaves are named.
 
     Reference: "Editing models with task arithmetic", ICLR 2023 (arXiv 2212.04089), section 2.
+
+    Examples:
+      >>> before, after = {"w": jnp.ones(2)}, {"w": jnp.array([1.0, 3.0])}
+      >>> oj.task_vector(after, before)
+      {'w': Array([0., 2.], dtype=float32)}
     """
     check_same(finetuned, pretrained, ("finetuned", "pretrained"))
     return optax.tree.sub(finetuned, pretrained)
@@ -49,6 +54,11 @@ def apply_task_vector(
 
     Raises:
       ValueError: a leaf of the vector is not in the weights, or has another shape.
+
+    Examples:
+      >>> weights, vector = {"b": jnp.zeros(1), "w": jnp.ones(2)}, {"w": jnp.array([0.0, 2.0])}
+      >>> oj.apply_task_vector(weights, vector, 0.5)
+      {'b': Array([0.], dtype=float32), 'w': Array([1., 2.], dtype=float32)}
     """
     changes = flatten(vector)
     weights = flatten(pretrained)
@@ -79,6 +89,10 @@ def add_task_vectors(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> PyTree
 
     Raises:
       ValueError: no vector, or vectors of different structure or shapes.
+
+    Examples:
+      >>> oj.add_task_vectors([{"w": jnp.ones(2)}, {"w": jnp.array([0.0, 2.0])}])
+      {'w': Array([1., 3.], dtype=float32)}
     """
     vectors = list(vectors.values()) if isinstance(vectors, Mapping) else list(vectors)
     if not vectors:
@@ -89,23 +103,53 @@ def add_task_vectors(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> PyTree
 
 
 def negate_task_vector(vector: PyTree) -> PyTree:
-    """-tau."""
+    """-tau, for sums in which one task is to be forgotten.
+
+    Args:
+      vector: a task vector.
+
+    Examples:
+      >>> oj.negate_task_vector({"w": jnp.array([1.0, -2.0])})
+      {'w': Array([-1.,  2.], dtype=float32)}
+    """
     return optax.tree.scale(-1, vector)
 
 
 def analogy(a: PyTree, b: PyTree, c: PyTree) -> PyTree:
     """tau_c + (tau_b - tau_a): "a is to b as c is to ?".
 
+    Args:
+      a: a task vector.
+      b: of the task that is to `a` as the one that is looked for is to `c`.
+      c: a task vector.
+
     Raises:
       ValueError: vectors of different structure or shapes.
 
     Reference: "Editing models with task arithmetic", ICLR 2023, section 5.
+
+    Examples:
+      >>> a, b, c = ({"w": jnp.array([x])} for x in (1.0, 3.0, 10.0))
+      >>> oj.analogy(a, b, c)
+      {'w': Array([12.], dtype=float32)}
     """
     return add_task_vectors([c, b, negate_task_vector(a)])
 
 
 def norm(vector: PyTree) -> Float[Array, ""]:
-    """||tau||, the Euclidean norm over all leaves, summed in float32 or better."""
+    """||tau||, the Euclidean norm over all leaves, summed in float32 or better.
+
+    Args:
+      vector: a task vector.
+
+    Raises:
+      ValueError: a leaf that is no array.
+
+    Examples:
+      >>> print(oj.norm({"b": jnp.array([4.0]), "w": jnp.array([3.0])}))
+      5.0
+    """
+    check_arrays(vector, "vector")
     return optax.tree.norm(_widened(vector))
 
 
@@ -114,8 +158,16 @@ def cosine_matrix(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> Float[Arr
 
     A zero vector has cosine 0 with every other, and 1 with itself.
 
+    Args:
+      vectors: a list of task vectors, or a dict of them by task.
+
     Raises:
-      ValueError: vectors of different structure or shapes.
+      ValueError: no vector, or vectors of different structure or shapes.
+
+    Examples:
+      >>> print(oj.cosine_matrix([{"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([3.0, 4.0])}]))
+      [[1.  0.6]
+       [0.6 1. ]]
     """
     rows = list(vectors.values()) if isinstance(vectors, Mapping) else list(vectors)
     add_task_vectors(rows)  # for its checks
@@ -133,11 +185,13 @@ def _widened(tree: PyTree) -> PyTree:
 
 
 def check_same(left: PyTree, right: PyTree, names: tuple[str, str]) -> None:
-    """Checks that two trees have the same structure and shapes.
+    """Checks that two trees hold arrays, in the same structure and of the same shapes.
 
     Raises:
       ValueError: they do not; the leaves are named, and the trees called by `names`.
     """
+    for tree, name in zip((left, right), names, strict=True):
+        check_arrays(tree, name)
     structures = [str(jax.tree.structure(tree)) for tree in (left, right)]
     if structures[0] != structures[1]:
         ours, theirs = flatten(left), flatten(right)

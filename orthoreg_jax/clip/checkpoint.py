@@ -82,6 +82,11 @@ def load_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
     Raises:
       ValueError: nothing of that name, a truncated file, a config of another kind of model, or
         tensors that do not fit it (all listed).
+
+    Examples:
+      >>> clip = oj.load_checkpoint("embedded")
+      >>> clip.params["visual"]["projection"]["kernel"].shape
+      (256, 256)
     """
     import safetensors
     import safetensors.numpy
@@ -233,9 +238,14 @@ def image_encoder(
 ) -> Callable[[weights.Params, Float[Array, "b size size 3"]], Float[Array, "b p"]]:
     """The image tower as a pure function `apply(params["visual"], pixels) -> features`.
 
-    Features are projected and not normalised. Args: `dtype` of the computation (parameters stay
-    as they are), `remat` recomputes activations in the backward pass to save memory, `gather` is
-    applied to weights as they are about to be used, those of the blocks one block at a time.
+    Features are projected and not normalised.
+
+    Args:
+      config: of the model.
+      dtype: of the computation; parameters stay as they are.
+      remat: recompute activations in the backward pass, to save memory.
+      gather: applied to weights as they are about to be used, those of the blocks one block at a
+        time.
     """
     tower = VisionTransformer(config.visual, config.projection, dtype, remat, gather)
 

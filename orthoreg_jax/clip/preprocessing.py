@@ -122,6 +122,10 @@ def load_preprocessing(directory: str | pathlib.Path, config: ClipConfig) -> Pre
 
     Without either, CLIP's published values hold.
 
+    Args:
+      directory: of the checkpoint.
+      config: its sizes.
+
     Raises:
       ValueError: the crop is not the size of image that the model reads.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,14 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
+from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
 from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder
 from orthoreg_jax.clip.preprocessing import load_preprocessing
 from orthoreg_jax.clip.zeroshot import Head, pad_heads, zero_shot_head
-from orthoreg_jax.tasks.batches import evaluation_batches
+from orthoreg_jax.tasks.batches import evaluation_batches, limited_rows
 from orthoreg_jax.tasks.loading import load_images
 from orthoreg_jax.tasks.task import Task
-from orthoreg_jax.training.modes.mode import Apply, edited_outputs
-from orthoreg_jax.training.sharding import Shardings
+from orthoreg_jax.training.modes.mode import Apply, edited_outputs, linearized_outputs
+from orthoreg_jax.training.sharding import Shardings, make_shardings
 
 WINDOW = 8  # batches that are on their way at once, where a set is too large for the device
 
@@ -71,7 +72,7 @@ class Evaluator:
           outputs: of a `Mode`: how its task vectors act on the model.
         """
         self._params0 = params0
-        self._classify = jax.jit(functools.partial(_classify, outputs, apply, normalize))
+        self._classify = _compiled(outputs, apply, normalize)
 
     def predictions(
         self, vectors: Sequence[Any], coefficients: Float[np.ndarray, "g v"], data: EvaluationSet
@@ -112,8 +113,6 @@ def measure_accuracy(
 ) -> float:
     """Accuracy of a whole CLIP's parameters on one task, with the zero-shot head of `checkpoint`.
 
-    For notebooks; a sweep over many edits is quicker with one `Evaluator`.
-
     Args:
       checkpoint: the pre-trained model: its text tower makes the head, its files the pixels.
       params: parameters like `checkpoint.params`, for example with task vectors added.
@@ -127,17 +126,131 @@ def measure_accuracy(
     Raises:
       ValueError: the task has no such split.
     """
-    if split not in task.splits:
-        raise ValueError(f"task {task.name!r} has no split {split!r}, only {list(task.splits)}")
-    data = task.splits[split]
-    preprocessing = load_preprocessing(checkpoint.directory, checkpoint.config)
-    head = pad_heads({task.name: zero_shot_head(checkpoint, task.classes, task.templates)})
-    images = load_images(data.images, np.arange(len(data)), preprocessing)
-    evaluator = Evaluator(
-        image_encoder(checkpoint.config), params["visual"], preprocessing.normalize
+    evaluator, (data,) = open_evaluation(
+        checkpoint, params["visual"], [task], split, batch_size=batch_size
     )
-    batches = [jnp.asarray(batch) for batch in evaluation_batches(images, batch_size)]
-    return float(evaluator.zero_shot([EvaluationSet(head[task.name], batches, data.labels)])[0])
+    return float(evaluator.zero_shot([data])[0])
+
+
+def sweep_accuracy(
+    checkpoint: Checkpoint,
+    vector: Any,
+    tasks: Mapping[str, Task],
+    alphas: Sequence[float] | Float[np.ndarray, " a"],
+    *,
+    split: str = "val",
+    linearized: bool = False,
+    limit: int = 0,
+    batch_size: int = 256,
+) -> Float[np.ndarray, "a t"]:
+    """Accuracies of theta_0 + alpha * tau over a grid of alphas, by one compiled function.
+
+    Args:
+      checkpoint: the pre-trained model.
+      vector: tau, `{"visual": ...}` as runs save it, or a sum of such; alphas below 0 forget it.
+      tasks: on which to measure, from `load_tasks`.
+      alphas: the grid.
+      split: alpha is chosen on "val", and what is reported is measured on "test".
+      linearized: the vector is of linearised fine-tuning, and acts on f(x) + alpha J(x) tau. The
+        whole grid then costs one pass.
+      limit: images of each task, chosen by a fixed seed; 0: all.
+      batch_size: images at a time.
+
+    Returns:
+      A row for each alpha, a column for each task.
+
+    Raises:
+      ValueError: a task that has no such split, or a vector that is not of an image tower.
+    """
+    (tower,) = visual_parts(checkpoint, [vector], linearized)
+    evaluator, sets = open_evaluation(
+        checkpoint,
+        checkpoint.params["visual"],
+        list(tasks.values()),
+        split,
+        linearized=linearized,
+        limit=limit,
+        batch_size=batch_size,
+    )
+    return evaluator.accuracies([tower], np.asarray(alphas, float)[:, None], sets)
+
+
+def open_evaluation(
+    checkpoint: Checkpoint,
+    params0: Any,
+    tasks: Sequence[Task],
+    split: str,
+    *,
+    linearized: bool = False,
+    limit: int = 0,
+    batch_size: int = 256,
+) -> tuple[Evaluator, list[EvaluationSet]]:
+    """An evaluator of edits of `params0`, an image tower, and one split of each task for it.
+
+    Raises:
+      ValueError: a task that has no such split.
+    """
+    for task in tasks:
+        if split not in task.splits:
+            raise ValueError(f"task {task.name!r} has no split {split!r}, only {list(task.splits)}")
+    counts = [len(task.splits[split]) for task in tasks]
+    most = max(min(count, limit or count) for count in counts)
+    most += -most % jax.local_device_count()
+    batch_size = min(batch_size, most)  # less padding where all there is fits into one batch
+    shardings = make_shardings(batch_size, local=True)
+    preprocessing = load_preprocessing(checkpoint.directory, checkpoint.config)
+    evaluator = Evaluator(
+        _encoder(checkpoint.config),
+        jax.device_put(params0, shardings.replicated),
+        preprocessing.normalize,
+        linearized_outputs if linearized else edited_outputs,
+    )
+    heads = pad_heads(
+        {task.name: zero_shot_head(checkpoint, task.classes, task.templates) for task in tasks}
+    )
+    sets = []
+    for task in tasks:
+        data = task.splits[split]
+        rows = limited_rows(len(data), limit)
+        images = load_images(data.images, rows, preprocessing)
+        head = heads[task.name]
+        sets.append(
+            put_evaluation_set(head, images, data.labels[rows], batch_size, shardings, False)
+        )
+    return evaluator, sets
+
+
+def visual_parts(checkpoint: Checkpoint, vectors: Sequence[Any], linearized: bool) -> list[Any]:
+    """What task vectors as runs save them, `{"visual": ...}`, hold of the image tower.
+
+    For a linearised model they are completed by zeros, as it needs a tangent for every leaf.
+
+    Raises:
+      ValueError: one that is not of an image tower alone.
+    """
+    for vector in vectors:
+        if not isinstance(vector, Mapping) or list(vector) != ["visual"]:
+            found = list(vector) if isinstance(vector, Mapping) else type(vector).__name__
+            raise ValueError(
+                f"a task vector holds {found}; expected {{'visual': ...}}, as runs save it: the "
+                "text tower makes the heads and stays as it is"
+            )
+    parts = [vector["visual"] for vector in vectors]
+    if not linearized:
+        return parts
+    zeros = jax.tree.map(jnp.zeros_like, checkpoint.params["visual"])
+    return [apply_task_vector(zeros, part) for part in parts]
+
+
+# Kept, so that in a notebook the second call finds what the first one compiled.
+_encoder = functools.cache(image_encoder)
+
+
+@functools.cache
+def _compiled(
+    outputs: Callable[..., Any], apply: Apply, normalize: Callable[[Any], Any]
+) -> Callable[..., Int[Array, "g b"]]:
+    return jax.jit(functools.partial(_classify, outputs, apply, normalize))
 
 
 def _classify(

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from .accuracy import EvaluationSet, Evaluator
+from orthoreg_jax.clip.checkpoint import Checkpoint
+from orthoreg_jax.tasks.task import Task
+
+from .accuracy import EvaluationSet, Evaluator, open_evaluation, visual_parts
 
 
 def disentanglement_error(
@@ -50,3 +53,50 @@ def disentanglement_error(
         alone = answers.take([zero], axis=1 - axis)  # the other vector's coefficient is 0
         error += np.mean(answers != alone, axis=-1)
     return error
+
+
+def measure_disentanglement(
+    checkpoint: Checkpoint,
+    vectors: Sequence[Any],
+    tasks: Sequence[Task],
+    alphas: Sequence[float],
+    *,
+    split: str = "test",
+    linearized: bool = False,
+    limit: int = 256,
+    batch_size: int = 256,
+) -> Float[np.ndarray, "a a"]:
+    """xi(a1, a2) of two task vectors of a CLIP on a grid; the formula is `disentanglement_error`'s.
+
+    Args:
+      checkpoint: the pre-trained model.
+      vectors: tau_1 and tau_2, `{"visual": ...}` as runs save them.
+      tasks: the two tasks, from `load_tasks`.
+      alphas: the grid of both a1 and a2; it must hold 0.
+      split: whose images are used.
+      linearized: the vectors are of linearised fine-tuning.
+      limit: images of each task, chosen by a fixed seed; 0: all.
+      batch_size: images at a time.
+
+    Returns:
+      Rows are a1, columns a2; from 0 (disentangled) to 2 (every answer changes on both tasks).
+
+    Raises:
+      ValueError: not two vectors and two tasks, a grid without 0, or as `sweep_accuracy`.
+    """
+    if len(vectors) != 2 or len(tasks) != 2:
+        raise ValueError(
+            f"{len(vectors)} vectors and {len(tasks)} tasks; the error is of two tasks and their "
+            "two vectors: measure more of them pair by pair"
+        )
+    first, second = visual_parts(checkpoint, vectors, linearized)
+    evaluator, sets = open_evaluation(
+        checkpoint,
+        checkpoint.params["visual"],
+        tasks,
+        split,
+        linearized=linearized,
+        limit=limit,
+        batch_size=batch_size,
+    )
+    return disentanglement_error(evaluator, (first, second), (sets[0], sets[1]), alphas)

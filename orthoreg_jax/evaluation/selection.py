@@ -43,6 +43,15 @@ def choose_addition(
       alphas: the grid, rising from 0.
       accuracy: of the merged model, by alpha and task.
       single: of each task's own fine-tuned model.
+
+    Returns:
+      The row of the grid, its alpha, and whether it is the last, which a longer grid might change.
+
+    Examples:
+      >>> alphas, single = np.array([0.0, 0.5, 1.0]), np.array([0.9, 0.8])
+      >>> accuracy = np.array([[0.5, 0.6], [0.7, 0.7], [0.6, 0.4]])
+      >>> oj.choose_addition(alphas, accuracy, single)
+      Choice(position=1, alpha=0.5, at_edge=False)
     """
     means = normalised(accuracy, single).mean(axis=1)
     index = int(np.argmax(means))
@@ -65,6 +74,14 @@ def choose_negation(
       target: validation accuracy on the task to forget.
       control: validation accuracy on the control task.
       share: of the zero-shot control accuracy, e.g. 0.95.
+
+    Returns:
+      As `choose_addition`.
+
+    Examples:
+      >>> alphas, target = np.array([0.0, 0.5, 1.0]), np.array([0.9, 0.4, 0.1])
+      >>> oj.choose_negation(alphas, target, np.array([0.7, 0.69, 0.5]), share=0.95)
+      Choice(position=1, alpha=0.5, at_edge=False)
     """
     kept = control >= share * control[0]
     index = int(np.argmin(np.where(kept, target, np.inf)))

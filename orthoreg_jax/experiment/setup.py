@@ -39,6 +39,8 @@ from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.modes.mode import Apply, Mode
 from orthoreg_jax.training.sharding import Shardings, make_shardings
 
+from .vectors import VECTOR
+
 PACKAGES = ("orthoreg-jax", "jax", "jaxlib", "flax", "optax", "transformers", "numpy")
 
 
@@ -120,7 +122,7 @@ class Experiment:
 
     def vector_path(self, method: str, seed: int, task: str) -> pathlib.Path:
         """The file of a task vector; that it exists means that the task is finished."""
-        return self.task_folder(method, seed, task) / "vector.safetensors"
+        return self.task_folder(method, seed, task) / VECTOR
 
     def evaluation_path(self, method: str, seed: int) -> pathlib.Path:
         """The numbers measured on one method's task vectors."""

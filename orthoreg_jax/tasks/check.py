@@ -40,11 +40,31 @@ class TaskFacts(NamedTuple):
     duplicates: dict[tuple[str, str], int] = {}
     licence: str = ""
 
+    def __str__(self) -> str:
+        """A few lines for people."""
+        if self.problem:
+            return f"{self.name}: MISSING OR WRONG\n  {self.problem}"
+        names = ", ".join(self.classes[:4]) + (", ..." if len(self.classes) > 4 else "")
+        lines = [f"{self.name}: {self.title}, {len(self.classes)} classes ({names})"]
+        for split, each in self.splits.items():
+            lines.append(
+                f"  {split:5} {each.images:7} images, {each.fewest} to {each.most} a class, sha256 "
+                f"{each.sha256[:16]}"
+            )
+        found = [f"{count} of {second} in {first}" for (first, second), count in
+                 self.duplicates.items() if count]  # fmt: skip
+        lines.append(f"  exact duplicates between splits: {', '.join(found) or 'none'}")
+        if self.licence:
+            lines.append(f"  licence: {self.licence}")
+        return "\n".join(lines)
+
 
 def check_tasks(
     source: str, names: Sequence[str], control: str | None = None
 ) -> Iterator[TaskFacts]:
     """Facts of one task after the other; nothing stops at the first that is missing.
+
+    Printed one by one they read as what `orthoreg data check` says.
 
     Args:
       source: as `config.data`.
@@ -87,25 +107,6 @@ def describe(task: Task) -> TaskFacts:
 
 def _hashes(data: Split) -> list[bytes]:
     return [hashlib.sha256(data.images.content(row)).digest() for row in range(len(data))]
-
-
-def format_facts(facts: TaskFacts) -> str:
-    """A few lines on a task."""
-    if facts.problem:
-        return f"{facts.name}: MISSING OR WRONG\n  {facts.problem}"
-    names = ", ".join(facts.classes[:4]) + (", ..." if len(facts.classes) > 4 else "")
-    lines = [f"{facts.name}: {facts.title}, {len(facts.classes)} classes ({names})"]
-    for split, each in facts.splits.items():
-        lines.append(
-            f"  {split:5} {each.images:7} images, {each.fewest} to {each.most} a class, sha256 "
-            f"{each.sha256[:16]}"
-        )
-    found = [f"{count} of {second} in {first}" for (first, second), count in
-             facts.duplicates.items() if count]  # fmt: skip
-    lines.append(f"  exact duplicates between splits: {', '.join(found) or 'none'}")
-    if facts.licence:
-        lines.append(f"  licence: {facts.licence}")
-    return "\n".join(lines)
 
 
 def prepare_task(directory: pathlib.Path, name: str) -> str:

@@ -39,7 +39,8 @@ class Task:
       classes: names as they read in a prompt, in the order of the labels; several of one class
         stand as a tuple.
       templates: prompts with one "{}".
-      splits: "train", "val" and "test"; a control task has no "train".
+      splits: "train", "val" and "test"; a control task has no "train". Each has `images`, of which
+        `images[row]` is a uint8 array (h, w, 3), and `labels`, positions in `classes`.
     """
 
     name: str
@@ -75,7 +76,9 @@ def load_tasks(source: str, names: Sequence[str], control: str | None = None) ->
     * "tfds": a set prepared by tensorflow-datasets below the data folder; "splits" say which of
       its splits are train, val and test;
     * "part_of" and "part": another task with the images of these classes alone; its head still
-      tells all classes apart.
+      tells all classes apart;
+    * "from": "embedded", or another data folder (relative to this one), whose task of this name it
+      is.
 
     A validation split that is not there is cut from train: 10 %, at most 5000 images, seed 0.
 
@@ -89,6 +92,11 @@ def load_tasks(source: str, names: Sequence[str], control: str | None = None) ->
 
     Raises:
       ValueError: everything that is missing or wrong in any of them, in one message.
+
+    Examples:
+      >>> digits = oj.load_tasks("embedded", ["digits"])["digits"]
+      >>> digits.classes[:3], list(digits.splits)
+      (('zero', 'one', 'two'), ['train', 'val', 'test'])
     """
     if isinstance(names, str):
         raise ValueError(f"names is the text {names!r}; give a list of names: [{names!r}]")
@@ -136,6 +144,8 @@ def load_task(
     """
     if name in table:
         entry = table[name]
+        if "from" in entry:
+            return _load_from(directory, entry["from"], name, needed)
         if "part_of" in entry:
             return _load_part(directory, table, name, needed)
         return _load_entry(directory, name, entry, needed)
@@ -149,6 +159,19 @@ def load_task(
         f"is not in {directory / TABLE} ({', '.join(table) or 'no such file'}), nor one of the "
         f"field's: {', '.join(KNOWN)}"
     )
+
+
+def _load_from(directory: pathlib.Path, source: Any, name: str, needed: Sequence[str]) -> Task:
+    """The task of another data folder."""
+    if not isinstance(source, str):
+        raise ValueError(
+            f"its entry of {TABLE} says from {source!r}; allowed: 'embedded', or a data folder"
+        )
+    there = data_directory(source) if source == "embedded" else directory / source
+    table = read_table(source, there)
+    if "from" in table.get(name, {}):
+        raise ValueError(f"{there / TABLE} has it from elsewhere, too; name that folder instead")
+    return load_task(there, table, name, needed)
 
 
 def _load_part(

@@ -1,7 +1,10 @@
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import orthoreg_jax as oj
 from orthoreg_jax import Matrix, Skip, describe_matrices
 from orthoreg_jax.arithmetic.matrices import as_matrices, rules_for_part, select_matrices
 
@@ -48,3 +51,23 @@ def test_report_names_every_leaf_and_why():
 def test_rules_that_do_not_fit_are_refused(rows, columns):
     with pytest.raises(ValueError, match="does not fit leaf 'w' of shape"):
         select_matrices({"w": jnp.ones((2, 3))}, {"w": Matrix(rows, columns)})
+
+
+def test_equinox_modules_are_more_than_arrays():
+    model = eqx.nn.MLP(3, 2, 4, 1, key=jax.random.key(0))
+    arrays = eqx.filter(model, eqx.is_inexact_array)
+    assert list(select_matrices(arrays)) == ["layers/0/weight", "layers/1/weight"]
+    report = describe_matrices(model)
+    assert "activation" in report and "ERROR: a custom_jvp and no array" in report
+    for function in (
+        oj.orthogonality_penalty,
+        oj.add_orthogonality_penalty(1.0).init,
+        lambda tree: oj.task_vector(tree, tree),
+        lambda tree: oj.add_task_vectors([tree, tree]),
+        oj.norm,
+    ):
+        with pytest.raises(ValueError, match=r"'activation', a custom_jvp; .* eqx.filter\(model"):
+            function(model)
+        function(arrays)
+    edited = oj.apply_task_vector(model, arrays, -1.0)  # a whole module may be edited
+    np.testing.assert_array_equal(edited(jnp.ones(3)), np.zeros(2))

@@ -1,7 +1,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+import orthoreg_jax as oj
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
 from orthoreg_jax.training.sharding import make_shardings
@@ -50,3 +52,77 @@ def test_accuracies_against_numpy():
     # One compilation for a grid, whatever the sets: zero-shot, three alphas, two vectors.
     assert evaluator._classify._cache_size() == 3
     np.testing.assert_array_equal(jax.device_get(params0["kernel"]), kernel.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    """The embedded CLIP, two tasks, and a large change of its last layer for each."""
+    checkpoint = oj.load_checkpoint("embedded")
+    rng = np.random.default_rng(0)
+    kernel = checkpoint.params["visual"]["projection"]["kernel"]
+    vectors = [
+        {"visual": {"projection": {"kernel": rng.normal(0, 0.1, kernel.shape).astype("f4")}}}
+        for _ in range(2)
+    ]
+    return checkpoint, oj.load_tasks("embedded", ["digits", "emoji"]), vectors
+
+
+def test_a_sweep_is_many_measurements(embedded):
+    checkpoint, tasks, (vector, _) = embedded
+    alphas = [-0.5, 0.0, 1.0]
+    swept = oj.sweep_accuracy(checkpoint, vector, tasks, alphas, batch_size=64)
+    single = [
+        [
+            oj.measure_accuracy(
+                checkpoint, oj.apply_task_vector(checkpoint.params, vector, alpha), task, "val"
+            )
+            for task in tasks.values()
+        ]
+        for alpha in alphas
+    ]
+    np.testing.assert_allclose(swept, single)
+    assert len({*swept[:, 0]}) == 3
+    # The last layer is linear: linearised or not, it is the same model.
+    options = {"linearized": True, "batch_size": 64}
+    np.testing.assert_allclose(
+        oj.sweep_accuracy(checkpoint, vector, tasks, alphas, **options), swept, atol=0.02
+    )
+
+
+def test_disentanglement_of_saved_vectors(embedded):
+    checkpoint, tasks, vectors = embedded
+    preprocessing = oj.load_preprocessing(checkpoint.directory, checkpoint.config)
+    encode = jax.jit(oj.image_encoder(checkpoint.config))
+
+    def answers(alphas, task):
+        params = checkpoint.params
+        for alpha, vector in zip(alphas, vectors, strict=True):
+            params = oj.apply_task_vector(params, vector, alpha)
+        pixels = preprocessing.normalize(jnp.asarray(task.splits["val"].images.rgb()))
+        features = encode(params["visual"], pixels)
+        head = oj.zero_shot_head(checkpoint, task.classes, task.templates)
+        return np.argmax(np.asarray(features) @ head.T, axis=1)
+
+    expected = np.zeros((2, 2))
+    alphas, (first, second) = [0.0, 1.0], tasks.values()
+    for i, a1 in enumerate(alphas):
+        for j, a2 in enumerate(alphas):
+            for task, alone in ((first, (a1, 0.0)), (second, (0.0, a2))):
+                expected[i, j] += np.mean(answers((a1, a2), task) != answers(alone, task))
+    error = oj.measure_disentanglement(
+        checkpoint, vectors, [first, second], alphas, split="val", limit=0, batch_size=64
+    )
+    np.testing.assert_allclose(error, expected, atol=0.03)  # rounding may turn an answer
+    assert error[0, 0] == 0 < error[1, 1] <= 2
+
+
+def test_wrong_arguments_are_named(embedded):
+    checkpoint, tasks, (vector, _) = embedded
+    with pytest.raises(ValueError, match=r"task 'digits' has no split 'all', only \['train'"):
+        oj.sweep_accuracy(checkpoint, vector, tasks, [0.0], split="all")
+    with pytest.raises(ValueError, match=r"a task vector holds \['projection'\]; expected"):
+        oj.sweep_accuracy(checkpoint, vector["visual"], tasks, [0.0])
+    with pytest.raises(ValueError, match="the task vector's leaves strange are not in the weights"):
+        oj.sweep_accuracy(checkpoint, {"visual": {"strange": np.ones(2)}}, tasks, [0.0])
+    with pytest.raises(ValueError, match="1 vectors and 2 tasks"):
+        oj.measure_disentanglement(checkpoint, [vector], list(tasks.values()), [0.0])

@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 
 from orthoreg_jax import cli
-from orthoreg_jax.tasks.check import check_tasks, format_facts, prepare_task
+from orthoreg_jax.tasks.check import check_tasks, prepare_task
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_facts(data):
     counts = {split: each[:3] for split, each in facts.splits.items()}
     assert counts == {"train": (3, 1, 2), "val": (2, 1, 1), "test": (5, 2, 3)}
     assert facts.duplicates == {("train", "val"): 0, ("train", "test"): 1, ("val", "test"): 1}
-    text = format_facts(facts)
+    text = str(facts)
     assert "mine: Mine, 2 classes (a, b)" in text
     assert "1 of test in train, 1 of test in val" in text
 
@@ -39,7 +39,7 @@ def test_facts(data):
 def test_what_is_missing_does_not_hide_the_rest(data):
     facts = list(check_tasks(str(data), ["dtd", "mine"], "imagenet"))
     assert [bool(each.problem) for each in facts] == [True, False, True]
-    assert "MISSING" in format_facts(facts[0]) and "robots.ox.ac.uk" in format_facts(facts[0])
+    assert "MISSING" in str(facts[0]) and "robots.ox.ac.uk" in str(facts[0])
 
 
 def test_command(data, tmp_path, capsys):

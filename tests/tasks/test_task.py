@@ -86,6 +86,37 @@ def test_bad_parts(tmp_path, entry, message):
         load_tasks(source, ["half"])
 
 
+def test_a_task_of_another_folder(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    source = write(tmp_path)
+    theirs = write(tmp_path / "theirs", names=("half",))
+    add_part(tmp_path, {"from": "theirs"})
+    half, shapes = load_tasks(source, ["half", "shapes"]).values()
+    (expected,) = load_tasks(theirs, ["half"]).values()
+    assert half.splits["test"].sha256 == expected.splits["test"].sha256
+    assert half.title == "Half" and shapes.title == "Shapes"
+    (tmp_path / "tasks.json").write_text('{"tasks": {"emoji": {"from": "embedded"}}}')
+    (emoji,) = load_tasks(source, ["emoji"]).values()
+    (expected,) = load_tasks("embedded", ["emoji"]).values()
+    assert emoji.prompts_sha256 == expected.prompts_sha256
+
+
+@pytest.mark.parametrize(
+    "entry, message",
+    [
+        ({"from": 3}, "from 3; allowed: 'embedded', or a data folder"),
+        ({"from": "nowhere"}, "data 'nowhere': no such folder"),
+        ({"from": "."}, "has it from elsewhere, too"),
+        ({"from": "embedded"}, "task 'half': is not in"),
+    ],
+)
+def test_bad_other_folders(tmp_path, entry, message):
+    source = write(tmp_path)
+    add_part(tmp_path, entry)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_tasks(source, ["half"])
+
+
 def test_a_part_needs_an_image_in_every_split(tmp_path):
     def change(arrays, entry):
         arrays["val_labels"][:] = 0

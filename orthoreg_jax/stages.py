@@ -1,0 +1,65 @@
+"""The stages of an experiment, which the command line and notebooks run alike."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+STAGES = {
+    "finetune": "fine-tune every task of the config and save its task vector",
+    "evaluate": "measure single tasks, addition and negation; writes results.json",
+    "report": "draw plots and write report.html from results.json",
+}
+
+
+def run_experiment(
+    config: ConfigDict,
+    workdir: str | os.PathLike[str],
+    stages: Sequence[str] = ("finetune", "evaluate", "report"),
+) -> pathlib.Path:
+    """Does what `orthoreg run` does; every stage skips what is done and resumes what was cut off.
+
+    Args:
+      config: from `default_config` or `load_config`.
+      workdir: the run folder, new or of the same config.
+      stages: of "finetune", "evaluate" and "report"; they run in this order.
+
+    Returns:
+      The run folder, which holds task vectors (`load_task_vectors`), results.json and report.html.
+
+    Raises:
+      ValueError: a wrong stage, config, model, data or run folder; nothing was written.
+      StorageError: a file of the run folder cannot be read or written.
+      DivergedError: a loss that is not finite.
+      StoppedError: SIGTERM came.
+    """
+    import jax
+
+    from .config import validate
+    from .experiment.evaluation import evaluate_all
+    from .experiment.finetuning import finetune_all
+    from .experiment.setup import prepare
+    from .hosts import is_first
+    from .reporting.stage import write_report
+
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if isinstance(stages, str) or unknown or not stages:
+        raise ValueError(f"stages {stages!r}; allowed: a list of {', '.join(STAGES)}")
+    folder = pathlib.Path(workdir)
+    if {*stages} != {"report"}:
+        validate(config)
+        with jax.default_matmul_precision(config.matmul_precision):
+            experiment = prepare(config, folder)
+            if is_first():
+                print(experiment.describe(), file=sys.stderr)
+            if "finetune" in stages:
+                finetune_all(experiment)
+            if "evaluate" in stages:
+                evaluate_all(experiment)
+    if "report" in stages and is_first():
+        write_report(folder)
+    return folder

@@ -1,0 +1,68 @@
+"""The public list: complete, documented, and what it was."""
+
+import doctest
+import inspect
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import orthoreg_jax as oj
+
+PUBLIC = """
+LowRank Matrix Skip VISUAL_MATRICES Checkpoint Task
+add_orthogonality_penalty orthogonality_penalty describe_matrices dense
+add_task_vectors analogy apply_task_vector cosine_matrix negate_task_vector norm task_vector
+column_angles column_cosines gram_deviations singular_values stable_ranks
+image_encoder load_checkpoint load_preprocessing save_checkpoint zero_shot_head
+check_tasks load_tasks load_tree save_tree
+choose_addition choose_negation measure_accuracy measure_disentanglement sweep_accuracy
+default_config load_config load_task_vectors run_experiment
+""".split()
+FUNCTIONS = [name for name in PUBLIC if inspect.isfunction(getattr(oj, name))]
+# What a reader of an example has imported.
+IMPORTED = {"oj": oj, "jax": jax, "jnp": jnp, "np": np, "optax": optax}
+
+
+def test_the_list_is_what_it_was():
+    """A name that is added or taken away changes this list, and the changelog."""
+    assert sorted(PUBLIC) == sorted(oj.__all__)
+
+
+def test_nothing_has_two_names():
+    assert len({id(getattr(oj, name)) for name in PUBLIC}) == len(PUBLIC)
+    for name in FUNCTIONS:
+        assert getattr(oj, name).__name__ == name
+
+
+def test_the_reference_has_every_name_once(pytestconfig):
+    pages = (pytestconfig.rootpath / "docs" / "reference").glob("*.md")
+    found = [line for page in pages for line in re.findall(r"^::: (.*)$", page.read_text(), re.M)]
+    stub = (pytestconfig.rootpath / "orthoreg_jax" / "__init__.pyi").read_text()
+    lines = re.findall(r"^from \.(\S+) import (\w+) as \2$", stub, re.M)
+    assert sorted(found) == sorted(f"orthoreg_jax.{module}.{name}" for module, name in lines)
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name != "VISUAL_MATRICES"])
+def test_docstrings_say_what_and_with_what(name):
+    thing = getattr(oj, name)
+    first, _, rest = inspect.getdoc(thing).partition("\n")
+    assert first.endswith(".") and (not rest or rest.startswith("\n"))
+    if name in FUNCTIONS:
+        described = re.search(r"^Args:\n((?:  .*\n?|\n)+)", rest, re.M)
+        parameters = list(inspect.signature(thing).parameters)
+        listed = re.findall(r"^  (\w+): ", described[1] if described else "", re.M)
+        assert listed == parameters
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_examples_are_true(name):
+    parsed = doctest.DocTestParser().get_doctest(
+        getattr(getattr(oj, name), "__doc__", None) or "", dict(IMPORTED), name, None, 0
+    )
+    said: list[str] = []
+    doctest.DocTestRunner().run(parsed, out=said.append)
+    assert not said, "".join(said)

@@ -1,0 +1,20 @@
+import pytest
+
+import orthoreg_jax as oj
+
+
+def test_stages_one_by_one_make_what_the_command_makes(finished, inputs, tmp_path):
+    config = oj.load_config(inputs, ["methods=full"])
+    folder = oj.run_experiment(config, tmp_path / "run", ["finetune"])
+    assert folder == tmp_path / "run" and not (folder / "results.json").exists()
+    path = "full/seed3/first/vector.safetensors"
+    assert (folder / path).read_bytes() == (finished / path).read_bytes()
+    oj.run_experiment(config, folder, ["report", "evaluate"])
+    assert (folder / "results.json").is_file() and (folder / "report.html").is_file()
+
+
+@pytest.mark.parametrize("stages", ["finetune", ["train"], []])
+def test_wrong_stages_are_refused(tmp_path, stages):
+    with pytest.raises(ValueError, match="allowed: a list of finetune, evaluate, report"):
+        oj.run_experiment(oj.default_config(), tmp_path / "run", stages)
+    assert not (tmp_path / "run").exists()
