@@ -10,6 +10,17 @@ from .arithmetic.low_rank import dense as dense
 from .arithmetic.matrices import Matrix as Matrix
 from .arithmetic.matrices import Skip as Skip
 from .arithmetic.matrices import describe_matrices as describe_matrices
+from .arithmetic.merging import average as average
+from .arithmetic.merging import breadcrumbs as breadcrumbs
+from .arithmetic.merging import consensus as consensus
+from .arithmetic.merging import dare as dare
+from .arithmetic.merging import dare_ties as dare_ties
+from .arithmetic.merging import iso_c as iso_c
+from .arithmetic.merging import iso_cts as iso_cts
+from .arithmetic.merging import merge_task_vectors as merge_task_vectors
+from .arithmetic.merging import task_arithmetic as task_arithmetic
+from .arithmetic.merging import ties as ties
+from .arithmetic.merging import tsv_m as tsv_m
 from .arithmetic.penalty import add_orthogonality_penalty as add_orthogonality_penalty
 from .arithmetic.penalty import orthogonality_penalty as orthogonality_penalty
 from .arithmetic.task_vectors import add_task_vectors as add_task_vectors
