@@ -165,22 +165,111 @@ def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
         wanted = about.get("sha256")
         tree = unflatten(arrays)
     except (safetensors.SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
-        raise StorageError(
-            f"{path}: not a whole safetensors file ({type(error).__name__}: {error}); delete it "
-            "and run again to make it anew"
-        ) from error
+        raise _unreadable(path, error) from error
     if wanted is not None and wanted != _content_sha256(arrays):
-        raise StorageError(
-            f"{path}: is damaged: its content has another hash than it had when it was written; "
-            "delete it and run again to make it anew"
-        )
+        raise _damaged(path)
     return tree
+
+
+class StoredTree:
+    """A file that `save_tree` wrote, read leaf by leaf, or slice by slice: `with` closes it.
+
+    Attributes:
+      shapes: of the leaves by their path, as `jax.ShapeDtypeStruct`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Opens the file and reads its header; `check` reads all of it.
+
+        Raises:
+          StorageError: no such file, or not a whole safetensors file.
+        """
+        import jax
+        import safetensors
+
+        self.path = pathlib.Path(path)
+        if not self.path.is_file():
+            raise StorageError(f"{path}: no such file")
+        with self._damage_is_said():
+            self._file = safetensors.safe_open(path, "numpy")
+            self._about = json.loads((self._file.metadata() or {}).get("about", "{}"))
+            names = sorted(self._file.keys())
+            self.shapes = {
+                name: jax.ShapeDtypeStruct(part.get_shape(), self._first(name).dtype)
+                for name in names
+                for part in [self._file.get_slice(name)]
+            }
+
+    def _first(self, name: str) -> np.ndarray:
+        """As little of a leaf as tells its type."""
+        part = self._file.get_slice(name)
+        return part[:1] if part.get_shape() else self._file.get_tensor(name)
+
+    def read(self, name: str, place: int | None = None) -> np.ndarray:
+        """A leaf, or the slice at `place` of its first axis, which it keeps.
+
+        Raises:
+          StorageError: it cannot be read.
+        """
+        with self._damage_is_said():
+            if place is None:
+                return self._file.get_tensor(name)
+            return self._file.get_slice(name)[place : place + 1]
+
+    def check(self) -> str:
+        """The content's hash, taken leaf by leaf.
+
+        Raises:
+          StorageError: it is not the one that the file was written with.
+        """
+        digest = hashlib.sha256()
+        for name in self.shapes:
+            _digest(digest, name, self.read(name))
+        found = digest.hexdigest()
+        if self._about.get("sha256", found) != found:
+            raise _damaged(self.path)
+        return found
+
+    @contextlib.contextmanager
+    def _damage_is_said(self) -> Iterator[None]:
+        import safetensors
+
+        try:
+            yield
+        except (safetensors.SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
+            raise _unreadable(self.path, error) from error
+
+    def __enter__(self) -> StoredTree:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the file."""
+        del self._file
+
+
+def _unreadable(path: str | os.PathLike[str], error: Exception) -> StorageError:
+    return StorageError(
+        f"{path}: not a whole safetensors file ({type(error).__name__}: {error}); delete it "
+        "and run again to make it anew"
+    )
+
+
+def _damaged(path: str | os.PathLike[str]) -> StorageError:
+    return StorageError(
+        f"{path}: is damaged: its content has another hash than it had when it was written; "
+        "delete it and run again to make it anew"
+    )
 
 
 def _content_sha256(arrays: Mapping[str, np.ndarray]) -> str:
     """Hash of names, types, shapes and bytes."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
-        digest.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        _digest(digest, name, array)
     return digest.hexdigest()
+
+
+def _digest(digest: Any, name: str, array: np.ndarray) -> None:
+    digest.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode())
+    digest.update(np.ascontiguousarray(array).tobytes())

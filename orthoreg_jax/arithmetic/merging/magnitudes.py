@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ def kth_magnitude(leaves: Sequence[Inexact[Array, "..."]], k: int) -> Float[Arra
     ]
     top = jax.lax.bitcast_convert_type(jnp.array(jnp.inf, dtype), integer)
 
-    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Any, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds  # at least k entries are >= low, fewer are >= high
         middle = low + (high - low) // 2
         count = sum(jnp.sum(leaf >= middle, dtype=jnp.uint32) for leaf in bits)

@@ -1,0 +1,94 @@
+"""Task vectors merged from their files, and the alpha of a merged one chosen on validation."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from orthoreg_jax.arithmetic.matrices import Rules
+from orthoreg_jax.arithmetic.merging import Merger
+from orthoreg_jax.arithmetic.merging.merger import (
+    check_key,
+    find_cutoff,
+    merge_slice,
+    plan,
+    stack_cutoffs,
+)
+from orthoreg_jax.arithmetic.paths import flatten, unflatten
+from orthoreg_jax.arithmetic.task_vectors import check_same
+from orthoreg_jax.storage import StoredTree
+
+
+class Merged(NamedTuple):
+    """A merged task vector, and the content hash of each file that it was made of."""
+
+    vector: dict[str, Any]
+    sha256: tuple[str, ...]
+
+
+def merge_files(
+    paths: Sequence[pathlib.Path],
+    merger: Merger,
+    *,
+    matrices: Rules | None = None,
+    key: jax.Array | None = None,
+) -> Merged:
+    """`merge_task_vectors` of files, for more of them than memory holds; equal to it.
+
+    Reads one layer of one leaf of all files at a time: a slice of the first axis, where a leaf is
+    stacked, else the whole leaf. So memory holds the merged vector and a few times that much of
+    each file. Mergers with a cutoff over the whole vector (TIES) first read each vector by itself.
+    Every file is read once more ahead of that, to check its hash.
+
+    Args:
+      paths: safetensors files of task vectors, as a run writes them.
+      merger: see `merge_task_vectors`, as `matrices` and `key`.
+      matrices: rules.
+      key: for mergers that draw.
+
+    Raises:
+      ValueError: as `merge_task_vectors`; files of different structure or shapes are named.
+      StorageError: a file is missing or damaged.
+    """
+    if not paths:
+        raise ValueError("no task vector to merge; give at least one")
+    check_key(merger, key)
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(StoredTree(path)) for path in paths]
+        shapes = unflatten(files[0].shapes)
+        for file in files[1:]:
+            check_same(unflatten(file.shapes), shapes, (str(file.path), str(files[0].path)))
+        pieces = plan(shapes, merger, matrices)
+        sha256 = tuple(file.check() for file in files)
+        cutoffs = None
+        leaves = jax.tree.leaves(shapes)
+        if jax.eval_shape(functools.partial(find_cutoff, merger), leaves) is not None:
+            vectors = ([file.read(name) for name in file.shapes] for file in files)
+            cutoffs = stack_cutoffs([find_cutoff(merger, vector) for vector in vectors])
+        merged = {}
+        for path, shape in flatten(shapes).items():
+            leaf = merged[path] = np.empty(shape.shape, shape.dtype)
+            piece = pieces[path]
+            for place in range(len(leaf)) if piece.stacked else [None]:
+                values = _read_all(files, path, place)
+                index = ... if place is None else slice(place, place + 1)
+                leaf[index] = _merge_slice(values, cutoffs, key, place or 0, merger, piece)
+    return Merged(unflatten(merged), sha256)
+
+
+_merge_slice = jax.jit(merge_slice, static_argnames=("merger", "piece"))
+
+
+def _read_all(files: Sequence[StoredTree], path: str, place: int | None) -> np.ndarray:
+    leaf = files[0].shapes[path]
+    shape = leaf.shape if place is None else (1, *leaf.shape[1:])
+    values = np.empty((len(files), *shape), leaf.dtype)
+    for value, file in zip(values, files, strict=True):
+        value[...] = file.read(path, place)
+    return values
