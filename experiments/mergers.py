@@ -14,13 +14,11 @@ Writes experiments/results/mergers.md, .json and .png; `--report` does so from w
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import pathlib
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -34,8 +32,8 @@ from orthoreg_jax.config import ORTHOREG, default_config
 from orthoreg_jax.evaluation.accuracy import EvaluationSet, Evaluator, put_evaluation_set
 from orthoreg_jax.evaluation.selection import choose_addition, normalised
 from orthoreg_jax.experiment.evaluation import load_vectors, make_evaluator
-from orthoreg_jax.experiment.setup import Experiment, prepare
-from orthoreg_jax.reporting.style import GREY, method_colour, styled, to_png
+from orthoreg_jax.experiment.setup import Experiment, reopen
+from orthoreg_jax.reporting.style import method_colour, method_marker, panels, styled, to_png
 from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import read_json, replacing, write_json, write_text
 from orthoreg_jax.training.modes import MODES
@@ -67,27 +65,6 @@ TITLES = {
     "iso_cts": "Iso-CTS",
 }
 BATCH = {"val": 74, "test": 250}  # sizes that leave little of the last batches empty
-
-
-def read_config(run: pathlib.Path) -> Any:
-    """The config of a run folder."""
-    config = default_config()
-    for key, value in read_json(run / "config.json").items():
-        *parents, name = key.split(".")
-        node = config
-        for parent in parents:
-            node = node[parent]
-        node[name] = tuple(value) if isinstance(value, list) else value
-    return config
-
-
-def open_run(config: Any, run: pathlib.Path) -> Experiment:
-    """The experiment of a finished run, whose folder may be of an earlier version."""
-    experiment = prepare(config, run / "new")
-    made_with = read_json(run / "provenance.json")["inputs"]["model"]
-    if made_with != experiment.checkpoint.hash_files():
-        raise ValueError(f"{run}: was made with another model than {config.model!r} now is")
-    return dataclasses.replace(experiment, folder=run)
 
 
 class Measurement:
@@ -186,7 +163,7 @@ def measure(
 
 def measure_all(arguments: argparse.Namespace) -> None:
     """Measures what WORKDIR does not hold yet."""
-    config = read_config(arguments.run)
+    config = reopen(arguments.run).config
     with jax.default_matmul_precision(config.matmul_precision):
         measurement = None
         for method in arguments.methods:
@@ -202,7 +179,7 @@ def measure_all(arguments: argparse.Namespace) -> None:
                         for name in missing
                     }
                     tried = {name: [result["options"]] for name, result in first.items()}
-                measurement = measurement or Measurement(open_run(config, arguments.run))
+                measurement = measurement or Measurement(reopen(arguments.run))
                 # A linearised model is measured under all mergers at once, others one by one.
                 linear = method.startswith("linearized")
                 for names in [missing] if linear else [[name] for name in missing]:
@@ -222,6 +199,187 @@ def kept(workdir: pathlib.Path, method: str, seed: int, merger: str) -> pathlib.
     return workdir / method / f"seed{seed}" / f"{merger}.json"
 
 
+class Cell(NamedTuple):
+    """One merger on one method: what each seed gave."""
+
+    results: list[dict[str, Any]]
+
+    def values(self, key: str) -> list[float]:
+        """By seed."""
+        return [result[key] for result in self.results]
+
+    def text(self, key: str, scale: float = 100.0, digits: int = 2) -> str:
+        """Mean and, for accuracies, standard deviation over seeds."""
+        values = [scale * value for value in self.values(key)]
+        mean = f"{statistics.fmean(values):.{digits}f}"
+        spread = len(values) > 1 and scale == 100.0
+        return f"{mean} ± {statistics.stdev(values):.{digits}f}" if spread else mean
+
+    @property
+    def cells(self) -> list[str]:
+        """Columns of the table."""
+        edge = "*" if any(self.values("at_edge")) else ""
+        options = self.results[0]["options"]
+        own = ", ".join(f"{key.strip('_')} {value:g}" for key, value in options.items())
+        numbers = [self.text(key) for key in ("single", "absolute", "normalised")]
+        return [own, *numbers, self.text("alpha", 1.0) + edge]
+
+
+def read_cells(arguments: argparse.Namespace) -> dict[tuple[str, str], Cell]:
+    """(method, merger) -> what is there of all seeds."""
+    cells = {}
+    seeds = read_json(arguments.run / "config.json")["seeds"]
+    for method in arguments.methods:
+        for name in TRIED:
+            paths = [kept(arguments.workdir, method, seed, name) for seed in seeds]
+            if all(path.is_file() for path in paths):
+                cells[method, name] = Cell([read_json(path) for path in paths])
+    return cells
+
+
+def gains(cells: Mapping[tuple[str, str], Cell]) -> dict[tuple[str, str], list[float]]:
+    """(mode, merger) -> Abs with the penalty minus without, by seed, in points."""
+    found = {}
+    for (method, name), cell in cells.items():
+        without = cells.get((method.removesuffix(ORTHOREG), name))
+        if method.endswith(ORTHOREG) and without is not None:
+            pairs = zip(cell.values("absolute"), without.values("absolute"), strict=True)
+            found[method.removesuffix(ORTHOREG), name] = [100 * (a - b) for a, b in pairs]
+    return found
+
+
+def spread_text(values: Sequence[float]) -> str:
+    """Mean and standard deviation."""
+    return f"{statistics.fmean(values):+.2f} ± {statistics.stdev(values):.2f}"
+
+
+def tables(cells: Mapping[tuple[str, str], Cell]) -> list[str]:
+    """One table for each mode."""
+    texts, found = [], gains(cells)
+    half = ("own parameter", "single", "Abs", "Norm", "α")
+    for mode in MODES:
+        rows = []
+        for name in TRIED:
+            pair = [cells.get((mode + plus, name)) for plus in ("", ORTHOREG)]
+            if pair[0] is None:
+                continue
+            with_penalty = pair[1].cells if pair[1] else [""] * len(half)
+            gain = spread_text(found[mode, name]) if pair[1] else ""
+            rows.append([TITLES[name], *pair[0].cells, *with_penalty, gain])
+        if rows:
+            header = ("Merger", *half, f"+ OrthoReg: {half[0]}", *half[1:], "gain in Abs")
+            label = MODES[mode](default_config().lora).label
+            texts.append(f"## {label}\n\n{markdown_rows(header, rows)}\n")
+    return texts
+
+
+def verdict(cells: Mapping[tuple[str, str], Cell]) -> list[str]:
+    """What the numbers say, in words made of them."""
+    found, lines = gains(cells), []
+    modes = {mode: MODES[mode](default_config().lora).label for mode, _ in found}
+    beyond = {k: v for k, v in found.items() if abs(statistics.fmean(v)) > statistics.stdev(v)}
+    up = [key for key, values in beyond.items() if statistics.fmean(values) > 0]
+    lines.append(
+        f"Of {len(found)} pairs of mode and merger, the penalty raises Abs by more than the gain's "
+        f"standard deviation over seeds in {len(up)}, lowers it by more than that in "
+        f"{len(beyond) - len(up)}, and is not told apart from 0 in {len(found) - len(beyond)}."
+    )
+    rows = []
+    for name in TRIED:
+        own = {mode: values for (mode, each), values in found.items() if each == name}
+        if own:
+            every = [value for values in own.values() for value in values]
+            each = [spread_text(own[mode]) if mode in own else "" for mode in modes]
+            rows.append([TITLES[name], *each, spread_text(every)])
+    header = ("Gain in Abs, points", *modes.values(), "all modes and seeds")
+    lines.append(markdown_rows(header, rows))
+
+    def mean(key: tuple[str, str]) -> float:
+        return statistics.fmean(cells[key].values("absolute"))
+
+    best = max(cells, key=mean)
+    for mode, label in modes.items():
+        for plus in ("", ORTHOREG):
+            own = [key for key in cells if key[0] == mode + plus]
+            top, base = max(own, key=mean), (mode + plus, "sum")
+            lines.append(
+                f"- {label}{' + OrthoReg' * bool(plus)}: {TITLES[top[1]]} is best, "
+                f"{cells[top].text('absolute')}; plain addition has {cells[base].text('absolute')}."
+            )
+    lines.append(
+        f"Best of all: {TITLES[best[1]]} on `{best[0]}`, Abs {cells[best].text('absolute')}, Norm "
+        f"{cells[best].text('normalised')}."
+    )
+    return lines
+
+
+@styled
+def draw(cells: Mapping[tuple[str, str], Cell]) -> Figure:
+    """Abs of each merger, a panel for each mode, without and with the penalty."""
+    modes = [mode for mode in MODES if any(method == mode for method, _ in cells)]
+    figure, axes = panels(len(modes), 2, 3.1, sharey=True, sharex=True)
+    places = np.arange(len(TRIED))
+    for mode, axis in zip(modes, axes, strict=True):
+        for shift, plus in ((-0.14, ""), (0.14, ORTHOREG)):
+            there = [(y, cells.get((mode + plus, name))) for y, name in enumerate(TRIED)]
+            points = [(y, [100 * v for v in c.values("absolute")]) for y, c in there if c]
+            if not points:
+                continue
+            axis.errorbar(
+                [statistics.fmean(values) for _, values in points],
+                [y + shift for y, _ in points],
+                xerr=[statistics.stdev(values) for _, values in points],
+                color=method_colour(mode + plus),
+                marker=method_marker(mode + plus),
+                linestyle="none",
+                markersize=5,
+                elinewidth=1.2,
+                label="with OrthoReg" if plus else "without",
+            )
+        axis.set_title(MODES[mode](default_config().lora).label)
+        axis.set_yticks(places, [TITLES[name] for name in TRIED])
+        axis.set_ylim(len(TRIED) - 0.5, -0.5)
+        axis.legend(loc="lower left", fontsize=8)
+    for axis in axes[-2:]:
+        axis.set_xlabel("Abs: mean test accuracy, %")
+    return figure
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Writes what is there."""
+    cells = read_cells(arguments)
+    missing = [m for m in arguments.methods if not all((m, name) in cells for name in TRIED)]
+    zero_shot = read_json(arguments.run / "results.json")["zero_shot"]["test"]
+    tasks = read_json(arguments.run / "config.json")["tasks"]
+    base = 100 * statistics.fmean(zero_shot[task] for task in tasks)
+    shares = ", ".join(f"{share:g}" for share in SHARES)
+    own = "; ".join(
+        f"{TITLES[name]} {' or '.join(str(next(iter(o.values()))) for o in options)}"
+        for name, options in TRIED.items()
+        if len(options) > 1
+    )
+    text = [
+        "# OrthoReg under every merger\n",
+        f"    {arguments.command or 'python ' + ' '.join(sys.argv)}\n",
+        f"Test, per cent, mean and standard deviation over seeds of the run; zero-shot {base:.2f}. "
+        "The merged model is θ₀ + α τ. Alpha and own parameter: best validation mean of normalised "
+        f"accuracy. Alphas are those that make ‖ατ‖ {shares} of ‖Σ τ_t‖; *: one of the seeds is at "
+        f"an end of this grid. Own parameters ({own}) are chosen with the first seed and kept for "
+        "the others. The plain average is the sum with another α, and so has no row. Linearised "
+        "models are evaluated as such.\n",
+        *([f"Not finished: {', '.join(missing)}.\n"] if missing else []),
+        "## Verdict\n",
+        *(f"{line}\n" for line in verdict(cells)),
+        "![Abs by merger](mergers.png)\n",
+        *tables(cells),
+    ]
+    write_text(RESULTS / "mergers.md", "\n".join(text))
+    write_json(RESULTS / "mergers.json", [r for cell in cells.values() for r in cell.results])
+    with replacing(RESULTS / "mergers.png") as scratch:
+        scratch.write_bytes(to_png(draw(cells)))
+    print(RESULTS / "mergers.md")
+
+
 def main() -> None:
     """Measures, then writes table and figure of what is there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -230,9 +388,11 @@ def main() -> None:
     every = [mode + plus for mode in MODES for plus in ("", ORTHOREG)]
     parser.add_argument("--methods", nargs="+", default=every, choices=every)
     parser.add_argument("--report", action="store_true", help="measure nothing")
+    parser.add_argument("--command", help="what to write above the table; this command")
     arguments = parser.parse_args()
     if not arguments.report:
         measure_all(arguments)
+    report(arguments)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -127,17 +127,42 @@ def measure_accuracy(
     Raises:
       ValueError: the task has no such split.
     """
-    if split not in task.splits:
-        raise ValueError(f"task {task.name!r} has no split {split!r}, only {list(task.splits)}")
-    data = task.splits[split]
+    return measure_accuracies(checkpoint, params, {task.name: task}, split, batch_size)[task.name]
+
+
+def measure_accuracies(
+    checkpoint: Checkpoint,
+    params: Any,
+    tasks: Mapping[str, Task],
+    split: str = "test",
+    batch_size: int = 256,
+) -> dict[str, float]:
+    """Accuracy of a whole CLIP's parameters on each of several tasks; see `measure_accuracy`.
+
+    Raises:
+      ValueError: a task has no such split.
+    """
+    for task in tasks.values():
+        if split not in task.splits:
+            raise ValueError(f"task {task.name!r} has no split {split!r}, only {list(task.splits)}")
     preprocessing = load_preprocessing(checkpoint.directory, checkpoint.config)
-    head = pad_heads({task.name: zero_shot_head(checkpoint, task.classes, task.templates)})
-    images = load_images(data.images, np.arange(len(data)), preprocessing)
+    heads = pad_heads(
+        {
+            name: zero_shot_head(checkpoint, task.classes, task.templates)
+            for name, task in tasks.items()
+        }
+    )
     evaluator = Evaluator(
         image_encoder(checkpoint.config), params["visual"], preprocessing.normalize
     )
-    batches = [jnp.asarray(batch) for batch in evaluation_batches(images, batch_size)]
-    return float(evaluator.zero_shot([EvaluationSet(head[task.name], batches, data.labels)])[0])
+    accuracies = {}
+    for name, task in tasks.items():
+        data = task.splits[split]
+        images = load_images(data.images, np.arange(len(data)), preprocessing)
+        batches = [jnp.asarray(batch) for batch in evaluation_batches(images, batch_size)]
+        one = EvaluationSet(heads[name], batches, data.labels)
+        accuracies[name] = float(evaluator.zero_shot([one])[0])
+    return accuracies
 
 
 def _classify(

@@ -22,7 +22,14 @@ from orthoreg_jax.arithmetic.merging.merger import (
 )
 from orthoreg_jax.arithmetic.paths import flatten, unflatten
 from orthoreg_jax.arithmetic.task_vectors import check_same
+from orthoreg_jax.evaluation.accuracy import put_evaluation_set
+from orthoreg_jax.evaluation.results import Run
+from orthoreg_jax.evaluation.selection import choose_addition
+from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import StoredTree
+
+from .evaluation import make_evaluator
+from .setup import Experiment
 
 
 class Merged(NamedTuple):
@@ -92,3 +99,56 @@ def _read_all(files: Sequence[StoredTree], path: str, place: int | None) -> np.n
     for value, file in zip(values, files, strict=True):
         value[...] = file.read(path, place)
     return values
+
+
+class Measured(NamedTuple):
+    """A merged model of a run, with the alpha that its validation data chose.
+
+    Attributes:
+      alpha: with the best validation mean of normalised accuracy.
+      at_edge: it is the grid's last; a longer grid might have a better one.
+      test: accuracy by task.
+    """
+
+    alpha: float
+    at_edge: bool
+    test: dict[str, float]
+
+
+def choose_alpha(experiment: Experiment, run: Run, tasks: Sequence[str], vector: Any) -> Measured:
+    """Alpha of theta_0 + alpha * tau, from the config's grid, and what it gives on test.
+
+    Args:
+      experiment: of the run.
+      run: the method's numbers, for its single-task accuracies.
+      tasks: those whose vectors were merged.
+      vector: the merged one.
+
+    Raises:
+      ValueError: a task whose own model is never right.
+    """
+    config = experiment.config.evaluation
+    method = next(each for each in experiment.methods if each.name == run["method"])
+    evaluator = make_evaluator(experiment, method.mode.outputs)
+    limits = {"val": config.max_val_images, "test": config.max_test_images}
+    sets = {
+        split: [
+            put_evaluation_set(
+                experiment.heads[task],
+                *experiment.images(task, split, limit),
+                config.batch_size,
+                experiment.local,
+            )
+            for task in tasks
+        ]
+        for split, limit in limits.items()
+    }
+    tower = jax.device_put(vector["visual"], experiment.local.replicated)
+    alphas = np.array(config.alphas)
+    with Progress("choose alpha on validation", len(tasks) + 1) as progress:
+        val = evaluator.accuracies([tower], alphas[:, None], sets["val"], progress.update)
+        single = np.array([run["single"]["val"][task] for task in tasks])
+        best = choose_addition(alphas, val, single)
+        test = evaluator.accuracies([tower], np.full((1, 1), best.alpha), sets["test"])[0]
+        progress.update()
+    return Measured(best.alpha, best.at_edge, dict(zip(tasks, test.tolist(), strict=True)))

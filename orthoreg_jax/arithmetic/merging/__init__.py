@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 
 from .elementwise import average, breadcrumbs, consensus, dare, dare_ties, task_arithmetic, ties
 from .merger import Merger, merge_task_vectors
@@ -18,6 +19,7 @@ __all__ = [
     "dare_ties",
     "iso_c",
     "iso_cts",
+    "make_merger",
     "merge_task_vectors",
     "task_arithmetic",
     "ties",
@@ -37,3 +39,34 @@ MERGERS: dict[str, Callable[..., Merger]] = {
     "iso_c": iso_c,
     "iso_cts": iso_cts,
 }
+
+
+def make_merger(name: str, options: Mapping[str, str]) -> Merger:
+    """A merger by its name, with parameters as texts: what a command line gives.
+
+    Args:
+      name: a key of `MERGERS`.
+      options: its parameters by name; those left out are as by default.
+
+    Raises:
+      ValueError: no such merger or parameter, or a value that is none for it.
+    """
+    if name not in MERGERS:
+        raise ValueError(f"merger {name!r}; allowed: {', '.join(MERGERS)}")
+    known = {key: each.default for key, each in inspect.signature(MERGERS[name]).parameters.items()}
+    values = {}
+    for key, text in options.items():
+        # `lambda` is a word of Python's own, so that the parameter ends in "_".
+        own = key if key in known else f"{key}_"
+        if own not in known:
+            shown = ", ".join(f"{each}={value}" for each, value in known.items())
+            raise ValueError(f"merger {name}: no parameter {key!r}; it has {shown or 'none'}")
+        kind = type(known[own])
+        try:
+            values[own] = kind(text)
+        except ValueError:
+            example = f"{key}={known[own]}"
+            raise ValueError(
+                f"merger {name}: {key}={text} is no {kind.__name__}; give one as {example}"
+            ) from None
+    return MERGERS[name](**values)

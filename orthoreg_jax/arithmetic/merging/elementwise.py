@@ -198,7 +198,7 @@ def task_arithmetic() -> Merger:
 
 
 def ties(
-    k: float = 20, over: str = "vector", elect: str = "sum", combine: str = "mean"
+    k: float = 20.0, over: str = "vector", elect: str = "sum", combine: str = "mean"
 ) -> Merger:
     """Trim, elect a sign, merge what agrees with it.
 
