@@ -3,9 +3,8 @@ r"""OrthoReg under every way to merge: each merger, without and with the penalty
     python experiments/mergers.py --run runs/embedded_full --workdir runs/mergers
 
 RUN is a finished run, which is only read. Alpha, and each merger's own parameter, are chosen on
-validation by the mean of normalised accuracies. The grid of alpha is measured in lengths: it makes
-||alpha tau|| a share (`SHARES`) of the length of the plain sum of task vectors, so that it means the
-same for every merger. Own parameters are chosen with the first seed and kept for the others. Every
+validation by the mean of normalised accuracies. The grid of alpha is one of lengths, to mean the
+same for every merger: ||alpha tau|| is a share (`SHARES`) of ||sum_t tau_t||. Own parameters are chosen with the first seed and kept for the others. Every
 result is kept in WORKDIR, and a run that was cut off goes on.
 
 Writes experiments/results/mergers.md, .json and .png; `--report` does so from what is there.
@@ -21,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -29,13 +29,13 @@ from orthoreg_jax.arithmetic.merging import MERGERS, merge_task_vectors
 from orthoreg_jax.arithmetic.task_vectors import add_task_vectors, norm
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.config import ORTHOREG, default_config
-from orthoreg_jax.evaluation.accuracy import EvaluationSet, Evaluator, put_evaluation_set
 from orthoreg_jax.evaluation.selection import choose_addition, normalised
-from orthoreg_jax.experiment.evaluation import load_vectors, make_evaluator
+from orthoreg_jax.experiment.evaluation import load_vectors
 from orthoreg_jax.experiment.setup import Experiment, reopen
 from orthoreg_jax.reporting.style import method_colour, method_marker, panels, styled, to_png
 from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import read_json, replacing, write_json, write_text
+from orthoreg_jax.tasks.batches import evaluation_batches
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.modes.mode import linearized_outputs
 
@@ -64,29 +64,27 @@ TITLES = {
     "iso_c": "Iso-C",
     "iso_cts": "Iso-CTS",
 }
-BATCH = {"val": 74, "test": 250}  # sizes that leave little of the last batches empty
+BATCH = 216  # three of them are the embedded suite's validation images, with none left over
 
 
 class Measurement:
-    """Everything that measuring the mergers of a run takes, made once."""
+    """Everything that measuring the mergers of a run takes, made once.
+
+    The images of all tasks lie in common batches, of which each model is asked for the features
+    alone: a batch that a small task does not fill would be computed in vain.
+    """
 
     def __init__(self, experiment: Experiment) -> None:
-        """Puts the images on the device."""
+        """Reads the images."""
         self.experiment = experiment
+        self.tasks = list(experiment.config.tasks)
         self._rules = rules_for_part({"visual": experiment.params0}, VISUAL_MATRICES)
-        self._evaluators: dict[Any, Evaluator] = {}
-        self._sets: dict[str, list[EvaluationSet]] = {
-            split: [
-                put_evaluation_set(
-                    experiment.heads[task],
-                    *experiment.images(task, split),
-                    BATCH[split],
-                    experiment.local,
-                )
-                for task in experiment.config.tasks
-            ]
-            for split in BATCH
-        }
+        self._features: dict[Any, Any] = {}
+        self._labels, self._batches = {}, {}
+        for split in ("val", "test"):
+            sets = [experiment.images(task, split) for task in self.tasks]
+            self._labels[split] = [labels for _, labels in sets]
+            self._batches[split] = evaluation_batches(np.concatenate([i for i, _ in sets]), BATCH)
 
     def merge(self, vectors: Any, name: str, options: Mapping[str, Any], seed: int) -> Any:
         """The merged task vector of the image tower, and the alphas of its grid."""
@@ -101,19 +99,31 @@ class Measurement:
         self, outputs: Any, vectors: Sequence[Any], alphas: Sequence[Sequence[float]], split: str
     ) -> list[np.ndarray]:
         """(alphas, tasks) for each vector; a linearised model takes all of them in one pass."""
-        if outputs not in self._evaluators:
-            self._evaluators[outputs] = make_evaluator(self.experiment, outputs)
-        evaluator, sets = self._evaluators[outputs], self._sets[split]
-        if outputs is not linearized_outputs:
-            return [
-                evaluator.accuracies([vector], np.array(grid)[:, None], sets)
-                for vector, grid in zip(vectors, alphas, strict=True)
-            ]
-        rows = np.zeros((sum(map(len, alphas)), len(vectors)))
+        if outputs is not linearized_outputs and len(vectors) > 1:
+            pairs = zip(vectors, alphas, strict=True)
+            return [self.accuracies(outputs, [v], [a], split)[0] for v, a in pairs]
+        rows = np.zeros((sum(map(len, alphas)), len(vectors)), np.float32)
         ends = np.cumsum([len(grid) for grid in alphas])
         for column, (grid, end) in enumerate(zip(alphas, ends, strict=True)):
             rows[end - len(grid) : end, column] = grid
-        return np.split(evaluator.accuracies(vectors, rows, sets), ends[:-1])
+        if outputs not in self._features:
+            normalize = self.experiment.preprocessing.normalize
+            self._features[outputs] = jax.jit(
+                lambda params0, vectors, rows, images: outputs(
+                    self.experiment.apply, params0, vectors, rows, normalize(images)
+                )
+            )
+        features = [
+            self._features[outputs](self.experiment.params0, list(vectors), rows, images)
+            for images in self._batches[split]
+        ]
+        features, start, columns = np.concatenate(features, axis=1), 0, []
+        for task, labels in zip(self.tasks, self._labels[split], strict=True):
+            own = features[:, start : start + len(labels)]
+            right = jnp.argmax(self.experiment.heads[task].logits(own), axis=-1) == labels
+            columns.append(np.mean(right, axis=1, dtype=np.float64))
+            start += len(labels)
+        return np.split(np.stack(columns, axis=1), ends[:-1])
 
 
 def measure(
@@ -122,7 +132,10 @@ def measure(
     """Of each merger in `tried`: the best of its options and alphas on validation, and its test."""
     experiment = measurement.experiment
     run = read_json(experiment.evaluation_path(method, seed))["run"]
-    single = {s: np.array(list(run["single"][s].values())) for s in ("val", "test")}
+    single = {
+        split: np.array([run["single"][split][task] for task in measurement.tasks])
+        for split in ("val", "test")
+    }
     vectors = load_vectors(experiment, method, seed)
     outputs = next(m.mode.outputs for m in experiment.methods if m.name == method)
     candidates = [(name, options) for name, several in tried.items() for options in several]
@@ -151,10 +164,10 @@ def measure(
             "single": float(single["test"].mean()),
             "absolute": float(test.mean()),
             "normalised": float(normalised(test, single["test"]).mean()),
-            "test": dict(zip(experiment.config.tasks, test.tolist(), strict=True)),
+            "test": dict(zip(measurement.tasks, test.tolist(), strict=True)),
             "validation": score,
             "tried": [
-                {"options": o, "alphas": a, "accuracy": v.mean(axis=1).tolist(), "score": s}
+                {"options": o, "alphas": a, "accuracy": v.tolist(), "score": s}
                 for s, o, _, _, v, a in best[name]
             ],
         }

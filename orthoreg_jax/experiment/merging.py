@@ -77,7 +77,9 @@ def merge_files(
         leaves = jax.tree.leaves(shapes)
         if jax.eval_shape(functools.partial(find_cutoff, merger), leaves) is not None:
             vectors = ([file.read(name) for name in file.shapes] for file in files)
-            cutoffs = stack_cutoffs([find_cutoff(merger, vector) for vector in vectors])
+            # Waiting for each keeps the next vector from being read before this one is let go.
+            found = [jax.block_until_ready(find_cutoff(merger, vector)) for vector in vectors]
+            cutoffs = stack_cutoffs(found)
         merged = {}
         for path, shape in flatten(shapes).items():
             leaf = merged[path] = np.empty(shape.shape, shape.dtype)

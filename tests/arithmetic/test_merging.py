@@ -210,7 +210,7 @@ def test_formulas(case, dtype, tasks):
         tolerance = {"float32": 2e-5, "bfloat16": 2e-2, "float64": 1e-11}[dtype]
         for path in SHAPES:
             theirs = expected[path]
-            
+
             np.testing.assert_allclose(
                 leaf(found, path), theirs, atol=tolerance * max(1, np.abs(theirs).max())
             )
@@ -277,9 +277,7 @@ def test_one_task_stays_as_it_is():
     one = vector(3, shapes=FEW)
     for merger in (oj.average(), oj.task_arithmetic(), oj.ties(100), oj.dare(0), oj.tsv_m(),
                    oj.breadcrumbs(0, 1), oj.consensus(1), oj.dare_ties(0)):  # fmt: skip
-        for a, b in zip(
-            jax.tree.leaves(merge([one], merger)), jax.tree.leaves(one), strict=True
-        ):
+        for a, b in zip(jax.tree.leaves(merge([one], merger)), jax.tree.leaves(one), strict=True):
             np.testing.assert_allclose(a, b, atol=3e-6)
 
 

@@ -83,7 +83,7 @@ def test_of_files_with_options(finished, tmp_path):
     card = (tmp_path / "out" / "README.md").read_text()
     assert "θ₀ + 0.4 · ties(τ_1, τ_2)" in card and "with k = 50, combine = sum" in card
     for path in paths(finished):
-        about = json.loads(path.read_bytes()[8:4096].split(b'"about":')[1].split(b"}\"")[0] + b'}"')
+        about = json.loads(path.read_bytes()[8:4096].split(b'"about":')[1].split(b'}"')[0] + b'}"')
         assert json.loads(about)["sha256"] in card
 
 
