@@ -4,8 +4,9 @@ r"""OrthoReg under every way to merge: each merger, without and with the penalty
 
 RUN is a finished run, which is only read. Alpha, and each merger's own parameter, are chosen on
 validation by the mean of normalised accuracies. The grid of alpha is one of lengths, to mean the
-same for every merger: ||alpha tau|| is a share (`SHARES`) of ||sum_t tau_t||. Own parameters are chosen with the first seed and kept for the others. Every
-result is kept in WORKDIR, and a run that was cut off goes on.
+same for every merger: ||alpha tau|| is a share (`SHARES`) of ||sum_t tau_t||. Own parameters are
+chosen with the first seed and kept for the others. Every result is kept in WORKDIR, and a run that
+was cut off goes on.
 
 Writes experiments/results/mergers.md, .json and .png; `--report` does so from what is there.
 """
@@ -121,7 +122,7 @@ class Measurement:
         for task, labels in zip(self.tasks, self._labels[split], strict=True):
             own = features[:, start : start + len(labels)]
             right = jnp.argmax(self.experiment.heads[task].logits(own), axis=-1) == labels
-            columns.append(np.mean(right, axis=1, dtype=np.float64))
+            columns.append(np.asarray(right).mean(axis=1))
             start += len(labels)
         return np.split(np.stack(columns, axis=1), ends[:-1])
 

@@ -10,14 +10,19 @@ from .arithmetic.low_rank import dense as dense
 from .arithmetic.matrices import Matrix as Matrix
 from .arithmetic.matrices import Skip as Skip
 from .arithmetic.matrices import describe_matrices as describe_matrices
+from .arithmetic.merging import adamerging as adamerging
 from .arithmetic.merging import average as average
 from .arithmetic.merging import breadcrumbs as breadcrumbs
 from .arithmetic.merging import consensus as consensus
 from .arithmetic.merging import dare as dare
 from .arithmetic.merging import dare_ties as dare_ties
+from .arithmetic.merging import diagonal_fisher as diagonal_fisher
+from .arithmetic.merging import entropy as entropy
+from .arithmetic.merging import fisher as fisher
 from .arithmetic.merging import iso_c as iso_c
 from .arithmetic.merging import iso_cts as iso_cts
 from .arithmetic.merging import merge_task_vectors as merge_task_vectors
+from .arithmetic.merging import regmean as regmean
 from .arithmetic.merging import task_arithmetic as task_arithmetic
 from .arithmetic.merging import ties as ties
 from .arithmetic.merging import tsv_m as tsv_m
@@ -37,6 +42,7 @@ from .clip.checkpoint import save_checkpoint as save_checkpoint
 from .clip.preprocessing import load_preprocessing as load_preprocessing
 from .clip.weights import VISUAL_MATRICES as VISUAL_MATRICES
 from .clip.zeroshot import zero_shot_head as zero_shot_head
+from .evaluation.accuracy import measure_accuracies as measure_accuracies
 from .evaluation.accuracy import measure_accuracy as measure_accuracy
 from .storage import load_tree as load_tree
 from .storage import save_tree as save_tree

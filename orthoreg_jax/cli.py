@@ -200,8 +200,8 @@ def _merge(options: argparse.Namespace) -> None:
             raise ValueError(f"{', '.join(unused)}: only with --workdir, which names a run")
         if not options.vectors or not options.model or options.alpha is None:
             raise ValueError(
-                "give --workdir and --method of a run; or --vectors FILE FILE ..., the --model that "
-                "they belong to, and --alpha, as there is no validation data to choose it on"
+                "give --workdir and --method of a run; or --vectors FILE FILE ..., their --model, "
+                "and --alpha, as there is no validation data to choose it on"
             )
         out = merge_vectors(options.vectors, options.out, options.model, choice, options.alpha)
     print(f"{out}: a Hugging Face CLIP directory; what it is stands in its README.md")

@@ -100,7 +100,7 @@ def as_matrices(leaf: Inexact[Array, ...], reading: Matrix) -> Inexact[Array, "k
 
 def from_matrices(
     matrices: Inexact[Array, "k m n"], shape: tuple[int, ...], reading: Matrix
-) -> Inexact[Array, "..."]:
+) -> Inexact[Array, ...]:
     """The leaf of a shape that `as_matrices` reads as these matrices: its inverse."""
     axes = len(shape)
     rows = tuple(axis % axes for axis in reading.rows)

@@ -58,7 +58,7 @@ PACKAGES = ("orthoreg-jax", "jax", "numpy")
 
 
 class Choice(NamedTuple):
-    """A merger by its name, its parameters as a command line gives them, and the seed it draws by."""
+    """A merger by its name, its parameters as texts, and the seed that it draws by."""
 
     name: str
     options: Mapping[str, str]

@@ -6,21 +6,27 @@ import inspect
 from collections.abc import Callable, Mapping
 
 from .elementwise import average, breadcrumbs, consensus, dare, dare_ties, task_arithmetic, ties
+from .fitted import adamerging, diagonal_fisher, entropy, fisher, regmean
 from .merger import Merger, merge_task_vectors
 from .spectral import iso_c, iso_cts, tsv_m
 
 __all__ = [
     "MERGERS",
     "Merger",
+    "adamerging",
     "average",
     "breadcrumbs",
     "consensus",
     "dare",
     "dare_ties",
+    "diagonal_fisher",
+    "entropy",
+    "fisher",
     "iso_c",
     "iso_cts",
     "make_merger",
     "merge_task_vectors",
+    "regmean",
     "task_arithmetic",
     "ties",
     "tsv_m",

@@ -38,14 +38,14 @@ class Sparsifier:
     reads: str = "entries"
     random: bool = False
 
-    def cutoff(self, leaves: Sequence[Inexact[Array, "..."]]) -> Float[Array, ""] | None:
+    def cutoff(self, leaves: Sequence[Inexact[Array, ...]]) -> Float[Array, ""] | None:
         """See `Merger.cutoff`."""
         del leaves
         return None
 
     def __call__(
-        self, values: Float[Array, "t *shape"], cutoffs: Float[Array, " t"] | None, key: Any
-    ) -> Float[Array, "t *shape"]:
+        self, values: Float[Array, "t ..."], cutoffs: Float[Array, " t"] | None, key: Any
+    ) -> Float[Array, "t ..."]:
         """One tensor of each task vector, made sparse."""
         del cutoffs, key
         return values
@@ -67,18 +67,18 @@ class Largest(Sparsifier):
     def reads(self) -> str:  # type: ignore[override]
         return "entries" if self.over == "vector" else "tensors"
 
-    def cutoff(self, leaves: Sequence[Inexact[Array, "..."]]) -> Float[Array, ""] | None:
+    def cutoff(self, leaves: Sequence[Inexact[Array, ...]]) -> Float[Array, ""] | None:
         return None if self.over == "tensor" else self._smallest_kept(leaves)
 
     def __call__(
-        self, values: Float[Array, "t *shape"], cutoffs: Float[Array, " t"] | None, key: Any
-    ) -> Float[Array, "t *shape"]:
+        self, values: Float[Array, "t ..."], cutoffs: Float[Array, " t"] | None, key: Any
+    ) -> Float[Array, "t ..."]:
         if cutoffs is None:
             cutoffs = jax.vmap(lambda value: self._smallest_kept([value]))(values)
         limits = cutoffs.astype(values.dtype).reshape(-1, *[1] * (values.ndim - 1))
         return jnp.where(jnp.abs(values) >= limits, values, 0)
 
-    def _smallest_kept(self, leaves: Sequence[Inexact[Array, "..."]]) -> Float[Array, ""]:
+    def _smallest_kept(self, leaves: Sequence[Inexact[Array, ...]]) -> Float[Array, ""]:
         size = sum(leaf.size for leaf in leaves)
         return kth_magnitude(leaves, max(1, int(size * self.k / 100)))
 
@@ -91,8 +91,8 @@ class Drop(Sparsifier):
     random = True
 
     def __call__(
-        self, values: Float[Array, "t *shape"], cutoffs: Float[Array, " t"] | None, key: Any
-    ) -> Float[Array, "t *shape"]:
+        self, values: Float[Array, "t ..."], cutoffs: Float[Array, " t"] | None, key: Any
+    ) -> Float[Array, "t ..."]:
         # One task after another: of the random bits, memory holds one task's.
         kept = jax.lax.map(
             lambda task: jax.random.bernoulli(task, 1 - self.p, values.shape[1:]),
@@ -110,14 +110,14 @@ class Band(Sparsifier):
     reads = "tensors"
 
     def __call__(
-        self, values: Float[Array, "t *shape"], cutoffs: Float[Array, " t"] | None, key: Any
-    ) -> Float[Array, "t *shape"]:
+        self, values: Float[Array, "t ..."], cutoffs: Float[Array, " t"] | None, key: Any
+    ) -> Float[Array, "t ..."]:
         size = values[0].size
         # At least one entry is left, however small the tensor.
         small = min(int(size * self.beta), size - 1)
         large = min(int(size * (1 - self.gamma)), size - 1 - small)
 
-        def band(value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        def band(value: Float[Array, ...]) -> Float[Array, ...]:
             low, high = kth_magnitude([value], size - small), kth_magnitude([value], large + 1)
             magnitude = jnp.abs(value)
             return jnp.where((magnitude >= low) & (magnitude <= high), value, 0)
@@ -133,8 +133,8 @@ class Agreed(Sparsifier):
     scale: float
 
     def __call__(
-        self, values: Float[Array, "t *shape"], cutoffs: Float[Array, " t"] | None, key: Any
-    ) -> Float[Array, "t *shape"]:
+        self, values: Float[Array, "t ..."], cutoffs: Float[Array, " t"] | None, key: Any
+    ) -> Float[Array, "t ..."]:
         others = jnp.sum(values, axis=0) - values
         needed = jnp.abs(values) >= self.scale * jnp.abs(others)
         return jnp.where(jnp.sum(needed, axis=0) >= self.k, values, 0)
@@ -163,12 +163,12 @@ class Elementwise(Merger):
     def random(self) -> bool:  # type: ignore[override]
         return self.sparsify.random
 
-    def cutoff(self, leaves: Sequence[Inexact[Array, "..."]]) -> Float[Array, ""] | None:
+    def cutoff(self, leaves: Sequence[Inexact[Array, ...]]) -> Float[Array, ""] | None:
         return self.sparsify.cutoff(leaves)
 
     def merge(
-        self, values: Float[Array, "t *shape"], cutoffs: Float[Array, " t"] | None, key: Any
-    ) -> Float[Array, "*shape"]:
+        self, values: Float[Array, "t ..."], cutoffs: Float[Array, " t"] | None, key: Any
+    ) -> Float[Array, ...]:
         kept = self.sparsify(values, cutoffs, key)
         count: Any = len(values)
         if self.elect:
@@ -182,7 +182,7 @@ class Elementwise(Merger):
 
 
 def average() -> Merger:
-    """tau = (1/T) sum_t tau_t: with alpha = 1, the mean of the fine-tuned weights.
+    """The mean, tau = (1/T) sum_t tau_t: with alpha = 1, the mean of the fine-tuned weights.
 
     Reference: "Model soups", ICML 2022 (arXiv 2203.05482), its uniform soup.
     """
@@ -190,7 +190,7 @@ def average() -> Merger:
 
 
 def task_arithmetic() -> Merger:
-    """tau = sum_t tau_t; the papers choose alpha from 0 to 1 on validation, often near 0.3.
+    """The sum, tau = sum_t tau_t; alpha is chosen on validation, often near 0.3.
 
     Reference: "Editing models with task arithmetic", ICLR 2023 (arXiv 2212.04089), section 4.
     """
@@ -238,7 +238,7 @@ def ties(
 
 
 def dare(p: float = 0.9) -> Merger:
-    """tau = sum_t m_t * tau_t / (1 - p), each entry of the masks m_t being 0 with probability p.
+    """Drop and rescale: tau = sum_t m_t * tau_t / (1 - p), m_t being 0 with probability p.
 
     In expectation the sum of the task vectors. The paper drops 90 % and more of what supervised
     fine-tuning of language models changes, and tries p from 0.1 to 0.9 when it merges; vision
@@ -280,7 +280,7 @@ def dare_ties(p: float = 0.9, elect: str = "sum", combine: str = "mean") -> Merg
 
 
 def breadcrumbs(beta: float = 0.85, gamma: float = 0.993) -> Merger:
-    """tau = sum_t m_t * tau_t: each tensor loses its smallest magnitudes and its outliers.
+    """Each tensor loses its smallest magnitudes and its outliers: tau = sum_t m_t * tau_t.
 
     The mask m_t keeps, of each tensor by itself, the entries whose magnitude lies from the quantile
     beta to the quantile gamma. mergekit's `density` and `gamma` are gamma - beta and 1 - gamma

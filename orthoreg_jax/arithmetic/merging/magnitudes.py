@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Inexact
 from orthoreg_jax.arithmetic.precision import wide_type
 
 
-def kth_magnitude(leaves: Sequence[Inexact[Array, "..."]], k: int) -> Float[Array, ""]:
+def kth_magnitude(leaves: Sequence[Inexact[Array, ...]], k: int) -> Float[Array, ""]:
     """The k-th largest magnitude, counted from 1, of all entries of several arrays; exact.
 
     A bisection over the bits: magnitudes, being floats from 0 up, are ordered as their bits are.

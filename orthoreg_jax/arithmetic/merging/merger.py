@@ -41,14 +41,14 @@ class Merger:
     reads: str = "entries"
     random: bool = False
 
-    def cutoff(self, leaves: Sequence[Inexact[Array, "..."]]) -> Float[Array, ""] | None:
+    def cutoff(self, leaves: Sequence[Inexact[Array, ...]]) -> Float[Array, ""] | None:
         """A number taken from one whole task vector ahead of merging; None: it needs none."""
         del leaves
         return None
 
     def merge(
-        self, values: Float[Array, "t *shape"], cutoffs: Float[Array, " t"] | None, key: Any
-    ) -> Float[Array, "*shape"]:
+        self, values: Float[Array, "t ..."], cutoffs: Float[Array, " t"] | None, key: Any
+    ) -> Float[Array, ...]:
         """One tensor (or a piece of it, where `reads` is "entries") of `t` task vectors."""
         raise NotImplementedError
 
@@ -162,7 +162,7 @@ def stack_cutoffs(cutoffs: Sequence[Any]) -> Float[Array, " t"] | None:
 @functools.partial(jax.jit, static_argnames=("merger", "piece"))
 def _merge_leaf(
     leaves: Sequence[Any], cutoffs: Any, key: Any, merger: Merger, piece: Piece
-) -> Inexact[Array, "..."]:
+) -> Inexact[Array, ...]:
     values = jnp.stack(leaves)
     if not piece.stacked:
         return merge_slice(values, cutoffs, key, 0, merger, piece)
@@ -174,13 +174,13 @@ def _merge_leaf(
 
 
 def merge_slice(
-    values: Inexact[Array, "t *shape"] | Inexact[np.ndarray, "t *shape"],
+    values: Inexact[Array, "t ..."] | Inexact[np.ndarray, "t ..."],
     cutoffs: Float[Array, " t"] | None,
     key: jax.Array | None,
     place: Any,
     merger: Merger,
     piece: Piece,
-) -> Inexact[Array, "*shape"]:
+) -> Inexact[Array, ...]:
     """A leaf, or the slice of it at `place` of its first axis (which it keeps, of length 1)."""
     dtype = values.dtype
     wide = jnp.asarray(values, wide_type(dtype))
