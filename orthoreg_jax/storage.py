@@ -172,38 +172,35 @@ def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 class StoredTree:
-    """A file that `save_tree` wrote, read leaf by leaf, or slice by slice: `with` closes it.
+    """A file that `save_tree` wrote, read leaf by leaf, or slice by slice.
+
+    It is open during a read alone: an open file keeps the pages that were read of it in this
+    process's memory.
 
     Attributes:
+      path: of the file.
       shapes: of the leaves by their path, as `jax.ShapeDtypeStruct`.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Opens the file and reads its header; `check` reads all of it.
+        """Reads the header; `check` reads all of it.
 
         Raises:
           StorageError: no such file, or not a whole safetensors file.
         """
         import jax
-        import safetensors
 
         self.path = pathlib.Path(path)
         if not self.path.is_file():
             raise StorageError(f"{path}: no such file")
-        with self._damage_is_said():
-            self._file = safetensors.safe_open(path, "numpy")
-            self._about = json.loads((self._file.metadata() or {}).get("about", "{}"))
-            names = sorted(self._file.keys())
-            self.shapes = {
-                name: jax.ShapeDtypeStruct(part.get_shape(), self._first(name).dtype)
-                for name in names
-                for part in [self._file.get_slice(name)]
-            }
-
-    def _first(self, name: str) -> np.ndarray:
-        """As little of a leaf as tells its type."""
-        part = self._file.get_slice(name)
-        return part[:1] if part.get_shape() else self._file.get_tensor(name)
+        with self._open() as file:
+            self._about = json.loads((file.metadata() or {}).get("about", "{}"))
+            self.shapes = {}
+            for name in sorted(file.keys()):
+                part = file.get_slice(name)
+                shape = part.get_shape()
+                least = part[:1] if shape else file.get_tensor(name)  # which tells the type
+                self.shapes[name] = jax.ShapeDtypeStruct(shape, least.dtype)
 
     def read(self, name: str, place: int | None = None) -> np.ndarray:
         """A leaf, or the slice at `place` of its first axis, which it keeps.
@@ -211,10 +208,10 @@ class StoredTree:
         Raises:
           StorageError: it cannot be read.
         """
-        with self._damage_is_said():
+        with self._open() as file:
             if place is None:
-                return self._file.get_tensor(name)
-            return self._file.get_slice(name)[place : place + 1]
+                return file.get_tensor(name)
+            return file.get_slice(name)[place : place + 1]
 
     def check(self) -> str:
         """The content's hash, taken leaf by leaf.
@@ -231,21 +228,14 @@ class StoredTree:
         return found
 
     @contextlib.contextmanager
-    def _damage_is_said(self) -> Iterator[None]:
+    def _open(self) -> Iterator[Any]:
         import safetensors
 
         try:
-            yield
+            with safetensors.safe_open(self.path, "numpy") as file:
+                yield file
         except (safetensors.SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
             raise _unreadable(self.path, error) from error
-
-    def __enter__(self) -> StoredTree:
-        """Itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Closes the file."""
-        del self._file
 
 
 def _unreadable(path: str | os.PathLike[str], error: Exception) -> StorageError:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -48,10 +46,11 @@ def merge_files(
 ) -> Merged:
     """`merge_task_vectors` of files, for more of them than memory holds; equal to it.
 
-    Reads one layer of one leaf of all files at a time: a slice of the first axis, where a leaf is
-    stacked, else the whole leaf. So memory holds the merged vector and a few times that much of
-    each file. Mergers with a cutoff over the whole vector (TIES) first read each vector by itself.
-    Every file is read once more ahead of that, to check its hash.
+    Reads one layer of one leaf of all files at a time: a slice of the first axis where a leaf is
+    stacked, else the whole leaf. Memory holds that, a copy or two of it while it is merged, and the
+    merged vector. Ahead of it every file is read once, leaf by leaf, to check its hash, and for
+    mergers with a cutoff over the whole vector (`ties(over="vector")`) once more, a vector at a
+    time.
 
     Args:
       paths: safetensors files of task vectors, as a run writes them.
@@ -66,28 +65,26 @@ def merge_files(
     if not paths:
         raise ValueError("no task vector to merge; give at least one")
     check_key(merger, key)
-    with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(StoredTree(path)) for path in paths]
-        shapes = unflatten(files[0].shapes)
-        for file in files[1:]:
-            check_same(unflatten(file.shapes), shapes, (str(file.path), str(files[0].path)))
-        pieces = plan(shapes, merger, matrices)
-        sha256 = tuple(file.check() for file in files)
-        cutoffs = None
-        leaves = jax.tree.leaves(shapes)
-        if jax.eval_shape(functools.partial(find_cutoff, merger), leaves) is not None:
-            vectors = ([file.read(name) for name in file.shapes] for file in files)
-            # Waiting for each keeps the next vector from being read before this one is let go.
-            found = [jax.block_until_ready(find_cutoff(merger, vector)) for vector in vectors]
-            cutoffs = stack_cutoffs(found)
-        merged = {}
-        for path, shape in flatten(shapes).items():
-            leaf = merged[path] = np.empty(shape.shape, shape.dtype)
-            piece = pieces[path]
-            for place in range(len(leaf)) if piece.stacked else [None]:
-                values = _read_all(files, path, place)
-                index = ... if place is None else slice(place, place + 1)
-                leaf[index] = _merge_slice(values, cutoffs, key, place or 0, merger, piece)
+    files = [StoredTree(path) for path in paths]
+    shapes = unflatten(files[0].shapes)
+    for file in files[1:]:
+        check_same(unflatten(file.shapes), shapes, (str(file.path), str(files[0].path)))
+    pieces = plan(shapes, merger, matrices)
+    sha256 = tuple(file.check() for file in files)
+    cutoffs = None
+    if jax.eval_shape(find_cutoff, merger, jax.tree.leaves(shapes)) is not None:
+        vectors = ([file.read(name) for name in file.shapes] for file in files)
+        # Waiting for each keeps the next vector from being read before this one is let go.
+        found = [jax.block_until_ready(find_cutoff(merger, vector)) for vector in vectors]
+        cutoffs = stack_cutoffs(found)
+    merged = {}
+    for path, shape in flatten(shapes).items():
+        leaf = merged[path] = np.empty(shape.shape, shape.dtype)
+        piece = pieces[path]
+        for place in range(len(leaf)) if piece.stacked else [None]:
+            values = _read_all(files, path, place)
+            index = ... if place is None else slice(place, place + 1)
+            leaf[index] = _merge_slice(values, cutoffs, key, place or 0, merger, piece)
     return Merged(unflatten(merged), sha256)
 
 

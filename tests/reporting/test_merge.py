@@ -81,8 +81,7 @@ def test_of_files_with_options(finished, tmp_path):
     card = (tmp_path / "out" / "README.md").read_text()
     assert "θ₀ + 0.4 · ties(τ_1, τ_2)" in card and "with k = 50, combine = sum" in card
     for path in paths(finished):
-        with StoredTree(path) as file:
-            assert file.check() in card
+        assert StoredTree(path).check() in card
 
 
 def test_draws_repeat_by_their_seed(finished, tmp_path):
