@@ -241,8 +241,8 @@ def dare(p: float = 0.9) -> Merger:
     """Drop and rescale: tau = sum_t m_t * tau_t / (1 - p), m_t being 0 with probability p.
 
     In expectation the sum of the task vectors. The paper drops 90 % and more of what supervised
-    fine-tuning of language models changes, and tries p from 0.1 to 0.9 when it merges; vision
-    models that moved further bear less. Needs a key: each task, leaf and layer has its own draw.
+    fine-tuning of language models changes; vision models that moved further bear less: choose p on
+    validation. Needs a key: each task, leaf and layer has its own draw.
 
     Args:
       p: probability that an entry is dropped, from 0 to below 1.

@@ -162,7 +162,7 @@ def adamerging(
     Adam lowers `loss`, in the paper the entropy of the merged model's predictions summed over the
     tasks, each on its own images. The authors take the test images themselves; give others where
     test accuracy is to mean something. Defaults are theirs: Adam with 1e-3, 500 steps, lambda 0.3
-    at the start, batches of 16 images of each task. Lambdas are not confined to [0, 1].
+    at the start and confined to [0, 1], batches of 16 images of each task.
 
     Args:
       vectors: task vectors, a list or a dict by task.
@@ -198,7 +198,7 @@ def adamerging(
     def merged(lambdas: Any, leaves: Any) -> PyTree:
         def combine(path: str) -> Any:
             values = jnp.stack([tree[path] for tree in leaves])
-            own = lambdas[path].astype(values.dtype)
+            own = jnp.clip(lambdas[path], 0.0, 1.0).astype(values.dtype)
             axes = [1] * (values.ndim - 2)
             own = own.reshape(*own.shape, *axes) if values.ndim > 1 else own[:, 0]
             return jnp.sum(own * values, axis=0)
