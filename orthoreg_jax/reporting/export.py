@@ -103,11 +103,25 @@ def export_model(
     results = read_results_file(folder)
     run = find_run(results, method, seed)
     edit = choose_edit(results, run, tuple(tasks), forget, alpha)
-    paths = {
-        task: folder / method / f"seed{run['seed']}" / task / "vector.safetensors"
-        for task in edit.tasks
-    }
-    vectors = {task: load_tree(path) for task, path in paths.items()}
+    vectors = {task: load_tree(vector_path(folder, run, task)) for task in edit.tasks}
+    checkpoint = load_pretrained(results)
+    scale = -edit.alpha if edit.sign == "-" else edit.alpha
+    params = apply_task_vector(checkpoint.params, add_task_vectors(vectors), scale)
+    card = format_card(results, run, edit, checkpoint)
+    return save_checkpoint(out, params, checkpoint, texts={"README.md": card})
+
+
+def vector_path(folder: pathlib.Path, run: Run, task: str) -> pathlib.Path:
+    """The file of one of a run's task vectors."""
+    return folder / run["method"] / f"seed{run['seed']}" / task / "vector.safetensors"
+
+
+def load_pretrained(results: Results) -> Checkpoint:
+    """The model that a run began with.
+
+    Raises:
+      ValueError: it cannot be read, or its files are others now.
+    """
     config: Any = results["config"]
     checkpoint = load_checkpoint(config["model"])
     recorded: Any = results["provenance"]
@@ -116,10 +130,7 @@ def export_model(
             f"model {config['model']!r}: its files are not those that the run began with (their "
             "hashes differ); bring the old ones back"
         )
-    scale = -edit.alpha if edit.sign == "-" else edit.alpha
-    params = apply_task_vector(checkpoint.params, add_task_vectors(vectors), scale)
-    card = format_card(results, run, edit, checkpoint)
-    return save_checkpoint(out, params, checkpoint, texts={"README.md": card})
+    return checkpoint
 
 
 def find_run(results: Results, method: str, seed: int | None) -> Run:

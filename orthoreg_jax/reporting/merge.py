@@ -17,7 +17,7 @@ from orthoreg_jax.evaluation.results import Results, Run
 from orthoreg_jax.experiment.merging import Measured, choose_alpha, merge_files
 from orthoreg_jax.experiment.setup import reopen
 
-from .export import card_front, find_run
+from .export import card_front, find_run, load_pretrained, vector_path
 from .stage import read_results_file
 from .tables import markdown_rows, percent
 
@@ -115,21 +115,23 @@ def merge_run(
         raise ValueError(f"--tasks {', '.join(unknown)}: the run has {', '.join(known)}")
     if len({*names}) < len(names):
         raise ValueError(f"--tasks {','.join(names)}: a task stands twice; give each once")
-    experiment = reopen(folder)
-    paths = [experiment.vector_path(method, run["seed"], task) for task in names]
+    checkpoint = load_pretrained(results)
+    experiment = reopen(folder) if alpha is None else None  # data are needed for the choice alone
+    paths = [vector_path(folder, run, task) for task in names]
     merged = merge_files(paths, made, matrices=VISUAL_MATRICES, key=key)
-    measured, model = None, experiment.config.model
-    if alpha is None:
+    measured = None
+    if experiment is not None:
         with jax.default_matmul_precision(experiment.config.matmul_precision):
             measured = choose_alpha(experiment, run, names, merged.vector)
-        alpha = measured.alpha
+    chosen = alpha if measured is None else measured.alpha
+    assert chosen is not None
     penalty = f", λ {run['strength']:g}" if run["strength"] else ""
     made_by = f" ({run['label']}, seed {run['seed']}, learning rate {run['learning_rate']:g}"
     card = _card(
-        experiment.checkpoint,
-        model,
+        checkpoint,
+        str(results["config"]["model"]),
         merger,
-        alpha,
+        chosen,
         {
             f"{known[task]} (`{task}`)": (f"τ_{task}", content)
             for task, content in zip(names, merged.sha256, strict=True)
@@ -137,7 +139,7 @@ def merge_run(
         f"{made_by}{penalty})",
         _measured(results, run, measured),
     )
-    return _save(experiment.checkpoint, merged.vector, alpha, out, card)
+    return _save(checkpoint, merged.vector, chosen, out, card)
 
 
 def merge_vectors(

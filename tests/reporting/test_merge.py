@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ import orthoreg_jax as oj
 from orthoreg_jax import cli
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.evaluation.selection import choose_addition
+from orthoreg_jax.experiment.setup import reopen
 from orthoreg_jax.storage import StoredTree
 
 METHOD = "full+orthoreg"
@@ -92,6 +94,23 @@ def test_draws_repeat_by_their_seed(finished, tmp_path):
         models.append((tmp_path / name / "model.safetensors").read_bytes())
     assert models[0] == models[1] != models[2]
     assert "with p = 0.5, seed 2" in (tmp_path / "c" / "README.md").read_text()
+
+
+def test_a_run_of_an_earlier_version_without_its_data(finished, inputs, tmp_path, capfd):
+    """An option that it did not have is as by default; data are needed to choose alpha alone."""
+    copy = shutil.copytree(finished, tmp_path / "run")
+    config = json.loads((copy / "config.json").read_text())
+    assert config.pop("training.accumulate") == 1
+    (copy / "config.json").write_text(json.dumps(config))
+    assert reopen(copy).config.training.accumulate == 1
+    config["data"] = str(tmp_path / "gone")
+    (copy / "config.json").write_text(json.dumps(config))
+    assert of_run(copy, tmp_path / "chosen", "--merger", "sum") == 1
+    assert "gone" in capfd.readouterr().err
+    assert of_run(copy, tmp_path / "given", "--merger", "sum", "--alpha", "0.5") == 0
+    found = load_checkpoint(tmp_path / "given")
+    assert_same(found.params, edited(finished, oj.task_arithmetic(), 0.5))
+    assert "α was given by hand" in (tmp_path / "given" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
