@@ -4,8 +4,7 @@ r"""OrthoReg under every way to merge: each merger, without and with the penalty
 
 RUN is a finished run, which is only read. Alpha, and each merger's own parameter, are chosen on
 validation by the mean of normalised accuracies. The grid of alpha is one of lengths, to mean the
-same for every merger: ||alpha tau|| is a share (`SHARES`) of ||sum_t tau_t||. Own parameters are
-chosen with the first seed and kept for the others. Every result is kept in WORKDIR, and a run that
+same for every merger: ||alpha tau|| is a share of ||sum_t tau_t||. Own parameters are chosen with the first seed and kept for the others. Every result is kept in WORKDIR, and a run that
 was cut off goes on.
 
 Writes experiments/results/mergers.md, .json and .png; `--report` does so from what is there.
@@ -42,6 +41,8 @@ from orthoreg_jax.training.modes.mode import linearized_outputs
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 SHARES = (0.1, 0.16, 0.25, 0.4, 0.63, 1.0)
+SPECTRAL_SHARES = (0.4, 0.63, 0.8, 1.0, 1.25, 1.6)  # of mergers that rebuild the spectrum
+SPECTRAL = ("tsv_m", "iso_c", "iso_cts")
 # What is tried of each merger's own parameter, the paper's default first.
 TRIED: dict[str, tuple[dict[str, Any], ...]] = {
     "sum": ({},),
@@ -66,6 +67,11 @@ TITLES = {
     "iso_cts": "Iso-CTS",
 }
 BATCH = 216  # three of them are the embedded suite's validation images, with none left over
+
+
+def shares(merger: str) -> tuple[float, ...]:
+    """The grid of a merger."""
+    return SPECTRAL_SHARES if merger in SPECTRAL else SHARES
 
 
 class Measurement:
@@ -94,7 +100,7 @@ class Measurement:
         trees = {task: {"visual": vector} for task, vector in vectors.items()}
         merged = merge_task_vectors(trees, merger, matrices=self._rules, key=key)
         ratio = float(norm(add_task_vectors(vectors)) / norm(merged))
-        return merged["visual"], [share * ratio for share in SHARES]
+        return merged["visual"], [share * ratio for share in shares(name)]
 
     def accuracies(
         self, outputs: Any, vectors: Sequence[Any], alphas: Sequence[Sequence[float]], split: str
@@ -160,8 +166,8 @@ def measure(
             "merger": name,
             "options": options,
             "alpha": choice.alpha,
-            "share": SHARES[choice.position],
-            "at_edge": choice.position in (0, len(SHARES) - 1),
+            "share": shares(name)[choice.position],
+            "at_edge": choice.position in (0, len(shares(name)) - 1),
             "single": float(single["test"].mean()),
             "absolute": float(test.mean()),
             "normalised": float(normalised(test, single["test"]).mean()),
@@ -290,6 +296,8 @@ def tables(cells: Mapping[tuple[str, str], Cell]) -> list[str]:
 def verdict(cells: Mapping[tuple[str, str], Cell]) -> list[str]:
     """What the numbers say, in words made of them."""
     found, lines = gains(cells), []
+    if not found:
+        return ["No method is there both without and with the penalty."]
     modes = {mode: MODES[mode](default_config().lora).label for mode, _ in found}
     beyond = {k: v for k, v in found.items() if abs(statistics.fmean(v)) > statistics.stdev(v)}
     up = [key for key, values in beyond.items() if statistics.fmean(values) > 0]
@@ -366,7 +374,7 @@ def report(arguments: argparse.Namespace) -> None:
     zero_shot = read_json(arguments.run / "results.json")["zero_shot"]["test"]
     tasks = read_json(arguments.run / "config.json")["tasks"]
     base = 100 * statistics.fmean(zero_shot[task] for task in tasks)
-    shares = ", ".join(f"{share:g}" for share in SHARES)
+    grids = [", ".join(f"{share:g}" for share in grid) for grid in (SHARES, SPECTRAL_SHARES)]
     own = "; ".join(
         f"{TITLES[name]} {' or '.join(str(next(iter(o.values()))) for o in options)}"
         for name, options in TRIED.items()
