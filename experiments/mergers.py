@@ -4,8 +4,9 @@ r"""OrthoReg under every way to merge: each merger, without and with the penalty
 
 RUN is a finished run, which is only read. Alpha, and each merger's own parameter, are chosen on
 validation by the mean of normalised accuracies. The grid of alpha is one of lengths, to mean the
-same for every merger: ||alpha tau|| is a share of ||sum_t tau_t||. Own parameters are chosen with the first seed and kept for the others. Every result is kept in WORKDIR, and a run that
-was cut off goes on.
+same for every merger: ||alpha tau|| is a share of ||sum_t tau_t||. Own parameters are chosen with
+the first seed and kept for the others. Every result is kept in WORKDIR, and a run that was cut off
+goes on.
 
 Writes experiments/results/mergers.md, .json and .png; `--report` does so from what is there.
 """
@@ -385,8 +386,8 @@ def report(arguments: argparse.Namespace) -> None:
         f"    {arguments.command or 'python ' + ' '.join(sys.argv)}\n",
         f"Test, per cent, mean and standard deviation over seeds of the run; zero-shot {base:.2f}. "
         "The merged model is θ₀ + α τ. Alpha and own parameter: best validation mean of normalised "
-        f"accuracy. Alphas are those that make ‖ατ‖ {shares} of ‖Σ τ_t‖; *: one of the seeds is at "
-        f"an end of this grid. Own parameters ({own}) are chosen with the first seed and kept for "
+        f"accuracy. Alphas are those that make ‖ατ‖ {grids[0]} of ‖Σ τ_t‖, for TSV-M and Iso "
+        f"{grids[1]}; *: one of the seeds is at an end of its grid. Own parameters ({own}) are chosen with the first seed and kept for "
         "the others. The plain average is the sum with another α, and so has no row. Linearised "
         "models are evaluated as such.\n",
         *([f"Not finished: {', '.join(missing)}.\n"] if missing else []),
