@@ -42,7 +42,7 @@ from orthoreg_jax.training.modes.mode import linearized_outputs
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 SHARES = (0.1, 0.16, 0.25, 0.4, 0.63, 1.0)
-SPECTRAL_SHARES = (0.4, 0.63, 0.8, 1.0, 1.25, 1.6)  # of mergers that rebuild the spectrum
+SPECTRAL_SHARES = (0.25, 0.4, 0.63, 0.8, 1.0, 1.25, 1.6)  # of mergers that rebuild the spectrum
 SPECTRAL = ("tsv_m", "iso_c", "iso_cts")
 # What is tried of each merger's own parameter, the paper's default first.
 TRIED: dict[str, tuple[dict[str, Any], ...]] = {
@@ -387,9 +387,10 @@ def report(arguments: argparse.Namespace) -> None:
         f"Test, per cent, mean and standard deviation over seeds of the run; zero-shot {base:.2f}. "
         "The merged model is θ₀ + α τ. Alpha and own parameter: best validation mean of normalised "
         f"accuracy. Alphas are those that make ‖ατ‖ {grids[0]} of ‖Σ τ_t‖, for TSV-M and Iso "
-        f"{grids[1]}; *: one of the seeds is at an end of its grid. Own parameters ({own}) are chosen with the first seed and kept for "
-        "the others. The plain average is the sum with another α, and so has no row. Linearised "
-        "models are evaluated as such.\n",
+        f"{grids[1]}; *: one of the seeds is at an end of its grid. Own parameters "
+        f"({own}) are chosen with the first seed and kept for the others. The "
+        "plain average is the sum with another α, and so has no row. Linearised models "
+        " are evaluated as such.\n",
         *([f"Not finished: {', '.join(missing)}.\n"] if missing else []),
         "## Verdict\n",
         *(f"{line}\n" for line in verdict(cells)),

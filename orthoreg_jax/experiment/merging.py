@@ -82,9 +82,10 @@ def merge_files(
         leaf = merged[path] = np.empty(shape.shape, shape.dtype)
         piece = pieces[path]
         for place in range(len(leaf)) if piece.stacked else [None]:
-            values = _read_all(files, path, place)
             index = ... if place is None else slice(place, place + 1)
+            values = jax.device_put(_read_all(files, path, place))  # and the host's copy is let go
             leaf[index] = _merge_slice(values, cutoffs, key, place or 0, merger, piece)
+            del values  # ahead of the next ones
     return Merged(unflatten(merged), sha256)
 
 

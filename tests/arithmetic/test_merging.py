@@ -376,6 +376,18 @@ def test_refusals(make, message):
         make()
 
 
+@pytest.mark.parametrize("size", [2**16 - 1, 2**16, 2 * 2**16 + 7])
+def test_blocks_of_entries_make_up_the_leaf(size):
+    rows = [{"w": jnp.asarray(np.random.default_rng(t).normal(size=size))} for t in range(3)]
+    found = oj.merge_task_vectors(rows, oj.ties(30))["w"]
+    values = np.stack([np.asarray(row["w"], np.float64) for row in rows])
+    np.testing.assert_allclose(found, elected(trimmed(values, 30)[0], "sum", "mean"), atol=1e-6)
+    drawn = np.asarray(merge([{"w": jnp.ones(size)}], oj.dare(0.5))["w"])
+    assert {*np.unique(drawn)} == {0, 2} and abs(drawn.mean() - 1) < 0.02
+    if size > 2**17:  # each block has a draw of its own
+        assert 0.45 < np.mean(drawn[: 2**16] != drawn[2**16 : 2**17]) < 0.55
+
+
 def test_entries_need_no_rules():
     tree = {"w": jnp.ones((2, 3, 4))}
     np.testing.assert_array_equal(oj.merge_task_vectors([tree, tree], oj.ties())["w"], 1.0)

@@ -24,6 +24,7 @@ from orthoreg_jax.arithmetic.precision import wide_type
 from orthoreg_jax.arithmetic.task_vectors import check_same
 
 PyTree = Any
+BLOCK = 2**16  # entries that are merged at once where each is merged by itself
 
 
 class Merger:
@@ -188,9 +189,34 @@ def merge_slice(
         key = jax.random.fold_in(jax.random.fold_in(key, piece.number), place)
     if merger.reads == "matrices" and piece.reading is None:
         return jnp.mean(wide, axis=0).astype(dtype)
+    if merger.reads == "entries":
+        flat = wide.reshape(len(wide), -1)
+        return _merge_blocks(flat, cutoffs, key, merger).reshape(wide.shape[1:]).astype(dtype)
     if piece.reading is None:
         return merger.merge(wide, cutoffs, key).astype(dtype)
     reading, shape = piece.reading, wide.shape[1:]
     stacks = jax.vmap(lambda value: as_matrices(value, reading))(wide)
     merged = jax.vmap(lambda value: merger.merge(value, cutoffs, key), in_axes=1)(stacks)
     return from_matrices(merged, shape, reading).astype(dtype)
+
+
+def _merge_blocks(
+    values: Float[Array, "t n"], cutoffs: Float[Array, " t"] | None, key: Any, merger: Merger
+) -> Float[Array, " n"]:
+    """Entries that are merged each by itself, a block of them after the other.
+
+    What is computed on the way is as large as the input, and so is held of one block alone.
+    """
+
+    def merge_block(number: Any, size: int) -> Float[Array, " b"]:
+        block = jax.lax.dynamic_slice_in_dim(values, number * BLOCK, size, axis=1)
+        return merger.merge(
+            block, cutoffs, None if key is None else jax.random.fold_in(key, number)
+        )
+
+    count, rest = divmod(values.shape[1], BLOCK)
+    merged = [merge_block(count, rest)]
+    if count:
+        whole = jax.lax.map(lambda number: merge_block(number, BLOCK), jnp.arange(count))
+        merged.insert(0, whole.reshape(-1))
+    return jnp.concatenate(merged)
