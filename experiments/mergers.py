@@ -390,7 +390,7 @@ def report(arguments: argparse.Namespace) -> None:
         f"{grids[1]}; *: one of the seeds is at an end of its grid. Own parameters "
         f"({own}) are chosen with the first seed and kept for the others. The "
         "plain average is the sum with another α, and so has no row. Linearised models "
-        " are evaluated as such.\n",
+        "are evaluated as such.\n",
         *([f"Not finished: {', '.join(missing)}.\n"] if missing else []),
         "## Verdict\n",
         *(f"{line}\n" for line in verdict(cells)),
