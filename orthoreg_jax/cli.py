@@ -23,6 +23,8 @@ examples:
   orthoreg report --workdir runs/embedded
   orthoreg data check --config configs/embedded.py
   orthoreg export --workdir runs/embedded --method full --out added
+  orthoreg merge --workdir runs/embedded --method full --merger tsv_m --out merged
+  orthoreg measure --model merged --data embedded
 
 Every stage skips what is done, so a run that was cut off goes on with the same command.
 """
@@ -54,6 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _data(options, overrides)
         elif options.command == "export":
             _export(options)
+        elif options.command == "merge":
+            _merge(options)
+        elif options.command == "measure":
+            _measure(options)
         else:
             _run(options, overrides)
     except (ValueError, StorageError, DivergedError) as error:
@@ -158,6 +164,44 @@ def _export(options: argparse.Namespace) -> None:
     print(f"{out}: a Hugging Face CLIP directory; what it is stands in its README.md")
 
 
+def _merge(options: argparse.Namespace) -> None:
+    from .reporting.merge import Choice, merge_run, merge_vectors
+
+    _keep_compiled()
+    pairs = [text.partition("=") for text in options.option]
+    if wrong := [key for key, equals, _ in pairs if not equals]:
+        raise ValueError(f"--option {wrong[0]}: write NAME=VALUE, e.g. --option k=20")
+    chosen = {key: value for key, _, value in pairs}
+    choice = Choice(options.merger, chosen, options.draw)
+    of_run = {"--method": options.method, "--seed": options.seed, "--tasks": options.tasks}
+    if options.workdir is not None:
+        if options.vectors or options.model or not options.method:
+            raise ValueError("--workdir takes --method, and neither --vectors nor --model")
+        tasks = [name for name in options.tasks.split(",") if name]
+        out = merge_run(
+            options.workdir, options.out, options.method, choice, options.seed, tasks, options.alpha
+        )
+    else:
+        unused = [name for name, value in of_run.items() if value not in (None, "")]
+        if unused:
+            raise ValueError(f"{', '.join(unused)}: only with --workdir, which names a run")
+        if not options.vectors or not options.model or options.alpha is None:
+            raise ValueError(
+                "give --workdir and --method of a run; or --vectors FILE FILE ..., their --model, "
+                "and --alpha, as there is no validation data to choose it on"
+            )
+        out = merge_vectors(options.vectors, options.out, options.model, choice, options.alpha)
+    print(f"{out}: a Hugging Face CLIP directory; what it is stands in its README.md")
+
+
+def _measure(options: argparse.Namespace) -> None:
+    from .reporting.measure import measure_model
+
+    _keep_compiled()
+    names = [name for name in options.tasks.split(",") if name]
+    print(measure_model(options.model, options.data, names, options.split))
+
+
 def _parser() -> argparse.ArgumentParser:
     # allow_abbrev off: "--conf.x" must be an error, not a prefix of --config.
     parser = argparse.ArgumentParser(
@@ -177,6 +221,8 @@ def _parser() -> argparse.ArgumentParser:
             "--workdir", required=True, type=pathlib.Path, help="folder of this run"
         )
     _add_export(commands)
+    _add_merge(commands)
+    _add_measure(commands)
     text = "look at the config's data, or prepare what tensorflow-datasets has of it"
     data = commands.add_parser("data", help=text, description=text, allow_abbrev=False)
     data.add_argument(
@@ -199,6 +245,35 @@ def _add_export(commands: Any) -> None:
     add("--tasks", default="", help="whose vectors to add, e.g. mnist,emoji; all of the run")
     add("--forget", default="", metavar="TASK", help="the task to subtract instead")
     add("--alpha", type=float, help="else the one chosen on validation (a single task: 1)")
+
+
+def _add_merge(commands: Any) -> None:
+    text = "merge task vectors, of a run or any files, into a Hugging Face directory with its card"
+    merge = commands.add_parser("merge", help=text, description=text, allow_abbrev=False)
+    add = merge.add_argument
+    add("--merger", required=True, help="average, sum, ties, dare, tsv_m, iso_c, ...")
+    add("--option", nargs="*", default=[], metavar="NAME=VALUE", help="its parameters, e.g. k=30")
+    add("--out", required=True, type=pathlib.Path, help="directory to write, new")
+    add("--alpha", type=float, help="of θ₀ + α τ; of a run, else chosen on its validation data")
+    add("--draw", type=int, default=0, help="seed of mergers that draw random numbers; 0")
+    run = merge.add_argument_group("of a run").add_argument
+    run("--workdir", type=pathlib.Path, help="folder of the run")
+    run("--method", default="", help="of the run, e.g. full+orthoreg")
+    run("--seed", type=int, help="of the run; its first")
+    run("--tasks", default="", help="whose vectors, e.g. mnist,emoji; all of the run")
+    files = merge.add_argument_group("of any files").add_argument
+    files("--vectors", nargs="+", type=pathlib.Path, help="task vectors, as safetensors")
+    files("--model", default="", help="the pre-trained model that they belong to")
+
+
+def _add_measure(commands: Any) -> None:
+    text = "print a model's accuracies, with the zero-shot head that its own text tower makes"
+    measure = commands.add_parser("measure", help=text, description=text, allow_abbrev=False)
+    add = measure.add_argument
+    add("--model", required=True, help="a CLIP directory, embedded, ViT-B/32, ... or a hub name")
+    add("--data", default="embedded", help="embedded, or a folder; see `data` in a config")
+    add("--tasks", default="", help="e.g. mnist,emoji; all that the data's tasks.json has")
+    add("--split", default="test", choices=("train", "val", "test"), help="of each task")
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:

@@ -173,22 +173,101 @@ def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
         wanted = about.get("sha256")
         tree = unflatten(arrays)
     except (safetensors.SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
-        raise StorageError(
-            f"{path}: not a whole safetensors file ({type(error).__name__}: {error}); delete it "
-            "and run again to make it anew"
-        ) from error
+        raise _unreadable(path, error) from error
     if wanted is not None and wanted != _content_sha256(arrays):
-        raise StorageError(
-            f"{path}: is damaged: its content has another hash than it had when it was written; "
-            "delete it and run again to make it anew"
-        )
+        raise _damaged(path)
     return tree
+
+
+class StoredTree:
+    """A file that `save_tree` wrote, read leaf by leaf, or slice by slice.
+
+    It is open during a read alone: an open file keeps the pages that were read of it in this
+    process's memory.
+
+    Attributes:
+      path: of the file.
+      shapes: of the leaves by their path, as `jax.ShapeDtypeStruct`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Reads the header; `check` reads all of it.
+
+        Raises:
+          StorageError: no such file, or not a whole safetensors file.
+        """
+        import jax
+
+        self.path = pathlib.Path(path)
+        if not self.path.is_file():
+            raise StorageError(f"{path}: no such file")
+        with self._open() as file:
+            self._about = json.loads((file.metadata() or {}).get("about", "{}"))
+            self.shapes = {}
+            for name in sorted(file.keys()):
+                part = file.get_slice(name)
+                shape = part.get_shape()
+                least = part[:1] if shape else file.get_tensor(name)  # which tells the type
+                self.shapes[name] = jax.ShapeDtypeStruct(shape, least.dtype)
+
+    def read(self, name: str, place: int | None = None) -> np.ndarray:
+        """A leaf, or the slice at `place` of its first axis, which it keeps.
+
+        Raises:
+          StorageError: it cannot be read.
+        """
+        with self._open() as file:
+            if place is None:
+                return file.get_tensor(name)
+            return file.get_slice(name)[place : place + 1]
+
+    def check(self) -> str:
+        """The content's hash, taken leaf by leaf.
+
+        Raises:
+          StorageError: it is not the one that the file was written with.
+        """
+        digest = hashlib.sha256()
+        for name in self.shapes:
+            _digest(digest, name, self.read(name))
+        found = digest.hexdigest()
+        if self._about.get("sha256", found) != found:
+            raise _damaged(self.path)
+        return found
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[Any]:
+        import safetensors
+
+        try:
+            with safetensors.safe_open(self.path, "numpy") as file:
+                yield file
+        except (safetensors.SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
+            raise _unreadable(self.path, error) from error
+
+
+def _unreadable(path: str | os.PathLike[str], error: Exception) -> StorageError:
+    return StorageError(
+        f"{path}: not a whole safetensors file ({type(error).__name__}: {error}); delete it "
+        "and run again to make it anew"
+    )
+
+
+def _damaged(path: str | os.PathLike[str]) -> StorageError:
+    return StorageError(
+        f"{path}: is damaged: its content has another hash than it had when it was written; "
+        "delete it and run again to make it anew"
+    )
 
 
 def _content_sha256(arrays: Mapping[str, np.ndarray]) -> str:
     """Hash of names, types, shapes and bytes."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
-        digest.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        _digest(digest, name, array)
     return digest.hexdigest()
+
+
+def _digest(digest: Any, name: str, array: np.ndarray) -> None:
+    digest.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode())
+    digest.update(np.ascontiguousarray(array).tobytes())

@@ -98,6 +98,18 @@ def as_matrices(leaf: Inexact[Array, ...], reading: Matrix) -> Inexact[Array, "k
     return jnp.transpose(leaf, batch + rows + columns).reshape(size)
 
 
+def from_matrices(
+    matrices: Inexact[Array, "k m n"], shape: tuple[int, ...], reading: Matrix
+) -> Inexact[Array, ...]:
+    """The leaf of a shape that `as_matrices` reads as these matrices: its inverse."""
+    axes = len(shape)
+    rows = tuple(axis % axes for axis in reading.rows)
+    columns = tuple(axis % axes for axis in reading.columns)
+    order = (*(axis for axis in range(axes) if axis not in rows + columns), *rows, *columns)
+    leaf = matrices.reshape([shape[axis] for axis in order])
+    return jnp.transpose(leaf, [order.index(axis) for axis in range(axes)])
+
+
 def select_matrices(tree: Any, rules: Rules | None = None) -> dict[str, Inexact[Array, "k m n"]]:
     """All weight matrices of a tree, by leaf path, in the tree's order.
 

@@ -126,10 +126,35 @@ def measure_accuracy(
     Raises:
       ValueError: the task has no such split.
     """
-    evaluator, (data,) = open_evaluation(
-        checkpoint, params["visual"], [task], split, batch_size=batch_size
+    return measure_accuracies(checkpoint, params, {task.name: task}, split, batch_size)[task.name]
+
+
+def measure_accuracies(
+    checkpoint: Checkpoint,
+    params: Any,
+    tasks: Mapping[str, Task],
+    split: str = "test",
+    batch_size: int = 256,
+) -> dict[str, float]:
+    """Accuracy of a whole CLIP's parameters on each of several tasks.
+
+    Args:
+      checkpoint: see `measure_accuracy`.
+      params: see `measure_accuracy`.
+      tasks: by any names, from `load_tasks`.
+      split: "train", "val" or "test".
+      batch_size: images at a time.
+
+    Returns:
+      Shares from 0 to 1, by the same names.
+
+    Raises:
+      ValueError: a task has no such split.
+    """
+    evaluator, sets = open_evaluation(
+        checkpoint, params["visual"], list(tasks.values()), split, batch_size=batch_size
     )
-    return float(evaluator.zero_shot([data])[0])
+    return dict(zip(tasks, evaluator.zero_shot(sets).tolist(), strict=True))
 
 
 def sweep_accuracy(

@@ -28,7 +28,7 @@ from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder, load_checkpo
 from orthoreg_jax.clip.modules import Gather
 from orthoreg_jax.clip.preprocessing import Preprocessing, load_preprocessing
 from orthoreg_jax.clip.zeroshot import Head, pad_heads, zero_shot_head
-from orthoreg_jax.config import ORTHOREG, flatten_config, validate
+from orthoreg_jax.config import ORTHOREG, default_config, flatten_config, validate
 from orthoreg_jax.hosts import is_first
 from orthoreg_jax.storage import read_json, save_tree, write_json
 from orthoreg_jax.tasks.batches import limited_rows
@@ -184,6 +184,26 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
     return experiment
 
 
+def reopen(folder: pathlib.Path) -> Experiment:
+    """The experiment of a run folder, by the config that is in it; writes nothing.
+
+    Options that the run's version did not have yet are as they are by default.
+
+    Raises:
+      ValueError: as `prepare`; data or model are no longer those that the run began with.
+      StorageError: the folder holds no run, or cannot be read.
+    """
+    config, known = default_config(), flatten_config(default_config())
+    for key, value in read_json(folder / "config.json").items():
+        if key in known:
+            *parents, name = key.split(".")
+            node = config
+            for parent in parents:
+                node = node[parent]
+            node[name] = tuple(value) if isinstance(value, list) else value
+    return prepare(config, folder)
+
+
 def open_folder(experiment: Experiment) -> None:
     """Writes what the run folder says of its config, inputs and machines.
 
@@ -239,6 +259,8 @@ def check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
     old, new = read_json(path), json.loads(json.dumps(flatten_config(config)))
     if not isinstance(old, dict):
         raise ValueError(f"{path}: is not the config of a run; choose another --workdir")
+    # An option that the version which began the run did not have is as it is by default.
+    old = json.loads(json.dumps(flatten_config(default_config()))) | old
     differing = [
         f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
         for key in {**old, **new}

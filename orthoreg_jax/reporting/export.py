@@ -101,13 +101,27 @@ def export_model(
       StorageError: a file of the run is missing or damaged, or `out` cannot be written.
     """
     results = read_results_file(folder)
-    run = _find_run(results, method, seed)
+    run = find_run(results, method, seed)
     edit = choose_edit(results, run, tuple(tasks), forget, alpha)
-    paths = {
-        task: folder / method / f"seed{run['seed']}" / task / "vector.safetensors"
-        for task in edit.tasks
-    }
-    vectors = {task: load_tree(path) for task, path in paths.items()}
+    vectors = {task: load_tree(vector_path(folder, run, task)) for task in edit.tasks}
+    checkpoint = load_pretrained(results)
+    scale = -edit.alpha if edit.sign == "-" else edit.alpha
+    params = apply_task_vector(checkpoint.params, add_task_vectors(vectors), scale)
+    card = format_card(results, run, edit, checkpoint)
+    return save_checkpoint(out, params, checkpoint, texts={"README.md": card})
+
+
+def vector_path(folder: pathlib.Path, run: Run, task: str) -> pathlib.Path:
+    """The file of one of a run's task vectors."""
+    return folder / run["method"] / f"seed{run['seed']}" / task / "vector.safetensors"
+
+
+def load_pretrained(results: Results) -> Checkpoint:
+    """The model that a run began with.
+
+    Raises:
+      ValueError: it cannot be read, or its files are others now.
+    """
     config: Any = results["config"]
     checkpoint = load_checkpoint(config["model"])
     recorded: Any = results["provenance"]
@@ -116,13 +130,15 @@ def export_model(
             f"model {config['model']!r}: its files are not those that the run began with (their "
             "hashes differ); bring the old ones back"
         )
-    scale = -edit.alpha if edit.sign == "-" else edit.alpha
-    params = apply_task_vector(checkpoint.params, add_task_vectors(vectors), scale)
-    card = format_card(results, run, edit, checkpoint)
-    return save_checkpoint(out, params, checkpoint, texts={"README.md": card})
+    return checkpoint
 
 
-def _find_run(results: Results, method: str, seed: int | None) -> Run:
+def find_run(results: Results, method: str, seed: int | None) -> Run:
+    """The run of a method that is edited weights; `seed` None: its first.
+
+    Raises:
+      ValueError: nothing of that name, or a linearised method.
+    """
     runs = [run for run in results["runs"] if run["method"] == method]
     chosen = [run for run in runs if seed in (None, run["seed"])]
     if not chosen:
@@ -192,12 +208,17 @@ def choose_edit(
     return Edit(names, sign, chosen if alpha is None else alpha, tuple(rows), note)
 
 
+def card_front(model: str) -> str:
+    """The line of a card's header that names the pre-trained model, if the hub has it."""
+    repository = HUB_NAMES.get(model, model).partition("@")[0]
+    on_hub = repository.count("/") == 1 and not pathlib.Path(model).is_dir()
+    return f"base_model: {repository}\n" if on_hub else ""
+
+
 def format_card(results: Results, run: Run, edit: Edit, checkpoint: Checkpoint) -> str:
     """The model card, in the hub's form."""
     config: Any = results["config"]
     provenance: Any = results["provenance"]
-    repository = HUB_NAMES.get(config["model"], config["model"]).partition("@")[0]
-    on_hub = repository.count("/") == 1 and not pathlib.Path(config["model"]).is_dir()
     cells = [(title, percent(before), percent(after)) for title, before, after in edit.rows]
     header = ("Test accuracy, %", "zero-shot", "this model")
     measured = f"{markdown_rows(header, cells)}\n\n{edit.note}" if cells else edit.note
@@ -210,7 +231,7 @@ def format_card(results: Results, run: Run, edit: Edit, checkpoint: Checkpoint) 
     ]
     versions = provenance["versions"]
     return CARD.format(
-        front=f"base_model: {repository}\n" if on_hub else "",
+        front=card_front(config["model"]),
         title=f"{config['model']} {edit.sign} {' + '.join(edit.tasks)}",
         formula=edit.formula,
         model=config["model"],

@@ -1,0 +1,78 @@
+"""Merging of several task vectors into one, as rows of one table."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+
+from .elementwise import average, breadcrumbs, consensus, dare, dare_ties, task_arithmetic, ties
+from .fitted import adamerging, diagonal_fisher, entropy, fisher, regmean
+from .merger import Merger, merge_task_vectors
+from .spectral import iso_c, iso_cts, tsv_m
+
+__all__ = [
+    "MERGERS",
+    "Merger",
+    "adamerging",
+    "average",
+    "breadcrumbs",
+    "consensus",
+    "dare",
+    "dare_ties",
+    "diagonal_fisher",
+    "entropy",
+    "fisher",
+    "iso_c",
+    "iso_cts",
+    "make_merger",
+    "merge_task_vectors",
+    "regmean",
+    "task_arithmetic",
+    "ties",
+    "tsv_m",
+]
+
+# A name, as commands and tables call it -> what makes the merger from its parameters.
+MERGERS: dict[str, Callable[..., Merger]] = {
+    "average": average,
+    "sum": task_arithmetic,
+    "ties": ties,
+    "dare": dare,
+    "dare_ties": dare_ties,
+    "breadcrumbs": breadcrumbs,
+    "consensus": consensus,
+    "tsv_m": tsv_m,
+    "iso_c": iso_c,
+    "iso_cts": iso_cts,
+}
+
+
+def make_merger(name: str, options: Mapping[str, str]) -> Merger:
+    """A merger by its name, with parameters as texts: what a command line gives.
+
+    Args:
+      name: a key of `MERGERS`.
+      options: its parameters by name; those left out are as by default.
+
+    Raises:
+      ValueError: no such merger or parameter, or a value that is none for it.
+    """
+    if name not in MERGERS:
+        raise ValueError(f"merger {name!r}; allowed: {', '.join(MERGERS)}")
+    known = {key: each.default for key, each in inspect.signature(MERGERS[name]).parameters.items()}
+    values = {}
+    for key, text in options.items():
+        # `lambda` is a word of Python's own, so that the parameter ends in "_".
+        own = key if key in known else f"{key}_"
+        if own not in known:
+            shown = ", ".join(f"{each}={value}" for each, value in known.items())
+            raise ValueError(f"merger {name}: no parameter {key!r}; it has {shown or 'none'}")
+        kind = type(known[own])
+        try:
+            values[own] = kind(text)
+        except ValueError:
+            example = f"{key}={known[own]}"
+            raise ValueError(
+                f"merger {name}: {key}={text} is no {kind.__name__}; give one as {example}"
+            ) from None
+    return MERGERS[name](**values)

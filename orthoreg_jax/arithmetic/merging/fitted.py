@@ -1,0 +1,239 @@
+"""Mergers that see data: each takes what a few batches tell, as trees beside the task vectors.
+
+They know no model: the caller gives functions of parameters, or what was measured with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from orthoreg_jax.arithmetic.matrices import Matrix, Rules, as_matrices, from_matrices, read_leaf
+from orthoreg_jax.arithmetic.paths import flatten
+from orthoreg_jax.arithmetic.task_vectors import check_same
+
+from .elementwise import average, breadcrumbs
+from .merger import merge_task_vectors, plan
+
+PyTree = Any
+Trees = Sequence[PyTree] | Mapping[str, PyTree]
+
+
+def fisher(vectors: Trees, fishers: Trees) -> PyTree:
+    """Weighs each entry by its Fisher information: tau = sum_t F_t tau_t / sum_t F_t.
+
+    With alpha = 1 it is the paper's merged model: its theta_t are theta_0 + tau_t, and theta_0
+    cancels. An entry that no task's Fisher information speaks of gets the mean. The paper also
+    weighs the tasks, and some implementations first scale each F_t to norm 1: scale the `fishers`
+    for either.
+
+    Args:
+      vectors: task vectors, a list or a dict by task.
+      fishers: of each, in the same order or by the same names: a tree like it, from
+        `diagonal_fisher`.
+
+    Raises:
+      ValueError: no vector, trees of different structure or shapes, or not one for each vector.
+
+    Reference: "Merging Models with Fisher-Weighted Averaging", NeurIPS 2022 (arXiv 2111.09832),
+      section 3.
+    """
+    rows, weights = _paired(vectors, fishers, "fishers")
+    mean = merge_task_vectors(rows, average())
+    for number, weight in enumerate(weights):
+        check_same(weight, rows[0], (f"fishers[{number}]", "vectors[0]"))
+
+    def leaf(mean: Any, *both: Any) -> Any:
+        values, weight = jnp.stack(both[: len(rows)]), jnp.stack(both[len(rows) :])
+        total = jnp.sum(weight, axis=0)
+        known = total > 0
+        weighted = jnp.sum(weight.astype(values.dtype) * values, axis=0)
+        return jnp.where(known, weighted / jnp.where(known, total, 1).astype(values.dtype), mean)
+
+    return jax.tree.map(leaf, mean, *rows, *weights)
+
+
+def diagonal_fisher(
+    log_probabilities: Callable[[PyTree, Any], Float[Array, " c"]], params: PyTree, examples: Any
+) -> PyTree:
+    """The diagonal F = E_x E_{y ~ p(y|x)} (d log p(y|x) / d theta)^2, exact over the classes y.
+
+    Args:
+      log_probabilities: (params, one example) -> log p(y|x) of every class y.
+      params: where it is taken: of the fine-tuned model.
+      examples: a tree of arrays whose first axis counts examples. A few hundred do.
+
+    Returns:
+      A tree like `params`.
+    """
+
+    def one(example: Any) -> PyTree:
+        def values(params: PyTree) -> tuple[Any, Any]:
+            found = log_probabilities(params, example)
+            return found, found
+
+        gradients, found = jax.jacrev(values, has_aux=True)(params)
+        chances = jnp.exp(found)
+        return jax.tree.map(lambda g: jnp.tensordot(chances, jnp.square(g), axes=1), gradients)
+
+    # One example after another: memory holds one gradient for each class.
+    totals = jax.lax.map(one, examples)
+    return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), totals)
+
+
+def regmean(
+    vectors: Trees,
+    grams: Sequence[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]],
+    alpha: float = 0.9,
+    *,
+    matrices: Rules | None = None,
+) -> PyTree:
+    """The W whose outputs are nearest, in the squared sense, to each task's own on its inputs.
+
+    tau = (sum_t H_t)^-1 sum_t H_t tau_t for each matrix z = W^T x, where H_t is the Gram matrix
+    G_t = X_t^T X_t of the task's inputs with its entries off the diagonal multiplied by `alpha`.
+    Leaves without Gram matrices are averaged. Of inputs that are always 0 the matrix says nothing;
+    their rows become 0.
+
+    Args:
+      vectors: task vectors, a list or a dict by task.
+      grams: of each, in the same order or by the same names: {leaf path: (m, m) or, for stacked
+        leaves, (k, m, m)}, m being the rows (inputs).
+      alpha: as the paper calls it; not that of theta_0 + alpha * tau, which is 1 in the paper.
+      matrices: how leaves are read, see `orthogonality_penalty`.
+
+    Raises:
+      ValueError: alpha outside [0, 1], a Gram matrix of a leaf that is not there or no matrix, or
+        of another size; as `merge_task_vectors`.
+
+    Reference: "Dataless Knowledge Fusion by Merging Weights of Language Models", ICLR 2023
+      (arXiv 2212.09849), section 3 and algorithm 1.
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"regmean: alpha is {alpha}; give a number from 0 to 1")
+    rows, inputs = _paired(vectors, grams, "grams")
+    mean = merge_task_vectors(rows, average())
+    leaves = [flatten(row) for row in rows]
+    merged = flatten(mean)
+    for path in inputs[0]:
+        if path not in merged:
+            raise ValueError(f"grams: {path!r} is no leaf; leaves are {', '.join(merged)}")
+        reading = read_leaf(path, merged[path].shape, matrices)
+        if not isinstance(reading, Matrix):
+            raise ValueError(f"grams: leaf {path!r} is no matrix: {reading.reason}")
+        stacks = jnp.stack([as_matrices(tree[path], reading) for tree in leaves])
+        shape = (*stacks.shape[1:3], stacks.shape[2])
+        given = [jnp.asarray(each[path]).reshape(-1, *each[path].shape[-2:]) for each in inputs]
+        if wrong := [each.shape for each in given if each.shape != shape]:
+            raise ValueError(f"grams of {path!r}: shape {wrong[0]}, expected {shape}")
+        solved = _regress(stacks, jnp.stack(given).astype(stacks.dtype), alpha)
+        merged[path] = from_matrices(solved, merged[path].shape, reading)
+    return jax.tree.unflatten(jax.tree.structure(mean), list(merged.values()))
+
+
+@jax.jit
+def _regress(
+    values: Float[Array, "t k m n"], grams: Float[Array, "t k m m"], alpha: Any
+) -> Float[Array, "k m n"]:
+    eye = jnp.eye(grams.shape[-1], dtype=grams.dtype)
+    scale = jnp.asarray(alpha, grams.dtype)
+    grams = grams * (scale + (1 - scale) * eye)
+    targets = jnp.einsum("tkij,tkjn->kin", grams, values, precision="highest")
+    return jnp.matmul(jnp.linalg.pinv(jnp.sum(grams, axis=0), hermitian=True), targets)
+
+
+def adamerging(
+    vectors: Trees,
+    loss: Callable[[PyTree, Any], Float[Array, ""]],
+    batches: Sequence[Any],
+    steps: int = 500,
+    learning_rate: float = 1e-3,
+    initial: float = 0.3,
+    *,
+    matrices: Rules | None = None,
+) -> PyTree:
+    """Fits tau^l = sum_t lambda_t^l tau_t^l, a lambda for each task and tensor l, without labels.
+
+    Adam lowers `loss`, in the paper the entropy of the merged model's predictions summed over the
+    tasks, each on its own images. The authors take the test images themselves; give others where
+    test accuracy is to mean something. Defaults are theirs: Adam with 1e-3, 500 steps, lambda 0.3
+    at the start and confined to [0, 1], batches of 16 images of each task.
+
+    Args:
+      vectors: task vectors, a list or a dict by task.
+      loss: (tau, batch) -> what is lowered; `entropy` helps.
+      batches: trees of arrays of one shape, taken in turn.
+      steps: of Adam.
+      learning_rate: of Adam.
+      initial: every lambda's first value.
+      matrices: how leaves are read: each matrix of a stacked leaf has its own lambda.
+
+    Returns:
+      The merged task vector; with alpha = 1, the paper's merged model.
+
+    Raises:
+      ValueError: no vector or no batch, vectors of different structure or shapes, fewer than 0
+        steps.
+
+    Reference: "AdaMerging: Adaptive Model Merging for Multi-Task Learning", ICLR 2024
+      (arXiv 2310.02575), section 3, layer-wise.
+    """
+    rows = list(vectors.values()) if isinstance(vectors, Mapping) else list(vectors)
+    merge_task_vectors(rows, average())  # for its checks
+    if not batches or steps < 0:
+        raise ValueError(f"adamerging: {len(batches)} batches, {steps} steps; give a batch or more")
+    leaves, structure = [flatten(row) for row in rows], jax.tree.structure(rows[0])
+    # As mergers that look at whole tensors see them: each matrix of a stacked leaf by itself.
+    pieces = plan(rows[0], breadcrumbs(), matrices)
+    lambdas = {
+        path: jnp.full((len(rows), leaf.shape[0] if pieces[path].stacked else 1), initial)
+        for path, leaf in leaves[0].items()
+    }
+
+    def merged(lambdas: Any, leaves: Any) -> PyTree:
+        def combine(path: str) -> Any:
+            values = jnp.stack([tree[path] for tree in leaves])
+            own = jnp.clip(lambdas[path], 0.0, 1.0).astype(values.dtype)
+            axes = [1] * (values.ndim - 2)
+            own = own.reshape(*own.shape, *axes) if values.ndim > 1 else own[:, 0]
+            return jnp.sum(own * values, axis=0)
+
+        return jax.tree.unflatten(structure, [combine(path) for path in lambdas])
+
+    optimizer = optax.adam(learning_rate)
+
+    @jax.jit
+    def step(lambdas: Any, state: Any, leaves: Any, batch: Any) -> Any:
+        slopes = jax.grad(lambda each: loss(merged(each, leaves), batch))(lambdas)
+        updates, state = optimizer.update(slopes, state)
+        return optax.apply_updates(lambdas, updates), state
+
+    state = optimizer.init(lambdas)
+    for number in range(steps):
+        lambdas, state = step(lambdas, state, leaves, batches[number % len(batches)])
+    return jax.jit(merged)(lambdas, leaves)
+
+
+def entropy(logits: Float[Array, "... c"]) -> Float[Array, ""]:
+    """Mean over inputs of -sum_y p(y) log p(y), p the softmax of the logits."""
+    logs = jax.nn.log_softmax(logits, axis=-1)
+    return -jnp.mean(jnp.sum(jnp.exp(logs) * logs, axis=-1))
+
+
+def _paired(vectors: Trees, others: Any, name: str) -> tuple[list[PyTree], list[Any]]:
+    """Task vectors and what belongs to each of them."""
+    if isinstance(vectors, Mapping) != isinstance(others, Mapping):
+        raise ValueError(f"vectors and {name}: give both as lists, or both as dicts by task")
+    if isinstance(vectors, Mapping):
+        if vectors.keys() != others.keys():
+            raise ValueError(f"vectors are of {list(vectors)}, {name} of {list(others)}")
+        others = [others[task] for task in vectors]
+    rows = list(vectors.values()) if isinstance(vectors, Mapping) else list(vectors)
+    if not rows or len(rows) != len(others):
+        raise ValueError(f"{len(rows)} vectors and {len(others)} {name}; give one for each")
+    return rows, list(others)

@@ -1,0 +1,222 @@
+"""What a merging method is, and how it goes over the leaves of task vectors, in memory or not."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Inexact
+
+from orthoreg_jax.arithmetic.matrices import (
+    Matrix,
+    Rules,
+    as_matrices,
+    from_matrices,
+    read_leaf,
+    rules_for_part,
+)
+from orthoreg_jax.arithmetic.paths import flatten
+from orthoreg_jax.arithmetic.precision import wide_type
+from orthoreg_jax.arithmetic.task_vectors import check_same
+
+PyTree = Any
+BLOCK = 2**16  # entries that are merged at once where each is merged by itself
+
+
+class Merger:
+    """A merging method with its parameters: a value, made by a function such as `ties(k=20)`.
+
+    Equal parameters make equal mergers, so that each is compiled once.
+
+    Attributes:
+      reads: what it must be shown whole. "entries": nothing, each entry is merged by itself;
+        "tensors": each matrix of a leaf, and each leaf that is no matrix, as statistics are taken
+        over it; "matrices": the same, and leaves that are no matrices are averaged.
+      random: whether it draws, and so needs a key.
+    """
+
+    reads: str = "entries"
+    random: bool = False
+
+    def cutoff(self, leaves: Sequence[Inexact[Array, ...]]) -> Float[Array, ""] | None:
+        """A number taken from one whole task vector ahead of merging; None: it needs none."""
+        del leaves
+        return None
+
+    def merge(
+        self, values: Float[Array, "t ..."], cutoffs: Float[Array, " t"] | None, key: Any
+    ) -> Float[Array, ...]:
+        """One tensor (or a piece of it, where `reads` is "entries") of `t` task vectors."""
+        raise NotImplementedError
+
+
+class Piece(NamedTuple):
+    """How a leaf is merged.
+
+    Attributes:
+      number: of the leaf, in the tree's order; random numbers depend on it.
+      reading: the matrices in it, if the merger has to know them.
+      stacked: it is merged in slices of its first axis, each by itself.
+    """
+
+    number: int
+    reading: Matrix | None
+    stacked: bool
+
+
+def merge_task_vectors(
+    vectors: Sequence[PyTree] | Mapping[str, PyTree],
+    merger: Merger,
+    *,
+    matrices: Rules | None = None,
+    key: jax.Array | None = None,
+) -> PyTree:
+    """One task vector tau out of several; the merged model is theta_0 + alpha * tau.
+
+    All mergers keep to this one convention: `alpha` is left to `apply_task_vector`, and what a
+    method calls its scaling coefficient is that alpha.
+
+    Args:
+      vectors: a list of task vectors, or a dict of them by task; any pytrees of one structure.
+      merger: as `ties(k=20)`, `tsv_m()`.
+      matrices: how leaves are read as matrices, see `orthogonality_penalty`; needed only by mergers
+        that look at whole tensors. Rules that match no leaf are passed over, as a task vector may
+        be of a part of the model.
+      key: for mergers that draw random numbers (`dare`).
+
+    Returns:
+      A tree like each of the vectors, with the types of their leaves.
+
+    Raises:
+      ValueError: no vector, vectors of different structure or shapes, a leaf that needs a rule and
+        has none, a key that is missing or not used.
+    """
+    rows = list(vectors.values()) if isinstance(vectors, Mapping) else list(vectors)
+    if not rows:
+        raise ValueError("no task vector to merge; give at least one")
+    for number, row in enumerate(rows[1:], start=1):
+        check_same(row, rows[0], (f"vectors[{number}]", "vectors[0]"))
+    check_key(merger, key)
+    pieces = plan(rows[0], merger, matrices)
+    cutoffs = stack_cutoffs([find_cutoff(merger, jax.tree.leaves(row)) for row in rows])
+    leaves = [flatten(row) for row in rows]
+    merged = [
+        _merge_leaf([tree[path] for tree in leaves], cutoffs, key, merger, piece)
+        for path, piece in pieces.items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(rows[0]), merged)
+
+
+def check_key(merger: Merger, key: jax.Array | None) -> None:
+    """A key is given where it is needed, and there alone.
+
+    Raises:
+      ValueError: it is not.
+    """
+    if merger.random and key is None:
+        raise ValueError(f"{merger} draws random numbers: give key=jax.random.key(seed)")
+    if not merger.random and key is not None:
+        raise ValueError(f"{merger} draws no random numbers: leave out the key")
+
+
+def plan(vector: PyTree, merger: Merger, rules: Rules | None) -> dict[str, Piece]:
+    """How each leaf is merged, by its path.
+
+    Args:
+      vector: one of the task vectors, or its shapes.
+      merger: the method.
+      rules: see `merge_task_vectors`.
+
+    Raises:
+      ValueError: a leaf that needs a rule and has none.
+    """
+    pieces = {}
+    part = rules_for_part(vector, rules or {})
+    for number, (path, leaf) in enumerate(flatten(vector).items()):
+        reading = None
+        if merger.reads != "entries":
+            found = read_leaf(path, leaf.shape, part)
+            reading = found if isinstance(found, Matrix) else None
+        axes = len(leaf.shape)
+        used = () if reading is None else (*reading.rows, *reading.columns)
+        free = merger.reads == "entries" or reading is not None
+        stacked = axes >= 3 and free and 0 not in {axis % axes for axis in used}
+        pieces[path] = Piece(number, reading, stacked)
+    return pieces
+
+
+@functools.partial(jax.jit, static_argnames="merger")
+def find_cutoff(merger: Merger, leaves: Sequence[Any]) -> Float[Array, ""] | None:
+    """`merger.cutoff` of one task vector, compiled."""
+    return merger.cutoff(leaves)
+
+
+def stack_cutoffs(cutoffs: Sequence[Any]) -> Float[Array, " t"] | None:
+    """Cutoffs of all task vectors; None if the merger has none."""
+    return None if cutoffs[0] is None else jnp.stack(cutoffs)
+
+
+@functools.partial(jax.jit, static_argnames=("merger", "piece"))
+def _merge_leaf(
+    leaves: Sequence[Any], cutoffs: Any, key: Any, merger: Merger, piece: Piece
+) -> Inexact[Array, ...]:
+    values = jnp.stack(leaves)
+    if not piece.stacked:
+        return merge_slice(values, cutoffs, key, 0, merger, piece)
+
+    def one(values: Any, place: Any) -> Any:
+        return merge_slice(values[:, None], cutoffs, key, place, merger, piece)[0]
+
+    return jax.vmap(one, in_axes=(1, 0))(values, jnp.arange(values.shape[1]))
+
+
+def merge_slice(
+    values: Inexact[Array, "t ..."] | Inexact[np.ndarray, "t ..."],
+    cutoffs: Float[Array, " t"] | None,
+    key: jax.Array | None,
+    place: Any,
+    merger: Merger,
+    piece: Piece,
+) -> Inexact[Array, ...]:
+    """A leaf, or the slice of it at `place` of its first axis (which it keeps, of length 1)."""
+    dtype = values.dtype
+    wide = jnp.asarray(values, wide_type(dtype))
+    if key is not None:
+        key = jax.random.fold_in(jax.random.fold_in(key, piece.number), place)
+    if merger.reads == "matrices" and piece.reading is None:
+        return jnp.mean(wide, axis=0).astype(dtype)
+    if merger.reads == "entries":
+        flat = wide.reshape(len(wide), -1)
+        return _merge_blocks(flat, cutoffs, key, merger).reshape(wide.shape[1:]).astype(dtype)
+    if piece.reading is None:
+        return merger.merge(wide, cutoffs, key).astype(dtype)
+    reading, shape = piece.reading, wide.shape[1:]
+    stacks = jax.vmap(lambda value: as_matrices(value, reading))(wide)
+    merged = jax.vmap(lambda value: merger.merge(value, cutoffs, key), in_axes=1)(stacks)
+    return from_matrices(merged, shape, reading).astype(dtype)
+
+
+def _merge_blocks(
+    values: Float[Array, "t n"], cutoffs: Float[Array, " t"] | None, key: Any, merger: Merger
+) -> Float[Array, " n"]:
+    """Entries that are merged each by itself, a block of them after the other.
+
+    What is computed on the way is as large as the input, and so is held of one block alone.
+    """
+
+    def merge_block(number: Any, size: int) -> Float[Array, " b"]:
+        block = jax.lax.dynamic_slice_in_dim(values, number * BLOCK, size, axis=1)
+        return merger.merge(
+            block, cutoffs, None if key is None else jax.random.fold_in(key, number)
+        )
+
+    count, rest = divmod(values.shape[1], BLOCK)
+    merged = [merge_block(count, rest)]
+    if count:
+        whole = jax.lax.map(lambda number: merge_block(number, BLOCK), jnp.arange(count))
+        merged.insert(0, whole.reshape(-1))
+    return jnp.concatenate(merged)

@@ -1,0 +1,154 @@
+"""Task vectors merged from their files, and the alpha of a merged one chosen on validation."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from orthoreg_jax.arithmetic.matrices import Rules
+from orthoreg_jax.arithmetic.merging import Merger
+from orthoreg_jax.arithmetic.merging.merger import (
+    check_key,
+    find_cutoff,
+    merge_slice,
+    plan,
+    stack_cutoffs,
+)
+from orthoreg_jax.arithmetic.paths import flatten, unflatten
+from orthoreg_jax.arithmetic.task_vectors import check_same
+from orthoreg_jax.evaluation.accuracy import put_evaluation_set
+from orthoreg_jax.evaluation.results import Run
+from orthoreg_jax.evaluation.selection import choose_addition
+from orthoreg_jax.progress import Progress
+from orthoreg_jax.storage import StoredTree
+
+from .evaluation import make_evaluator
+from .setup import Experiment
+
+
+class Merged(NamedTuple):
+    """A merged task vector, and the content hash of each file that it was made of."""
+
+    vector: dict[str, Any]
+    sha256: tuple[str, ...]
+
+
+def merge_files(
+    paths: Sequence[pathlib.Path],
+    merger: Merger,
+    *,
+    matrices: Rules | None = None,
+    key: jax.Array | None = None,
+) -> Merged:
+    """`merge_task_vectors` of files, for more of them than memory holds; equal to it.
+
+    Reads one layer of one leaf of all files at a time: a slice of the first axis where a leaf is
+    stacked, else the whole leaf. Memory holds that about twice, and the merged vector: of 64 vectors
+    of ViT-B/32 (351 MB each, of which the largest slice has 9 MB) 1.4 GB and 0.35 GB. Ahead of it
+    every file is read leaf by leaf, to check its hash; and for mergers with a cutoff over the whole
+    vector (`ties(over="vector")`) once more, a vector at a time.
+
+    Args:
+      paths: safetensors files of task vectors, as a run writes them.
+      merger: see `merge_task_vectors`, as `matrices` and `key`.
+      matrices: rules.
+      key: for mergers that draw.
+
+    Raises:
+      ValueError: as `merge_task_vectors`; files of different structure or shapes are named.
+      StorageError: a file is missing or damaged.
+    """
+    if not paths:
+        raise ValueError("no task vector to merge; give at least one")
+    check_key(merger, key)
+    files = [StoredTree(path) for path in paths]
+    shapes = unflatten(files[0].shapes)
+    for file in files[1:]:
+        check_same(unflatten(file.shapes), shapes, (str(file.path), str(files[0].path)))
+    pieces = plan(shapes, merger, matrices)
+    sha256 = tuple(file.check() for file in files)
+    cutoffs = None
+    if jax.eval_shape(find_cutoff, merger, jax.tree.leaves(shapes)) is not None:
+        vectors = ([file.read(name) for name in file.shapes] for file in files)
+        # Waiting for each keeps the next vector from being read before this one is let go.
+        found = [jax.block_until_ready(find_cutoff(merger, vector)) for vector in vectors]
+        cutoffs = stack_cutoffs(found)
+    merged = {}
+    for path, shape in flatten(shapes).items():
+        leaf = merged[path] = np.empty(shape.shape, shape.dtype)
+        piece = pieces[path]
+        for place in range(len(leaf)) if piece.stacked else [None]:
+            index = ... if place is None else slice(place, place + 1)
+            values = jax.device_put(_read_all(files, path, place))  # and the host's copy is let go
+            leaf[index] = _merge_slice(values, cutoffs, key, place or 0, merger, piece)
+            del values  # ahead of the next ones
+    return Merged(unflatten(merged), sha256)
+
+
+_merge_slice = jax.jit(merge_slice, static_argnames=("merger", "piece"))
+
+
+def _read_all(files: Sequence[StoredTree], path: str, place: int | None) -> np.ndarray:
+    leaf = files[0].shapes[path]
+    shape = leaf.shape if place is None else (1, *leaf.shape[1:])
+    values = np.empty((len(files), *shape), leaf.dtype)
+    for value, file in zip(values, files, strict=True):
+        value[...] = file.read(path, place)
+    return values
+
+
+class Measured(NamedTuple):
+    """A merged model of a run, with the alpha that its validation data chose.
+
+    Attributes:
+      alpha: with the best validation mean of normalised accuracy.
+      at_edge: it is the grid's last; a longer grid might have a better one.
+      test: accuracy by task.
+    """
+
+    alpha: float
+    at_edge: bool
+    test: dict[str, float]
+
+
+def choose_alpha(experiment: Experiment, run: Run, tasks: Sequence[str], vector: Any) -> Measured:
+    """Alpha of theta_0 + alpha * tau, from the config's grid, and what it gives on test.
+
+    Args:
+      experiment: of the run.
+      run: the method's numbers, for its single-task accuracies.
+      tasks: those whose vectors were merged.
+      vector: the merged one.
+
+    Raises:
+      ValueError: a task whose own model is never right.
+    """
+    config = experiment.config.evaluation
+    method = next(each for each in experiment.methods if each.name == run["method"])
+    evaluator = make_evaluator(experiment, method.mode.outputs)
+    limits = {"val": config.max_val_images, "test": config.max_test_images}
+    sets = {
+        split: [
+            put_evaluation_set(
+                experiment.heads[task],
+                *experiment.images(task, split, limit),
+                config.batch_size,
+                experiment.local,
+            )
+            for task in tasks
+        ]
+        for split, limit in limits.items()
+    }
+    tower = jax.device_put(vector["visual"], experiment.local.replicated)
+    alphas = np.array(config.alphas)
+    with Progress("choose alpha on validation", len(tasks) + 1) as progress:
+        val = evaluator.accuracies([tower], alphas[:, None], sets["val"], progress.update)
+        single = np.array([run["single"]["val"][task] for task in tasks])
+        best = choose_addition(alphas, val, single)
+        test = evaluator.accuracies([tower], np.full((1, 1), best.alpha), sets["test"])[0]
+        progress.update()
+    return Measured(best.alpha, best.at_edge, dict(zip(tasks, test.tolist(), strict=True)))

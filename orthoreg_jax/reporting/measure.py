@@ -1,0 +1,47 @@
+"""Accuracies of any CLIP on the tasks of any data, as a table for a terminal."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from orthoreg_jax.clip.checkpoint import load_checkpoint
+from orthoreg_jax.evaluation.accuracy import measure_accuracies
+from orthoreg_jax.tasks.task import data_directory, load_task, read_table
+
+from .tables import Table, format_text, percent
+
+
+def measure_model(model: str, data: str, names: Sequence[str], split: str) -> str:
+    """A table of a model's accuracies, and their mean.
+
+    Args:
+      model: see `load_checkpoint`; its own text tower makes the zero-shot heads.
+      data: "embedded", or a folder; see `load_tasks`.
+      names: of the tasks; none: all that the folder's tasks.json has.
+      split: "train", "val" or "test".
+
+    Raises:
+      ValueError: the model cannot be read; a task is missing or wrong, or has no such split; all of
+        these tasks are named.
+    """
+    directory = data_directory(data)
+    table, tasks, problems = read_table(data, directory), {}, []
+    for name in names or table:
+        try:
+            tasks[name] = load_task(directory, table, name, (split,))
+        except ValueError as error:
+            problems.append(f"task {name!r}: {error}")
+    if problems:
+        raise ValueError("data: " + "\n  ".join(problems))
+    if not tasks:
+        raise ValueError(f"data {data!r}: has no tasks.json that lists its tasks; give --tasks")
+    checkpoint = load_checkpoint(model)
+    found = measure_accuracies(checkpoint, checkpoint.params, tasks, split)
+    rows = [
+        (task.title, name, str(len(task.splits[split])), percent(found[name]))
+        for name, task in tasks.items()
+    ]
+    rows.append(("Mean", "", "", percent(statistics.fmean(found.values()))))
+    header = ("Task", "name", "images", "accuracy, %")
+    return format_text(Table(f"{model}, {split}", header, tuple(rows), left=2))

@@ -1,0 +1,149 @@
+"""What `merge` writes is the model that it says, and `measure` measures it."""
+
+import json
+import re
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import orthoreg_jax as oj
+from orthoreg_jax import cli
+from orthoreg_jax.clip.checkpoint import load_checkpoint
+from orthoreg_jax.evaluation.selection import choose_addition
+from orthoreg_jax.experiment.setup import reopen
+from orthoreg_jax.storage import StoredTree
+
+METHOD = "full+orthoreg"
+
+
+def paths(finished):
+    return [finished / METHOD / "seed3" / t / "vector.safetensors" for t in ("first", "second")]
+
+
+def of_run(finished, out, *more):
+    command = ["merge", "--workdir", str(finished), "--method", METHOD, "--out", str(out)]
+    return cli.main([*command, *more])
+
+
+def of_files(finished, out, *more):
+    vectors = [str(path) for path in paths(finished)]
+    command = ["merge", "--vectors", *vectors, "--model", "embedded", "--out", str(out)]
+    return cli.main([*command, *more])
+
+
+def edited(finished, merger, alpha):
+    """theta_0 + alpha * tau, merged in memory."""
+    trees = [oj.load_tree(path) for path in paths(finished)]
+    vector = oj.merge_task_vectors(trees, merger, matrices=oj.VISUAL_MATRICES)
+    return oj.apply_task_vector(load_checkpoint("embedded").params, vector, alpha)
+
+
+def assert_same(ours, theirs):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+def test_of_a_run_with_alpha_chosen(finished, inputs, tmp_path, capsys):
+    assert of_run(finished, tmp_path / "out", "--merger", "iso_c") == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    alpha = float(re.search(r"θ₀ \+ ([\d.]+) · iso_c\(τ_first, τ_second\)", card)[1])
+    found = load_checkpoint(tmp_path / "out")
+    assert_same(found.params, edited(finished, oj.iso_c(), alpha))
+    # No alpha of the grid does better on validation.
+    tasks = oj.load_tasks(str(inputs.parent), ["first", "second"], "others")
+    results = json.loads((finished / "results.json").read_text())
+    single = next(r for r in results["runs"] if r["method"] == METHOD)["single"]["val"]
+    both = {name: tasks[name] for name in ("first", "second")}
+    val = [
+        list(oj.measure_accuracies(found, edited(finished, oj.iso_c(), a), both, "val").values())
+        for a in results["alphas"]
+    ]
+    best = choose_addition(
+        np.array(results["alphas"]), np.array(val), np.array([single["first"], single["second"]])
+    )
+    assert alpha == best.alpha
+    assert ("last of the run's grid" in card) == best.at_edge
+    # `measure` finds on the files what the card says.
+    capsys.readouterr()
+    command = ["measure", "--model", str(tmp_path / "out"), "--data", str(inputs.parent)]
+    assert cli.main([*command, "--tasks", "first,second"]) == 0
+    said = capsys.readouterr().out
+    for name, accuracy in oj.measure_accuracies(found, found.params, both).items():
+        assert re.search(rf"{name} +30 +{100 * accuracy:.2f}", said)
+        assert f"{100 * accuracy:.2f} |" in card
+
+
+def test_of_files_with_options(finished, tmp_path):
+    more = ["--merger", "ties", "--option", "k=50", "combine=sum", "--alpha", "0.4"]
+    assert of_files(finished, tmp_path / "out", *more) == 0
+    found = load_checkpoint(tmp_path / "out")
+    assert_same(found.params, edited(finished, oj.ties(50, combine="sum"), 0.4))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "θ₀ + 0.4 · ties(τ_1, τ_2)" in card and "with k = 50, combine = sum" in card
+    for path in paths(finished):
+        assert StoredTree(path).check() in card
+
+
+def test_draws_repeat_by_their_seed(finished, tmp_path):
+    models = []
+    for name, draw in (("a", "1"), ("b", "1"), ("c", "2")):
+        more = ["--merger", "dare", "--option", "p=0.5", "--alpha", "1", "--draw", draw]
+        assert of_files(finished, tmp_path / name, *more) == 0
+        models.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert models[0] == models[1] != models[2]
+    assert "with p = 0.5, seed 2" in (tmp_path / "c" / "README.md").read_text()
+
+
+def test_a_run_of_an_earlier_version_without_its_data(finished, inputs, tmp_path, capfd):
+    """An option that it did not have is as by default; data are needed to choose alpha alone."""
+    copy = shutil.copytree(finished, tmp_path / "run")
+    config = json.loads((copy / "config.json").read_text())
+    assert config.pop("training.accumulate") == 1
+    (copy / "config.json").write_text(json.dumps(config))
+    assert reopen(copy).config.training.accumulate == 1
+    config["data"] = str(tmp_path / "gone")
+    (copy / "config.json").write_text(json.dumps(config))
+    assert of_run(copy, tmp_path / "chosen", "--merger", "sum") == 1
+    assert "gone" in capfd.readouterr().err
+    assert of_run(copy, tmp_path / "given", "--merger", "sum", "--alpha", "0.5") == 0
+    found = load_checkpoint(tmp_path / "given")
+    assert_same(found.params, edited(finished, oj.task_arithmetic(), 0.5))
+    assert "α was given by hand" in (tmp_path / "given" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "start, more, message",
+    [
+        (of_run, ["--merger", "mean"], "merger 'mean'; allowed: average, sum, ties"),
+        (of_run, ["--merger", "ties", "--option", "q=1"], "no parameter 'q'; it has k=20.0"),
+        (of_run, ["--merger", "ties", "--option", "k"], "--option k: write NAME=VALUE"),
+        (of_run, ["--merger", "ties", "--option", "k=x"], "k=x is no float; give one as k=20.0"),
+        (of_run, ["--merger", "ties", "--option", "k=0"], "k is 0.0; give per cent"),
+        (of_run, ["--merger", "sum", "--tasks", "third"], "--tasks third: the run has first"),
+        (of_run, ["--merger", "sum", "--tasks", "first,first"], "a task stands twice"),
+        (of_run, ["--merger", "sum", "--alpha", "0"], "--alpha 0.0: give a number above 0"),
+        (of_run, ["--merger", "sum", "--model", "embedded"], "neither --vectors nor --model"),
+        (of_files, ["--merger", "sum"], "and --alpha, as there is no validation data"),
+        (of_files, ["--merger", "sum", "--alpha", "1", "--tasks", "first"], "only with --workdir"),
+    ],
+)
+def test_bad_requests(finished, tmp_path, capfd, start, more, message):
+    assert start(finished, tmp_path / "out", *more) == 1
+    assert message in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_with_files_is_left_alone(finished, tmp_path, capfd):
+    (tmp_path / "mine").write_text("mine")
+    assert of_run(finished, tmp_path, "--merger", "sum") == 1
+    assert "is not empty" in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_measure_names_all_tasks_that_are_missing(inputs, capfd):
+    command = ["measure", "--model", "embedded", "--data", str(inputs.parent)]
+    assert cli.main([*command, "--tasks", "first,none,never"]) == 1
+    said = capfd.readouterr().err
+    assert "task 'none'" in said and "task 'never'" in said
