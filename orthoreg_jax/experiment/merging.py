@@ -47,7 +47,7 @@ def merge_files(
     """`merge_task_vectors` of files, for more of them than memory holds; equal to it.
 
     Reads one layer of one leaf of all files at a time: a slice of the first axis where a leaf is
-    stacked, else the whole leaf. Memory holds that about twice, and the merged vector: of 64 vectors
+    stacked, else the whole leaf. Memory holds that about twice, and the merged vector: of 64 files
     of ViT-B/32 (351 MB each, of which the largest slice has 9 MB) 1.4 GB and 0.35 GB. Ahead of it
     every file is read leaf by leaf, to check its hash; and for mergers with a cutoff over the whole
     vector (`ties(over="vector")`) once more, a vector at a time.
