@@ -269,7 +269,6 @@ def _fine_tuned(number: int, run: Run) -> float:
 
 def seeds_note(methods: Sequence[Method]) -> tuple[str, ...]:
     """What ± means, if there is more than one seed."""
-    """What ± means, if there is more than one seed."""
     seeds = max(len(method.runs) for method in methods)
     if seeds == 1:
         return ()
