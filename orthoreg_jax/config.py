@@ -12,7 +12,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-ORTHOREG = "+orthoreg"
+PLUS = "+"
+ORTHOREG = PLUS + "orthoreg"
 DTYPES = ("float32", "bfloat16")
 PRECISIONS = ("highest", "high", "default")
 
@@ -25,6 +26,7 @@ def default_config() -> ConfigDict:
       >>> config.tasks, config.penalty.strength = ("emoji", "flags"), 0.1
     """
     from .training.modes import MODES
+    from .training.penalties import PENALTIES
 
     config = ConfigDict()
     # "embedded", a Hugging Face CLIP directory, a preset such as "ViT-B/32", or a hub name.
@@ -35,8 +37,8 @@ def default_config() -> ConfigDict:
     config.tasks = ("mnist", "fashion_mnist")
     # Task whose accuracy negation must keep; never trained on.
     config.control = "concepts"
-    # Ways to fine-tune: a mode, with "+orthoreg" behind it for the penalty. Modes: full,
-    # linearized, attention, lora.
+    # Ways to fine-tune: a mode, with any of "+orthoreg", "+taujp" and "+tak" behind it, in this
+    # order, for penalties. Modes: full, linearized, attention, lora.
     config.methods = ("full", "full+orthoreg")
     # Each seed fixes a run's batches and augmentation.
     config.seeds = (0,)
@@ -46,7 +48,7 @@ def default_config() -> ConfigDict:
     config.matmul_precision = "highest"
 
     config.penalty = penalty = ConfigDict()
-    # lambda, used by the methods with "+orthoreg".
+    # lambda of OrthoReg, used by the methods with "+orthoreg"; so are `form` and `precision`.
     penalty.strength = 10.0
     # "released" (norm, Gram of the smaller side) or "paper" (squared norm, Gram over columns).
     penalty.form = "released"
@@ -54,12 +56,29 @@ def default_config() -> ConfigDict:
     # gradient changes by 2e-3 of its norm, see experiments/results/penalty_ViT-B32.md.
     penalty.precision = "highest"
 
-    # What one method uses in place of training.learning_rate and penalty.strength; 0.0: the same.
+    # E || J tau ||^2 on images of the other tasks of `tasks`, one of them at each step.
+    penalty.taujp = ConfigDict()
+    # lambda, used by the methods with "+taujp".
+    penalty.taujp.strength = 1.0
+    # Images at a step; they are not among those of training.batch_size.
+    penalty.taujp.batch_size = 16
+
+    # The same by Kronecker factors of the other tasks, made before training: no image is seen.
+    penalty.tak = ConfigDict()
+    # lambda, used by the methods with "+tak".
+    penalty.tak.strength = 1.0
+    # Training images of each other task for its factors, chosen by a fixed seed; 0: all.
+    penalty.tak.images = 256
+
+    # What one method uses in place of training.learning_rate and its penalty's strength; 0.0: the
+    # same. A method of several penalties has the mode's learning rate, and of each penalty the
+    # strength that it has alone.
     config.per_method = ConfigDict()
     for mode in MODES:
         config.per_method[mode] = ConfigDict({"learning_rate": 0.0})
-        own = {"learning_rate": 0.0, "strength": 0.0}
-        config.per_method[mode + ORTHOREG] = ConfigDict(own)
+        for name in PENALTIES:
+            own = {"learning_rate": 0.0, "strength": 0.0}
+            config.per_method[mode + PLUS + name] = ConfigDict(own)
 
     # Adapters of the mode "lora": dW = (alpha / rank) B A.
     config.lora = lora = ConfigDict()
@@ -129,6 +148,17 @@ def default_config() -> ConfigDict:
     # measured; 0: they are not.
     evaluation.feature_images = 0
     return config.lock()
+
+
+def split_method(method: str) -> tuple[str, tuple[str, ...]]:
+    """The mode of a method, and its penalties.
+
+    Examples:
+      >>> split_method("linearized+orthoreg+tak")
+      ('linearized', ('orthoreg', 'tak'))
+    """
+    mode, *penalties = method.split(PLUS)
+    return mode, tuple(penalties)
 
 
 def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -255,6 +285,7 @@ def validate(config: ConfigDict) -> None:
     from .arithmetic.penalty import FORMS
     from .training.modes import MODES
     from .training.modes.lora import PLACEMENTS
+    from .training.penalties import PENALTIES
 
     flat, known = flatten_config(config), flatten_config(default_config())
     problems = [f"{key}: no such option" for key in flat if key not in known]
@@ -289,17 +320,29 @@ def validate(config: ConfigDict) -> None:
     names("tasks", 1)
     check("control", flat["control"] not in flat["tasks"], "a task that is not fine-tuned")
     names("methods", 1)
-    allowed = [mode + suffix for mode in MODES for suffix in ("", ORTHOREG)]
-    check("methods", set(flat["methods"]) <= set(allowed), f"any of {', '.join(allowed)}")
+    methods = [split_method(method) for method in flat["methods"]]
+    ordered = [(mode, tuple(p for p in PENALTIES if p in penalties)) for mode, penalties in methods]
+    check(
+        "methods",
+        methods == ordered and all(mode in MODES for mode, _ in methods),
+        f"{', '.join(MODES)}, each with any of {', '.join(PLUS + name for name in PENALTIES)} "
+        "behind it, in this order",
+    )
     seeds = flat["seeds"]
     good = all(0 <= seed < 2**32 for seed in seeds) and 0 < len(set(seeds)) == len(seeds)
     check("seeds", good, "whole numbers from 0 to 2**32 - 1, none twice")
-    number("penalty.strength", 0)
     for key in known:
         if key.startswith("per_method."):
             number(key, 0)
-    if any(method.endswith(ORTHOREG) for method in flat["methods"]):
-        check("penalty.strength", flat["penalty.strength"] > 0, "more than 0 with +orthoreg")
+    for name, row in PENALTIES.items():
+        key = f"{row.options}.strength"
+        number(key, 0)
+        if any(name in penalties for _, penalties in methods):
+            check(key, flat[key] > 0, f"more than 0 with {PLUS}{name}")
+            good = not row.others or len(flat["tasks"]) > 1
+            check("tasks", good, f"two or more with {PLUS}{name}, which looks at other tasks")
+    number("penalty.taujp.batch_size", 1, whole=True)
+    number("penalty.tak.images", 0, whole=True)
     check("penalty.form", flat["penalty.form"] in FORMS, " or ".join(FORMS))
     number("lora.rank", 1, whole=True)
     number("lora.alpha", 1e-12)

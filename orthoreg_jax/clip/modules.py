@@ -105,7 +105,10 @@ def _blocks(
     elif gather is not None:
         block = nn.remat(block, prevent_cse=False, policy=_keep_all_but_weights)
     stack = nn.scan(
-        block, variable_axes={"params": 0}, split_rngs={"params": True}, length=config.layers
+        block,
+        variable_axes={"params": 0, "perturbations": 0, "intermediates": 0},
+        split_rngs={"params": True},
+        length=config.layers,
     )
     return stack(config, causal, dtype, name="blocks")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 FORMAT = 3
 
@@ -97,7 +97,8 @@ class Run(TypedDict):
     method: str
     label: str
     seed: int
-    strength: float  # lambda; 0 without the penalty
+    strength: float  # lambda; 0 without a penalty, of several the sum
+    strengths: NotRequired[dict[str, float]]  # by penalty; older files have OrthoReg's alone
     learning_rate: float
     single: dict[str, dict[str, float]]  # "val" or "test" -> task -> accuracy at alpha 1
     addition: Addition

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from orthoreg_jax.arithmetic.jacobian import tau_jacobian
 from orthoreg_jax.arithmetic.paths import flatten, replace, select
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.training.modes.mode import Apply
@@ -127,6 +128,4 @@ def tau_jacobian_norm(
 
     Reference: the regulariser tauJp, ICLR 2025, which keeps it small while training.
     """
-    part = select(params0, tuple(flatten(vector)))
-    _, tangent = jax.jvp(lambda leaves: apply(replace(params0, leaves), pixels), (part,), (vector,))
-    return jnp.mean(jnp.linalg.norm(tangent, axis=-1))
+    return jnp.mean(jnp.linalg.norm(tau_jacobian(apply, params0, vector, pixels), axis=-1))

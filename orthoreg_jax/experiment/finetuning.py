@@ -10,19 +10,12 @@ import jax
 import optax
 
 from orthoreg_jax.arithmetic.low_rank import dense
-from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.hosts import fetch, is_first, wait
 from orthoreg_jax.storage import only_one, save_tree
-from orthoreg_jax.tasks.loading import Feed
 from orthoreg_jax.training.finetune import finetune, remove_states
-from orthoreg_jax.training.step import (
-    Penalty,
-    TrainState,
-    init_state,
-    make_optimizer,
-    make_train_step,
-)
+from orthoreg_jax.training.step import TrainState, init_state, make_optimizer, make_train_step
 
+from .others import OtherTasks, measure_curvature
 from .setup import Experiment, Method, open_folder
 
 
@@ -62,14 +55,12 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
             options.clip_norm,
         )
 
-    chosen = experiment.config.penalty
-    penalty = Penalty(method.strength, chosen.form, VISUAL_MATRICES, chosen.precision)
     step = make_train_step(
         method.mode,
         experiment.sharded_apply,
         optimizer_of(options.steps),  # any number: it is state, which `begin` makes
         experiment.preprocessing.normalize,
-        penalty if method.strength else None,
+        tuple(method.penalties.values()),
         shardings,
         options.accumulate,
     )
@@ -83,25 +74,22 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
         placement = shardings.weights(jax.eval_shape(init, params0, jax.random.key(0)))
         return jax.jit(init, out_shardings=placement)
 
+    curvature = functools.cache(functools.partial(measure_curvature, experiment))
     for seed, task in todo:
         steps = experiment.steps(task)
-        train = experiment.tasks[task].splits["train"]
-        feed = Feed(
-            train,
-            experiment.preprocessing,
-            options.batch_size,
-            seed,
-            options.crop_scale,
-            jax.process_index(),
-            jax.process_count(),
-        )
+        others = OtherTasks(experiment, task, seed, curvature)
+        contexts = [penalty.prepare(others) for penalty in method.penalties.values()]
         folder = experiment.task_folder(method.name, seed, task)
         state = finetune(
             step,
             begin(steps)(params0, jax.random.key(seed)),
             params0,
             heads[task],
-            feed,
+            experiment.feed(task, seed, options.batch_size),
+            contexts=[
+                each._replace(constant=shardings.put_weights(jax.device_get(each.constant)))
+                for each in contexts
+            ],
             steps=steps,
             shardings=shardings,
             folder=folder,

@@ -17,6 +17,7 @@ import math
 import pathlib
 import platform
 from importlib import metadata
+from operator import getitem
 from typing import Any
 
 import jax
@@ -28,15 +29,17 @@ from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder, load_checkpo
 from orthoreg_jax.clip.modules import Gather
 from orthoreg_jax.clip.preprocessing import Preprocessing, load_preprocessing
 from orthoreg_jax.clip.zeroshot import Head, pad_heads, zero_shot_head
-from orthoreg_jax.config import ORTHOREG, default_config, flatten_config, validate
+from orthoreg_jax.config import PLUS, default_config, flatten_config, split_method, validate
 from orthoreg_jax.hosts import is_first
 from orthoreg_jax.storage import read_json, save_tree, write_json
 from orthoreg_jax.tasks.batches import limited_rows
 from orthoreg_jax.tasks.catalogue import KNOWN
-from orthoreg_jax.tasks.loading import load_images
+from orthoreg_jax.tasks.loading import Feed, load_images
 from orthoreg_jax.tasks.task import Task, load_tasks
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.modes.mode import Apply, Mode
+from orthoreg_jax.training.penalties import PENALTIES
+from orthoreg_jax.training.penalties.penalty import Penalty
 from orthoreg_jax.training.sharding import Shardings, make_shardings
 
 from .vectors import VECTOR
@@ -46,17 +49,22 @@ PACKAGES = ("orthoreg-jax", "jax", "jaxlib", "flax", "optax", "transformers", "n
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A way to fine-tune, with or without the penalty."""
+    """A way to fine-tune, with its penalties by name."""
 
     name: str
     mode: Mode
-    strength: float  # lambda; 0 without the penalty
+    penalties: dict[str, Penalty]
     learning_rate: float
 
     @property
     def label(self) -> str:
         """Its name in tables."""
-        return self.mode.label + (" + OrthoReg" if self.strength else "")
+        return " + ".join([self.mode.label, *(PENALTIES[name].label for name in self.penalties)])
+
+    @property
+    def strengths(self) -> dict[str, float]:
+        """Lambda of each penalty."""
+        return {name: penalty.strength for name, penalty in self.penalties.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,14 +84,19 @@ class Experiment:
     @property
     def methods(self) -> list[Method]:
         """The methods of the config, in its order."""
-        methods = []
-        for name in self.config.methods:
-            mode, plus, _ = name.partition(ORTHOREG)
-            own, common = self.config.per_method[name], self.config.training.learning_rate
-            strength = (own.strength or self.config.penalty.strength) if plus else 0.0
-            made = MODES[mode](self.config.lora)
-            methods.append(Method(name, made, strength, own.learning_rate or common))
-        return methods
+        return [self._method(name) for name in self.config.methods]
+
+    def _method(self, name: str) -> Method:
+        mode, names = split_method(name)
+        own, penalties = self.config.per_method, {}
+        for each in names:
+            row = PENALTIES[each]
+            options = functools.reduce(getitem, row.options.split("."), self.config)
+            strength = own[mode + PLUS + each].strength or options.strength
+            penalties[each] = row.make(options, strength)
+        rate = own[name if name in own else mode].learning_rate
+        rate = rate or self.config.training.learning_rate
+        return Method(name, MODES[mode](self.config.lora), penalties, rate)
 
     @functools.cached_property
     def apply(self) -> Apply:
@@ -135,6 +148,18 @@ class Experiment:
             return int(options.steps)
         epochs = KNOWN[task].epochs if options.epochs < 0 else options.epochs
         return math.ceil(epochs * len(self.tasks[task].splits["train"]) / options.batch_size)
+
+    def feed(self, task: str, seed: int, batch_size: int) -> Feed:
+        """Training batches of a task, this process's part of them."""
+        return Feed(
+            self.tasks[task].splits["train"],
+            self.preprocessing,
+            batch_size,
+            seed,
+            self.config.training.crop_scale,
+            jax.process_index(),
+            jax.process_count(),
+        )
 
     def images(self, task: str, split: str, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Images (n, size, size, 3), resized for the model, and labels of a split.

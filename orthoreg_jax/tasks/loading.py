@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -70,13 +71,9 @@ class Feed:
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """Batches of the steps from `first` up to, not including, `last`; made ahead of time."""
-        import grain
+        return _made_ahead(self.batch, first, last)
 
-        options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=2 * THREADS)
-        # A thread makes a whole batch: handing single images around costs more than small ones.
-        return iter(grain.MapDataset.range(first, last).map(self._batch).to_iter_dataset(options))
-
-    def _batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> Batch:
         """This process's part of the batch of one step."""
         start = int(step) * self.batch_size + self.process * self._part
         places = range(start, start + self._part)
@@ -96,6 +93,29 @@ class Feed:
     @property
     def _part(self) -> int:
         return self.batch_size // self.processes
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotation:
+    """Images of several feeds, one feed at a step, in turn: as pure a function of the step."""
+
+    feeds: tuple[Feed, ...]
+
+    def batches(self, first: int, last: int) -> Iterator[UInt8[np.ndarray, "b h w 3"]]:
+        """Images of the steps from `first` up to, not including, `last`; made ahead of time."""
+        return _made_ahead(self._images, first, last)
+
+    def _images(self, step: int) -> UInt8[np.ndarray, "b h w 3"]:
+        turn, place = divmod(int(step), len(self.feeds))
+        return self.feeds[place].batch(turn)[0]
+
+
+def _made_ahead(make: Callable[[int], Any], first: int, last: int) -> Iterator[Any]:
+    import grain
+
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=2 * THREADS)
+    # A thread makes a whole batch: handing single images around costs more than small ones.
+    return iter(grain.MapDataset.range(first, last).map(make).to_iter_dataset(options))
 
 
 def random_crop(

@@ -7,6 +7,7 @@ import json
 import math
 import pathlib
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from orthoreg_jax.storage import write_text
 from orthoreg_jax.tasks.loading import Feed
 
 from .checkpoints import StateFolder
+from .penalties.penalty import Context
 from .interruption import Interruption, StoppedError
 from .sharding import Shardings
 from .step import Metrics, TrainState, TrainStep
@@ -34,6 +36,7 @@ def finetune(
     head: Head,
     feed: Feed,
     *,
+    contexts: Sequence[Context] = (),
     steps: int,
     shardings: Shardings,
     folder: pathlib.Path,
@@ -53,6 +56,7 @@ def finetune(
       params0: pre-trained weights of the image tower.
       head: of this task.
       feed: of the task; its seed fixes batches and augmentation.
+      contexts: of the step's penalties; their batches depend on the step alone, too.
       steps: updates in all, those of a restored state included.
       shardings: where batches go.
       folder: for `metrics.jsonl`, and `state/` while training.
@@ -75,9 +79,17 @@ def finetune(
         first = int(state.step)
         log = _MetricsLog(folder / "metrics.jsonl", first, steps, log_every)
         progress = stack.enter_context(Progress(label, steps - first))
+        moving = {
+            place: context.rotation.batches(first, steps)
+            for place, context in enumerate(contexts)
+            if context.rotation is not None
+        }
+        known = [context.constant for context in contexts]
         for number, raw in enumerate(feed.batches(first, steps), first):
             batch = shardings.put_batch(raw)
-            state, metrics = step(state, params0, head, *batch)
+            for place, images in moving.items():
+                known[place] = shardings.put_batch(next(images))
+            state, metrics = step(state, params0, head, *batch, tuple(known))
             log.add(number, metrics)
             stopping = stop.requested(number) and number + 1 < steps
             save = saved is not None and (stopping or (number + 1) % checkpoint_every == 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
-from orthoreg_jax.arithmetic.matrices import Rules, rules_for_part
-from orthoreg_jax.arithmetic.penalty import orthogonality_penalty
 from orthoreg_jax.clip.zeroshot import Head
 
 from .modes.mode import Apply, Mode
+from .penalties.penalty import Penalty
 from .schedule import scale_by_warmup_cosine
 from .sharding import Shardings
 
@@ -34,24 +33,16 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Of one step; `finite` says whether loss and gradient were, and the update was made."""
+    """Of one step.
+
+    `penalty` is not multiplied by lambda; of several it is the mean, weighted by their lambdas.
+    `finite` says whether loss and gradient were, and the update was made.
+    """
 
     loss: Float[Array, ""]
     penalty: Float[Array, ""]
     gradient_norm: Float[Array, ""]
     finite: Bool[Array, ""]
-
-
-class Penalty(NamedTuple):
-    """The orthogonality penalty of a run: see `orthogonality_penalty`.
-
-    `matrices` are rules for the whole image tower; a mode's delta may be a part of it.
-    """
-
-    strength: float
-    form: str
-    matrices: Rules
-    precision: str = "highest"
 
 
 def make_optimizer(
@@ -70,7 +61,7 @@ def make_optimizer(
     )
 
 
-TrainStep = Callable[[TrainState, Any, Head, Array, Array], tuple[TrainState, Metrics]]
+TrainStep = Callable[..., tuple[TrainState, Metrics]]
 
 
 def make_train_step(
@@ -78,13 +69,14 @@ def make_train_step(
     apply: Apply,
     optimizer: optax.GradientTransformation,
     normalize: Callable[[Any], Any],
-    penalty: Penalty | None = None,
+    penalties: Sequence[Penalty] = (),
     shardings: Shardings | None = None,
     accumulate: int = 1,
 ) -> TrainStep:
-    """Compiles `(state, params0, head, images, labels) -> (state, metrics)`.
+    """Compiles `(state, params0, head, images, labels, known) -> (state, metrics)`.
 
-    The state is donated. A step whose loss or gradient is not finite changes no weight, and
+    `known` holds for each penalty what it needs beside the update; by default, nothing. The state
+    is donated. A step whose loss or gradient is not finite changes no weight, and
     neither does any step after it, so the state that comes back is always the last good one.
 
     Args:
@@ -92,10 +84,10 @@ def make_train_step(
       apply: (image tower's params, pixels) -> features.
       optimizer: acts on the mode's trainable.
       normalize: uint8 or float images on the scale 0 to 255 -> pixels.
-      penalty: None trains without (nothing of it is computed).
+      penalties: of each, its gradient is added to that of the loss.
       shardings: where the new state is to live; None leaves that to the compiler.
       accumulate: parts of a batch that are computed one after the other, to save memory; their
-        gradients are averaged, and the penalty is computed once.
+        gradients are averaged, and penalties are computed once.
     """
 
     def task_loss(trainable: Any, params0: Any, head: Head, images: Array, labels: Array) -> Array:
@@ -119,13 +111,11 @@ def make_train_step(
         mean: tuple[Array, Any] = jax.tree.map(lambda leaf: leaf / accumulate, total)
         return mean
 
-    def penalty_term(trainable: Any, params0: Any) -> Array:
-        assert penalty is not None
-        delta = mode.delta(trainable, params0)
-        rules = rules_for_part(delta, penalty.matrices)
-        return orthogonality_penalty(
-            delta, matrices=rules, form=penalty.form, precision=penalty.precision
-        )
+    def features(params: Any, images: Array) -> Any:
+        return apply(params, normalize(images))
+
+    def omega(trainable: Any, penalty: Penalty, params0: Any, known: Any) -> Array:
+        return penalty.value(features, params0, mode.delta(trainable, params0), known)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(
@@ -134,16 +124,19 @@ def make_train_step(
         head: Head,
         images: UInt8[Array, "b h w 3"],
         labels: Int[Array, " b"],
+        known: Sequence[Any] = (None,) * len(penalties),
     ) -> tuple[TrainState, Metrics]:
         loss, gradient = task_gradient(state.trainable, params0, head, images, labels)
-        term = jnp.zeros(())
-        if penalty is not None:
+        terms = []
+        for penalty, own in zip(penalties, known, strict=True):
             # Only when the backward pass is over and its activations are gone. Left to itself, XLA
             # holds both at once: on a TPU 195 MB more of temporaries for ViT-B/32 instead of 11.
             # (XLA for CPUs drops the barrier.)
             trainable, gradient = jax.lax.optimization_barrier((state.trainable, gradient))
-            term, slope = jax.value_and_grad(penalty_term)(trainable, params0)
+            value, slope = jax.value_and_grad(omega)(trainable, penalty, params0, own)
             gradient = optax.tree.add_scale(gradient, penalty.strength, slope)
+            terms.append(value)
+        term = _mean(terms, [penalty.strength for penalty in penalties])
         gradient_norm = optax.tree.norm(gradient)
         finite = state.finite & jnp.isfinite(loss + term) & jnp.isfinite(gradient_norm)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
@@ -155,6 +148,14 @@ def make_train_step(
         return state._replace(finite=finite), Metrics(loss, term, gradient_norm, finite)
 
     return step
+
+
+def _mean(values: Sequence[Array], weights: Sequence[float]) -> Array:
+    if len(values) == 1:
+        return values[0]
+    total = sum(weights)
+    products = (value * weight for value, weight in zip(values, weights, strict=True))
+    return sum(products, start=jnp.zeros(())) / (total or 1.0)
 
 
 def _cut(batch: Any, parts: int, shardings: Shardings | None) -> Any:

@@ -1,0 +1,62 @@
+"""How far a task vector moves the outputs of the linearised model: J tau."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .low_rank import dense
+from .paths import flatten, replace, select
+from .precision import wide_type
+
+Apply = Callable[[Any, Any], Any]  # (params, inputs) -> outputs
+
+
+def tau_jacobian(apply: Apply, params0: Any, delta: Any, inputs: Any) -> Float[Array, "*b p"]:
+    """J(x) tau, what the linearised model's outputs change by; one forward-mode product.
+
+    Args:
+      apply: (params, inputs) -> outputs.
+      params0: pre-trained weights, a nested dict, where J is taken.
+      delta: tau, a tree like params0 or a part of it; `LowRank` nodes are multiplied out.
+      inputs: as `apply` takes them.
+    """
+    vector = dense(delta)
+    part = select(params0, tuple(flatten(vector)))
+    _, tangent = jax.jvp(lambda leaves: apply(replace(params0, leaves), inputs), (part,), (vector,))
+    return tangent
+
+
+def tau_jacobian_penalty(
+    apply: Apply, params0: Any, delta: Any, inputs: Any
+) -> Float[Array, ""]:
+    """tauJp: E_x || J(x) tau ||^2, to be kept small on inputs x of *other* tasks.
+
+    Then the linearised model that all task vectors are added to answers on each task as that
+    task's own model does. It is 0, and so is its gradient, where the update is.
+
+    Args:
+      apply: (params, inputs) -> outputs, e.g. of `image_encoder`.
+      params0: pre-trained weights, a nested dict.
+      delta: the update of the weights while training, fine-tuned minus pre-trained.
+      inputs: a batch of another task's; a new one at each step, the tasks in turn.
+
+    Returns:
+      The scalar to be multiplied by lambda and added to a loss.
+
+    Reference: "Mastering Task Arithmetic: tauJp as a Key Indicator for Weight Disentanglement",
+      ICLR 2025. Its released code takes the mean of the norms, not of their squares.
+
+    Examples:
+      >>> apply = lambda params, x: x @ params["kernel"]
+      >>> before, update = {"kernel": jnp.ones((2, 2))}, {"kernel": jnp.eye(2)}
+      >>> print(oj.tau_jacobian_penalty(apply, before, update, jnp.array([[3.0, 4.0]])))
+      25.0
+    """
+    moved = tau_jacobian(apply, params0, delta, inputs)
+    squares = jnp.sum(jnp.square(moved.astype(wide_type(moved.dtype))), axis=-1)
+    return jnp.mean(squares)

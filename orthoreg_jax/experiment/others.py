@@ -1,0 +1,51 @@
+"""The other tasks of a run, for penalties that look at them; the control task is none."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from orthoreg_jax.arithmetic.kronecker import Factors
+from orthoreg_jax.clip.modules import VisionTransformer
+from orthoreg_jax.tasks.loading import Feed
+from orthoreg_jax.training.curvature import kronecker_factors
+
+from .setup import Experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherTasks:
+    """All tasks of the run but the one that is fine-tuned."""
+
+    experiment: Experiment
+    task: str
+    seed: int
+    curvature: Callable[[str, int], Factors]  # of a task, on so many images
+
+    @property
+    def names(self) -> list[str]:
+        """In the order of the config."""
+        return [name for name in self.experiment.config.tasks if name != self.task]
+
+    def feeds(self, batch_size: int) -> tuple[Feed, ...]:
+        """Training batches of each of them, augmented as their own training is."""
+        return tuple(self.experiment.feed(name, self.seed, batch_size) for name in self.names)
+
+    def factors(self, images: int) -> list[Factors]:
+        """Kronecker factors of each of them, on training images as they are evaluated."""
+        return [self.curvature(name, images) for name in self.names]
+
+
+def measure_curvature(experiment: Experiment, task: str, images: int) -> Factors:
+    """Kronecker factors of a task at the pre-trained weights; the same in every process."""
+    sizes = experiment.checkpoint.config
+    pixels, _ = experiment.images(task, "train", images)
+    return kronecker_factors(
+        VisionTransformer(sizes.visual, sizes.projection),
+        experiment.params0,
+        experiment.preprocessing.normalize(jnp.asarray(pixels)),
+        jax.random.key(0),
+    )
