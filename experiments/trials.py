@@ -11,17 +11,19 @@ from typing import Any
 import jax
 
 from orthoreg_jax.arithmetic.task_vectors import norm
-from orthoreg_jax.config import load_config
+from orthoreg_jax.config import load_config, split_method
 from orthoreg_jax.evaluation.accuracy import Evaluator
 from orthoreg_jax.experiment.edits import Edits, Sets
 from orthoreg_jax.experiment.evaluation import load_vectors, make_evaluator, put_sets
 from orthoreg_jax.experiment.finetuning import finetune_all
 from orthoreg_jax.experiment.setup import Experiment, prepare
 from orthoreg_jax.progress import Progress
+from orthoreg_jax.training.penalties import PENALTIES
 
 ALPHAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4)
 # Numbers of a trial, in per cent but for alpha and the norm; "val Abs" chooses, the rest is test.
 MEASURES = ("val Abs", "single", "Abs", "Norm", "alpha", "norm")
+NEGATION = ("target", "control")
 
 
 def parser(description: str, config: str = "configs/embedded.py") -> argparse.ArgumentParser:
@@ -44,28 +46,40 @@ class Trials:
         self._sets: Sets | None = None
 
     def run(
-        self, method: str, rate: float, strength: float, options: Sequence[str] = (), name: str = ""
+        self,
+        method: str,
+        rate: float,
+        strength: float,
+        options: Sequence[str] = (),
+        name: str = "",
+        *,
+        seeds: Sequence[int] = (),
+        negate: bool = False,
     ) -> dict[str, Any]:
         """Runs or goes on with one trial.
 
         Args:
           method: as in a config's `methods`.
           rate: learning rate.
-          strength: lambda; 0 without the penalty.
+          strength: lambda of the method's last penalty; 0 without one.
           options: further ones, as "lora.placement=qv".
           name: of them, for the folder.
+          seeds: in place of the arguments'.
+          negate: measure negation, too: "target" and "control" at 95 % of control.
 
         Returns:
-          Its facts, mean over seeds of each of `MEASURES`, standard deviations as "Abs sd", and
-          the mean validation accuracies over `ALPHAS` as "curve".
+          Its facts, mean over seeds of each of `MEASURES`, standard deviations as "Abs sd", every
+          seed's own as "Abs by seed", and the mean validation accuracies over `ALPHAS` as "curve".
         """
         arguments = self._arguments
+        seeds, measures = seeds or arguments.seeds, MEASURES + NEGATION * negate
+        penalties = split_method(method)[1]
         overrides = [
             f"methods={method}",
-            f"seeds={','.join(map(str, arguments.seeds))}",
+            f"seeds={','.join(map(str, seeds))}",
             f"training.learning_rate={rate}",
             f"evaluation.alphas={','.join(map(str, ALPHAS))}",
-            *([f"penalty.strength={strength}"] if strength else []),
+            *(f"{PENALTIES[last].options}.strength={strength}" for last in penalties[-1:]),
             *options,
             *arguments.set,
         ]
@@ -74,20 +88,20 @@ class Trials:
         with jax.default_matmul_precision(config.matmul_precision):
             experiment = prepare(config, folder)
             finetune_all(experiment)
-            rows = [self._measure(experiment, seed) for seed in arguments.seeds]
+            rows = [self._measure(experiment, seed, negate) for seed in seeds]
         trial: dict[str, Any] = {"method": method, "learning_rate": rate, "strength": strength}
-        trial["seeds"] = list(arguments.seeds)
-        for measure in MEASURES:
-            values = [row[measure] for row in rows]
+        trial["seeds"] = list(seeds)
+        for measure in measures:
+            values = trial[f"{measure} by seed"] = [row[measure] for row in rows]
             trial[measure] = statistics.fmean(values)
             trial[f"{measure} sd"] = statistics.stdev(values) if len(values) > 1 else None
         curves = zip(*(row["curve"] for row in rows), strict=True)
         trial["curve"] = [statistics.fmean(values) for values in curves]
-        shown = ", ".join(f"{measure} {trial[measure]:.2f}" for measure in MEASURES)
+        shown = ", ".join(f"{measure} {trial[measure]:.2f}" for measure in measures)
         print(f"{folder.name}: {shown}", flush=True)
         return trial
 
-    def _measure(self, experiment: Experiment, seed: int) -> dict[str, Any]:
+    def _measure(self, experiment: Experiment, seed: int, negate: bool) -> dict[str, Any]:
         (method,), options = experiment.methods, experiment.config.evaluation
         outputs = method.mode.outputs
         if self._sets is None:
@@ -96,12 +110,14 @@ class Trials:
             self._evaluators[outputs] = make_evaluator(experiment, outputs)
         vectors = load_vectors(experiment, method.name, seed)
         control = experiment.config.control
-        with Progress(f"evaluate {method.name} seed {seed}", 3 * len(vectors)) as progress:
+        rounds = (6 if negate else 3) * len(vectors)
+        with Progress(f"evaluate {method.name} seed {seed}", rounds) as progress:
             edits = Edits(
                 options, self._evaluators[outputs], self._sets, vectors, control, progress.update
             )
             single = edits.single()
             addition = edits.addition(single)
+            negation = [edits.negation(task)["shares"]["0.95"] for task in vectors if negate]
         curves = zip(*addition["val"].values(), strict=True)
         curve = [100 * statistics.fmean(accuracies) for accuracies in curves]
         return {
@@ -112,6 +128,10 @@ class Trials:
             "alpha": addition["alpha"],
             "norm": statistics.fmean(float(norm(vector)) for vector in vectors.values()),
             "curve": curve,
+            **{
+                measure: 100 * statistics.fmean(each[measure] for each in negation)
+                for measure in NEGATION * negate
+            },
         }
 
 

@@ -5,6 +5,10 @@ from .arithmetic.geometry import column_cosines as column_cosines
 from .arithmetic.geometry import gram_deviations as gram_deviations
 from .arithmetic.geometry import singular_values as singular_values
 from .arithmetic.geometry import stable_ranks as stable_ranks
+from .arithmetic.jacobian import tau_jacobian_penalty as tau_jacobian_penalty
+from .arithmetic.kronecker import Kronecker as Kronecker
+from .arithmetic.kronecker import kronecker_penalty as kronecker_penalty
+from .arithmetic.kronecker import merge_kronecker as merge_kronecker
 from .arithmetic.low_rank import LowRank as LowRank
 from .arithmetic.low_rank import dense as dense
 from .arithmetic.matrices import Matrix as Matrix
@@ -57,3 +61,4 @@ from .storage import save_tree as save_tree
 from .tasks.check import check_tasks as check_tasks
 from .tasks.task import Task as Task
 from .tasks.task import load_tasks as load_tasks
+from .training.curvature import kronecker_factors as kronecker_factors

@@ -80,7 +80,13 @@ def test_bad_overrides(text, message):
         ("training.learning_rate=-1.0", "learning_rate is -1.0"),
         ("training.crop_scale=0.0", "crop_scale"),
         ("training.dtype=float16", "allowed: float32 or bfloat16"),
-        ("methods=full,magic", "allowed: any of full, full\\+orthoreg"),
+        ("methods=full,magic", "allowed: full, linearized, attention, lora, each with any of"),
+        ("methods=full+magic", "any of \\+orthoreg, \\+taujp, \\+tak behind it, in this order"),
+        ("methods=full+tak+orthoreg", "in this order"),
+        ("methods=full+tak+tak", "in this order"),
+        ("penalty.tak.images=-1", "penalty.tak.images is -1"),
+        ("penalty.taujp.batch_size=0", "penalty.taujp.batch_size is 0"),
+        ("per_method.lora+tak.strength=-1", "per_method.lora\\+tak.strength is -1"),
         ("methods=", "methods is \\(\\)"),
         ("tasks=mnist,mnist", "none twice"),
         ("control=mnist", "a task that is not fine-tuned"),
@@ -144,3 +150,14 @@ def test_missing_file_and_missing_function(tmp_path):
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(ValueError, match="get_config"):
         load_config(tmp_path / "empty.py")
+
+
+@pytest.mark.parametrize("name", ["taujp", "tak"])
+def test_a_penalty_that_looks_at_other_tasks_needs_them_and_a_strength(name):
+    config = default_config()
+    config.methods, config.tasks = (f"full+{name}",), ("mnist",)
+    config.penalty[name].strength = 0.0
+    with pytest.raises(ValueError, match=rf"strength is 0.0.*two or more with \+{name}, which"):
+        validate(config)
+    config.methods = ("full+orthoreg",)
+    validate(config)

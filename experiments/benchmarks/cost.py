@@ -38,7 +38,8 @@ from orthoreg_jax.config import ORTHOREG, default_config
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.reporting.tables import NONE, markdown_rows
 from orthoreg_jax.training.modes import MODES
-from orthoreg_jax.training.step import Penalty, init_state, make_optimizer, make_train_step
+from orthoreg_jax.training.penalties.orthoreg import orthogonality
+from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
 CLASSES, TORCH = 100, "PyTorch: "
 # The paper's table 3, ViT-L/14 on Cars: minutes and GB.
@@ -74,7 +75,7 @@ class CompiledStep:
             image_encoder(config),
             optimizer,
             lambda images: images.astype(jnp.float32) / 255,
-            Penalty(10.0, "released", VISUAL_MATRICES) if plus else None,
+            (orthogonality(10.0, "released", VISUAL_MATRICES),) if plus else (),
         )
         self._state = init_state(mode, optimizer, params0, jax.random.key(0))
         size, rng = config.visual.image_size, np.random.default_rng(0)

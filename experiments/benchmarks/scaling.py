@@ -36,8 +36,9 @@ from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.config import default_config
 from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.penalties.orthoreg import orthogonality
 from orthoreg_jax.training.sharding import make_shardings
-from orthoreg_jax.training.step import Penalty, init_state, make_optimizer, make_train_step
+from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
 TEXT = TextConfig(64, 1, 1, 256, "gelu", 1e-5, 64, 8, 0, 1)
 GLOBAL_BATCH = 64
@@ -96,7 +97,7 @@ def step(batch: int = 16, layers: int = 6, width: int = 256, fsdp: int = 1) -> W
         image_encoder(config, gather=shardings.gather),
         optimizer,
         lambda images: images.astype(jnp.float32) / 255,
-        Penalty(10.0, "released", VISUAL_MATRICES),
+        (orthogonality(10.0, "released", VISUAL_MATRICES),),
         shardings,
     )
     params0 = shardings.put_weights(params0)

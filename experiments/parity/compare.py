@@ -31,8 +31,9 @@ from orthoreg_jax.storage import write_json, write_text
 from orthoreg_jax.tasks.loading import Feed, load_images
 from orthoreg_jax.tasks.task import load_tasks
 from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.penalties.orthoreg import orthogonality
 from orthoreg_jax.training.sharding import make_shardings
-from orthoreg_jax.training.step import Penalty, init_state, make_optimizer, make_train_step
+from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
 STEPS, WARMUP, BATCH, STRENGTH = 20, 2, 32, 100.0
 LEARNING_RATES = {"full": 1e-4, "linearized": 1e-4, "attention": 1e-4, "lora": 1e-3}
@@ -73,7 +74,7 @@ def compare(setting: Setting, name: str, strength: float) -> dict[str, float]:
         setting.apply,
         optimizer,
         setting.preprocessing.normalize,
-        Penalty(strength, "released", VISUAL_MATRICES),
+        (orthogonality(strength, "released", VISUAL_MATRICES),),
     )
     state = init_state(mode, optimizer, setting.params0, jax.random.key(0))
     factors = {}

@@ -42,8 +42,9 @@ from orthoreg_jax.config import ORTHOREG, default_config
 from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import write_json, write_text
 from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.penalties.orthoreg import orthogonality
 from orthoreg_jax.training.sharding import Shardings
-from orthoreg_jax.training.step import Penalty, init_state, make_optimizer, make_train_step
+from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 CLASSES = 397  # of the task with the most
@@ -65,7 +66,7 @@ def compile_step(
         lambda p, key: init_state(mode, optimizer, p, key), params, jax.random.key(0)
     )
     normalize = Normalization((0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
-    penalty = Penalty(10.0, "released", VISUAL_MATRICES) if plus else None
+    penalty = (orthogonality(10.0, "released", VISUAL_MATRICES),) if plus else ()
     encoder = image_encoder(config, jnp.dtype(dtype), remat, shardings.gather)
     step = make_train_step(mode, encoder, optimizer, normalize, penalty, shardings)
 

@@ -31,9 +31,7 @@ def tau_jacobian(apply: Apply, params0: Any, delta: Any, inputs: Any) -> Float[A
     return tangent
 
 
-def tau_jacobian_penalty(
-    apply: Apply, params0: Any, delta: Any, inputs: Any
-) -> Float[Array, ""]:
+def tau_jacobian_penalty(apply: Apply, params0: Any, delta: Any, inputs: Any) -> Float[Array, ""]:
     """tauJp: E_x || J(x) tau ||^2, to be kept small on inputs x of *other* tasks.
 
     Then the linearised model that all task vectors are added to answers on each task as that

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from .low_rank import LowRank, is_low_rank
+from .low_rank import LowRank, dense, is_low_rank
 from .paths import flatten
 from .precision import wide_type
 
@@ -65,21 +65,10 @@ def kronecker_penalty(
     leaves = flatten(delta, is_low_rank)
     terms = []
     for name, (inputs, outputs) in factors.items():
-        kernel, bias = leaves.get(f"{name}/kernel"), leaves.get(f"{name}/bias")
-        rows = inputs.shape[-1]
-        if name in leaves:
-            kernel = leaves[name][..., None, :]
-        elif kernel is None and bias is None:
-            continue
-        elif kernel is None:
-            kernel, inputs = bias[..., None, :], inputs[..., rows - 1 :, rows - 1 :]
-        elif bias is None:
-            rows = kernel.shape[-2]
-            inputs = inputs[..., :rows, :rows]
-        else:
-            kernel = jnp.concatenate([_dense(kernel), bias[..., None, :]], axis=-2)
-        form = _low_rank_form if is_low_rank(kernel) else _form
-        terms.append(form(kernel, inputs, outputs, precision).sum())
+        update, inputs = _read(leaves, name, inputs)
+        if update is not None:
+            form = _low_rank_form if is_low_rank(update) else _form
+            terms.append(form(update, inputs, outputs, precision).sum())
     if not terms:
         raise ValueError(
             f"factors: none matches the update; they are of {', '.join(factors) or 'nothing'}, the "
@@ -99,7 +88,7 @@ def merge_kronecker(factors: Sequence[Factors]) -> dict[str, Kronecker]:
     Raises:
       ValueError: no task, or tasks of different layers.
 
-    Reference: arXiv 2602.17385, equation 8, and "KFAC" there for the heuristic.
+    Reference: arXiv 2602.17385, equation 8.
     """
     if not factors or any(set(each) != set(factors[0]) for each in factors):
         raise ValueError(
@@ -107,15 +96,25 @@ def merge_kronecker(factors: Sequence[Factors]) -> dict[str, Kronecker]:
         )
     return {
         name: Kronecker(
-            sum(each[name].inputs for each in factors) / len(factors),
-            sum(each[name].outputs for each in factors),
+            jnp.mean(jnp.stack([each[name].inputs for each in factors]), axis=0),
+            jnp.sum(jnp.stack([each[name].outputs for each in factors]), axis=0),
         )
         for name in factors[0]
     }
 
 
-def _dense(kernel: Any) -> Any:
-    return kernel.dense() if is_low_rank(kernel) else kernel
+def _read(leaves: Mapping[str, Any], name: str, inputs: Any) -> tuple[Any, Any]:
+    """A layer's or vector's update as matrices, None if there is none, and A for its rows."""
+    if name in leaves:
+        return leaves[name][..., None, :], inputs
+    kernel, bias = leaves.get(f"{name}/kernel"), leaves.get(f"{name}/bias")
+    if bias is None:
+        rows = 0 if kernel is None else kernel.shape[-2]
+        return kernel, inputs[..., :rows, :rows]
+    row = bias[..., None, :]
+    if kernel is None:
+        return row, inputs[..., -1:, -1:]
+    return jnp.concatenate([dense(kernel), row], axis=-2), inputs
 
 
 # Plain autodiff makes four products where two are enough.
@@ -131,7 +130,8 @@ def _form(
 
 @_form.defjvp
 def _form_jvp(precision: jax.lax.PrecisionLike, primals: Any, tangents: Any) -> Any:
-    value, half = _form_and_half_slope(*primals, precision)
+    update, inputs, outputs = primals
+    value, half = _form_and_half_slope(update, inputs, outputs, precision)
     return value, 2 * jnp.sum(half * tangents[0].astype(half.dtype), axis=(-2, -1))
 
 
@@ -150,6 +150,10 @@ def _low_rank_form(
     dtype = wide_type(update.dtype)
     left, right = update.left.astype(dtype), update.right.astype(dtype)
     product = functools.partial(jnp.einsum, precision=precision)
-    inner = product("...mi,...mj->...ij", left, jnp.matmul(inputs.astype(dtype), left, precision=precision))
-    outer = product("...in,...jn->...ij", right, jnp.matmul(right, outputs.astype(dtype), precision=precision))
+    inner = product(
+        "...mi,...mj->...ij", left, jnp.matmul(inputs.astype(dtype), left, precision=precision)
+    )
+    outer = product(
+        "...in,...jn->...ij", right, jnp.matmul(right, outputs.astype(dtype), precision=precision)
+    )
     return update.scale**2 * jnp.sum(inner * jnp.swapaxes(outer, -1, -2), axis=(-2, -1))

@@ -1,4 +1,4 @@
-"""Methods compared on the same test images: with the penalty, without it, zero-shot."""
+"""Methods compared on the same test images: with penalties, without, zero-shot."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from orthoreg_jax.config import ORTHOREG
+from orthoreg_jax.config import split_method
 from orthoreg_jax.evaluation.bootstrap import bootstrap_interval
 from orthoreg_jax.evaluation.results import Comparison
 
@@ -19,7 +19,7 @@ Correct = Mapping[str, Bool[np.ndarray, " _n"]]
 def compare_methods(
     zero_shot: Correct, answers: Mapping[str, Sequence[Correct]], shares: Sequence[float]
 ) -> list[Comparison]:
-    """Every method against zero-shot, and each with the penalty against the same without.
+    """Every method against zero-shot, and each with a penalty against the same without.
 
     Args:
       zero_shot: by task; the control task's as "control".
@@ -33,7 +33,7 @@ def compare_methods(
             right = _by_task(seeds, kind)
             before = {task: zero_shot[task].astype(float)[None] for task in right}
             comparisons.append(_compare(ZERO_SHOT, name, kind, before, right))
-            if name.endswith(ORTHOREG) and (plain := name.removesuffix(ORTHOREG)) in answers:
+            if (plain := split_method(name)[0]) != name and plain in answers:
                 without = _by_task(answers[plain], kind)
                 comparisons.append(_compare(plain, name, kind, without, right))
     return comparisons

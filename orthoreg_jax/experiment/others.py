@@ -42,10 +42,10 @@ class OtherTasks:
 def measure_curvature(experiment: Experiment, task: str, images: int) -> Factors:
     """Kronecker factors of a task at the pre-trained weights; the same in every process."""
     sizes = experiment.checkpoint.config
-    pixels, _ = experiment.images(task, "train", images)
+    chosen, _ = experiment.images(task, "train", images)
     return kronecker_factors(
         VisionTransformer(sizes.visual, sizes.projection),
         experiment.params0,
-        experiment.preprocessing.normalize(jnp.asarray(pixels)),
-        jax.random.key(0),
+        experiment.preprocessing.normalize(jnp.asarray(chosen)),
+        jax.random.normal(jax.random.key(0), (len(chosen), sizes.projection)),
     )

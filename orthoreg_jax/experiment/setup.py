@@ -182,7 +182,10 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
     check_folder(config, folder)
     training = config.training
     at_once = training.batch_size // training.accumulate
-    shardings = make_shardings(at_once, fsdp=training.fsdp)
+    rotating = [config.penalty.taujp.batch_size] * any(
+        "taujp" in split_method(method)[1] for method in config.methods
+    )
+    shardings = make_shardings(at_once, *rotating, fsdp=training.fsdp)
     local = make_shardings(config.evaluation.batch_size, local=True)
     tasks = load_tasks(config.data, config.tasks, config.control)
     checkpoint = load_checkpoint(config.model)

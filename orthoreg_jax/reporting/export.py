@@ -9,14 +9,20 @@ from typing import Any, NamedTuple
 from orthoreg_jax.arithmetic.task_vectors import add_task_vectors, apply_task_vector
 from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from orthoreg_jax.clip.config import HUB_NAMES
-from orthoreg_jax.config import ORTHOREG, default_config
+from orthoreg_jax.config import default_config, split_method
 from orthoreg_jax.evaluation.results import Results, Run
 from orthoreg_jax.storage import load_tree
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.modes.mode import linearized_outputs
 
 from .stage import read_results_file
-from .summary import control_name, control_shares, control_title
+from .summary import (
+    control_name,
+    control_shares,
+    control_title,
+    run_strengths,
+    strength_text,
+)
 from .tables import markdown_rows, percent, share_text
 
 CARD = """\
@@ -145,7 +151,7 @@ def find_run(results: Results, method: str, seed: int | None) -> Run:
         there = ", ".join(f"{run['method']} seed {run['seed']}" for run in results["runs"])
         asked = method if seed is None else f"{method} seed {seed}"
         raise ValueError(f"--method {asked}: the run has {there}")
-    mode = MODES[method.partition(ORTHOREG)[0]](default_config().lora)
+    mode = MODES[split_method(method)[0]](default_config().lora)
     if mode.outputs is linearized_outputs:
         raise ValueError(
             f"--method {method}: a linearised model, f(x; θ₀) + α J τ, is no set of weights of a "
@@ -238,7 +244,7 @@ def format_card(results: Results, run: Run, edit: Edit, checkpoint: Checkpoint) 
         label=run["label"],
         seed=run["seed"],
         rate=run["learning_rate"],
-        penalty=f", λ {run['strength']:g}" if run["strength"] else "",
+        penalty=f", λ {strength_text(run_strengths(run))}" if run["strength"] else "",
         measured=measured,
         origins="\n".join([*weights, *data]),
         versions=", ".join(f"{name} {versions[name]}" for name in ("orthoreg-jax", "jax", "flax")),

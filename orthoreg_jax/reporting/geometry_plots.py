@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from orthoreg_jax.config import ORTHOREG
 from orthoreg_jax.evaluation.results import Results, Run
 
 from .sheet import BAND, NARROW, WIDE, Sheet, as_percent, some_of, task_sheet
@@ -32,19 +31,19 @@ def _map_sheet(
 ) -> tuple[Sheet, list[Method]]:
     """A panel for each method, the number of each in its title.
 
-    Wide: methods without the penalty above the same with it. Narrow: one beside the other.
+    Wide: methods without a penalty above the same with one. Narrow: one beside the other.
     """
     methods = group_methods(results)
     if wide:
-        methods.sort(key=lambda method: method.name.endswith(ORTHOREG))
+        methods.sort(key=lambda method: len(method.strengths))
     columns = max(2, math.ceil(len(methods) / 2)) if wide else 2
     height = min(3.0, ((WIDE if wide else NARROW) - margin) / columns) + 0.4
     options: Any = {"extra": margin, "sharex": True, "sharey": True}
     titles = [method.label for method in methods]
     sheet = Sheet(titles, header, (columns, columns), height, wide, **options)
     for axes, method in zip(sheet.axes, methods, strict=True):
-        plain, plus, penalty = method.label.partition(" + ")
-        second = f"+ {penalty}, mean" if plus else "mean"
+        plain = method.label.partition(" + ")[0]
+        second = f"+ {method.penalty}, mean" if method.penalty else "mean"
         title = f"{plain}\n{second} {number[method.name]}"
         axes.set_title(title, fontsize=9.5 if wide else 8)
     return sheet, methods

@@ -19,6 +19,7 @@ from orthoreg_jax.experiment.setup import reopen
 
 from .export import card_front, find_run, load_pretrained, vector_path
 from .stage import read_results_file
+from .summary import run_strengths, strength_text
 from .tables import markdown_rows, percent
 
 CARD = """\
@@ -125,7 +126,7 @@ def merge_run(
             measured = choose_alpha(experiment, run, names, merged.vector)
     chosen = alpha if measured is None else measured.alpha
     assert chosen is not None
-    penalty = f", λ {run['strength']:g}" if run["strength"] else ""
+    penalty = f", λ {strength_text(run_strengths(run))}" if run["strength"] else ""
     made_by = f" ({run['label']}, seed {run['seed']}, learning rate {run['learning_rate']:g}"
     card = _card(
         checkpoint,

@@ -72,7 +72,7 @@ FIGURES = {
         "Singular values of the weight updates",
         "Line charts of the singular values, largest first, a panel for each kind of matrix and a "
         "line for each method, on a logarithmic scale.",
-        "Mean over tasks and layers, band from the 10th to the 90th percentile. The penalty is "
+        "Mean over tasks and layers, band from the 10th to the 90th percentile. OrthoReg is "
         "least where all singular values are 1 (dotted). Far below that line it mostly makes the "
         "update larger; it only evens out a spectrum that comes near the line.",
     ),
@@ -80,7 +80,7 @@ FIGURES = {
         "Angles between the columns of one matrix",
         "Share of column pairs by their angle, a panel for each kind of matrix: grey for the "
         "pre-trained weights, lines for the weight updates.",
-        "Mean over tasks and layers. The penalty asks for 90°.",
+        "Mean over tasks and layers. OrthoReg asks for 90°.",
     ),
     "norms": (
         "Length of the task vectors",
@@ -92,6 +92,24 @@ FIGURES = {
         "Training",
         "Line charts of the loss, and of the penalty where there is one, by training step.",
         "Mean over tasks and seeds, band from the least to the greatest of them.",
+    ),
+}
+# By name of the penalty: what λ is multiplied by, and what that is.
+PENALTIES = {
+    "orthoreg": (
+        "Σ<sub>ℓ</sub> ‖ G<sub>ℓ</sub> − I ‖<sub>F</sub>{power}",
+        "G<sub>ℓ</sub> holds the inner products of the weight update ΔW<sub>ℓ</sub> of layer ℓ, "
+        "over {side}: OrthoReg pulls it towards orthonormal.",
+    ),
+    "taujp": (
+        "E<sub>x</sub> ‖ J(x) τ ‖<sup>2</sup>",
+        "x are training images of the other tasks: τJp keeps their linearised features where they "
+        "are.",
+    ),
+    "tak": (
+        "Σ<sub>ℓ</sub> tr(ΔW<sub>ℓ</sub><sup>⊤</sup> A<sub>ℓ</sub> ΔW<sub>ℓ</sub> B<sub>ℓ</sub>)",
+        "A<sub>ℓ</sub> and B<sub>ℓ</sub> are Kronecker factors of the other tasks' curvature: TAK "
+        "asks for what τJp does, without their images.",
     ),
 }
 # Nothing may be loaded: what the page needs is in it.
@@ -159,18 +177,13 @@ def _lead(paragraph: str) -> str:
 def _introduction(results: Results) -> str:
     """What was run, in one paragraph and one formula."""
     config, methods = results["config"], group_methods(results)
-    paper = config["penalty.form"] == "paper"
     steps, batch = escape(_length(config)), escape(config["training.batch_size"])
     labels = [method.label for method in methods]
     pairs = penalty_pairs(results)
-    if 2 * len(pairs) == len(methods):
-        labels = [plain.label for plain, _ in pairs]
-    labelled = escape(join_words(labels)) + ", without and with OrthoReg" * (
-        len(labels) < len(methods)
-    )
-    strengths = sorted({method.strength for method in methods if method.strength})
-    power = "<sup>2</sup>" if paper else ""
-    side = "columns" if paper else "the smaller side"
+    labelled = escape(join_words(labels))
+    if 2 * len(pairs) == len(methods) and len({other.penalty for _, other in pairs}) == 1:
+        labelled = escape(join_words([plain.label for plain, _ in pairs]))
+        labelled += f", without and with {escape(pairs[0][1].penalty)}"
     paragraphs = [
         f"<p>The image tower of the CLIP model <code>{escape(config['model'])}</code> was "
         f"fine-tuned on each of {len(results['tasks'])} tasks by itself, "
@@ -179,14 +192,17 @@ def _introduction(results: Results) -> str:
         "model that does every task; subtracting one should make the model forget that task and "
         f"nothing else, which the control task ({escape(control_title(results))}) watches.</p>"
     ]
-    if strengths:
-        values = join_words([f"{value:g}" for value in strengths])
-        paragraphs.append(
-            '<p class="formula">L = L<sub>task</sub> + λ Σ<sub>ℓ</sub> ‖ G<sub>ℓ</sub> − I '
-            f"‖<sub>F</sub>{power}, &nbsp; λ = {escape(values)}</p>"
-            f"<p>G<sub>ℓ</sub> holds the inner products of the weight update ΔW<sub>ℓ</sub> of "
-            f"layer ℓ, over {side}: OrthoReg pulls it towards orthonormal.</p>"
-        )
+    paper = config["penalty.form"] == "paper"
+    for name, (formula, words) in PENALTIES.items():
+        strengths = {method.strengths[name] for method in methods if name in method.strengths}
+        if strengths:
+            values = join_words([f"{value:g}" for value in sorted(strengths)])
+            formula = formula.format(power="<sup>2</sup>" if paper else "")
+            words = words.format(side="columns" if paper else "the smaller side")
+            paragraphs.append(
+                f'<p class="formula">L = L<sub>task</sub> + λ {formula}, &nbsp; λ = '
+                f"{escape(values)}</p><p>{words}</p>"
+            )
     if config["model"] == "embedded":
         paragraphs.append(
             "<p>The embedded model is a small one that comes with the package, for its small "

@@ -162,7 +162,7 @@ def negation(results: Results, wide: bool = True) -> Sheet:
 def training(results: Results, metrics: Metrics, wide: bool = True) -> Sheet:
     """Loss, and the penalty where there is one, over training steps."""
     methods = [method for method in group_methods(results) if metrics.get(method.name)]
-    penalised = [method for method in methods if method.strength]
+    penalised = [method for method in methods if method.strengths]
     titles = ["Cross-entropy", "Penalty, before it is multiplied by λ"][: 2 if penalised else 1]
     sheet = Sheet(titles, ("panel", "method", "step", "value", *BAND), (2, 1), 2.8, wide)
     for key, drawn, axes in zip(

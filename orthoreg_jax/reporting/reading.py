@@ -67,7 +67,7 @@ def _compare(results: Results, plain: Method, other: Method) -> str:
     norm, norm_plain = both(lambda run: run["addition"]["normalised"])
     alone, alone_plain = both(single_mean)
     sentences = [
-        f"{plain.label}: with the penalty (λ = {other.strength:g}), the added model reaches "
+        f"{plain.label}: with {other.penalty} (λ = {other.strength_text}), the added model reaches "
         f"{percent(added)} % against {percent(added_plain)} % without it "
         f"({_difference(results, plain, other, 'added')}).",
         f"Its single-task accuracy is {percent(alone)} % against {percent(alone_plain)} % "

@@ -1,7 +1,7 @@
 """How figures look, on paper and on the page.
 
-A mode has one colour and one marker everywhere; with the penalty lines are solid and markers full,
-without it lines are dashed and markers hollow.
+A mode has one colour and one marker everywhere. With OrthoReg lines are solid, without it dashed;
+markers are hollow without a penalty, full with OrthoReg, and half full with another.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from orthoreg_jax.config import ORTHOREG
+from orthoreg_jax.config import split_method
 
 # Each colour on light and on dark ground. The page has them as variables, and its figures, too;
 # files of figures take the first. Modes: after Okabe and Ito, as dark or light as text asks for.
@@ -30,8 +30,9 @@ PALETTE = {
     "lora": ("#7d2a6c", "#f7c9e6"),
 }
 MARKERS = {"full": "o", "linearized": "s", "attention": "^", "lora": "D"}
-# The same signs in text: hollow, full.
-SIGNS = {"o": "○●", "s": "□■", "^": "△▲", "D": "◇◆"}
+# How a marker is filled, by the last of a method's penalties; and the same signs in text.
+FILLS = {"": "none", "orthoreg": "full", "taujp": "left", "tak": "right"}
+SIGNS = {"o": "○●◐◑", "s": "□■◧◨", "^": "△▲◭◮", "D": "◇◆⬖⬗"}
 INK, SOFT, LINE, CARD = (PALETTE[name][0] for name in ("ink", "soft", "line", "card"))
 FONT = "system-ui, -apple-system, Segoe UI, Roboto, Noto Sans, DejaVu Sans, sans-serif"
 STYLE: Any = {
@@ -75,25 +76,32 @@ styled = matplotlib.rc_context(STYLE)  # a decorator of functions that draw or s
 
 def method_mode(method: str) -> str:
     """The mode whose colour and marker a method has; unknown ones get a fixed one of them."""
-    mode = method.removesuffix(ORTHOREG)
+    mode = split_method(method)[0]
     return mode if mode in MARKERS else list(MARKERS)[sum(mode.encode()) % len(MARKERS)]
 
 
 def method_sign(method: str) -> str:
     """The marker of a method as a letter."""
-    return SIGNS[MARKERS[method_mode(method)]][method.endswith(ORTHOREG)]
+    fill = list(FILLS).index(_last_penalty(method))
+    return SIGNS[MARKERS[method_mode(method)]][fill]
 
 
 def method_look(method: str) -> dict[str, Any]:
     """Colour, marker and dashes of a method's lines, as matplotlib has them."""
-    mode, full = method_mode(method), method.endswith(ORTHOREG)
+    mode, penalty = method_mode(method), _last_penalty(method)
     colour = PALETTE[mode][0]
     return {
         "color": colour,
         "marker": MARKERS[mode],
-        "markerfacecolor": colour if full else CARD,
-        "linestyle": "-" if full else (0, (3.5, 1.5)),
+        "markerfacecolor": colour if penalty else CARD,
+        "markerfacecoloralt": CARD,
+        "fillstyle": FILLS[penalty] if penalty else "full",
+        "linestyle": "-" if "orthoreg" in split_method(method)[1] else (0, (3.5, 1.5)),
     }
+
+
+def _last_penalty(method: str) -> str:
+    return ("", *split_method(method)[1])[-1]
 
 
 @styled

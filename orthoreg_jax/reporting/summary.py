@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
-from orthoreg_jax.config import ORTHOREG
+from orthoreg_jax.config import split_method
 from orthoreg_jax.evaluation.results import Comparison, Results, Run
 
 DEFAULT_SHARE = "0.95"
@@ -21,12 +21,22 @@ class Estimate(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A method and its runs, one for each seed."""
+    """A method and its runs, one for each seed; `strengths` are by penalty."""
 
     name: str
     label: str
-    strength: float
+    strengths: dict[str, float]
     runs: tuple[Run, ...]
+
+    @property
+    def penalty(self) -> str:
+        """Labels of its penalties, as "OrthoReg + TAK"; empty without."""
+        return self.label.partition(" + ")[2]
+
+    @property
+    def strength_text(self) -> str:
+        """Lambda of each penalty, as "0.1 / 10"; "0" without."""
+        return strength_text(self.strengths)
 
     def over_seeds(self, value: Callable[[Run], float]) -> Estimate:
         """The estimate of a number that every run has."""
@@ -46,18 +56,29 @@ def group_methods(results: Results) -> list[Method]:
     for run in results["runs"]:
         runs.setdefault(run["method"], []).append(run)
     return [
-        Method(name, group[0]["label"], group[0]["strength"], tuple(group))
+        Method(name, group[0]["label"], run_strengths(group[0]), tuple(group))
         for name, group in runs.items()
     ]
 
 
+def run_strengths(run: Run) -> dict[str, float]:
+    """Lambda of each penalty of a run; files of older versions know OrthoReg alone."""
+    alone = {"orthoreg": run["strength"]} if run["strength"] else {}
+    return run.get("strengths", alone)
+
+
+def strength_text(strengths: Mapping[str, float]) -> str:
+    """As "0.1 / 10"."""
+    return " / ".join(f"{value:g}" for value in strengths.values()) or "0"
+
+
 def penalty_pairs(results: Results) -> list[tuple[Method, Method]]:
-    """Methods that were run both ways: (without, with) the penalty."""
+    """Methods with a penalty that were run without it, too: (without, with)."""
     methods = {method.name: method for method in group_methods(results)}
     return [
-        (methods[plain], method)
+        (methods[mode], method)
         for name, method in methods.items()
-        if name.endswith(ORTHOREG) and (plain := name.removesuffix(ORTHOREG)) in methods
+        if (mode := split_method(name)[0]) != name and mode in methods
     ]
 
 

@@ -1,4 +1,4 @@
-"""Kronecker factors (KFAC) of a linen model: what its layers read, and what its outputs owe them."""
+"""Kronecker factors (KFAC) of a linen model: what its layers read, and their outputs' slopes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from orthoreg_jax.arithmetic.kronecker import Kronecker
 from orthoreg_jax.arithmetic.matrices import VECTORS
@@ -19,86 +19,89 @@ def kronecker_factors(
     model: nn.Module,
     params: Any,
     inputs: Float[Array, "b ..."],
-    key: PRNGKeyArray,
+    projections: Float[Array, "n p"],
     batch_size: int = 32,
 ) -> dict[str, Kronecker]:
     """Factors of E_x[J(x)^T J(x)], the curvature of the squared loss on the model's outputs.
 
-    With v ~ N(0, I) drawn once for each image, and g the derivative of v^T f(x) by a layer's
-    outputs: A = E[a a^T] over images and tokens, B = E_x[sum over tokens of g g^T] ("expand").
-    Vectors (of layer norms, the class embedding) have A = 1 and B = E_x[g g^T], g by the vector
-    itself. Convolutions and position embeddings have no factors.
+    With v of E[v v^T] = I, and g the derivative of v^T f(x) by the outputs of a layer, a layer has
+    A = E[a a^T] over inputs and tokens, and B = E_x[sum over tokens of g g^T] ("expand"). A vector
+    (of a layer norm, the class embedding) has A = 1 and B = E_x[g g^T], g by the vector itself.
+    Convolutions and position embeddings have no factors.
 
     Args:
       model: whose linear layers are `nn.Dense`; a stack made by `nn.scan` needs "perturbations"
-        and "intermediates" among its `variable_axes`.
-      params: where it is taken: pre-trained ones.
+        and "intermediates" among its `variable_axes`, as this package's towers have them.
+      params: where it is taken: the pre-trained ones.
       inputs: a few hundred do.
-      key: of the draws.
+      projections: v of each input, p being the size of an output: drawn from N(0, I).
       batch_size: inputs that are computed at once.
 
     Returns:
       By path of a layer or vector; for `kronecker_penalty`.
 
-    Reference: arXiv 2602.17385; "expand": arXiv 2311.00636.
+    Raises:
+      ValueError: no input, or another number of projections.
+
+    Reference: arXiv 2602.17385, section 3; "expand": arXiv 2311.00636.
     """
-    totals, count = None, len(inputs)
-    if count == 0:
-        raise ValueError("no input to measure the curvature on; give at least one")
-    for number, start in enumerate(range(0, count, batch_size)):
-        part = inputs[start : start + batch_size]
-        sums = _sums(model, params, part, jax.random.fold_in(key, number))
+    if len(inputs) == 0 or len(projections) != len(inputs):
+        raise ValueError(
+            f"{len(inputs)} inputs and {len(projections)} projections; give as many, one or more"
+        )
+    totals = None
+    for start in range(0, len(inputs), batch_size):
+        rows = slice(start, start + batch_size)
+        sums = _sums(model, params, inputs[rows], projections[rows])
         totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
-    return jax.tree.map(lambda total: total / count, totals)
+    return jax.tree.map(lambda total: total / len(inputs), totals)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _sums(model: nn.Module, params: Any, inputs: Any, key: Any) -> dict[str, Kronecker]:
+def _sums(model: nn.Module, params: Any, inputs: Array, projections: Array) -> Any:
+    """The factors, summed over inputs."""
     leaves = flatten(params)
 
-    def watched(params: Any, probes: Any, example: Any) -> Any:
+    def watched(params: Any, probes: Any, example: Array) -> tuple[Array, dict[str, Array]]:
+        variables = {"params": params, "perturbations": probes}
         with nn.intercept_methods(_watch):
-            variables = {"params": params, "perturbations": probes}
             outputs, seen = model.apply(variables, example[None], mutable=["intermediates"])
-        return outputs[0], {path: leaf for path, leaf in flatten(seen["intermediates"]).items()}
+        return outputs[0], flatten(seen["intermediates"])
 
     with nn.intercept_methods(_watch):
-        shapes = jax.eval_shape(model.init, key, inputs[:1])["perturbations"]
+        shapes = jax.eval_shape(model.init, jax.random.key(0), inputs[:1])["perturbations"]
     probes = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     layers = [path.removesuffix("/outputs") for path in flatten(probes)]
-    of_layers = {f"{layer}/{name}" for layer in layers for name in ("kernel", "bias")}
+    in_layers = {f"{layer}/{name}" for layer in layers for name in ("kernel", "bias")}
     vectors = {
         path: leaf
         for path, leaf in leaves.items()
-        if path not in of_layers and (leaf.ndim == 1 or path.rsplit("/", 1)[-1] in VECTORS)
+        if path not in in_layers and (leaf.ndim == 1 or path.rsplit("/", 1)[-1] in VECTORS)
     }
 
-    def one(example: Any, draw: Any) -> Any:
+    def one(example: Array, projection: Array) -> tuple[Any, Any, Any]:
         def run(vectors: Any, probes: Any) -> Any:
             return watched(replace(params, unflatten(vectors)), probes, example)
 
         _, pull, seen = jax.vjp(run, vectors, probes, has_aux=True)
-        slopes, probed = pull(draw)
-        return slopes, flatten(probed), seen
+        slopes, owed = pull(projection)
+        return slopes, flatten(owed), seen
 
-    size = jax.eval_shape(lambda: watched(params, probes, inputs[0]))[0].shape
-    draws = jax.random.normal(key, (len(inputs), *size))
-    slopes, probed, seen = jax.vmap(one)(inputs, draws)
-
-    found = {}
+    slopes, owed, seen = jax.vmap(one)(inputs, projections)
+    factors = {}
     for layer in layers:
-        kernel = leaves[f"{layer}/kernel"]
-        read, owed = seen[f"{layer}/inputs/0"], probed[f"{layer}/outputs"]
-        stack = kernel.shape[:-2]
-        read, owed = (_tokens(values, stack) for values in (read, owed))
+        stack = leaves[f"{layer}/kernel"].shape[:-2]
+        read = _tokens(seen[f"{layer}/inputs/0"], stack)
         if f"{layer}/bias" in leaves:
             read = jnp.concatenate([read, jnp.ones_like(read[..., :1])], axis=-1)
         tokens = read.shape[-2] // len(inputs)
-        found[layer] = Kronecker(_gram(read) / tokens, _gram(owed))
+        outputs = _gram(_tokens(owed[f"{layer}/outputs"], stack))
+        factors[layer] = Kronecker(_gram(read) / tokens, outputs)
     for path, slope in slopes.items():
         outputs = _gram(jnp.moveaxis(slope, 0, -2))
-        found[path] = Kronecker(jnp.full((*outputs.shape[:-2], 1, 1), 1.0 * len(inputs)), outputs)
-    return found
+        ones = jnp.ones((*outputs.shape[:-2], 1, 1), outputs.dtype)
+        factors[path] = Kronecker(len(inputs) * ones, outputs)
+    return factors
 
 
 def _watch(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -110,7 +113,7 @@ def _watch(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
     return context.module.perturb("outputs", outputs)
 
 
-def _tokens(values: Float[Array, "b ..."], stack: tuple[int, ...]) -> Float[Array, "..."]:
+def _tokens(values: Array, stack: tuple[int, ...]) -> Array:
     """(images, *stack, ..., features) -> (*stack, images x tokens, features)."""
     flat = values.reshape(len(values), *stack, -1, values.shape[-1])
     moved = jnp.moveaxis(flat, 0, len(stack))

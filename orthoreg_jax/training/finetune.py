@@ -19,8 +19,8 @@ from orthoreg_jax.storage import write_text
 from orthoreg_jax.tasks.loading import Feed
 
 from .checkpoints import StateFolder
-from .penalties.penalty import Context
 from .interruption import Interruption, StoppedError
+from .penalties.penalty import Context
 from .sharding import Shardings
 from .step import Metrics, TrainState, TrainStep
 

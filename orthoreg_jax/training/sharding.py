@@ -112,8 +112,8 @@ def make_shardings(*batch_sizes: int, fsdp: int = 1, local: bool = False) -> Sha
         if size % devices:
             raise ValueError(
                 f"batch_size {size} cannot be split over {devices} devices; choose a multiple of "
-                f"{devices} for training.batch_size / training.accumulate and for "
-                "evaluation.batch_size"
+                f"{devices} for training.batch_size / training.accumulate, "
+                "penalty.taujp.batch_size and evaluation.batch_size"
             )
     mesh = jax.make_mesh(
         (devices // fsdp, fsdp),

@@ -22,7 +22,7 @@ def compared():
     rng = np.random.default_rng(0)
     zero_shot = {"a": rng.random(40) < 0.3, "b": rng.random(60) < 0.3, "control": np.ones(50, bool)}
     plain, other = answers(rng, 2, 0.6), answers(rng, 2, 0.7)
-    methods = {"full": plain, "full+orthoreg": other, "lora": plain}
+    methods = {"full": plain, "full+orthoreg": other, "full+orthoreg+tak": other, "lora": plain}
     found = {
         (each["baseline"], each["method"], each["measure"]): each
         for each in compare_methods(zero_shot, methods, [0.95])
@@ -35,7 +35,8 @@ def test_pairs_and_zero_shot_are_compared(compared):
     pairs = {key[:2] for key in found}
     assert pairs == {
         ("zero-shot", "full"), ("zero-shot", "full+orthoreg"), ("zero-shot", "lora"),
-        ("full", "full+orthoreg"),
+        ("full", "full+orthoreg"), ("full", "full+orthoreg+tak"),
+        ("zero-shot", "full+orthoreg+tak"),
     }  # fmt: skip
     assert {key[2] for key in found} == {"single", "added", "negated/0.95", "control/0.95"}
 

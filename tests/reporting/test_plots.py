@@ -15,6 +15,7 @@ from orthoreg_jax.reporting.page import FIGURES
 from orthoreg_jax.reporting.plots import addition, draw_figures, negation, tasks, training
 from orthoreg_jax.reporting.sheet import NARROW, WIDE, some_of
 from orthoreg_jax.reporting.style import (
+    FILLS,
     PALETTE,
     inline_svg,
     method_look,
@@ -23,6 +24,7 @@ from orthoreg_jax.reporting.style import (
     to_png,
     to_svg,
 )
+from orthoreg_jax.training.penalties import PENALTIES
 
 LINES = [{"step": 0, "loss": 2.0, "penalty": 5.0}, {"step": 10, "loss": 1.0, "penalty": 4.0}]
 METRICS = {"full": [LINES, LINES[:1]], "full+orthoreg": [LINES]}
@@ -160,6 +162,15 @@ def test_a_mode_has_one_colour_and_the_penalty_another_line():
         assert len({look[part] for look in looks.values()}) == 4
     assert len(set(map(method_sign, METHODS))) == 8
     assert method_mode("another") == method_mode("another+orthoreg")
+
+
+def test_every_penalty_has_a_sign_of_its_own():
+    methods = ["lora", *(f"lora+{name}" for name in PENALTIES)]
+    assert set(FILLS) == {"", *PENALTIES}
+    assert len(set(map(method_sign, methods))) == 4
+    looks = [method_look(method) for method in [*methods, "lora+orthoreg+tak"]]
+    shapes = {(look["fillstyle"], look["markerfacecolor"], look["linestyle"]) for look in looks}
+    assert len(shapes) == 5
 
 
 @pytest.mark.parametrize("draw", [addition, tasks, negation, singular_values, norms])

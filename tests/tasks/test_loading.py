@@ -6,7 +6,7 @@ from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.clip.preprocessing import load_preprocessing
 from orthoreg_jax.tasks.batches import training_rows
 from orthoreg_jax.tasks.folder import FileImages
-from orthoreg_jax.tasks.loading import Feed, load_images, random_crop
+from orthoreg_jax.tasks.loading import Feed, Rotation, load_images, random_crop
 from orthoreg_jax.tasks.split import ArrayImages, Split
 
 
@@ -54,6 +54,16 @@ def test_batches_are_rows_of_shuffled_epochs(pictures, preprocessing):
         rows = training_rows(21, 4, step, 3)
         np.testing.assert_array_equal(images, pictures.images.array[rows])
         np.testing.assert_array_equal(labels, pictures.labels[rows])
+
+
+def test_a_rotation_takes_a_batch_of_each_feed_in_turn_from_any_step_on(pictures, preprocessing):
+    feeds = tuple(Feed(pictures, preprocessing, 4, seed, 0.7) for seed in (3, 4, 5))
+    expected = [images for step in range(3) for images, _ in (feed.batch(step) for feed in feeds)]
+    for first in (0, 4):
+        batches = list(Rotation(feeds).batches(first, 9))
+        assert len(batches) == 9 - first
+        for ours, theirs in zip(batches, expected[first:], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_resumed_batches_are_those_that_were_to_come(pictures, preprocessing):

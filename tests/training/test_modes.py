@@ -15,7 +15,8 @@ from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.modes.lora import PLACEMENTS
 from orthoreg_jax.training.modes.mode import edited_outputs, linearized_outputs, only
-from orthoreg_jax.training.step import Penalty, init_state, make_optimizer, make_train_step
+from orthoreg_jax.training.penalties.orthoreg import orthogonality
+from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
 WIDTH, LAYERS, RANK = 8, 2, 3
 TOWER = VisionTransformer(VisionConfig(WIDTH, LAYERS, 2, 16, "gelu", 1e-5, 8, 4), 6)
@@ -145,7 +146,7 @@ def test_a_mode_of_one_s_own_is_one_line(params0):
 def test_training_changes_what_the_mode_says_and_nothing_else(params0, name, strength):
     mode = MODES[name](options())
     optimizer = make_optimizer(1e-2, 0, 20, 0.1, 1.0)
-    penalty = Penalty(strength, "released", VISUAL_MATRICES) if strength else None
+    penalty = (orthogonality(strength, "released", VISUAL_MATRICES),) if strength else ()
     step = make_train_step(mode, apply, optimizer, lambda images: images / 255, penalty)
     head = Head(jax.random.normal(jax.random.key(5), (4, 6)), jnp.int32(4))
     images = jnp.asarray(np.random.default_rng(0).integers(0, 255, (8, 8, 8, 3)), jnp.uint8)

@@ -26,7 +26,8 @@ from orthoreg_jax.config import default_config
 from orthoreg_jax.hosts import connect, fetch, is_first
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.sharding import make_shardings
-from orthoreg_jax.training.step import Penalty, init_state, make_train_step
+from orthoreg_jax.training.penalties.orthoreg import orthogonality
+from orthoreg_jax.training.step import init_state, make_train_step
 
 path, devices, fsdp, accumulate = sys.argv[1], *map(int, sys.argv[2:5])
 process, port = map(int, sys.argv[5:7])
@@ -47,7 +48,7 @@ vectors = {}
 for name, make in MODES.items():
     for plus in (False, True):
         mode, rng = make(default_config().lora), np.random.default_rng(0)
-        penalty = Penalty(1.0, "released", VISUAL_MATRICES) if plus else None
+        penalty = (orthogonality(1.0, "released", VISUAL_MATRICES),) if plus else ()
         step = make_train_step(mode, apply, optimizer, lambda x: x / 255.0, penalty, shardings,
                                accumulate)
         init = lambda params0, key: init_state(mode, optimizer, params0, key)

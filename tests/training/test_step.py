@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 from orthoreg_jax.arithmetic.matrices import Matrix, Skip
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.training.modes import MODES
-from orthoreg_jax.training.step import Penalty, init_state, make_optimizer, make_train_step
+from orthoreg_jax.training.penalties.orthoreg import orthogonality
+from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
 FULL = MODES["full"](ConfigDict())
 RULES = {"stack": Matrix(), "bias": Skip("a bias")}
@@ -56,7 +57,7 @@ def run(problem, penalty, steps=5, optimizer=None):
 @pytest.mark.parametrize("strength, form", [(0.0, "released"), (0.5, "released"), (0.1, "paper")])
 def test_equals_a_loop_written_out(problem, strength, form):
     params0, head, images, labels = problem
-    penalty = Penalty(strength, form, RULES) if strength else None
+    penalty = (orthogonality(strength, form, RULES),) if strength else ()
     state, history, step = run(problem, penalty)
 
     def loss(params):
@@ -85,7 +86,7 @@ def test_equals_a_loop_written_out(problem, strength, form):
 
 def test_one_compilation_serves_tasks_of_different_size(problem):
     params0, head, images, labels = problem
-    state, _, step = run(problem, Penalty(1.0, "released", RULES), steps=1)
+    state, _, step = run(problem, (orthogonality(1.0, "released", RULES),), steps=1)
     for classes in (2, 5):
         other = Head(head.weights * classes, jnp.int32(classes))
         state, _ = step(state, params0, other, images, labels % classes)
@@ -97,9 +98,9 @@ def test_the_penalty_has_a_precision_of_its_own(problem, precision):
     params0, head, images, labels = problem
     optimizer = make_optimizer(1e-2, 2, 20, 0.1, 1.0)
     state = init_state(FULL, optimizer, params0, jax.random.key(0))
-    penalty = Penalty(1.0, "released", RULES, precision)
+    penalty = orthogonality(1.0, "released", RULES, precision)
     with jax.default_matmul_precision("high"):  # of the model
-        step = make_train_step(FULL, apply, optimizer, normalize, penalty)
+        step = make_train_step(FULL, apply, optimizer, normalize, (penalty,))
         text = step.lower(state, params0, head, images, labels).as_text()
     # Gram matrix and gradient; nothing else in the step has a default precision.
     assert text.count("precision = [DEFAULT, DEFAULT]") == (2 if precision == "default" else 0)
@@ -110,7 +111,7 @@ def test_the_penalty_has_a_precision_of_its_own(problem, precision):
 def test_a_step_that_is_not_finite_changes_nothing(problem, spoil):
     params0, head, images, labels = problem
     optimizer = make_optimizer(1e-2, 2, 20, 0.1, 1.0)
-    step = make_train_step(FULL, apply, optimizer, normalize, Penalty(1.0, "paper", RULES))
+    step = make_train_step(FULL, apply, optimizer, normalize, (orthogonality(1.0, "paper", RULES),))
     key = jax.random.key(0)
     state = init_state(FULL, optimizer, params0, key)
     state, _ = step(state, params0, head, images, labels)
@@ -133,5 +134,5 @@ def test_a_step_that_is_not_finite_changes_nothing(problem, spoil):
 def test_pretrained_weights_survive_donation(problem):
     params0 = problem[0]
     before = jax.device_get(params0)
-    run(problem, Penalty(1.0, "released", RULES))
+    run(problem, (orthogonality(1.0, "released", RULES),))
     np.testing.assert_array_equal(before["stack"], params0["stack"])

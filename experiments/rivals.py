@@ -1,0 +1,215 @@
+r"""OrthoReg beside other penalties of fine-tuning, tauJp and TAK, and together with the better one.
+
+    python experiments/rivals.py --workdir runs/rivals --modes linearized full
+
+For each mode and penalty four lambdas are tried with seed 0, and the one with the best validation
+Abs wins: mean accuracy of the model with all task vectors added, at its best alpha. The rival that
+wins there is then combined with OrthoReg: its lambda stays, OrthoReg's is chosen from its four.
+What was chosen is fine-tuned with three seeds. Steps, batches and learning rate are the same for
+all; tauJp sees other tasks' images beside them.
+
+Every trial is a run folder in WORKDIR, and its numbers are kept there in trials.json, so that a
+cut-off comparison goes on where it was. After each trial experiments/results/rivals.md and .json
+are written anew; what is not measured yet is marked so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import pathlib
+import statistics
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from trials import MEASURES, NEGATION, Trials, cells, parser
+
+from orthoreg_jax.config import PLUS, load_config
+from orthoreg_jax.reporting.tables import markdown_rows
+from orthoreg_jax.storage import read_json, write_json, write_text
+from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.penalties import PENALTIES
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+# At lambda near 0 tauJp's E ||J tau||^2 ends near 100, TAK's form near 60, the loss near 0.1.
+STRENGTHS = {
+    "orthoreg": (0.01, 0.1, 1.0, 10.0),
+    "taujp": (0.001, 0.01, 0.1, 1.0),
+    "tak": (0.001, 0.01, 0.1, 1.0),
+}
+SEEDS = (0, 1, 2)
+SHOWN = ("single", "Abs", "Norm", "alpha", *NEGATION)
+MISSING = "not yet"
+Found = dict[str, Any]  # a trial's facts
+
+
+class Comparison:
+    """All trials: those that are kept, and the running of others."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        """Reads what is kept."""
+        self._trials, self._arguments = Trials(arguments), arguments
+        self._path = arguments.workdir / "trials.json"
+        self._kept: dict[str, Found] = read_json(self._path) if self._path.is_file() else {}
+        self._rate = load_config(arguments.config).training.learning_rate
+
+    def get(self, method: str, strengths: Sequence[float], final: bool) -> Found | None:
+        """A trial that is kept, or None."""
+        return self._kept.get(self._name(method, strengths, final))
+
+    def run(self, method: str, strengths: Sequence[float], final: bool = False) -> Found:
+        """A trial, run unless it is kept; `final`: with all seeds, and negation."""
+        name = self._name(method, strengths, final)
+        if name not in self._kept:
+            *first, last = strengths or (0.0,)
+            names = method.split(PLUS)[1:]
+            options = [
+                f"{PENALTIES[each].options}.strength={strength}"
+                for each, strength in zip(names, first, strict=False)
+            ]
+            more = "".join(f"-{each}{value:g}" for each, value in zip(names, first, strict=False))
+            seeds = SEEDS if final else SEEDS[:1]
+            self._kept[name] = self._trials.run(
+                method, self._rate, last, options, more, seeds=seeds, negate=final
+            )
+            write_json(self._path, self._kept)
+            write_tables(self, self._arguments.modes)
+        return self._kept[name]
+
+    @staticmethod
+    def _name(method: str, strengths: Sequence[float], final: bool) -> str:
+        return (
+            f"{method} {' '.join(f'{value:g}' for value in strengths)}{' final' if final else ''}"
+        )
+
+    def candidates(self, mode: str, name: str) -> list[tuple[str, tuple[float, ...]]]:
+        """Method and strengths of a row's candidates; none before what they depend on is known."""
+        if name == "none":
+            return [(mode, ())]
+        if name != "both":
+            return [(f"{mode}{PLUS}{name}", (value,)) for value in STRENGTHS[name]]
+        rivals = [self.chosen(mode, rival) for rival in ("taujp", "tak")]
+        if None in rivals:
+            return []
+        rival, (strength,) = max(rivals, key=lambda each: self.get(*each, False)["val Abs"])
+        method = rival.replace(PLUS, f"{PLUS}orthoreg{PLUS}")
+        return [(method, (value, strength)) for value in STRENGTHS["orthoreg"]]
+
+    def chosen(self, mode: str, name: str) -> tuple[str, tuple[float, ...]] | None:
+        """The candidate with the best validation Abs; None before all of them are measured."""
+        candidates = self.candidates(mode, name)
+        found = [self.get(*each, False) for each in candidates]
+        if not found or None in found:
+            return None
+        return max(zip(candidates, found, strict=True), key=lambda each: each[1]["val Abs"])[0]
+
+
+ROWS = ("none", *STRENGTHS, "both")
+
+
+def write_tables(comparison: Comparison, modes: Sequence[str]) -> None:
+    """Writes all that is known."""
+    parts = [
+        "# OrthoReg and other penalties of fine-tuning\n",
+        f"    python {' '.join(sys.argv)}\n",
+    ]
+    parts.append(" ".join(__doc__.split("\n\n")[2].split()) + "\n")
+    results: dict[str, Any] = {}
+    for mode in modes:
+        rows, finals = [], {}
+        for name in ROWS:
+            chosen = comparison.chosen(mode, name)
+            final = chosen and comparison.get(*chosen, True)
+            label = chosen[0] if chosen else f"{mode}{PLUS}{name}"
+            strengths = ", ".join(f"{value:g}" for value in chosen[1]) if chosen else MISSING
+            rows.append(
+                [label, strengths, *(cells(final, SHOWN) if final else [MISSING] * len(SHOWN))]
+            )
+            if final:
+                finals[name] = final
+        tried = [
+            [method, ", ".join(f"{value:g}" for value in strengths), *cells(found, MEASURES)]
+            for name in ROWS
+            for method, strengths in comparison.candidates(mode, name)
+            if (found := comparison.get(method, strengths, False))
+        ]
+        changes = difference_rows(finals)
+        parts += [
+            f"## `{mode}`\n",
+            f"Test, per cent; ±: standard deviation over seeds {', '.join(map(str, SEEDS))}. "
+            "target, control: negation at 95 % of control; a lower target is better.\n",
+            markdown_rows(("method", "λ", *SHOWN), rows) + "\n",
+            "Points to no penalty, seed by seed: mean ± standard deviation over seeds.\n",
+            markdown_rows(("method", "single", "Abs", "target"), changes) + "\n",
+            *(f"{sentence}\n" for sentence in [in_words(finals)] if sentence),
+            "Candidates, seed 0:\n",
+            markdown_rows(("method", "λ", *MEASURES), tried) + "\n",
+        ]
+        results[mode] = {"final": finals, "candidates": tried}
+    write_text(RESULTS / "rivals.md", "\n".join(parts))
+    write_json(RESULTS / "rivals.json", results)
+
+
+def differences(final: Found, plain: Found, measure: str) -> tuple[float, float]:
+    """Mean and standard deviation over seeds of what a method changes."""
+    pairs = zip(final[f"{measure} by seed"], plain[f"{measure} by seed"], strict=True)
+    changes = [after - before for after, before in pairs]
+    return statistics.fmean(changes), statistics.stdev(changes)
+
+
+def difference_rows(finals: dict[str, Found]) -> list[list[str]]:
+    """A row for each method that can be compared."""
+    if "none" not in finals:
+        return []
+    rows = []
+    for name, final in finals.items():
+        if name != "none":
+            numbers = [differences(final, finals["none"], m) for m in ("single", "Abs", "target")]
+            rows.append([final["method"], *(f"{mean:+.2f} ± {sd:.2f}" for mean, sd in numbers)])
+    return rows
+
+
+def in_words(finals: dict[str, Found]) -> str:
+    """Which penalties change the added model by more than seeds do."""
+    if "none" not in finals or len(finals) == 1:
+        return ""
+    said = []
+    for name, final in finals.items():
+        if name == "none":
+            continue
+        mean, deviation = differences(final, finals["none"], "Abs")
+        # A two-sided t interval of three differences.
+        half = 4.303 * deviation / math.sqrt(len(SEEDS))
+        verdict = (
+            "is not told apart from no penalty"
+            if abs(mean) <= half
+            else ("is above no penalty" if mean > 0 else "is below no penalty")
+        )
+        said.append(
+            f"`{final['method']}` {verdict} in Abs ({mean:+.2f}, 95 % over seeds ±{half:.2f})"
+        )
+    best = max(finals.values(), key=lambda each: each["Abs"])
+    return "; ".join(said) + f". The highest Abs is that of `{best['method']}`."
+
+
+def main() -> None:
+    """Compares mode after mode."""
+    made = parser(__doc__.splitlines()[0])
+    made.add_argument("--modes", nargs="+", default=["linearized", "full"], choices=list(MODES))
+    arguments = made.parse_args()
+    comparison = Comparison(arguments)
+    for mode in arguments.modes:
+        for name in ROWS:
+            for candidate in comparison.candidates(mode, name):
+                comparison.run(*candidate)
+        for name in ROWS:
+            chosen = comparison.chosen(mode, name)
+            assert chosen is not None
+            comparison.run(*chosen, final=True)
+    write_tables(comparison, arguments.modes)
+    print((RESULTS / "rivals.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Every penalty of the table in every mode: the step takes the gradient of the written-out loss."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from orthoreg_jax import apply_task_vector, kronecker_factors, merge_kronecker
+from orthoreg_jax.arithmetic.low_rank import dense
+from orthoreg_jax.clip.config import VisionConfig
+from orthoreg_jax.clip.modules import VisionTransformer
+from orthoreg_jax.clip.zeroshot import Head
+from orthoreg_jax.config import default_config
+from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.penalties import PENALTIES
+from orthoreg_jax.training.penalties.penalty import Context
+from orthoreg_jax.training.step import init_state, make_train_step
+
+TOWER = VisionTransformer(VisionConfig(16, 2, 2, 32, "gelu", 1e-5, 8, 4), 6)
+CONFIG = default_config()
+OPTIONS = {"orthoreg": CONFIG.penalty, "taujp": CONFIG.penalty.taujp, "tak": CONFIG.penalty.tak}
+STRENGTHS = {"orthoreg": 0.1, "taujp": 0.5, "tak": 2.0}
+
+
+def apply(params, pixels):
+    return TOWER.apply({"params": params}, pixels)
+
+
+def images(seed, count=4):
+    shape = (count, 8, 8, 3)
+    return jnp.asarray(np.random.default_rng(seed).integers(0, 255, shape), jnp.uint8)
+
+
+class Others:
+    """Two other tasks, of three images each."""
+
+    def feeds(self, batch_size):
+        raise AssertionError("no penalty but tauJp asks for images")
+
+    def factors(self, images_of_each):
+        assert images_of_each == CONFIG.penalty.tak.images
+        draws = jax.random.normal(jax.random.key(9), (3, 6))
+        return [
+            kronecker_factors(TOWER, params0(), images(seed, 3) / 255, draws) for seed in (5, 6)
+        ]
+
+
+def params0():
+    return TOWER.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_step_follows_the_sum_of_all_gradients(mode):
+    mode, pretrained = MODES[mode](CONFIG.lora), params0()
+    penalties = [row.make(OPTIONS[name], STRENGTHS[name]) for name, row in PENALTIES.items()]
+    assert penalties[0].prepare(Others()) == Context()
+    factors = penalties[2].prepare(Others()).constant
+    seen = (None, images(3, 2), factors)
+    optimizer = optax.sgd(0.1)
+    step = make_train_step(mode, apply, optimizer, lambda x: x / 255, penalties)
+    state = init_state(mode, optimizer, pretrained, jax.random.key(1))
+    # Away from the pre-trained weights, where the rivals have no gradient.
+    moved = jax.tree.map(
+        lambda leaf: leaf + 0.01 * jax.random.normal(jax.random.key(2), leaf.shape), state.trainable
+    )
+    state = state._replace(trainable=moved)
+    head = Head(jax.random.normal(jax.random.key(5), (4, 6)), jnp.int32(4))
+    labels = jnp.arange(4)
+
+    def omegas(trainable):
+        delta = mode.delta(trainable, pretrained)
+        vector = dense(delta)
+
+        def features(alpha):
+            return apply(apply_task_vector(pretrained, vector, alpha), seen[1] / 255)
+
+        _, tangent = jax.jvp(features, (0.0,), (1.0,))
+        return jnp.stack(
+            [
+                penalties[0].value(None, pretrained, delta, None),
+                (tangent**2).sum(axis=1).mean(),
+                penalties[2].value(None, pretrained, vector, factors),
+            ]
+        )
+
+    weights = jnp.array(list(STRENGTHS.values()))
+
+    def loss(trainable):
+        outputs = mode.forward(apply, pretrained, trainable, images(0) / 255)
+        outputs /= jnp.linalg.norm(outputs, axis=1, keepdims=True)
+        entropy = -jax.nn.log_softmax(outputs @ head.weights.T)[jnp.arange(4), labels].mean()
+        return entropy + weights @ omegas(trainable)
+
+    expected = jax.tree.map(lambda x, g: x - 0.1 * g, moved, jax.jit(jax.grad(loss))(moved))
+    mean = weights @ omegas(moved) / weights.sum()
+    state, metrics = step(state, pretrained, head, images(0), labels, seen)
+    np.testing.assert_allclose(metrics.penalty, mean, rtol=1e-4)
+    for ours, theirs in zip(*map(jax.tree.leaves, (state.trainable, expected)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_merged_factors_are_the_others():
+    alone = Others().factors(CONFIG.penalty.tak.images)
+    constant = PENALTIES["tak"].make(OPTIONS["tak"], 1.0).prepare(Others()).constant
+    for path, pair in merge_kronecker(alone).items():
+        np.testing.assert_array_equal(pair.outputs, constant[path].outputs)
