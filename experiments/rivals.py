@@ -2,11 +2,11 @@ r"""OrthoReg beside other penalties of fine-tuning, tauJp and TAK, and together 
 
     python experiments/rivals.py --workdir runs/rivals --modes linearized full
 
-For each mode and penalty four lambdas are tried with seed 0, and the one with the best validation
-Abs wins: mean accuracy of the model with all task vectors added, at its best alpha. The rival that
-wins there is then combined with OrthoReg: its lambda stays, OrthoReg's is chosen from its four.
-What was chosen is fine-tuned with three seeds. Steps, batches and learning rate are the same for
-all; tauJp sees other tasks' images beside them.
+For each mode and penalty four lambdas are tried with the first seed, and the one with the best
+validation Abs wins: mean accuracy of the model with all task vectors added, at its best alpha. The
+rival that wins there is then combined with OrthoReg: its lambda stays, OrthoReg's is chosen from
+its four. What was chosen is fine-tuned with every seed. Steps, batches and learning rate are the
+same for all; tauJp sees other tasks' images beside them.
 
 Every trial is a run folder in WORKDIR, and its numbers are kept there in trials.json, so that a
 cut-off comparison goes on where it was. After each trial experiments/results/rivals.md and .json
@@ -38,7 +38,8 @@ STRENGTHS = {
     "taujp": (0.001, 0.01, 0.1, 1.0),
     "tak": (0.001, 0.01, 0.1, 1.0),
 }
-SEEDS = (0, 1, 2)
+# Of a two-sided 95 % t interval, by the number of seeds.
+QUANTILES = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 SHOWN = ("single", "Abs", "Norm", "alpha", *NEGATION)
 MISSING = "not yet"
 Found = dict[str, Any]  # a trial's facts
@@ -69,19 +70,20 @@ class Comparison:
                 for each, strength in zip(names, first, strict=False)
             ]
             more = "".join(f"-{each}{value:g}" for each, value in zip(names, first, strict=False))
-            seeds = SEEDS if final else SEEDS[:1]
             self._kept[name] = self._trials.run(
-                method, self._rate, last, options, more, seeds=seeds, negate=final
+                method, self._rate, last, options, more, seeds=self._seeds(final), negate=final
             )
             write_json(self._path, self._kept)
-            write_tables(self, self._arguments.modes)
+            write_tables(self, self._arguments)
         return self._kept[name]
 
-    @staticmethod
-    def _name(method: str, strengths: Sequence[float], final: bool) -> str:
-        return (
-            f"{method} {' '.join(f'{value:g}' for value in strengths)}{' final' if final else ''}"
-        )
+    def _seeds(self, final: bool) -> list[int]:
+        seeds: list[int] = self._arguments.seeds
+        return seeds if final else seeds[:1]
+
+    def _name(self, method: str, strengths: Sequence[float], final: bool) -> str:
+        seeds = ", ".join(map(str, self._seeds(final)))
+        return f"{method}, lambda {lambdas(strengths)}, seeds {seeds}" + ", negated" * final
 
     def candidates(self, mode: str, name: str) -> list[tuple[str, tuple[float, ...]]]:
         """Method and strengths of a row's candidates; none before what they depend on is known."""
@@ -108,7 +110,7 @@ class Comparison:
 ROWS = ("none", *STRENGTHS, "both")
 
 
-def write_tables(comparison: Comparison, modes: Sequence[str]) -> None:
+def write_tables(comparison: Comparison, arguments: argparse.Namespace) -> None:
     """Writes all that is known."""
     parts = [
         "# OrthoReg and other penalties of fine-tuning\n",
@@ -116,20 +118,21 @@ def write_tables(comparison: Comparison, modes: Sequence[str]) -> None:
     ]
     parts.append(" ".join(__doc__.split("\n\n")[2].split()) + "\n")
     results: dict[str, Any] = {}
-    for mode in modes:
+    seeds = ", ".join(map(str, arguments.seeds))
+    for mode in arguments.modes:
         rows, finals = [], {}
         for name in ROWS:
             chosen = comparison.chosen(mode, name)
             final = chosen and comparison.get(*chosen, True)
             label = chosen[0] if chosen else f"{mode}{PLUS}{name}"
-            strengths = ", ".join(f"{value:g}" for value in chosen[1]) if chosen else MISSING
+            strengths = lambdas(chosen[1]) if chosen else MISSING
             rows.append(
                 [label, strengths, *(cells(final, SHOWN) if final else [MISSING] * len(SHOWN))]
             )
             if final:
                 finals[name] = final
         tried = [
-            [method, ", ".join(f"{value:g}" for value in strengths), *cells(found, MEASURES)]
+            [method, lambdas(strengths), *cells(found, MEASURES)]
             for name in ROWS
             for method, strengths in comparison.candidates(mode, name)
             if (found := comparison.get(method, strengths, False))
@@ -137,18 +140,28 @@ def write_tables(comparison: Comparison, modes: Sequence[str]) -> None:
         changes = difference_rows(finals)
         parts += [
             f"## `{mode}`\n",
-            f"Test, per cent; ±: standard deviation over seeds {', '.join(map(str, SEEDS))}. "
+            f"Test, per cent; ±: standard deviation over seeds {seeds}. "
             "target, control: negation at 95 % of control; a lower target is better.\n",
             markdown_rows(("method", "λ", *SHOWN), rows) + "\n",
-            "Points to no penalty, seed by seed: mean ± standard deviation over seeds.\n",
-            markdown_rows(("method", "single", "Abs", "target"), changes) + "\n",
-            *(f"{sentence}\n" for sentence in [in_words(finals)] if sentence),
-            "Candidates, seed 0:\n",
+        ]
+        if changes:
+            parts += [
+                "Points to no penalty, seed by seed: mean ± standard deviation over seeds.\n",
+                markdown_rows(("method", "single", "Abs", "target"), changes) + "\n",
+                in_words(finals) + "\n",
+            ]
+        parts += [
+            f"Candidates, seed {arguments.seeds[0]}, of which the best on validation is above:\n",
             markdown_rows(("method", "λ", *MEASURES), tried) + "\n",
         ]
         results[mode] = {"final": finals, "candidates": tried}
     write_text(RESULTS / "rivals.md", "\n".join(parts))
     write_json(RESULTS / "rivals.json", results)
+
+
+def lambdas(strengths: Sequence[float]) -> str:
+    """As "0.1 / 0.01"; "0" without a penalty."""
+    return " / ".join(f"{value:g}" for value in strengths) or "0"
 
 
 def differences(final: Found, plain: Found, measure: str) -> tuple[float, float]:
@@ -172,22 +185,17 @@ def difference_rows(finals: dict[str, Found]) -> list[list[str]]:
 
 def in_words(finals: dict[str, Found]) -> str:
     """Which penalties change the added model by more than seeds do."""
-    if "none" not in finals or len(finals) == 1:
-        return ""
     said = []
     for name, final in finals.items():
         if name == "none":
             continue
         mean, deviation = differences(final, finals["none"], "Abs")
-        # A two-sided t interval of three differences.
-        half = 4.303 * deviation / math.sqrt(len(SEEDS))
-        verdict = (
-            "is not told apart from no penalty"
-            if abs(mean) <= half
-            else ("is above no penalty" if mean > 0 else "is below no penalty")
-        )
+        count = len(final["seeds"])
+        half = QUANTILES[count] * deviation / math.sqrt(count)
+        verdict = "not told apart from" if abs(mean) <= half else "above" if mean > 0 else "below"
         said.append(
-            f"`{final['method']}` {verdict} in Abs ({mean:+.2f}, 95 % over seeds ±{half:.2f})"
+            f"`{final['method']}` is {verdict} no penalty in Abs ({mean:+.2f}, 95 % interval over "
+            f"seeds ±{half:.2f})"
         )
     best = max(finals.values(), key=lambda each: each["Abs"])
     return "; ".join(said) + f". The highest Abs is that of `{best['method']}`."
@@ -197,7 +205,10 @@ def main() -> None:
     """Compares mode after mode."""
     made = parser(__doc__.splitlines()[0])
     made.add_argument("--modes", nargs="+", default=["linearized", "full"], choices=list(MODES))
+    made.set_defaults(seeds=[0, 1, 2])
     arguments = made.parse_args()
+    if len(arguments.seeds) not in QUANTILES:
+        made.error(f"--seeds: give {min(QUANTILES)} to {max(QUANTILES)} of them")
     comparison = Comparison(arguments)
     for mode in arguments.modes:
         for name in ROWS:
@@ -207,7 +218,7 @@ def main() -> None:
             chosen = comparison.chosen(mode, name)
             assert chosen is not None
             comparison.run(*chosen, final=True)
-    write_tables(comparison, arguments.modes)
+    write_tables(comparison, arguments)
     print((RESULTS / "rivals.md").read_text(encoding="utf-8"))
 
 

@@ -182,10 +182,9 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
     check_folder(config, folder)
     training = config.training
     at_once = training.batch_size // training.accumulate
-    rotating = [config.penalty.taujp.batch_size] * any(
-        "taujp" in split_method(method)[1] for method in config.methods
-    )
-    shardings = make_shardings(at_once, *rotating, fsdp=training.fsdp)
+    penalties = {name for method in config.methods for name in split_method(method)[1]}
+    beside = [config.penalty.taujp.batch_size] if "taujp" in penalties else []
+    shardings = make_shardings(at_once, *beside, fsdp=training.fsdp)
     local = make_shardings(config.evaluation.batch_size, local=True)
     tasks = load_tasks(config.data, config.tasks, config.control)
     checkpoint = load_checkpoint(config.model)

@@ -45,7 +45,7 @@ def test_results_and_report_know_each_penalty(run):
         "‖ J(x) τ ‖",
         "Kronecker factors",
         "orthonormal",
-        "with OrthoReg + TAK (λ = 2 / 0.5)",
+        "OrthoReg + TAK (λ = 2 / 0.5)",
     ):
         assert text in page
     assert "put to the test" not in page  # OrthoReg's claims, of which no pair was run
@@ -60,7 +60,7 @@ def test_files_of_older_versions_are_read(run):
 
 
 def test_the_penalty_is_felt(run):
-    """Each is 0 at the first step, where nothing has changed yet, and grows less for being there."""
+    """A rival is 0 at the first step, where nothing has changed yet; OrthoReg is not."""
     for method, strength in (("full+taujp", 0.0), ("full+orthoreg+tak", 2.0)):
         for task in ("first", "second"):
             lines = (run / method / "seed3" / task / "metrics.jsonl").read_text().splitlines()
