@@ -7,7 +7,8 @@ Time:      about 10 hours for both cells at the paper's own rate (see paper.py);
 Expected:  the paper: 75.39 Abs, misprinted Norm; negation 20.29 / 66.38;
            with OrthoReg 77.68 Abs, 93.62 Norm; negation 19.51 / 67.42.
 
-Learning rate and lambda are published for ViT-B/32 alone: those.
+Learning rate and lambda not published for this backbone: those of ViT-B/32, whose matrices have
+the same shapes.
 """
 
 import pathlib

@@ -7,7 +7,8 @@ Time:      about 8 hours for both cells at the paper's own rate (see paper.py); 
 Expected:  the paper: 75.51 Abs, 83.17 Norm; negation 19.44 / 67.28;
            with OrthoReg 79.67 Abs, 87.70 Norm; negation 17.25 / 67.08.
 
-Learning rate and lambda are published for ViT-B/32 alone: those.
+Learning rate and lambda not published for this backbone: those of ViT-B/32, whose matrices have
+the same shapes.
 """
 
 import pathlib

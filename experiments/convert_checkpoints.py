@@ -21,13 +21,15 @@ import numpy as np
 import torch
 
 from orthoreg_jax.clip.checkpoint import load_checkpoint
-from orthoreg_jax.clip.config import PRESETS
-from orthoreg_jax.clip.weights import visual_from_open_clip
+from orthoreg_jax.clip.config import PRESETS, ClipConfig
+from orthoreg_jax.clip.weights import Params, visual_from_open_clip
 from orthoreg_jax.storage import save_tree
 
 
 def read_state(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Tensors of the image tower, their keys beginning with "visual."."""
+    if not path.is_file():
+        raise SystemExit(f"{path}: no such file")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle's and torch's own kinds
@@ -37,14 +39,24 @@ def read_state(path: pathlib.Path) -> dict[str, np.ndarray]:
         ) from error
     if isinstance(found, dict) and "state_dict" in found:
         found = found["state_dict"]
+    if not isinstance(found, dict):
+        raise SystemExit(f"{path}: holds a {type(found).__name__}, expected a state dict")
     tensors = {
         "visual." + key.partition("visual.")[2]: value.float().numpy()
         for key, value in found.items()
-        if "visual." in key
+        if "visual." in key and isinstance(value, torch.Tensor)
     }
     if not tensors:
         raise SystemExit(f"{path}: no key has 'visual.' in it; keys are {list(found)[:5]} ...")
     return tensors
+
+
+def read_tower(path: pathlib.Path, config: ClipConfig) -> Params:
+    """The image tower in our layout."""
+    try:
+        return visual_from_open_clip(read_state(path), config)
+    except ValueError as error:
+        raise SystemExit(f"{path}: {error}") from error
 
 
 def main() -> None:
@@ -56,10 +68,10 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, required=True)
     options = parser.parse_args()
     config = PRESETS[options.backbone]
-    after = visual_from_open_clip(read_state(options.finetuned), config)
+    after = read_tower(options.finetuned, config)
     before: Any
     if options.pretrained:
-        before = visual_from_open_clip(read_state(options.pretrained), config)
+        before = read_tower(options.pretrained, config)
     else:
         before = load_checkpoint(options.backbone).params["visual"]
     vector = jax.tree.map(np.subtract, after, before)

@@ -28,6 +28,21 @@ def test_every_cell_of_the_paper_has_a_config():
     assert (l14.training.epochs, l14.penalty.strength, len(l14.tasks)) == (-1, 1.0, 8)
 
 
+def test_the_papers_configs_say_what_the_paper_reports(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    from published import ADDITION, MODELS, NEGATION
+
+    for path in (ROOT / "configs").glob("vit_*.py"):
+        config, text = load_config(path), path.read_text().partition("Expected:")[2]
+        place = MODELS.index(config.model.removeprefix("ViT-"))
+        for method in config.methods:
+            absolute, norm = ADDITION[method][place]
+            target, control = NEGATION[method][place]
+            shown = "misprinted" if norm is None else f"{norm:.2f}"
+            assert f"{absolute:.2f} Abs, {shown} Norm" in text, path.name
+            assert f"negation {target:.2f} / {control:.2f}" in text, path.name
+
+
 def test_overrides_take_the_option_s_type():
     config = default_config()
     override(

@@ -10,6 +10,8 @@ import pytest
 
 from orthoreg_jax import cli
 from orthoreg_jax.clip.checkpoint import load_checkpoint
+from orthoreg_jax.config import flatten_config, load_config
+from orthoreg_jax.storage import only_one
 
 from .small_run import orthoreg
 
@@ -99,6 +101,26 @@ def test_folder_that_cannot_be_written(inputs, tmp_path, capfd):
     (tmp_path / "file").write_text("")
     message = fails(capfd, "run", inputs, tmp_path / "file" / "run")
     assert "cannot be written" in message and "choose another --workdir" in message
+
+
+def test_read_only_disk(inputs, small_disk, capfd):
+    """Which holds for root, too."""
+    mount = ["mount", "-o", "remount,ro", str(small_disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a disk read-only")
+    message = fails(capfd, "finetune", inputs, small_disk / "run")
+    assert "run: cannot be written" in message or "config.json: cannot be written" in message
+    assert "Read-only file system" in message and not list(small_disk.iterdir())
+
+
+def test_second_process_on_a_run_folder(inputs, tmp_path, capfd):
+    with only_one(tmp_path / "run" / "full"):
+        (tmp_path / "run" / "config.json").write_text(
+            json.dumps(flatten_config(load_config(inputs)))
+        )
+        message = fails(capfd, "finetune", inputs, tmp_path / "run", "--config.methods=full")
+    assert "another process is at work in it" in message
+    assert not list(tmp_path.rglob("vector.safetensors"))
 
 
 @pytest.mark.parametrize("every, victim", [(0, "vector.safetensors"), (3, "state")])

@@ -1,6 +1,8 @@
 """The command line on a small real experiment, from its config to its results."""
 
 import json
+import os
+import pathlib
 import shutil
 import socket
 import subprocess
@@ -162,3 +164,29 @@ def test_two_processes_share_out_the_evaluation(finished, inputs, tmp_path):
     assert "evaluate full seed 3" in said[0] and "evaluate full+orthoreg" not in said[0]
     ours, theirs = (json.loads((run / "results.json").read_text()) for run in (copy, finished))
     assert {**ours, "provenance": None} == {**theirs, "provenance": None}
+
+
+def test_tasks_of_slurm_train_together(finished, inputs, tmp_path):
+    """Two processes of two devices each, which find each other by what srun tells them."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    slurm = {"JOB_ID": 7, "STEP_NODELIST": "127.0.0.1", "NTASKS": 2}
+    command = [sys.executable, "-m", "orthoreg_jax.cli", "finetune", "--config", inputs]
+    command += ["--workdir", tmp_path / "run", "--distributed", "--config.methods=full+orthoreg"]
+    running = []
+    for process in range(2):
+        facts = slurm | {"PROCID": process, "LOCALID": process}
+        environment = os.environ | {f"SLURM_{key}": str(value) for key, value in facts.items()}
+        environment |= {"JAX_COORDINATOR_PORT": str(port)}
+        environment |= {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+        options = [*map(str, command), "--config.training.fsdp=2"]
+        running.append(subprocess.Popen(options, env=environment))
+    assert [process.wait(timeout=600) for process in running] == [0, 0]
+    path = pathlib.Path("full+orthoreg", "seed3", "second", "vector.safetensors")
+    ours, theirs = (flatten(load_tree(folder / path)) for folder in (tmp_path / "run", finished))
+    squares = sum(np.sum((ours[name] - theirs[name]) ** 2) for name in theirs)
+    length = sum(np.sum(leaf**2) for leaf in theirs.values())
+    assert squares**0.5 < 1e-3 * length**0.5  # Adam divides by small moments: rounding grows
+    facts = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert len(facts["devices"]) == 4

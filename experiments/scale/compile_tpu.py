@@ -3,20 +3,23 @@ r"""Compiles the real train step for TPU pods, on a machine without one, and rep
     pip install libtpu
     python experiments/scale/compile_tpu.py --topology v5e:2x2 --models ViT-B/32 ViT-L/14
 
-Rows that an earlier call made of other models stay, if their options were the same. For each model
-and method: memory per chip by XLA's own account, the collectives of one step, and
+For each model and method: memory per chip by XLA's own account, the collectives of one step, and
 the processor seconds that compiling took. Shapes alone matter: there are no weights and no
-images. Writes experiments/results/tpu_TOPOLOGY.md and .json.
+images. Writes experiments/results/tpu_TOPOLOGY.md and .json, row by row. A row that an earlier
+call made stays if it is of the very same program, of which it holds the hash, and of the same
+compiler; every other one is compiled anew, or dropped from the page if it is not asked for.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import pathlib
 import re
 import time
+from importlib import metadata
 from typing import Any
 
 # Before jax is imported: describe TPUs to a process that has none.
@@ -38,7 +41,7 @@ from orthoreg_jax.clip.modules import VisionTransformer
 from orthoreg_jax.clip.preprocessing import Normalization
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.clip.zeroshot import Head
-from orthoreg_jax.config import ORTHOREG, default_config
+from orthoreg_jax.config import ORTHOREG, PRECISIONS, default_config
 from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import write_json, write_text
 from orthoreg_jax.training.modes import MODES
@@ -50,10 +53,10 @@ RESULTS = pathlib.Path(__file__).parents[1] / "results"
 CLASSES = 397  # of the task with the most
 
 
-def compile_step(
+def lower_step(
     model: str, method: str, mesh: Mesh, batch_per_chip: int, dtype: str, remat: bool
-) -> dict[str, Any]:
-    """One row."""
+) -> Any:
+    """The train step as it is handed to the compiler."""
     config, shardings = PRESETS[model], Shardings(mesh)
     mode_name, plus, _ = method.partition(ORTHOREG)
     mode = MODES[mode_name](default_config().lora)
@@ -93,18 +96,16 @@ def compile_step(
         images,
         labels,
     )
+    return step.lower(*arguments)  # type: ignore[attr-defined]
+
+
+def compile_step(lowered: Any) -> dict[str, Any]:
+    """What it is once compiled."""
     began = time.process_time()
-    compiled = step.lower(*arguments).compile()  # type: ignore[attr-defined]
+    compiled = lowered.compile()
     seconds = time.process_time() - began
     usage = compiled.memory_analysis()
     return {
-        "model": model,
-        "method": method,
-        "chips": mesh.size,
-        "fsdp": mesh.shape["fsdp"],
-        "batch": batch,
-        "dtype": dtype,
-        "remat": remat,
         "arguments": usage.argument_size_in_bytes,
         "temporaries": usage.temp_size_in_bytes,
         "collectives": {kind: list(each) for kind, each in collectives(compiled.as_text()).items()},
@@ -153,7 +154,9 @@ def added(rows: list[dict[str, Any]]) -> list[list[str]]:
     return table
 
 
-def page(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
+def page(
+    rows: list[dict[str, Any]], missing: list[tuple[str, str]], options: argparse.Namespace
+) -> str:
     """The results' file."""
     penalty_header = (
         "model",
@@ -166,9 +169,10 @@ def page(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
     lines = [
         f"# The train step compiled for {options.topology}, {rows[0]['chips']} chips\n",
         f"    python experiments/scale/compile_tpu.py --topology {options.topology} "
-        f"--models {' '.join(dict.fromkeys(row['model'] for row in rows))}\n",
+        f"--models {' '.join(options.models)}\n",
         f"Weights split over {options.fsdp} chips, {options.batch} images a chip, "
-        f"{options.dtype} computation, float32 parameters and penalty, "
+        f"{options.dtype} computation, matmul_precision={options.precision}, float32 parameters "
+        "and penalty, "
         f"remat for {', '.join(options.remat) or 'none'}. Arguments and temporaries: MB a "
         "chip. Collectives: how many in a step, and MB of the larger of operand and "
         "result on one chip.\n",
@@ -176,19 +180,15 @@ def page(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
         "\nWhat the penalty adds, MB a chip:\n",
         markdown_rows(penalty_header, added(rows), left=2),
     ]
+    if missing:
+        lines.append(f"\nNot compiled yet: {', '.join(map(' '.join, missing))}.")
     return "\n".join(lines) + "\n"
 
 
-def same_options(path: pathlib.Path, options: argparse.Namespace, mesh: Mesh) -> list[Any]:
-    """Rows of a file that were made with these options."""
-    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    asked = (options.fsdp, options.dtype, options.batch * mesh.size)
-    return [
-        row
-        for row in rows
-        if (row["fsdp"], row.get("dtype"), row["batch"]) == asked
-        and row["remat"] == (row["model"] in options.remat)
-    ]
+def program_hash(lowered: Any, topology: str) -> str:
+    """Of all that a row depends on: the program, the chips, and who compiles."""
+    versions = [metadata.version(name) for name in ("jaxlib", "libtpu")]
+    return hashlib.sha256("\n".join([topology, *versions, lowered.as_text()]).encode()).hexdigest()
 
 
 def main() -> None:
@@ -201,23 +201,37 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="images a chip")
     parser.add_argument("--fsdp", type=int, default=4)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--precision", default="highest", choices=PRECISIONS, help="as in configs")
     parser.add_argument("--remat", nargs="*", default=["ViT-L/14"], help="models that need it")
     options = parser.parse_args()
     description = topologies.get_topology_desc(platform="tpu", topology_name=options.topology)
     devices = np.array(description.devices).reshape(-1, options.fsdp)
     mesh = Mesh(devices, ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
     name = "tpu_" + re.sub(r"\W", "_", options.topology)
-    kept = same_options(RESULTS / f"{name}.json", options, mesh)
-    rows = [row for row in kept if row["model"] not in options.models]
-    for model in options.models:
-        for method in options.methods:
-            remat = model in options.remat
-            row = compile_step(model, method, mesh, options.batch, options.dtype, remat)
-            rows.append(row)
-            rows.sort(key=lambda row: list(PRESETS).index(row["model"]))
-            print(row, flush=True)
-            write_text(RESULTS / f"{name}.md", page(rows, options))
-            write_json(RESULTS / f"{name}.json", rows)
+    path = RESULTS / f"{name}.json"
+    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    known = {row.get("program"): row for row in old}
+    asked = [(model, method) for model in options.models for method in options.methods]
+    steps, rows = {}, {}
+    for model, method in asked:
+        remat = model in options.remat
+        with jax.default_matmul_precision(options.precision):
+            lowered = lower_step(model, method, mesh, options.batch, options.dtype, remat)
+        program = program_hash(lowered, options.topology)
+        facts = {"model": model, "method": method, "chips": mesh.size, "program": program}
+        if program in known:
+            rows[model, method] = known[program]
+        else:
+            steps[model, method] = facts, lowered
+    print(f"{options.topology}: {len(steps)} of {len(asked)} steps to compile", flush=True)
+    while steps:
+        next_one = next(iter(steps))
+        facts, lowered = steps.pop(next_one)
+        rows[next_one] = facts | compile_step(lowered)
+        print(rows[next_one], flush=True)
+        made = [rows[each] for each in asked if each in rows]
+        write_text(path.with_suffix(".md"), page(made, list(steps), options))
+        write_json(path, made)
 
 
 if __name__ == "__main__":

@@ -97,6 +97,7 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
             log_every=options.log_every,
             checkpoint_every=options.checkpoint_every,
             keep_checkpoints=options.keep_checkpoints,
+            tensorboard=options.tensorboard,
         )
         vector = fetch(dense(method.mode.delta(state.trainable, params0)))
         if is_first():

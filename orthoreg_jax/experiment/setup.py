@@ -31,11 +31,12 @@ from orthoreg_jax.clip.preprocessing import Preprocessing, load_preprocessing
 from orthoreg_jax.clip.zeroshot import Head, pad_heads, zero_shot_head
 from orthoreg_jax.config import PLUS, default_config, flatten_config, split_method, validate
 from orthoreg_jax.hosts import is_first
-from orthoreg_jax.storage import read_json, save_tree, write_json
+from orthoreg_jax.storage import StorageError, read_json, save_tree, write_json
 from orthoreg_jax.tasks.batches import limited_rows
 from orthoreg_jax.tasks.catalogue import KNOWN
 from orthoreg_jax.tasks.loading import Feed, load_images
 from orthoreg_jax.tasks.task import Task, load_tasks
+from orthoreg_jax.training.events import check_events
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.modes.mode import Apply, Mode
 from orthoreg_jax.training.penalties import PENALTIES
@@ -181,6 +182,8 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
     validate(config)
     check_folder(config, folder)
     training = config.training
+    if training.tensorboard:
+        check_events()
     at_once = training.batch_size // training.accumulate
     penalties = {name for method in config.methods for name in split_method(method)[1]}
     beside = [config.penalty.taujp.batch_size] if "taujp" in penalties else []
@@ -221,13 +224,17 @@ def reopen(folder: pathlib.Path) -> Experiment:
       StorageError: the folder holds no run, or cannot be read.
     """
     config, known = default_config(), flatten_config(default_config())
-    for key, value in read_json(folder / "config.json").items():
-        if key in known:
-            *parents, name = key.split(".")
-            node = config
-            for parent in parents:
-                node = node[parent]
-            node[name] = tuple(value) if isinstance(value, list) else value
+    path = folder / "config.json"
+    try:
+        for key, value in read_json(path).items():
+            if key in known:
+                *parents, name = key.split(".")
+                node = config
+                for parent in parents:
+                    node = node[parent]
+                node[name] = tuple(value) if isinstance(value, list) else value
+    except (AttributeError, TypeError) as error:  # no dict, or a value of another type
+        raise StorageError(f"{path}: is not the config of a run ({error})") from error
     return prepare(config, folder)
 
 
@@ -245,7 +252,7 @@ def open_folder(experiment: Experiment) -> None:
     path, machine = folder / "provenance.json", _machine()
     facts = {**machine, "inputs": _inputs(experiment), "continued_with": []}
     if path.is_file():
-        facts = read_json(path)
+        facts = _read_provenance(path)
         known = [{key: facts[key] for key in machine}, *facts["continued_with"]]
         if machine in known:
             return
@@ -259,6 +266,7 @@ def open_folder(experiment: Experiment) -> None:
 FREE_OPTIONS = (
     "evaluation.",
     "training.log_every",
+    "training.tensorboard",
     "training.checkpoint_every",
     "training.keep_checkpoints",
     "training.fsdp",
@@ -324,19 +332,38 @@ def _check_inputs(experiment: Experiment) -> None:
     path = experiment.folder / "provenance.json"
     if not path.is_file():
         return
-    facts = read_json(path)
-    old, new = facts.get("inputs") if isinstance(facts, dict) else None, _inputs(experiment)
+    old, new = _read_provenance(path)["inputs"], _inputs(experiment)
     if old != new:
         differing = [
             f"{kind} {name}"
             for kind, now in new.items()
             for name in now
-            if not isinstance(old, dict) or old.get(kind, {}).get(name) != now[name]
+            if old.get(kind, {}).get(name) != now[name]
         ]
         raise ValueError(
             f"{path}: this run was begun with other files ({', '.join(differing)}: their hashes "
             "differ); choose another --workdir, or bring the old files back"
         )
+
+
+def _read_provenance(path: pathlib.Path) -> dict[str, Any]:
+    """What `open_folder` wrote.
+
+    Raises:
+      StorageError: it is damaged.
+    """
+    facts = read_json(path)
+    kinds = {"versions": dict, "devices": list, "inputs": dict, "continued_with": list}
+    sound = isinstance(facts, dict) and all(
+        isinstance(facts.get(key), kind) for key, kind in kinds.items()
+    )
+    if not sound or not all(isinstance(known, dict) for known in facts["inputs"].values()):
+        raise StorageError(
+            f"{path}: is not what a run says of its inputs and machines; bring the file back, or "
+            "choose another --workdir"
+        )
+    checked: dict[str, Any] = facts
+    return checked
 
 
 def _inputs(experiment: Experiment) -> dict[str, Any]:

@@ -33,6 +33,8 @@ def load_task_vectors(
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: holds no config.json, so it is no run folder")
     config = read_json(folder / "config.json")
+    if not isinstance(config, dict) or not (config.get("tasks") and config.get("seeds")):
+        raise ValueError(f"{folder / 'config.json'}: is not the config of a run")
     seed = config["seeds"][0] if seed is None else seed
     paths = {task: folder / method / f"seed{seed}" / task / VECTOR for task in config["tasks"]}
     missing = [task for task, path in paths.items() if not path.is_file()]

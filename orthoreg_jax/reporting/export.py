@@ -15,7 +15,7 @@ from orthoreg_jax.storage import load_tree
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.modes.mode import linearized_outputs
 
-from .stage import read_results_file
+from .stage import damage_is_said, read_results_file
 from .summary import (
     control_name,
     control_shares,
@@ -106,14 +106,15 @@ def export_model(
         linearised method, another pre-trained model than the run's, or `out` is not empty.
       StorageError: a file of the run is missing or damaged, or `out` cannot be written.
     """
-    results = read_results_file(folder)
-    run = find_run(results, method, seed)
-    edit = choose_edit(results, run, tuple(tasks), forget, alpha)
+    with damage_is_said(folder):
+        results = read_results_file(folder)
+        run = find_run(results, method, seed)
+        edit = choose_edit(results, run, tuple(tasks), forget, alpha)
+        checkpoint = load_pretrained(results)
+        card = format_card(results, run, edit, checkpoint)
     vectors = {task: load_tree(vector_path(folder, run, task)) for task in edit.tasks}
-    checkpoint = load_pretrained(results)
     scale = -edit.alpha if edit.sign == "-" else edit.alpha
     params = apply_task_vector(checkpoint.params, add_task_vectors(vectors), scale)
-    card = format_card(results, run, edit, checkpoint)
     return save_checkpoint(out, params, checkpoint, texts={"README.md": card})
 
 

@@ -18,7 +18,7 @@ from orthoreg_jax.experiment.merging import Measured, choose_alpha, merge_files
 from orthoreg_jax.experiment.setup import reopen
 
 from .export import card_front, find_run, load_pretrained, vector_path
-from .stage import read_results_file
+from .stage import damage_is_said, read_results_file
 from .summary import run_strengths, strength_text
 from .tables import markdown_rows, percent
 
@@ -109,14 +109,15 @@ def merge_run(
     """
     made, key = merger.make()
     check_request(out, alpha)
-    results = read_results_file(folder)
-    run, known = find_run(results, method, seed), results["tasks"]
-    names = tuple(tasks) or tuple(known)
+    with damage_is_said(folder):
+        results = read_results_file(folder)
+        run, known = find_run(results, method, seed), results["tasks"]
+        names = tuple(tasks) or tuple(known)
+        checkpoint = load_pretrained(results)
     if unknown := [task for task in names if task not in known]:
         raise ValueError(f"--tasks {', '.join(unknown)}: the run has {', '.join(known)}")
     if len({*names}) < len(names):
         raise ValueError(f"--tasks {','.join(names)}: a task stands twice; give each once")
-    checkpoint = load_pretrained(results)
     experiment = reopen(folder) if alpha is None else None  # data are needed for the choice alone
     paths = [vector_path(folder, run, task) for task in names]
     merged = merge_files(paths, made, matrices=VISUAL_MATRICES, key=key)

@@ -43,7 +43,7 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
       StorageError: no results.json, or a file that cannot be read or written.
       ValueError: results.json is of another format than this version reads.
     """
-    with _damage_is_said(folder):
+    with damage_is_said(folder):
         return _write_report(folder)
 
 
@@ -76,12 +76,12 @@ def summary_text(folder: pathlib.Path) -> str:
     Raises:
       StorageError, ValueError: as `write_report`.
     """
-    with _damage_is_said(folder):
+    with damage_is_said(folder):
         return format_text(summary_table(read_results_file(folder)))
 
 
 @contextlib.contextmanager
-def _damage_is_said(folder: pathlib.Path) -> Iterator[None]:
+def damage_is_said(folder: pathlib.Path) -> Iterator[None]:
     """What a results.json with fields missing or of another kind leads to, as one error."""
     try:
         yield

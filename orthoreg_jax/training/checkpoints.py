@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jaxtyping import Array, UInt32
 
 from orthoreg_jax.storage import StorageError, write_error
 
@@ -35,10 +37,32 @@ def _uninterrupted() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+@jax.jit
+def _checksum(tree: Any) -> UInt32[Array, ""]:
+    """A number that any changed bit of any array changes, wherever the arrays' pieces live.
+
+    The sum over all words of word * (odd number made of its place), modulo 2^32: one word that
+    changes always changes it, several all but once in 2^32 times.
+    """
+    total = jnp.uint32(0)
+    for number, leaf in enumerate(jax.tree.leaves(tree)):
+        if leaf.dtype == bool:
+            leaf = leaf.astype(jnp.uint8)
+        unsigned = jnp.dtype(f"uint{8 * min(leaf.dtype.itemsize, 4)}")
+        words = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
+        place = jnp.uint32(number)
+        for axis in range(words.ndim):
+            index = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+            place = (place + index) * jnp.uint32(0x9E3779B1)  # 2^32 over the golden ratio, odd
+        total += jnp.sum(words * (place | 1), dtype=jnp.uint32)
+    return total
+
+
 class StateFolder:
     """Saves and restores train states; keeps the newest ones.
 
-    Orbax writes to a temporary name and renames, so a state that was cut off is never read.
+    Orbax writes to a temporary name and renames, so a state that was cut off is never read. It
+    does not notice a bit that changed on the disk: each state is saved with a checksum.
     Arrays are copied to the host before `save` returns and written behind its back, while training
     goes on; leaving the `with` block waits for the last one.
     """
@@ -66,8 +90,9 @@ class StateFolder:
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         if shutil.disk_usage(self._path).free < size:
             raise write_error(self._path, OSError(f"No space left on device for {size} bytes"))
+        saved = {"state": state._asdict(), "checksum": _checksum(state)}
         with self._said():
-            self._manager.save(step, args=ocp.args.StandardSave(state._asdict()))
+            self._manager.save(step, args=ocp.args.StandardSave(saved))
 
     @contextlib.contextmanager
     def _said(self) -> Iterator[None]:
@@ -88,13 +113,17 @@ class StateFolder:
         Raises:
           StorageError: all of them are damaged.
         """
-        target: Any = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
+        wanted = {"state": like._asdict(), "checksum": _checksum(like)}
+        target: Any = jax.tree.map(ocp.utils.to_shape_dtype_struct, wanted)
         damaged = []
         with self._said():
             self._manager.wait_until_finished()
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 restored = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+                state = TrainState(**restored["state"])
+                if _checksum(state) != restored["checksum"]:
+                    raise ValueError("its arrays are not those that were saved")
             except Exception as error:  # tensorstore's and orbax's own kinds
                 damaged.append(f"{step} ({type(error).__name__})")
                 continue
@@ -105,7 +134,7 @@ class StateFolder:
                     file=sys.stderr,
                 )
                 self._manager.delete(int(text.split()[0]))
-            return TrainState(**restored)
+            return state
         if damaged:
             raise StorageError(
                 f"{self._path}: the saved states of steps {', '.join(damaged)} cannot be read; "

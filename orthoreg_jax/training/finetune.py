@@ -15,10 +15,11 @@ import jax
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.hosts import is_first
 from orthoreg_jax.progress import Progress
-from orthoreg_jax.storage import write_text
+from orthoreg_jax.storage import StorageError, write_text
 from orthoreg_jax.tasks.loading import Feed
 
 from .checkpoints import StateFolder
+from .events import Events
 from .interruption import Interruption, StoppedError
 from .penalties.penalty import Context
 from .sharding import Shardings
@@ -44,6 +45,7 @@ def finetune(
     log_every: int = 10,
     checkpoint_every: int = 0,
     keep_checkpoints: int = 2,
+    tensorboard: bool = False,
 ) -> TrainState:
     """Trains up to `steps` updates and returns the last state.
 
@@ -64,6 +66,7 @@ def finetune(
       log_every: updates between two lines of metrics.
       checkpoint_every: updates between two saved states; 0 saves none.
       keep_checkpoints: saved states to keep, the newest ones.
+      tensorboard: also write the metrics to `events/`, for TensorBoard.
 
     Raises:
       DivergedError: a loss or gradient that is not finite; the last good state is in `last_good/`.
@@ -78,6 +81,9 @@ def finetune(
             state = saved.restore(state)
         first = int(state.step)
         log = _MetricsLog(folder / "metrics.jsonl", first, steps, log_every)
+        events = None
+        if tensorboard and is_first():
+            events = stack.enter_context(Events(folder / "events", first))
         progress = stack.enter_context(Progress(label, steps - first))
         moving = {
             place: context.rotation.batches(first, steps)
@@ -93,7 +99,10 @@ def finetune(
             log.add(number, metrics)
             stopping = stop.requested(number) and number + 1 < steps
             save = saved is not None and (stopping or (number + 1) % checkpoint_every == 0)
-            for line in log.fetch(everything=save or number + 1 == steps):
+            lines = log.fetch(everything=save or number + 1 == steps)
+            if events is not None:
+                events.add(lines)
+            for line in lines:
                 if not line["finite"]:
                     log.write()
                     raise _diverged(state, folder, label, line)
@@ -170,5 +179,10 @@ def _lines_before(path: pathlib.Path, first: int) -> list[str]:
     """Lines of an earlier run up to the step it is resumed from."""
     if first == 0 or not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if json.loads(line)["step"] < first]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [line for line in lines if json.loads(line)["step"] < first]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise StorageError(
+            f"{path}: cannot be read ({error}); delete it to go on without its lines"
+        ) from error

@@ -26,8 +26,9 @@ if sys.argv[1] == "tpu":
     devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices
 PRESETS["small"] = ClipConfig(VisionConfig(128, 3, 2, 512, "gelu", 1e-5, 32, 8), None, 128)
 mesh = Mesh(np.array(devices).reshape(-1, 4), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
-rows = [compile_tpu.compile_step("small", method, mesh, 16, "float32", False)
-        for method in ("full", "full+orthoreg")]
+steps = [compile_tpu.lower_step("small", method, mesh, 16, "float32", False)
+         for method in ("full", "full+orthoreg")]
+rows = [compile_tpu.compile_step(step) for step in steps]
 print(json.dumps(rows))
 """
 LAYERS, WIDTH = 3, 128

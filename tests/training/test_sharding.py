@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from orthoreg_jax import load_tree
 from orthoreg_jax.training.sharding import make_shardings
 
 PROGRAM = """
-import json, sys
+import json, pathlib, sys
 import jax, jax.numpy as jnp, numpy as np, optax
 from orthoreg_jax import VISUAL_MATRICES, save_tree
 from orthoreg_jax.arithmetic.low_rank import dense
@@ -24,13 +25,15 @@ from orthoreg_jax.clip.modules import VisionTransformer
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.config import default_config
 from orthoreg_jax.hosts import connect, fetch, is_first
+from orthoreg_jax.training.checkpoints import StateFolder
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.sharding import make_shardings
 from orthoreg_jax.training.penalties.orthoreg import orthogonality
 from orthoreg_jax.training.step import init_state, make_train_step
 
 path, devices, fsdp, accumulate = sys.argv[1], *map(int, sys.argv[2:5])
-process, port = map(int, sys.argv[5:7])
+process, port, stop = map(int, sys.argv[5:8])
+states = pathlib.Path(sys.argv[8])
 if port:
     connect(f"127.0.0.1:{port}", 2, process)
 processes = jax.process_count()
@@ -54,11 +57,16 @@ for name, make in MODES.items():
         init = lambda params0, key: init_state(mode, optimizer, params0, key)
         placement = shardings.weights(jax.eval_shape(init, params0, jax.random.key(0)))
         state = jax.jit(init, out_shardings=placement)(params0, jax.random.key(0))
-        for number in range(3):
-            images = rng.integers(0, 255, (16, 16, 16, 3), dtype=np.uint8)
-            share = slice(process * 16 // processes, (process + 1) * 16 // processes)
-            batch = shardings.put_batch((images[share], rng.integers(0, 5, 16)[share]))
-            state, metrics = step(state, params0, head, *batch)
+        with StateFolder(states / (name + "+orthoreg" * plus)) as folder:
+            state = folder.restore(state)
+            for number in range(stop):
+                images = rng.integers(0, 255, (16, 16, 16, 3), dtype=np.uint8)
+                share = slice(process * 16 // processes, (process + 1) * 16 // processes)
+                batch = shardings.put_batch((images[share], rng.integers(0, 5, 16)[share]))
+                if number >= int(state.step):  # else done before it was saved
+                    state, metrics = step(state, params0, head, *batch)
+            if stop < 3:
+                folder.save(state)
         assert bool(metrics.finite) and len(batch[0].sharding.device_set) == devices
         if name == "full":
             kernel = state.trainable["blocks"]["mlp"]["fc1"]["kernel"]
@@ -70,16 +78,17 @@ if is_first():
 """
 
 
-def train(path, devices, fsdp, accumulate, processes=1):
+def train(path, devices, fsdp, accumulate, processes=1, stop=3, states=None):
+    """Vectors of every method after `stop` steps, in one row; going on from `states` if given."""
     flags = f"--xla_force_host_platform_device_count={devices // processes}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     port = free_port() if processes > 1 else 0
     running = []
     for process in range(processes):
-        numbers = map(str, (devices, fsdp, accumulate, process, port))
-        command = [sys.executable, "-c", PROGRAM, str(path), *numbers]
-        running.append(subprocess.Popen(command, env=environment))
-    assert [process.wait(timeout=600) for process in running] == [0] * processes
+        numbers = (devices, fsdp, accumulate, process, port, stop)
+        command = [sys.executable, "-c", PROGRAM, path, *numbers, states or path.parent / "states"]
+        running.append(subprocess.Popen(list(map(str, command)), env=environment))
+    assert [process.wait(timeout=1800) for process in running] == [0] * processes
     return {
         method: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(vector)])
         for method, vector in load_tree(path).items()
@@ -97,12 +106,7 @@ def single(tmp_path_factory):
     return train(tmp_path_factory.mktemp("single") / "vectors.safetensors", 1, 1, 1)
 
 
-@pytest.mark.parametrize(
-    "devices, fsdp, accumulate, processes", [(8, 1, 1, 1), (8, 4, 2, 1), (4, 2, 1, 2)]
-)
-def test_devices_and_processes_agree(single, tmp_path, devices, fsdp, accumulate, processes):
-    path = tmp_path / "vectors.safetensors"
-    several = train(path, devices, fsdp, accumulate, processes)
+def assert_same(several, single):
     assert len(several) == 8
     # Descent with momentum: Adam divides by small second moments, where rounding grows.
     errors = {
@@ -110,6 +114,25 @@ def test_devices_and_processes_agree(single, tmp_path, devices, fsdp, accumulate
         for method, vector in several.items()
     }
     assert max(errors.values()) < 1e-5, json.dumps({k: float(v) for k, v in errors.items()})
+
+
+@pytest.mark.parametrize(
+    "devices, fsdp, accumulate, processes", [(8, 1, 1, 1), (8, 4, 2, 1), (4, 2, 1, 2)]
+)
+def test_devices_and_processes_agree(single, tmp_path, devices, fsdp, accumulate, processes):
+    path = tmp_path / "vectors.safetensors"
+    assert_same(train(path, devices, fsdp, accumulate, processes), single)
+
+
+def test_begun_on_eight_devices_of_two_processes_it_goes_on_with_one_and_with_four(
+    single, tmp_path
+):
+    begun = tmp_path / "begun"
+    train(tmp_path / "begun.safetensors", 8, 4, 2, processes=2, stop=2, states=begun)
+    for devices, fsdp in ((1, 1), (4, 2)):
+        states = shutil.copytree(begun, tmp_path / f"on {devices}")
+        path = tmp_path / f"{devices}.safetensors"
+        assert_same(train(path, devices, fsdp, 1, states=states), single)
 
 
 @pytest.mark.parametrize("fsdp, sizes, message", [

@@ -1,0 +1,48 @@
+"""Metrics as TensorBoard draws them while a task trains; the same numbers as in metrics.jsonl."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+PACKAGE = "tensorboardX"  # which needs no TensorFlow
+
+
+def check_events() -> None:
+    """Whether they can be written.
+
+    Raises:
+      ValueError: the package that writes them is not installed.
+    """
+    if importlib.util.find_spec(PACKAGE) is None:
+        raise ValueError(
+            "training.tensorboard is True, which takes tensorboardX: install it with "
+            "pip install 'orthoreg_jax[tensorboard]', or leave the option out"
+        )
+
+
+class Events:
+    """Event files of one task; `tensorboard --logdir RUN` finds those of all of a run's tasks."""
+
+    def __init__(self, folder: pathlib.Path, first: int) -> None:
+        """Opens a new file; TensorBoard then drops what it has of steps from `first` on."""
+        import tensorboardX
+
+        self._writer = tensorboardX.SummaryWriter(str(folder), purge_step=first)
+
+    def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Adds lines of the log; numbers that are not finite (None) are left out."""
+        for line in lines:
+            for name in ("loss", "penalty", "gradient_norm"):
+                if line[name] is not None:
+                    self._writer.add_scalar(name, line[name], line["step"])
+
+    def __enter__(self) -> Events:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Writes what is left."""
+        self._writer.close()
