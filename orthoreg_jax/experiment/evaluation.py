@@ -163,7 +163,7 @@ def _evaluate_or_read(
             "method": method.name,
             "label": method.label,
             "seed": seed,
-            "strength": sum(method.strengths.values()),
+            "strength": sum(method.strengths.values(), 0.0),
             "strengths": method.strengths,
             "learning_rate": method.learning_rate,
             "single": single,

@@ -57,7 +57,7 @@ def _footing(results: Results) -> str:
 
 
 def _compare(results: Results, plain: Method, other: Method) -> str:
-    """A method with the penalty beside the same without it."""
+    """A method with penalties beside the same without."""
     zero_shot = zero_shot_mean(results)
 
     def both(value: Callable[[Run], float]) -> tuple[float, float]:

@@ -83,7 +83,7 @@ def features_table(results: Results) -> Table | None:
 
 
 NOT_TOLD_APART = "not told apart"
-# Of a claim, the number it speaks of; with the penalty it should be lower.
+# Of a claim, the number it speaks of; with OrthoReg it should be lower.
 CLAIMS: dict[str, Callable[[Run], float | None]] = {
     "Columns of an update are nearer to orthogonal (mean |cos|)": lambda run: _mean(
         run["geometry"]["column_cosines"]

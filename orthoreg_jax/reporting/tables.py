@@ -178,7 +178,7 @@ def _task_numbers(run: Run, task: str, share: str) -> tuple[float, float, float,
 
 
 def difference_table(results: Results) -> Table:
-    """Accuracies with the penalty minus without, and minus zero-shot, on the same images."""
+    """Accuracies with a penalty minus without, and minus zero-shot, on the same images."""
     share = control_shares(results)[0]
     measures = {
         "Single-task": "single",
@@ -188,7 +188,7 @@ def difference_table(results: Results) -> Table:
     }
     labels = {method.name: method.label for method in group_methods(results)}
     found = [(each["baseline"], each["method"]) for each in results["comparisons"]]
-    # What the penalty changes first.
+    # What penalties change first.
     pairs = sorted(dict.fromkeys(found), key=lambda pair: pair[0] not in labels)
     rows = [
         (

@@ -76,15 +76,15 @@ def make_train_step(
     """Compiles `(state, params0, head, images, labels, known) -> (state, metrics)`.
 
     `known` holds for each penalty what it needs beside the update; by default, nothing. The state
-    is donated. A step whose loss or gradient is not finite changes no weight, and
-    neither does any step after it, so the state that comes back is always the last good one.
+    is donated. A step whose loss or gradient is not finite changes no weight, and neither does any
+    step after it, so the state that comes back is always the last good one.
 
     Args:
       mode: made by a row of `MODES`.
       apply: (image tower's params, pixels) -> features.
       optimizer: acts on the mode's trainable.
       normalize: uint8 or float images on the scale 0 to 255 -> pixels.
-      penalties: of each, its gradient is added to that of the loss.
+      penalties: of each, lambda times its gradient is added to that of the loss.
       shardings: where the new state is to live; None leaves that to the compiler.
       accumulate: parts of a batch that are computed one after the other, to save memory; their
         gradients are averaged, and penalties are computed once.
@@ -151,11 +151,11 @@ def make_train_step(
 
 
 def _mean(values: Sequence[Array], weights: Sequence[float]) -> Array:
-    if len(values) == 1:
-        return values[0]
-    total = sum(weights)
-    products = (value * weight for value, weight in zip(values, weights, strict=True))
-    return sum(products, start=jnp.zeros(())) / (total or 1.0)
+    """Weighted mean; 0 of nothing, and one value as it is, whatever its weight."""
+    if len(values) < 2:
+        return values[0] if values else jnp.zeros(())
+    products = [value * weight for value, weight in zip(values, weights, strict=True)]
+    return jnp.sum(jnp.stack(products)) / sum(weights)
 
 
 def _cut(batch: Any, parts: int, shardings: Shardings | None) -> Any:

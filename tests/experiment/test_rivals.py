@@ -14,6 +14,7 @@ from tests.small_run import orthoreg
 
 METHODS = ("full", "full+taujp", "full+orthoreg+tak")
 OPTIONS = [
+    "--config.penalty.taujp.strength=0.01",
     "--config.penalty.taujp.batch_size=4",
     "--config.penalty.tak.images=8",
     "--config.penalty.strength=2.0",
@@ -34,7 +35,7 @@ def test_results_and_report_know_each_penalty(run):
     results = json.loads((run / "results.json").read_text())
     plain, taujp, both = group_methods(results)
     assert [taujp.label, both.label] == ["Non-linear FT + τJp", "Non-linear FT + OrthoReg + TAK"]
-    assert (plain.strengths, taujp.strengths) == ({}, {"taujp": 1.0})
+    assert (plain.strengths, taujp.strengths) == ({}, {"taujp": 0.01})
     # Of several penalties each has the strength that it has alone, and the mode's learning rate.
     assert both.strengths == {"orthoreg": 2.0, "tak": 0.5}
     assert [each.runs[0]["learning_rate"] for each in (taujp, both)] == [1e-3, 5e-4]

@@ -17,7 +17,9 @@ from orthoreg_jax.training.sharding import make_shardings
 PROGRAM = """
 import json, pathlib, sys
 import jax, jax.numpy as jnp, numpy as np, optax
-from orthoreg_jax import VISUAL_MATRICES, save_tree
+from orthoreg_jax import (
+    VISUAL_MATRICES, kronecker_factors, kronecker_penalty, save_tree, tau_jacobian_penalty,
+)
 from orthoreg_jax.arithmetic.low_rank import dense
 from orthoreg_jax.clip.checkpoint import image_encoder
 from orthoreg_jax.clip.config import ClipConfig, VisionConfig
@@ -29,6 +31,7 @@ from orthoreg_jax.training.checkpoints import StateFolder
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.sharding import make_shardings
 from orthoreg_jax.training.penalties.orthoreg import orthogonality
+from orthoreg_jax.training.penalties.penalty import Penalty
 from orthoreg_jax.training.step import init_state, make_train_step
 
 path, devices, fsdp, accumulate = sys.argv[1], *map(int, sys.argv[2:5])
@@ -47,12 +50,22 @@ apply = image_encoder(sizes, gather=shardings.gather)
 optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.5, momentum=0.9))
 head = Head(jax.random.normal(jax.random.key(1), (5, 32)), jnp.int32(5))
 head = jax.device_put(head, shardings.replicated)
+share = slice(process * 16 // processes, (process + 1) * 16 // processes)
+others = np.random.default_rng(1).integers(0, 255, (16, 16, 16, 3), dtype=np.uint8)
+draws = jax.random.normal(jax.random.key(2), (16, 32))
+factors = jax.device_get(kronecker_factors(tower, params, jnp.asarray(others / 255.0), draws))
+tak = lambda apply, params0, delta, known: kronecker_penalty(delta, known)
 vectors = {}
 for name, make in MODES.items():
     for plus in (False, True):
         mode, rng = make(default_config().lora), np.random.default_rng(0)
-        penalty = (orthogonality(1.0, "released", VISUAL_MATRICES),) if plus else ()
-        step = make_train_step(mode, apply, optimizer, lambda x: x / 255.0, penalty, shardings,
+        penalties, known = (), ()
+        if plus:
+            penalties, known = (orthogonality(1.0, "released", VISUAL_MATRICES),), (None,)
+        if plus and name == "full":  # all of them, with the other task's batch and factors
+            penalties += Penalty(0.1, tau_jacobian_penalty), Penalty(0.1, tak)
+            known += shardings.put_batch(others[share]), shardings.put_weights(factors)
+        step = make_train_step(mode, apply, optimizer, lambda x: x / 255.0, penalties, shardings,
                                accumulate)
         init = lambda params0, key: init_state(mode, optimizer, params0, key)
         placement = shardings.weights(jax.eval_shape(init, params0, jax.random.key(0)))
@@ -61,17 +74,16 @@ for name, make in MODES.items():
             state = folder.restore(state)
             for number in range(stop):
                 images = rng.integers(0, 255, (16, 16, 16, 3), dtype=np.uint8)
-                share = slice(process * 16 // processes, (process + 1) * 16 // processes)
                 batch = shardings.put_batch((images[share], rng.integers(0, 5, 16)[share]))
                 if number >= int(state.step):  # else done before it was saved
-                    state, metrics = step(state, params0, head, *batch)
+                    state, metrics = step(state, params0, head, *batch, known)
             if stop < 3:
                 folder.save(state)
         assert bool(metrics.finite) and len(batch[0].sharding.device_set) == devices
         if name == "full":
             kernel = state.trainable["blocks"]["mlp"]["fc1"]["kernel"]
-            share = kernel.addressable_shards[0].data.size / kernel.size
-            assert share == 1 / fsdp, share
+            piece = kernel.addressable_shards[0].data.size / kernel.size
+            assert piece == 1 / fsdp, piece
         vectors[name + "+orthoreg" * plus] = fetch(dense(mode.delta(state.trainable, params0)))
 if is_first():
     save_tree(path, vectors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float
 
@@ -12,6 +12,7 @@ from orthoreg_jax.tasks.loading import Feed, Rotation
 from orthoreg_jax.training.modes.mode import Apply
 
 
+@runtime_checkable
 class Others(Protocol):
     """The other tasks of a run, as far as a penalty may ask; nothing is made before it asks."""
 
