@@ -136,15 +136,15 @@ def test_devices_and_processes_agree(single, tmp_path, devices, fsdp, accumulate
     assert_same(train(path, devices, fsdp, accumulate, processes), single)
 
 
-def test_begun_on_eight_devices_of_two_processes_it_goes_on_with_one_and_with_four(
+def test_begun_on_eight_devices_it_goes_on_with_one_and_with_four_of_two_processes(
     single, tmp_path
 ):
     begun = tmp_path / "begun"
-    train(tmp_path / "begun.safetensors", 8, 4, 2, processes=2, stop=2, states=begun)
-    for devices, fsdp in ((1, 1), (4, 2)):
+    train(tmp_path / "begun.safetensors", 8, 4, 2, stop=2, states=begun)
+    for devices, fsdp, processes in ((1, 1, 1), (4, 2, 2)):
         states = shutil.copytree(begun, tmp_path / f"on {devices}")
         path = tmp_path / f"{devices}.safetensors"
-        assert_same(train(path, devices, fsdp, 1, states=states), single)
+        assert_same(train(path, devices, fsdp, 1, processes, states=states), single)
 
 
 @pytest.mark.parametrize("fsdp, sizes, message", [
