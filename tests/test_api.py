@@ -68,5 +68,5 @@ def test_examples_are_true(name):
         getattr(getattr(oj, name), "__doc__", None) or "", dict(IMPORTED), name, None, 0
     )
     said: list[str] = []
-    doctest.DocTestRunner().run(parsed, out=said.append)
+    doctest.DocTestRunner(verbose=False).run(parsed, out=said.append)
     assert not said, "".join(said)

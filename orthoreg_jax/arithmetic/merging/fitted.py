@@ -220,7 +220,15 @@ def adamerging(
 
 
 def entropy(logits: Float[Array, "... c"]) -> Float[Array, ""]:
-    """Mean over inputs of -sum_y p(y) log p(y), p the softmax of the logits."""
+    """Mean over inputs of -sum_y p(y) log p(y), p the softmax of the logits, in nats.
+
+    Args:
+      logits: classes on the last axis.
+
+    Examples:
+      >>> print(oj.entropy(jnp.zeros((3, 2))))  # two classes alike: log 2
+      0.6931472
+    """
     logs = jax.nn.log_softmax(logits, axis=-1)
     return -jnp.mean(jnp.sum(jnp.exp(logs) * logs, axis=-1))
 
