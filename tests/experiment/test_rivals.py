@@ -96,7 +96,7 @@ def test_resume_is_exact(run, inputs, tmp_path, monkeypatch):
 def test_the_control_task_is_none_of_the_others(run):
     experiment = reopen(run)
     asked = []
-    others = OtherTasks(experiment, "first", 3, lambda *which: asked.append(which))
+    others = OtherTasks(experiment, "first", 3, lambda *which: asked.append(which) or {})
     assert others.names == ["second"]
     (feed,) = others.feeds(4)
     np.testing.assert_array_equal(
