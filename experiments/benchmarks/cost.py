@@ -4,11 +4,11 @@ r"""What each way to fine-tune costs, with and without the penalty (the paper's 
 
 All train steps are compiled first and then timed in turn, round after round, so that a slow
 moment of the machine meets all of them alike; the median is shown, and its ratio to `full`.
-Memory is what the compiled step holds at once, by XLA's own account: state and inputs, outputs
-that reuse none of them, and temporary arrays; and beside it the peak of a process that makes two
-such steps and nothing else (of the host alone, where there is a GPU or TPU). Weights are random:
-neither time nor memory depends on them. Where torch is installed (`make parity` makes such an
-environment) the same steps in plain PyTorch take their turns, too. Writes
+Memory is what is held at once during a step, by XLA's own account: state, pre-trained weights and
+inputs, outputs that reuse none of them, and temporary arrays; and beside it the peak of a process
+that makes two such steps and nothing else (of the host alone, where there is a GPU or TPU). Weights
+are random: neither time nor memory depends on them. Where torch is installed (`make parity` makes
+such an environment) the same steps in plain PyTorch take their turns, too. Writes
 experiments/results/cost_MODEL.md and .json.
 """
 
@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import functools
 import pathlib
-import resource
 import subprocess
 import sys
 import time
@@ -27,7 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measuring import medians, write_page
+from measuring import medians, peak_megabytes, write_page
 
 from orthoreg_jax.clip.checkpoint import image_encoder, load_checkpoint
 from orthoreg_jax.clip.config import PRESETS, ClipConfig
@@ -89,8 +88,11 @@ class CompiledStep:
         self._compiled = step.lower(self._state, *self._fixed).compile()  # type: ignore[attr-defined]
         self.compile_seconds = time.perf_counter() - began
         usage = self._compiled.memory_analysis()
-        held = usage.argument_size_in_bytes + usage.output_size_in_bytes
-        self.bytes = held - usage.alias_size_in_bytes + usage.temp_size_in_bytes
+        # Of the arguments a compiled step counts those alone that it reads: without the penalty,
+        # full fine-tuning does not read the pre-trained weights, which a run holds all the same.
+        arguments = sum(leaf.nbytes for leaf in jax.tree.leaves((self._state, self._fixed)))
+        made = usage.output_size_in_bytes - usage.alias_size_in_bytes
+        self.bytes = arguments + made + usage.temp_size_in_bytes
 
     def run(self) -> Any:
         """One step."""
@@ -183,7 +185,7 @@ def main() -> None:
     if options.alone:
         step = CompiledStep(options.model, options.alone, options.batch)
         jax.block_until_ready([step.run() for _ in range(2)][-1])
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)  # of kB, on Linux
+        print(peak_megabytes())
         return
     rows = measure(options.model, options.batch, options.rounds, options.methods)
     device = jax.devices()[0].device_kind

@@ -19,6 +19,8 @@ from orthoreg_jax.storage import write_json, write_text
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 SIDE = 2048  # of the square matrices that tell the machine's rates
 
+jax.config.update("jax_enable_compilation_cache", False)  # times of compiling are of a first run
+
 
 def medians(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Seconds of each way, the median over rounds.
@@ -35,6 +37,13 @@ def medians(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, flo
                 seconds[name].append(time.perf_counter() - began)
                 progress.update()
     return {name: statistics.median(times[1:]) for name, times in seconds.items()}
+
+
+def peak_megabytes() -> float:
+    """The most that this process has held so far; by Linux's account."""
+    # Not getrusage's, which begins with the peak of the process that started this one.
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
 
 
 def machine(rounds: int = 7) -> dict[str, Any]:

@@ -3,11 +3,12 @@ r"""How time and memory grow with the work: exponents, fitted on a double logari
     python experiments/benchmarks/scaling.py --rounds 5
 
 The penalty against the tower's width and depth, a train step with the penalty against batch and
-depth, merging against the number of task vectors, and a train step on 1 to 8 virtual devices that
-share this machine's processors: the same global batch, so that its time is to stay what it is, and
-with split weights (fsdp) each device's share of state is to fall. Time: the median of rounds taken
-in turn. Memory: inputs, outputs and temporaries of the compiled function by XLA's account, on one
-device. Writes experiments/results/scaling.md and .json.
+depth, merging against the number of task vectors, in memory and from files, and a train step on 1
+to 8 virtual devices that share this machine's processors: the same global batch, so that its time
+is to stay what it is, and with split weights (fsdp) each device's share of state is to fall. Time:
+the median of rounds taken in turn. Memory: inputs, outputs and temporaries of the compiled function
+by XLA's account, on one device; of merging from files, what a process's peak grows by. Writes
+experiments/results/scaling.md and .json.
 """
 
 from __future__ import annotations
@@ -16,25 +17,31 @@ import argparse
 import functools
 import json
 import os
+import pathlib
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measuring import medians, write_page
+from measuring import medians, peak_megabytes, write_page
 
+from orthoreg_jax.arithmetic.merging import task_arithmetic
 from orthoreg_jax.arithmetic.penalty import orthogonality_penalty
 from orthoreg_jax.arithmetic.task_vectors import add_task_vectors
 from orthoreg_jax.clip.checkpoint import image_encoder
-from orthoreg_jax.clip.config import ClipConfig, TextConfig, VisionConfig
+from orthoreg_jax.clip.config import PRESETS, ClipConfig, TextConfig, VisionConfig
 from orthoreg_jax.clip.modules import VisionTransformer
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.config import default_config
+from orthoreg_jax.experiment.merging import merge_files
 from orthoreg_jax.reporting.tables import markdown_rows
+from orthoreg_jax.storage import save_tree
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.penalties.orthoreg import orthogonality
 from orthoreg_jax.training.sharding import make_shardings
@@ -128,6 +135,7 @@ FAMILIES: dict[str, tuple[Callable[[int], Work], Sequence[int]]] = {
 }
 DEVICES = (1, 2, 4, 8)
 DEVICE_FAMILIES = {"train step, devices": False, "train step, devices, fsdp": True}
+FILES = (4, 8, 16, 32, 64)
 
 
 def exponent(sizes: Sequence[int], values: Sequence[float]) -> float:
@@ -168,12 +176,48 @@ def measure_devices(name: str, rounds: int) -> dict[str, Any]:
     return row(name, DEVICES, *(list(column) for column in zip(*found, strict=True)))
 
 
+def measure_files(model: str, counts: Sequence[int]) -> dict[str, Any]:
+    """A sum of so many files, each in a process of its own, once: its time and its peak.
+
+    The files are one file under many names, each opened, checked and read for itself.
+    """
+    sizes = PRESETS[model]
+    tower = VisionTransformer(sizes.visual, sizes.projection)
+    pixels = jnp.zeros((1, sizes.visual.image_size, sizes.visual.image_size, 3))
+    vector = jax.jit(tower.init)(jax.random.key(0), pixels)["params"]
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [pathlib.Path(folder) / f"{number}.safetensors" for number in range(max(counts))]
+        save_tree(paths[0], {"visual": vector})
+        for path in paths[1:]:
+            path.hardlink_to(paths[0])
+        size = paths[0].stat().st_size / 2**20
+        for count in counts:
+            command = [sys.executable, __file__, "--merge", *map(str, paths[:count])]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+            found.append(json.loads(done.stdout))
+    name = f"sum of files, {model}, {size:.0f} MB each"
+    return row(name, counts, *(list(column) for column in zip(*found, strict=True)))
+
+
+def merge_once(paths: Sequence[pathlib.Path]) -> tuple[float, float]:
+    """Seconds, and megabytes on top of what this process held when it began."""
+    jax.block_until_ready(jnp.zeros(1))
+    began, before = time.perf_counter(), peak_megabytes()
+    merge_files(paths, task_arithmetic())
+    return time.perf_counter() - began, peak_megabytes() - before
+
+
 def main() -> None:
     """Measures and writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--devices-of", choices=list(DEVICE_FAMILIES), help=argparse.SUPPRESS)
+    parser.add_argument("--merge", nargs="+", type=pathlib.Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.merge:
+        print(json.dumps(merge_once(options.merge)))
+        return
     if options.devices_of:
         split = DEVICE_FAMILIES[options.devices_of]
         work = step(batch=GLOBAL_BATCH, fsdp=jax.device_count() if split else 1)
@@ -181,6 +225,7 @@ def main() -> None:
         return
     rows = [measure(name, options.rounds) for name in FAMILIES]
     rows += [measure_devices(name, options.rounds) for name in DEVICE_FAMILIES]
+    rows.append(measure_files("ViT-B/32", FILES))
 
     def series(values: Sequence[float], digits: int) -> str:
         return " / ".join(f"{value:.{digits}f}" for value in values)
@@ -204,7 +249,8 @@ def main() -> None:
         markdown_rows(header, cells, left=2),
         "Expected of the penalty: 3 in width (matrix products) and 2 (matrices), 1 in layers; of "
         "a step: 1 in batch and layers for what is not fixed; of adding: 1; over devices that "
-        "share one machine: time 0, memory 0 to -1 for the part that is split.",
+        "share one machine: time 0, memory 0 to -1 for the part that is split. Of adding up files: "
+        "time 1, memory what one layer of all of them and the sum take.",
     )
 
 
