@@ -4,7 +4,7 @@
 # make docs   builds the documentation into build/site, which needs no network to be read
 # make notebooks  runs experiments/notebooks and stores what they print and draw
 # make parity compares every mode with plain PyTorch, in an environment of its own (.venv-parity)
-# make benchmarks  times everything, with PyTorch beside it (.venv-parity); half an hour
+# make benchmarks  times everything, with PyTorch beside it (.venv-parity); over an hour
 PYTHON ?= python3
 WORKDIR ?= runs/embedded
 BIN := .venv/bin
