@@ -33,7 +33,8 @@ from orthoreg_jax.config import ORTHOREG, default_config
 from orthoreg_jax.evaluation.selection import choose_addition, normalised
 from orthoreg_jax.experiment.evaluation import load_vectors
 from orthoreg_jax.experiment.setup import Experiment, reopen
-from orthoreg_jax.reporting.style import method_colour, method_marker, panels, styled, to_png
+from orthoreg_jax.reporting.sheet import Sheet
+from orthoreg_jax.reporting.style import method_look, styled, to_png
 from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import read_json, replacing, write_json, write_text
 from orthoreg_jax.tasks.batches import evaluation_batches
@@ -340,9 +341,10 @@ def verdict(cells: Mapping[tuple[str, str], Cell]) -> list[str]:
 def draw(cells: Mapping[tuple[str, str], Cell]) -> Figure:
     """Abs of each merger, a panel for each mode, without and with the penalty."""
     modes = [mode for mode in MODES if any(method == mode for method, _ in cells)]
-    figure, axes = panels(len(modes), 2, 3.1, sharey=True, sharex=True)
+    titles = [MODES[mode](default_config().lora).label for mode in modes]
+    sheet = Sheet(titles, ("mode", "merger"), (2, 1), 3.1, wide=True, sharey=True, sharex=True)
     places = np.arange(len(TRIED))
-    for mode, axis in zip(modes, axes, strict=True):
+    for mode, axis in zip(modes, sheet.axes, strict=True):
         for shift, plus in ((-0.14, ""), (0.14, ORTHOREG)):
             there = [(y, cells.get((mode + plus, name))) for y, name in enumerate(TRIED)]
             points = [(y, [100 * v for v in c.values("absolute")]) for y, c in there if c]
@@ -352,20 +354,17 @@ def draw(cells: Mapping[tuple[str, str], Cell]) -> Figure:
                 [statistics.fmean(values) for _, values in points],
                 [y + shift for y, _ in points],
                 xerr=[statistics.stdev(values) for _, values in points],
-                color=method_colour(mode + plus),
-                marker=method_marker(mode + plus),
-                linestyle="none",
+                **method_look(mode + plus) | {"linestyle": "none"},
                 markersize=5,
                 elinewidth=1.2,
                 label="with OrthoReg" if plus else "without",
             )
-        axis.set_title(MODES[mode](default_config().lora).label)
         axis.set_yticks(places, [TITLES[name] for name in TRIED])
         axis.set_ylim(len(TRIED) - 0.5, -0.5)
         axis.legend(loc="lower left", fontsize=8)
-    for axis in axes[-2:]:
+    for axis in sheet.axes[-2:]:
         axis.set_xlabel("Abs: mean test accuracy, %")
-    return figure
+    return sheet.figure
 
 
 def report(arguments: argparse.Namespace) -> None:
