@@ -1,4 +1,4 @@
-"""Scripts take from the package what is there: names that moved are found before a script is run."""
+"""What scripts import from the package is there: found before one of them is run."""
 
 import ast
 import importlib
