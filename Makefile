@@ -19,8 +19,10 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 run: setup
 	$(BIN)/orthoreg run --config configs/embedded.py --workdir $(WORKDIR)
 
+# Two processes: compiling, which takes most of the time, keeps one core busy. A file stays in one
+# process, where its fixtures are.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff format --check .
