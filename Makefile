@@ -19,10 +19,8 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 run: setup
 	$(BIN)/orthoreg run --config configs/embedded.py --workdir $(WORKDIR)
 
-# Two processes: compiling, which takes most of the time, keeps one core busy. A file stays in one
-# process, where its fixtures are.
 test: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest
 
 lint: setup
 	$(BIN)/ruff format --check .

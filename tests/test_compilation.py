@@ -33,7 +33,6 @@ def test_the_second_run_compiles_nothing_that_takes_long(inputs, tmp_path):
     first = finetune(inputs, tmp_path / "first", cache)
     stored = {path.name for path in cache.rglob("*-cache")}
     second = finetune(inputs, tmp_path / "second", cache)
-    assert {path.name for path in cache.rglob("*-cache")} == stored
     assert any(name.startswith("jit_step") for name in stored)
     # What is quicker to compile than to look up is not kept.
     assert second <= first - len(stored)

@@ -76,8 +76,8 @@ def test_results_agree_with_one_another(results):
         assert penalised["geometry"]["norms"][task] > plain["geometry"]["norms"][task]
 
 
-def test_every_mode_runs_with_and_without_the_penalty(inputs, tmp_path):
-    methods = [mode + plus for mode in ("linearized", "attention", "lora") for plus in ("", PLUS)]
+def test_every_mode_runs(inputs, tmp_path):
+    methods = ["linearized" + PLUS, "attention", "lora", "lora" + PLUS]
     options = ["--config.methods=" + ",".join(methods)]
     # Their functions have tests of their own; compiling them for every mode takes a minute.
     options += ["--config.evaluation.feature_images=0"]
@@ -85,7 +85,7 @@ def test_every_mode_runs_with_and_without_the_penalty(inputs, tmp_path):
     assert orthoreg("run", inputs, tmp_path / "run", *options) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert [run["method"] for run in results["runs"]] == methods
-    assert [run["strength"] for run in results["runs"]] == [0, 10, 0, 10, 0, 2]
+    assert [run["strength"] for run in results["runs"]] == [10, 0, 0, 2]
     for run in results["runs"]:
         vector = load_tree(
             tmp_path / "run" / run["method"] / "seed3" / "first" / "vector.safetensors"

@@ -21,6 +21,7 @@ OPTIONS = [
     "--config.per_method.full+tak.strength=0.5",
     "--config.per_method.full.learning_rate=5e-4",
     "--config.evaluation.feature_images=0",
+    "--config.evaluation.disentanglement_tasks=",
 ]
 
 

@@ -94,7 +94,11 @@ if is_first():
 
 def train(path, devices, fsdp, accumulate, processes=1, stop=3, states=None, methods=()):
     """Vectors after `stop` steps, each in one row; going on from `states` if given."""
-    flags = f"--xla_force_host_platform_device_count={devices // processes}"
+    # Optimised machine code would take twice as long to make, and runs three steps.
+    flags = (
+        f"--xla_force_host_platform_device_count={devices // processes}"
+        " --xla_backend_optimization_level=0"
+    )
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     port = free_port() if processes > 1 else 0
     running = []
@@ -131,8 +135,8 @@ def assert_same(several, single):
     assert max(errors.values()) < 1e-5, json.dumps({k: float(v) for k, v in errors.items()})
 
 
-# Every method on a mesh cut both ways, some on what is simpler, as each compiles for half a minute.
-SOME = ("full+orthoreg", "linearized", "attention", "lora+orthoreg")
+# Every method on a mesh cut both ways, some on what is simpler: each compiles for many seconds.
+SOME = ("full+orthoreg", "linearized", "lora+orthoreg")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +148,7 @@ def test_devices_and_processes_agree(
 ):
     path = tmp_path / "vectors.safetensors"
     vectors = train(path, devices, fsdp, accumulate, processes, methods=methods)
-    assert list(vectors) == list(methods or single)
+    assert set(vectors) == set(methods or single)
     assert_same(vectors, single)
 
 
