@@ -73,6 +73,8 @@ def _alpha_axes(sheet: Sheet, alphas: np.ndarray, label: str) -> None:
     for axes in sheet.axes:
         axes.set_xscale("function", functions=(_root, np.square))
         axes.set_xlim(alphas[0], alphas[-1])
+        for line in axes.lines:
+            line.set_clip_on(False)  # else half of the marks at both ends is missing
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.set_xlabel(label)
         as_percent(axes.yaxis)

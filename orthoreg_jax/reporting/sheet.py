@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from orthoreg_jax.evaluation.results import Results
 
@@ -180,6 +180,7 @@ def some_of(count: int) -> Int[np.ndarray, " shown"]:
 
 
 def as_percent(*axes: Any) -> None:
-    """Axes of shares that are written as per cent."""
+    """Axes of shares that are written as per cent, none of them rounded."""
     for each in axes:
-        each.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+        each.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
+        each.set_major_formatter(lambda share, _: f"{100 * share:.6g}")
