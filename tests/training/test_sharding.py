@@ -122,7 +122,9 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("single") / "vectors.safetensors", 1, 1, 1)
+    vectors = train(tmp_path_factory.mktemp("single") / "vectors.safetensors", 1, 1, 1)
+    assert len(vectors) == 8
+    return vectors
 
 
 def assert_same(several, single):
