@@ -30,7 +30,8 @@ from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.config import ORTHOREG
 from orthoreg_jax.evaluation.selection import choose_addition, normalised
 from orthoreg_jax.experiment.evaluation import load_vectors
-from orthoreg_jax.experiment.setup import Experiment, reopen
+from orthoreg_jax.experiment.experiment import Experiment
+from orthoreg_jax.experiment.setup import reopen
 from orthoreg_jax.storage import read_json, write_json
 from orthoreg_jax.tasks.batches import evaluation_batches
 from orthoreg_jax.training.modes import MODES

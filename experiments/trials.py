@@ -15,8 +15,9 @@ from orthoreg_jax.config import load_config, split_method
 from orthoreg_jax.evaluation.accuracy import Evaluator
 from orthoreg_jax.experiment.edits import Edits, Sets
 from orthoreg_jax.experiment.evaluation import load_vectors, make_evaluator, put_sets
+from orthoreg_jax.experiment.experiment import Experiment
 from orthoreg_jax.experiment.finetuning import finetune_all
-from orthoreg_jax.experiment.setup import Experiment, prepare
+from orthoreg_jax.experiment.setup import prepare
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.training.penalties import PENALTIES
 

@@ -14,7 +14,7 @@ from orthoreg_jax.clip.checkpoint import load_checkpoint, save_checkpoint
 from orthoreg_jax.clip.config import read_config
 from orthoreg_jax.clip.preprocessing import load_preprocessing, tokenize
 from orthoreg_jax.config import default_config, flatten_config, load_config, override
-from orthoreg_jax.experiment import evaluation, setup
+from orthoreg_jax.experiment import evaluation, run_folder, setup
 from orthoreg_jax.experiment.vectors import load_task_vectors
 from orthoreg_jax.reporting.export import choose_edit, find_run, format_card
 from orthoreg_jax.reporting.stage import (
@@ -209,7 +209,7 @@ def test_run_folder(tmp_path):
     config = default_config()
     text = json.dumps(flatten_config(config))
     (tmp_path / "config.json").write_text(text)
-    fuzz(tmp_path / "config.json", lambda: setup.check_folder(config, tmp_path))
+    fuzz(tmp_path / "config.json", lambda: run_folder.check_folder(config, tmp_path))
 
 
 def test_files_of_a_run(finished, inputs, tmp_path, monkeypatch):
@@ -226,8 +226,8 @@ def test_files_of_a_run(finished, inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "load_vectors", measure_again)
 
     def open_again():
-        setup._check_inputs(experiment)
-        setup.open_folder(experiment)
+        run_folder.check_inputs(experiment)
+        run_folder.open_folder(experiment)
 
     evaluator = evaluation.make_evaluator(experiment, method.mode.outputs)
 

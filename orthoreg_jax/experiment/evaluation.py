@@ -29,7 +29,8 @@ from orthoreg_jax.training.modes.mode import edited_outputs
 
 from .comparisons import Correct, compare_methods
 from .edits import SPLITS, Edits, Sets
-from .setup import Experiment, Method, open_folder
+from .experiment import Experiment, Method
+from .run_folder import open_folder
 from .structure import measure_features, measure_geometry, weight_angles
 
 

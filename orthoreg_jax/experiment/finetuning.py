@@ -15,8 +15,9 @@ from orthoreg_jax.storage import only_one, save_tree
 from orthoreg_jax.training.finetune import finetune, remove_states
 from orthoreg_jax.training.step import TrainState, init_state, make_optimizer, make_train_step
 
+from .experiment import Experiment, Method
 from .others import OtherTasks, measure_curvature
-from .setup import Experiment, Method, open_folder
+from .run_folder import open_folder
 
 
 def finetune_all(experiment: Experiment) -> None:

@@ -28,7 +28,7 @@ from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import StoredTree
 
 from .evaluation import make_evaluator
-from .setup import Experiment
+from .experiment import Experiment
 
 
 class Merged(NamedTuple):

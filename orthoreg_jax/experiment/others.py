@@ -13,7 +13,7 @@ from orthoreg_jax.clip.modules import VisionTransformer
 from orthoreg_jax.tasks.loading import Feed
 from orthoreg_jax.training.curvature import kronecker_factors
 
-from .setup import Experiment
+from .experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,7 @@ from orthoreg_jax.evaluation.specialisation import (
 )
 from orthoreg_jax.training.modes.mode import Apply
 
-from .setup import Experiment
+from .experiment import Experiment
 
 
 def measure_geometry(vectors: dict[str, Any]) -> Geometry:

@@ -1,0 +1,26 @@
+"""The config of an experiment: its options, how one is read, and what is allowed in it."""
+
+from .options import (
+    DTYPES,
+    ORTHOREG,
+    PLUS,
+    PRECISIONS,
+    default_config,
+    flatten_config,
+    split_method,
+)
+from .reading import load_config, override
+from .validation import validate
+
+__all__ = [
+    "DTYPES",
+    "ORTHOREG",
+    "PLUS",
+    "PRECISIONS",
+    "default_config",
+    "flatten_config",
+    "load_config",
+    "override",
+    "split_method",
+    "validate",
+]

@@ -1,0 +1,29 @@
+"""The kind of value that an option takes: that of its default."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def entry(default: tuple[Any, ...]) -> Any:
+    """An entry of a default that is a tuple; one that is empty holds names."""
+    return default[0] if default else ""
+
+
+def same_kind(value: Any, default: Any) -> bool:
+    """Whether a value has the type of an option's default; an int may stand for a float."""
+    if isinstance(default, tuple):
+        return isinstance(value, tuple | list) and all(same_kind(v, entry(default)) for v in value)
+    if isinstance(default, float):
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is type(default)
+
+
+def describe_kind(default: Any) -> str:
+    """The kind in words, for messages."""
+    if isinstance(default, tuple):
+        return f"several of: {describe_kind(entry(default))}"
+    return {int: "a whole number", float: "a finite number", str: "a text", bool: "True or False"}[
+        type(default)
+    ]

@@ -1,0 +1,169 @@
+"""Every option of an experiment, with its default; files in configs/ change what they need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+PLUS = "+"
+ORTHOREG = PLUS + "orthoreg"
+DTYPES = ("float32", "bfloat16")
+PRECISIONS = ("highest", "high", "default")
+
+
+def default_config() -> ConfigDict:
+    """The default of every option. There are no others: unknown keys are errors.
+
+    Examples:
+      >>> config = oj.default_config()
+      >>> config.tasks, config.penalty.strength = ("emoji", "flags"), 0.1
+    """
+    from orthoreg_jax.training.modes import MODES
+    from orthoreg_jax.training.penalties import PENALTIES
+
+    config = ConfigDict()
+    # "embedded", a Hugging Face CLIP directory, a preset such as "ViT-B/32", or a hub name.
+    config.model = "embedded"
+    # "embedded", or a directory of the same layout: tasks.json and one .npz per task.
+    config.data = "embedded"
+    # Tasks to fine-tune, add and negate, by name.
+    config.tasks = ("mnist", "fashion_mnist")
+    # Task whose accuracy negation must keep; never trained on.
+    config.control = "concepts"
+    # Ways to fine-tune: a mode, with any of "+orthoreg", "+taujp" and "+tak" behind it, in this
+    # order, for penalties. Modes: full, linearized, attention, lora.
+    config.methods = ("full", "full+orthoreg")
+    # Each seed fixes a run's batches and augmentation.
+    config.seeds = (0,)
+
+    # Precision of float32 matrix products, in all stages: "highest", or "high" and "default", which
+    # are faster on TPUs and recent GPUs because they round the factors, to three or to one bfloat16
+    # (a GPU: to TF32). The penalty has its own.
+    config.matmul_precision = "highest"
+
+    config.penalty = penalty = ConfigDict()
+    # lambda of OrthoReg, used by the methods with "+orthoreg"; so are `form` and `precision`.
+    penalty.strength = 10.0
+    # "released" (norm, Gram of the smaller side) or "paper" (squared norm, Gram over columns).
+    penalty.form = "released"
+    # Of its matrix products. "default" rounds updates to bfloat16 on TPUs (sums stay float32): the
+    # gradient changes by 2e-3 of its norm, see experiments/results/penalty_ViT-B32.md.
+    penalty.precision = "highest"
+
+    # E || J tau ||^2 on images of the other tasks of `tasks`, one of them at each step.
+    penalty.taujp = ConfigDict()
+    # lambda, used by the methods with "+taujp".
+    penalty.taujp.strength = 1.0
+    # Images at a step; they are not among those of training.batch_size.
+    penalty.taujp.batch_size = 16
+
+    # The same by Kronecker factors of the other tasks, made before training: no image is seen.
+    penalty.tak = ConfigDict()
+    # lambda, used by the methods with "+tak".
+    penalty.tak.strength = 1.0
+    # Training images of each other task for its factors, chosen by a fixed seed; 0: all.
+    penalty.tak.images = 256
+
+    # What one method uses in place of training.learning_rate and its penalty's strength; 0.0: the
+    # same. A method of several penalties has the mode's learning rate, and of each penalty the
+    # strength that it has alone.
+    config.per_method = ConfigDict()
+    for mode in MODES:
+        config.per_method[mode] = ConfigDict({"learning_rate": 0.0})
+        for name in PENALTIES:
+            own = {"learning_rate": 0.0, "strength": 0.0}
+            config.per_method[mode + PLUS + name] = ConfigDict(own)
+
+    # Adapters of the mode "lora": dW = (alpha / rank) B A.
+    config.lora = lora = ConfigDict()
+    lora.rank = 8
+    lora.alpha = 8.0
+    # Kernels with an adapter: "qkvo" (attention's in- and output), "qkv", "qv", "mlp" or "all".
+    lora.placement = "qkvo"
+
+    config.training = training = ConfigDict()
+    # Optimiser steps for each task, if `epochs` is 0.
+    training.steps = 100
+    # Passes over each task's training images; -1.0: as many as the recipe of the field has for the
+    # task (`tasks/catalogue.py`), which then must be one of the field's.
+    training.epochs = 0.0
+    training.batch_size = 128
+    # Peak of the cosine schedule, which ends at 0.
+    training.learning_rate = 1e-5
+    # Linear warm-up, in steps.
+    training.warmup_steps = 10
+    # Of AdamW, on every trained leaf.
+    training.weight_decay = 0.1
+    # Largest global norm of the gradient.
+    training.clip_norm = 1.0
+    # Smallest share of an image's area that a random resized crop keeps; 1.0: no augmentation.
+    training.crop_scale = 0.9
+    # Type of activations: "float32" or "bfloat16". Parameters and penalty stay float32.
+    training.dtype = "float32"
+    # Parts of a batch that are computed one after the other, their gradients averaged: less memory.
+    training.accumulate = 1
+    # Devices among which weights and optimiser state are split; 1: each device has all of them.
+    training.fsdp = 1
+    # Recompute activations in the backward pass: less memory, more time.
+    training.remat = False
+    # Steps between two lines of metrics.jsonl.
+    training.log_every = 10
+    # Write the same numbers as event files for TensorBoard, too; takes the extra [tensorboard].
+    training.tensorboard = False
+    # Steps between two saved states, from which an interrupted task goes on; 0: none.
+    training.checkpoint_every = 0
+    # Saved states to keep, the newest ones: if one is damaged, the one before it serves.
+    training.keep_checkpoints = 2
+
+    config.evaluation = evaluation = ConfigDict()
+    evaluation.batch_size = 256
+    # Largest size of all validation and test images that are kept on the device; more of them stay
+    # in the host's memory and are sent batch by batch.
+    evaluation.device_megabytes = 2000
+    # Grid of alpha for addition and negation, rising from 0.
+    evaluation.alphas = (
+        *(0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7),
+        *(0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0),
+    )
+    # Shares of the zero-shot control accuracy that negation has to keep.
+    evaluation.control_shares = (0.95, 0.9, 0.8)
+    # Images used of each task's validation and test split, chosen by a fixed seed; 0: all.
+    evaluation.max_val_images = 0
+    evaluation.max_test_images = 0
+    # Task analogies "a:b:c:d" of four of `tasks`, as a is to b, so is c to d: how well d is done by
+    # tau_c + (tau_b - tau_a), which saw no image of d.
+    evaluation.analogies = ()
+    # Tasks of which every pair's disentanglement error is measured, over the grid of these alphas
+    # for both, on at most so many test images of each task (0: all). Empty: none.
+    evaluation.disentanglement_tasks = ()
+    evaluation.disentanglement_alphas = (
+        *(-3.0, -2.5, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
+    )
+    evaluation.max_disentanglement_images = 256
+    # Test images of each task on which the sensitivity to each feature and the products J tau are
+    # measured; 0: they are not.
+    evaluation.feature_images = 0
+    return config.lock()
+
+
+def split_method(method: str) -> tuple[str, tuple[str, ...]]:
+    """The mode of a method, and its penalties.
+
+    Examples:
+      >>> split_method("linearized+orthoreg+tak")
+      ('linearized', ('orthoreg', 'tak'))
+    """
+    mode, *penalties = method.split(PLUS)
+    return mode, tuple(penalties)
+
+
+def flatten_config(config: ConfigDict) -> dict[str, Any]:
+    """Options by their dotted name."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= {f"{key}.{name}": item for name, item in flatten_config(value).items()}
+        else:
+            flat[key] = value
+    return flat

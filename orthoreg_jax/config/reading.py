@@ -1,0 +1,97 @@
+"""A config read from its file, and changed by what the command line says."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from .kinds import describe_kind, entry
+from .options import flatten_config
+from .validation import validate
+
+
+def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> ConfigDict:
+    """The config of a file's `get_config()`, changed by overrides, checked.
+
+    Args:
+      path: a Python file whose `get_config()` returns a ConfigDict, made from `default_config`.
+      overrides: texts like "training.steps=200" or "tasks=mnist,vehicles".
+
+    Raises:
+      ValueError: no such file, no `get_config`, an unknown key or a bad value; all are named.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file() or path.suffix != ".py":
+        raise ValueError(
+            f"config {str(path)!r}: no such Python file (.py); configs/ holds those that exist"
+        )
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except Exception as error:  # whatever a user's own file may raise
+        reason = error.args[0] if isinstance(error, KeyError) else error
+        raise ValueError(f"config {str(path)!r}: {type(error).__name__}: {reason}") from error
+    if not isinstance(config, ConfigDict):
+        raise ValueError(
+            f"config {str(path)!r}: get_config() returned {type(config).__name__}, expected the "
+            "ConfigDict that it changed (is its last line `return config`?)"
+        )
+    override(config, overrides)
+    validate(config)
+    return config
+
+
+def override(config: ConfigDict, overrides: Sequence[str]) -> None:
+    """Applies texts like "training.steps=200" to a config.
+
+    Raises:
+      ValueError: an unknown key, or a value of another type than the option's.
+    """
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        flat = flatten_config(config)
+        if not equals or key not in flat:
+            import difflib
+
+            near = difflib.get_close_matches(key, flat, 1)
+            raise ValueError(
+                f"--config.{text}: no such option{f'; did you mean {near[0]}?' if near else ''}; "
+                f"the options are {', '.join(flat)}"
+            )
+        *parents, name = key.split(".")
+        node = config
+        for parent in parents:
+            node = node[parent]
+        node[name] = _parse(key, value, flat[key])
+
+
+def _parse(key: str, text: str, old: Any) -> Any:
+    """Reads a value as the type of the one it replaces."""
+    kind = type(old)
+    try:
+        if kind is str:
+            return text
+        if kind is tuple:
+            return _parse_tuple(text, type(entry(old)))
+        value = ast.literal_eval(text.capitalize() if kind is bool else text)
+        if type(value) is kind or (kind is float and type(value) is int):
+            return kind(value)
+    except (ValueError, SyntaxError):
+        pass
+    raise ValueError(
+        f"--config.{key}={text}: not a value for this option; allowed: {describe_kind(old)}, for "
+        f"example {','.join(map(str, old)) if kind is tuple else old}"
+    )
+
+
+def _parse_tuple(text: str, item: type) -> tuple[Any, ...]:
+    parts = [part.strip(" '\"") for part in text.strip("()[] ").split(",")]
+    return tuple(item(part) for part in parts if part)

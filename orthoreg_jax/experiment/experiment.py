@@ -1,0 +1,156 @@
+"""An experiment: all that its stages need, read and checked, and where their files are."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import pathlib
+from operator import getitem
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder
+from orthoreg_jax.clip.modules import Gather
+from orthoreg_jax.clip.preprocessing import Preprocessing
+from orthoreg_jax.clip.zeroshot import Head
+from orthoreg_jax.config import PLUS, split_method
+from orthoreg_jax.tasks.batches import limited_rows
+from orthoreg_jax.tasks.catalogue import KNOWN
+from orthoreg_jax.tasks.loading import Feed, load_images
+from orthoreg_jax.tasks.task import Task
+from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes.mode import Apply, Mode
+from orthoreg_jax.training.penalties import PENALTIES
+from orthoreg_jax.training.penalties.penalty import Penalty
+from orthoreg_jax.training.sharding import Shardings
+
+from .vectors import VECTOR
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way to fine-tune, with its penalties by name."""
+
+    name: str
+    mode: Mode
+    penalties: dict[str, Penalty]
+    learning_rate: float
+
+    @property
+    def label(self) -> str:
+        """Its name in tables."""
+        return " + ".join([self.mode.label, *(PENALTIES[name].label for name in self.penalties)])
+
+    @property
+    def strengths(self) -> dict[str, float]:
+        """Lambda of each penalty."""
+        return {name: penalty.strength for name, penalty in self.penalties.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything a stage needs; `heads` are `zero_shot_heads` padded, on the devices."""
+
+    config: ConfigDict
+    folder: pathlib.Path
+    checkpoint: Checkpoint
+    preprocessing: Preprocessing
+    tasks: dict[str, Task]
+    zero_shot_heads: dict[str, np.ndarray]
+    heads: dict[str, Head]
+    shardings: Shardings  # of all processes, to train
+    local: Shardings  # of this process, to evaluate
+
+    @property
+    def methods(self) -> list[Method]:
+        """The methods of the config, in its order."""
+        return [self._method(name) for name in self.config.methods]
+
+    def _method(self, name: str) -> Method:
+        mode, names = split_method(name)
+        own, penalties = self.config.per_method, {}
+        for each in names:
+            row = PENALTIES[each]
+            options = functools.reduce(getitem, row.options.split("."), self.config)
+            strength = own[mode + PLUS + each].strength or options.strength
+            penalties[each] = row.make(options, strength)
+        rate = own[name if name in own else mode].learning_rate
+        rate = rate or self.config.training.learning_rate
+        return Method(name, MODES[mode](self.config.lora), penalties, rate)
+
+    @functools.cached_property
+    def apply(self) -> Apply:
+        """The image tower: (its params, pixels) -> features."""
+        return self._encoder(None)
+
+    @functools.cached_property
+    def sharded_apply(self) -> Apply:
+        """The same on params that `shardings` has split."""
+        return self._encoder(self.shardings.gather)
+
+    def _encoder(self, gather: Gather | None) -> Apply:
+        training = self.config.training
+        dtype = jnp.dtype(training.dtype)
+        return image_encoder(self.checkpoint.config, dtype, training.remat, gather)
+
+    def describe(self) -> str:
+        """What is about to run, in one line."""
+        config, count = self.config, sum(map(np.size, jax.tree.leaves(self.checkpoint.params)))
+        device = jax.devices()[0].device_kind
+        return (
+            f"model {config.model} ({count / 1e6:.1f} M parameters), {len(config.tasks)} tasks and "
+            f"control {config.control}, methods {', '.join(config.methods)}, seeds "
+            f"{', '.join(map(str, config.seeds))}, on {jax.device_count()} x {device}, in "
+            f"{self.folder}"
+        )
+
+    @functools.cached_property
+    def params0(self) -> Any:
+        """The pre-trained image tower, for evaluation, on every device of this process."""
+        return jax.device_put(self.checkpoint.params["visual"], self.local.replicated)
+
+    def task_folder(self, method: str, seed: int, task: str) -> pathlib.Path:
+        """Where a fine-tuned task's files are."""
+        return self.folder / method / f"seed{seed}" / task
+
+    def vector_path(self, method: str, seed: int, task: str) -> pathlib.Path:
+        """The file of a task vector; that it exists means that the task is finished."""
+        return self.task_folder(method, seed, task) / VECTOR
+
+    def evaluation_path(self, method: str, seed: int) -> pathlib.Path:
+        """The numbers measured on one method's task vectors."""
+        return self.folder / method / f"seed{seed}" / "evaluation.json"
+
+    def steps(self, task: str) -> int:
+        """Optimiser steps for a task."""
+        options = self.config.training
+        if options.epochs == 0:
+            return int(options.steps)
+        epochs = KNOWN[task].epochs if options.epochs < 0 else options.epochs
+        return math.ceil(epochs * len(self.tasks[task].splits["train"]) / options.batch_size)
+
+    def feed(self, task: str, seed: int, batch_size: int) -> Feed:
+        """Training batches of a task, this process's part of them."""
+        return Feed(
+            self.tasks[task].splits["train"],
+            self.preprocessing,
+            batch_size,
+            seed,
+            self.config.training.crop_scale,
+            jax.process_index(),
+            jax.process_count(),
+        )
+
+    def images(self, task: str, split: str, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Images (n, size, size, 3), resized for the model, and labels of a split.
+
+        At most `limit` of them, chosen by a fixed seed; 0: all.
+        """
+        data = self.tasks[task].splits[split]
+        rows = limited_rows(len(data), limit)
+        return load_images(data.images, rows, self.preprocessing), data.labels[rows]
