@@ -1,12 +1,14 @@
 """Types and shapes in annotations are checked while the tests run."""
 
 import os
+import pathlib
 import shutil
 import subprocess
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import jaxlib
 import jaxtyping
 import pytest
 
@@ -14,6 +16,22 @@ from tests import shapes
 
 # Every annotated function of the package checks its arguments' shapes and types.
 jaxtyping.install_import_hook("orthoreg_jax", f"{shapes.__name__}.check")
+
+
+def quick_to_compile():
+    """Flags for XLA: what tests run takes milliseconds, and compiling it takes most of their time.
+
+    These make less of compiling, to a third of its time. XLA ends a process that asks for a flag
+    which it does not know, and the second one is not as old as the first.
+    """
+    flag = "--xla_cpu_use_fusion_emitters"
+    libraries = pathlib.Path(jaxlib.__file__).parent.glob("*.so")
+    known = any(flag[2:].encode() in path.read_bytes() for path in libraries)
+    return " --xla_backend_optimization_level=0" + f" {flag}=false" * known
+
+
+# Before the first array is made; processes that tests start inherit it.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + quick_to_compile()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,6 +1,7 @@
 """A small real experiment for tests: the embedded model on tasks of a few images."""
 
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -47,3 +48,9 @@ def write_tasks(folder):
 def orthoreg(command, config, workdir, *more):
     options = [] if config is None else ["--config", str(config)]
     return cli.main([command, *options, "--workdir", str(workdir), *more])
+
+
+def virtual_devices(count):
+    """For the environment of a process: so many devices of XLA's."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"
+    return {"XLA_FLAGS": flags}

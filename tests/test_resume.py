@@ -14,7 +14,7 @@ import pytest
 from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.storage import load_tree
 
-from .small_run import orthoreg
+from .small_run import orthoreg, virtual_devices
 
 
 def test_same_seed_same_bits_and_resume_is_exact(finished, inputs, tmp_path, monkeypatch):
@@ -132,9 +132,8 @@ assert cli.main(sys.argv[1:]) == 130
 
 def on_devices(count, program, *arguments):
     """Runs Python with so many virtual devices."""
-    flags = f"--xla_force_host_platform_device_count={count}"
     command = [sys.executable, *program, *map(str, arguments)]
-    subprocess.run(command, env=os.environ | {"XLA_FLAGS": flags}, check=True)
+    subprocess.run(command, env=os.environ | virtual_devices(count), check=True)
 
 
 def test_begun_on_eight_devices_it_goes_on_with_four(finished, inputs, tmp_path):

@@ -17,7 +17,7 @@ from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.evaluation.results import Results
 from orthoreg_jax.storage import load_tree
 
-from .small_run import orthoreg
+from .small_run import orthoreg, virtual_devices
 
 PLUS = "+orthoreg"
 
@@ -179,7 +179,7 @@ def test_tasks_of_slurm_train_together(finished, inputs, tmp_path):
         facts = slurm | {"PROCID": process, "LOCALID": process}
         environment = os.environ | {f"SLURM_{key}": str(value) for key, value in facts.items()}
         environment |= {"JAX_COORDINATOR_PORT": str(port)}
-        environment |= {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+        environment |= virtual_devices(2)
         options = [*map(str, command), "--config.training.fsdp=2"]
         running.append(subprocess.Popen(options, env=environment))
     assert [process.wait(timeout=600) for process in running] == [0, 0]

@@ -104,9 +104,17 @@ def _last_penalty(method: str) -> str:
     return ("", *split_method(method)[1])[-1]
 
 
+def _lay_out(figure: Figure) -> None:
+    """Makes room for all texts, once: matplotlib would do it twice in each call of `savefig`."""
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+
+
 @styled
 def to_png(figure: Figure) -> bytes:
     """The figure as a PNG file."""
+    _lay_out(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return buffer.getvalue()
@@ -115,6 +123,7 @@ def to_png(figure: Figure) -> bytes:
 @styled
 def to_svg(figure: Figure) -> str:
     """The figure as an SVG file, without date, so that equal results give equal files."""
+    _lay_out(figure)
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", metadata=nothing)

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.small_run import virtual_devices
+
 SCALE = pathlib.Path(__file__).parents[2] / "experiments" / "scale"
 sys.path.insert(0, str(SCALE))
 
@@ -36,7 +38,7 @@ KERNELS = LAYERS * 12 * WIDTH**2  # numbers in the blocks' kernels
 
 
 def compiled(platform):
-    flags = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    flags = os.environ | virtual_devices(8)
     command = [sys.executable, "-c", PROGRAM, platform]
     environment = flags | {"PYTHONPATH": os.pathsep.join([str(SCALE), *sys.path])}
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)

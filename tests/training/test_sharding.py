@@ -13,6 +13,7 @@ import pytest
 
 from orthoreg_jax import load_tree
 from orthoreg_jax.training.sharding import make_shardings
+from tests.small_run import virtual_devices
 
 PROGRAM = """
 import json, pathlib, sys
@@ -94,12 +95,7 @@ if is_first():
 
 def train(path, devices, fsdp, accumulate, processes=1, stop=3, states=None, methods=()):
     """Vectors after `stop` steps, each in one row; going on from `states` if given."""
-    # Optimised machine code would take twice as long to make, and runs three steps.
-    flags = (
-        f"--xla_force_host_platform_device_count={devices // processes}"
-        " --xla_backend_optimization_level=0"
-    )
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | virtual_devices(devices // processes)
     port = free_port() if processes > 1 else 0
     running = []
     for process in range(processes):
