@@ -62,13 +62,20 @@ def test_what_we_save_transformers_loads(models, tmp_path):
 
 
 def test_exported_models_have_the_same_features(finished, tmp_path):
-    """transformers' CLIPModel and processor on what `orthoreg export` writes."""
+    """transformers' CLIPModel and processor on what `orthoreg export` and `merge` write."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (4, 40, 48, 3), dtype=np.uint8)
-    for place, more in enumerate(([], ["--tasks", "first"], ["--forget", "second"])):
+    commands = (
+        ["export"],
+        ["export", "--tasks", "first"],
+        ["export", "--forget", "second"],
+        ["merge", "--merger", "tsv_m"],
+        ["merge", "--merger", "ties", "--alpha", "0.5"],
+    )
+    for place, command in enumerate(commands):
         out = tmp_path / str(place)
-        command = ["export", "--workdir", str(finished), "--method", "full+orthoreg"]
-        assert cli.main([*command, "--out", str(out), *more]) == 0
+        run = ["--workdir", str(finished), "--method", "full+orthoreg"]
+        assert cli.main([*command, *run, "--out", str(out)]) == 0
         checkpoint = load_checkpoint(out)
         preprocessing = load_preprocessing(out, checkpoint.config)
         pixels = preprocessing.normalize(jnp.asarray(preprocessing.resize(list(images))))
