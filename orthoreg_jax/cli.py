@@ -110,7 +110,8 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         from .hosts import connect, is_first
 
         _keep_compiled()
-        if options.distributed or options.coordinator or options.processes or options.process:
+        hosts = (options.coordinator, options.processes, options.process)
+        if options.distributed or any(value is not None for value in hosts):
             connect(options.coordinator, options.processes, options.process)
         run_experiment(load_config(options.config, overrides), options.workdir, stages)
         if not is_first():

@@ -129,10 +129,11 @@ def save_tree(
     Args:
       path: of the file; written whole or not at all.
       tree: nested dicts of arrays, for example a task vector.
-      metadata: texts to be kept with it.
+      metadata: texts to be kept with it; "sha256" is the hash's own name.
 
     Raises:
-      ValueError: a tree that could not be read back: not nested dicts, or keys with a "/".
+      ValueError: a tree that could not be read back: not nested dicts, or keys with a "/"; or
+        metadata with a name that is not free.
       StorageError: the file cannot be written.
     """
     import jax
@@ -144,6 +145,8 @@ def save_tree(
             f"are {', '.join(list(flatten(tree))[:6])} in {type(tree).__name__} containers: turn "
             "it into plain dicts, and rename such keys"
         )
+    if "sha256" in (metadata or {}):
+        raise ValueError("metadata: 'sha256' is the name of the content's own hash; take another")
     # np.array keeps 0-d leaves 0-d, which np.ascontiguousarray does not.
     arrays = {name: np.array(leaf, order="C") for name, leaf in flatten(tree).items()}
     with replacing(pathlib.Path(path)) as scratch:
@@ -188,6 +191,8 @@ class StoredTree:
     Attributes:
       path: of the file.
       shapes: of the leaves by their path, as `jax.ShapeDtypeStruct`.
+      about: the metadata that it was written with, and its content's hash; empty for files of
+        others.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -202,7 +207,7 @@ class StoredTree:
         if not self.path.is_file():
             raise StorageError(f"{path}: no such file")
         with self._open() as file:
-            self._about = json.loads((file.metadata() or {}).get("about", "{}"))
+            self.about: dict[str, Any] = json.loads((file.metadata() or {}).get("about", "{}"))
             self.shapes = {}
             for name in sorted(file.keys()):
                 part = file.get_slice(name)
@@ -231,7 +236,7 @@ class StoredTree:
         for name in self.shapes:
             _digest(digest, name, self.read(name))
         found = digest.hexdigest()
-        if self._about.get("sha256", found) != found:
+        if self.about.get("sha256", found) != found:
             raise _damaged(self.path)
         return found
 

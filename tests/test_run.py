@@ -16,6 +16,8 @@ from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.evaluation.results import Results
 from orthoreg_jax.storage import load_tree
+from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes.mode import only
 
 from .small_run import orthoreg, virtual_devices
 
@@ -76,8 +78,10 @@ def test_results_agree_with_one_another(results):
         assert penalised["geometry"]["norms"][task] > plain["geometry"]["norms"][task]
 
 
-def test_every_mode_runs(inputs, tmp_path):
-    methods = ["linearized" + PLUS, "attention", "lora", "lora" + PLUS]
+def test_every_mode_runs(inputs, tmp_path, monkeypatch):
+    """And one of a user's own, of biases alone, which has no weight matrix to look at."""
+    monkeypatch.setitem(MODES, "bitfit", lambda options: only(("*/bias",), "BitFit"))
+    methods = ["linearized" + PLUS, "attention", "lora", "lora" + PLUS, "bitfit"]
     options = ["--config.methods=" + ",".join(methods)]
     # Their functions have tests of their own; compiling them for every mode takes a minute.
     options += ["--config.evaluation.feature_images=0"]
@@ -85,7 +89,7 @@ def test_every_mode_runs(inputs, tmp_path):
     assert orthoreg("run", inputs, tmp_path / "run", *options) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert [run["method"] for run in results["runs"]] == methods
-    assert [run["strength"] for run in results["runs"]] == [10, 0, 0, 2]
+    assert [run["strength"] for run in results["runs"]] == [10, 0, 0, 2, 0]
     for run in results["runs"]:
         vector = load_tree(
             tmp_path / "run" / run["method"] / "seed3" / "first" / "vector.safetensors"
@@ -93,7 +97,9 @@ def test_every_mode_runs(inputs, tmp_path):
         leaves = flatten(vector["visual"])
         whole = flatten(load_checkpoint("embedded").params["visual"])
         attention = {path for path in whole if "attn" in path and path.endswith("kernel")}
-        assert set(leaves) == (set(whole) if "linearized" in run["method"] else attention)
+        biases = {path for path in whole if path.endswith("/bias")}
+        trained = {"linearized" + PLUS: set(whole), "bitfit": biases}
+        assert set(leaves) == trained.get(run["method"], attention)
         assert {path: leaf.shape for path, leaf in leaves.items()} == {
             path: whole[path].shape for path in leaves
         }

@@ -10,6 +10,7 @@ import safetensors.numpy
 from orthoreg_jax import storage
 from orthoreg_jax.storage import (
     StorageError,
+    StoredTree,
     load_tree,
     only_one,
     read_json,
@@ -69,6 +70,15 @@ def test_a_changed_bit_is_noticed(tmp_path):
     path.write_bytes(data)
     with pytest.raises(StorageError, match="is damaged: its content has another hash"):
         load_tree(path)
+
+
+def test_what_is_told_with_a_tree_is_kept_beside_its_hash(tmp_path):
+    path = tmp_path / "tree.safetensors"
+    save_tree(path, {"w": np.ones(3)}, {"task": "digits"})
+    stored = StoredTree(path)
+    assert stored.about == {"task": "digits", "sha256": stored.check()}
+    with pytest.raises(ValueError, match="'sha256' is the name of the content's own hash"):
+        save_tree(path, {"w": np.ones(3)}, {"sha256": "0"})
 
 
 def test_other_programs_files_are_read(tmp_path):

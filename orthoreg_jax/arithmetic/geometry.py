@@ -44,14 +44,15 @@ def stable_ranks(delta: Any, matrices: Rules | None = None) -> dict[str, Float[A
       >>> oj.stable_ranks({"one": jnp.ones((4, 3)), "all": jnp.eye(3)})
       {'all': Array([3.], dtype=float32), 'one': Array([1.], dtype=float32)}
     """
+    return {path: stable_rank(values) for path, values in singular_values(delta, matrices).items()}
 
-    def ratio(values: Float[Array, "k s"]) -> Float[Array, " k"]:
-        largest = values[:, 0] ** 2
-        return jnp.where(
-            largest > 0, jnp.sum(values**2, axis=1) / jnp.where(largest > 0, largest, 1.0), 0.0
-        )
 
-    return {path: ratio(values) for path, values in singular_values(delta, matrices).items()}
+def stable_rank(values: Float[Array, "k s"]) -> Float[Array, " k"]:
+    """The stable rank of matrices whose singular values these are, falling."""
+    largest = values[:, 0] ** 2
+    return jnp.where(
+        largest > 0, jnp.sum(values**2, axis=1) / jnp.where(largest > 0, largest, 1.0), 0.0
+    )
 
 
 def gram_deviations(delta: Any, matrices: Rules | None = None) -> dict[str, Float[Array, " k"]]:
@@ -64,9 +65,13 @@ def gram_deviations(delta: Any, matrices: Rules | None = None) -> dict[str, Floa
       matrices: how leaves are read, see `orthogonality_penalty`.
     """
     return {
-        path: jnp.linalg.norm(values**2 - 1, axis=1)
-        for path, values in singular_values(delta, matrices).items()
+        path: gram_deviation(values) for path, values in singular_values(delta, matrices).items()
     }
+
+
+def gram_deviation(values: Float[Array, "k s"]) -> Float[Array, " k"]:
+    """||G - I||_F of matrices whose singular values these are."""
+    return jnp.linalg.norm(values**2 - 1, axis=1)
 
 
 def column_angles(

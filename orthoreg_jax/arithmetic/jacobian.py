@@ -21,11 +21,15 @@ def tau_jacobian(apply: Apply, params0: Any, delta: Any, inputs: Any) -> Float[A
 
     Args:
       apply: (params, inputs) -> outputs.
-      params0: pre-trained weights, a nested dict, where J is taken.
-      delta: tau, a tree like params0 or a part of it; `LowRank` nodes are multiplied out.
+      params0: pre-trained weights, where J is taken.
+      delta: tau, a tree like params0, or of nested dicts a part; `LowRank` nodes are multiplied
+        out.
       inputs: as `apply` takes them.
     """
     vector = dense(delta)
+    same: bool = jax.tree.structure(vector) == jax.tree.structure(params0)  # type: ignore[operator]
+    if same:
+        return jax.jvp(lambda params: apply(params, inputs), (params0,), (vector,))[1]
     part = select(params0, tuple(flatten(vector)))
     _, tangent = jax.jvp(lambda leaves: apply(replace(params0, leaves), inputs), (part,), (vector,))
     return tangent
@@ -39,8 +43,9 @@ def tau_jacobian_penalty(apply: Apply, params0: Any, delta: Any, inputs: Any) ->
 
     Args:
       apply: (params, inputs) -> outputs, e.g. of `image_encoder`.
-      params0: pre-trained weights, a nested dict.
-      delta: the update of the weights while training, fine-tuned minus pre-trained.
+      params0: pre-trained weights.
+      delta: the update of the weights while training, fine-tuned minus pre-trained; a tree like
+        params0, or of nested dicts a part.
       inputs: a batch of another task's; a new one at each step, the tasks in turn.
 
     Returns:

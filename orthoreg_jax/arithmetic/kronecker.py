@@ -39,7 +39,7 @@ def kronecker_penalty(
     Kernels are (in, out). A layer's bias is a last row of dW, a layer without a bias in the update
     takes A without its last row and column. Gradient: 2 A dW B, two matrix products in all. The
     factors are constants: it is no function of them to differentiate. An update kept as `LowRank`
-    is never multiplied out.
+    is multiplied out if it has a bias beside it, and else never.
 
     Args:
       delta: any pytree of updates, fine-tuned minus pre-trained weights.

@@ -157,6 +157,18 @@ def select_leaves(tree: Any, rules: Rules | None = None) -> dict[str, tuple[Any,
     return selected
 
 
+def has_matrices(tree: Any, rules: Rules | None = None) -> bool:
+    """Whether any leaf is read as a weight matrix.
+
+    Raises:
+      ValueError: from `read_leaf`.
+    """
+    return any(
+        isinstance(read_leaf(path, tuple(leaf.shape), rules), Matrix)
+        for path, leaf in flatten(tree, is_low_rank).items()
+    )
+
+
 def rules_for_part(tree: Any, rules: Rules) -> dict[str, Reading]:
     """Of rules written for a whole model, those that match a leaf of `tree`, a part of it."""
     leaves = flatten(tree, is_low_rank)

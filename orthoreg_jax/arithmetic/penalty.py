@@ -134,7 +134,7 @@ def add_orthogonality_penalty(
       1.7320508
     """
     _check_form(form)
-    if not callable(strength) and strength < 0:
+    if not callable(strength) and not isinstance(strength, jax.core.Tracer) and strength < 0:
         raise ValueError(f"strength {strength}; a penalty needs 0 or more")
     term = functools.partial(
         orthogonality_penalty, matrices=matrices, form=form, precision=precision

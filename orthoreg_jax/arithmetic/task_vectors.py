@@ -1,4 +1,7 @@
-"""Task vectors as plain pytrees: difference, application, sum, negation, analogy, similarity."""
+"""Task vectors as plain pytrees: difference, application, sum, negation, analogy, similarity.
+
+Updates that a tree keeps as `LowRank` count as what they multiply out to.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from .low_rank import dense
 from .paths import check_arrays, flatten, leaf_path
 from .precision import wide_type
 
@@ -60,7 +64,7 @@ def apply_task_vector(
       >>> oj.apply_task_vector(weights, vector, 0.5)
       {'b': Array([0.], dtype=float32), 'w': Array([1., 2.], dtype=float32)}
     """
-    changes = flatten(vector)
+    changes = flatten(dense(vector))
     weights = flatten(pretrained)
     unknown = [path for path in changes if path not in weights]
     if unknown:
@@ -74,6 +78,7 @@ def apply_task_vector(
         change = changes.get(leaf_path(path))
         if change is None:
             return leaf
+        leaf, change = jnp.asarray(leaf), jnp.asarray(change)
         wide = wide_type(leaf.dtype, change.dtype)
         step = jnp.asarray(scale, wide) * change.astype(wide)
         return (leaf.astype(wide) + step).astype(leaf.dtype)
@@ -94,12 +99,17 @@ def add_task_vectors(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> PyTree
       >>> oj.add_task_vectors([{"w": jnp.ones(2)}, {"w": jnp.array([0.0, 2.0])}])
       {'w': Array([1., 3.], dtype=float32)}
     """
-    vectors = list(vectors.values()) if isinstance(vectors, Mapping) else list(vectors)
-    if not vectors:
+    rows = task_vector_rows(vectors)
+    if not rows:
         raise ValueError("no task vector to add; give at least one")
-    for number, vector in enumerate(vectors[1:], start=1):
-        check_same(vector, vectors[0], (f"vectors[{number}]", "vectors[0]"))
-    return functools.reduce(optax.tree.add, vectors)
+    for number, vector in enumerate(rows[1:], start=1):
+        check_same(vector, rows[0], (f"vectors[{number}]", "vectors[0]"))
+    return functools.reduce(optax.tree.add, rows)
+
+
+def task_vector_rows(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> list[PyTree]:
+    """Task vectors as a list, updates that are kept as `LowRank` multiplied out."""
+    return [dense(v) for v in (vectors.values() if isinstance(vectors, Mapping) else vectors)]
 
 
 def negate_task_vector(vector: PyTree) -> PyTree:
@@ -112,7 +122,7 @@ def negate_task_vector(vector: PyTree) -> PyTree:
       >>> oj.negate_task_vector({"w": jnp.array([1.0, -2.0])})
       {'w': Array([-1.,  2.], dtype=float32)}
     """
-    return optax.tree.scale(-1, vector)
+    return optax.tree.scale(-1, dense(vector))
 
 
 def analogy(a: PyTree, b: PyTree, c: PyTree) -> PyTree:
@@ -150,7 +160,7 @@ def norm(vector: PyTree) -> Float[Array, ""]:
       5.0
     """
     check_arrays(vector, "vector")
-    return optax.tree.norm(_widened(vector))
+    return optax.tree.norm(_widened(dense(vector)))
 
 
 def cosine_matrix(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> Float[Array, "t t"]:
@@ -169,7 +179,7 @@ def cosine_matrix(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> Float[Arr
       [[1.  0.6]
        [0.6 1. ]]
     """
-    rows = list(vectors.values()) if isinstance(vectors, Mapping) else list(vectors)
+    rows = task_vector_rows(vectors)
     add_task_vectors(rows)  # for its checks
     rows = [_widened(row) for row in rows]
     products = jnp.array([[optax.tree.vdot(a, b) for b in rows] for a in rows])
@@ -181,7 +191,7 @@ def cosine_matrix(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> Float[Arr
 
 def _widened(tree: PyTree) -> PyTree:
     """Leaves of at least float32, so that sums over millions of entries keep their digits."""
-    return jax.tree.map(lambda x: jnp.asarray(x, wide_type(x.dtype)), tree)
+    return jax.tree.map(lambda x: jnp.asarray(x, wide_type(jnp.result_type(x))), tree)
 
 
 def check_same(left: PyTree, right: PyTree, names: tuple[str, str]) -> None:

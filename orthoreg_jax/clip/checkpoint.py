@@ -64,6 +64,11 @@ class Checkpoint:
     directory: pathlib.Path
     sha256: str
 
+    @property
+    def tower(self) -> VisionTransformer:
+        """The image tower as a linen module; its parameters are `params["visual"]`."""
+        return VisionTransformer(self.config.visual, self.config.projection)
+
     def hash_files(self) -> dict[str, str]:
         """SHA-256 of every file that the model consists of, by name."""
         paths = [self.directory / name for name in _own_files(self.directory)]
@@ -193,7 +198,7 @@ def save_checkpoint(
     import safetensors.numpy
 
     target = pathlib.Path(directory)
-    if target.exists() and any(target.iterdir()):
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target}: is not empty; choose a new directory for the model")
     tensors = {k: v.astype(dtype) for k, v in weights.to_layout(params, "huggingface").items()}
     expected, found = weights.param_shapes(like.config), flatten(params)

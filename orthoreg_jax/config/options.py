@@ -25,7 +25,8 @@ def default_config() -> ConfigDict:
     config = ConfigDict()
     # "embedded", a Hugging Face CLIP directory, a preset such as "ViT-B/32", or a hub name.
     config.model = "embedded"
-    # "embedded", or a directory of the same layout: tasks.json and one .npz per task.
+    # "embedded", or a directory: its tasks.json says where each task's images are (arrays, folders,
+    # sets of tfds, another directory); those of the field need no entry.
     config.data = "embedded"
     # Tasks to fine-tune, add and negate, by name.
     config.tasks = ("mnist", "fashion_mnist")

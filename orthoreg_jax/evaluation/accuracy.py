@@ -149,10 +149,10 @@ def measure_accuracies(
       Shares from 0 to 1, by the same names.
 
     Raises:
-      ValueError: a task has no such split.
+      ValueError: no task, or one that has no such split.
     """
     evaluator, sets = open_evaluation(
-        checkpoint, params["visual"], list(tasks.values()), split, batch_size=batch_size
+        checkpoint, params["visual"], tasks, split, batch_size=batch_size
     )
     return dict(zip(tasks, evaluator.zero_shot(sets).tolist(), strict=True))
 
@@ -160,7 +160,7 @@ def measure_accuracies(
 def sweep_accuracy(
     checkpoint: Checkpoint,
     vector: Any,
-    tasks: Mapping[str, Task],
+    tasks: Mapping[str, Task] | Sequence[Task],
     alphas: Sequence[float] | Float[np.ndarray, " a"],
     *,
     split: str = "val",
@@ -173,7 +173,7 @@ def sweep_accuracy(
     Args:
       checkpoint: the pre-trained model.
       vector: tau, `{"visual": ...}` as runs save it, or a sum of such; alphas below 0 forget it.
-      tasks: on which to measure, from `load_tasks`.
+      tasks: on which to measure, from `load_tasks`; or a list of some.
       alphas: the grid.
       split: alpha is chosen on "val", and what is reported is measured on "test".
       linearized: the vector is of linearised fine-tuning, and acts on f(x) + alpha J(x) tau. The
@@ -191,7 +191,7 @@ def sweep_accuracy(
     evaluator, sets = open_evaluation(
         checkpoint,
         checkpoint.params["visual"],
-        list(tasks.values()),
+        tasks,
         split,
         linearized=linearized,
         limit=limit,
@@ -203,7 +203,7 @@ def sweep_accuracy(
 def open_evaluation(
     checkpoint: Checkpoint,
     params0: Any,
-    tasks: Sequence[Task],
+    tasks: Mapping[str, Task] | Sequence[Task],
     split: str,
     *,
     linearized: bool = False,
@@ -213,8 +213,11 @@ def open_evaluation(
     """An evaluator of edits of `params0`, an image tower, and one split of each task for it.
 
     Raises:
-      ValueError: a task that has no such split.
+      ValueError: no task, or one that has no such split.
     """
+    tasks = list(tasks.values()) if isinstance(tasks, Mapping) else tasks
+    if not tasks:
+        raise ValueError("no task to measure on; give at least one")
     for task in tasks:
         if split not in task.splits:
             raise ValueError(f"task {task.name!r} has no split {split!r}, only {list(task.splits)}")
@@ -230,15 +233,18 @@ def open_evaluation(
         preprocessing.normalize,
         linearized_outputs if linearized else edited_outputs,
     )
+    # By position: two tasks may have one name.
     heads = pad_heads(
-        {task.name: zero_shot_head(checkpoint, task.classes, task.templates) for task in tasks}
+        {
+            str(number): zero_shot_head(checkpoint, task.classes, task.templates)
+            for number, task in enumerate(tasks)
+        }
     )
     sets = []
-    for task in tasks:
+    for task, head in zip(tasks, heads.values(), strict=True):
         data = task.splits[split]
         rows = limited_rows(len(data), limit)
         images = load_images(data.images, rows, preprocessing)
-        head = heads[task.name]
         sets.append(
             put_evaluation_set(head, images, data.labels[rows], batch_size, shardings, False)
         )

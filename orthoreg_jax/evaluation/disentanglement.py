@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,8 +57,8 @@ def disentanglement_error(
 
 def measure_disentanglement(
     checkpoint: Checkpoint,
-    vectors: Sequence[Any],
-    tasks: Sequence[Task],
+    vectors: Mapping[str, Any] | Sequence[Any],
+    tasks: Mapping[str, Task] | Sequence[Task],
     alphas: Sequence[float],
     *,
     split: str = "test",
@@ -70,8 +70,8 @@ def measure_disentanglement(
 
     Args:
       checkpoint: the pre-trained model.
-      vectors: tau_1 and tau_2, `{"visual": ...}` as runs save them.
-      tasks: the two tasks, from `load_tasks`.
+      vectors: tau_1 and tau_2, `{"visual": ...}` as runs save them; a list, or a dict by task.
+      tasks: the two tasks, from `load_tasks`; likewise, in the same order.
       alphas: the grid of both a1 and a2; it must hold 0.
       split: whose images are used.
       linearized: the vectors are of linearised fine-tuning.
@@ -84,6 +84,16 @@ def measure_disentanglement(
     Raises:
       ValueError: not two vectors and two tasks, a grid without 0, or as `sweep_accuracy`.
     """
+    if isinstance(vectors, Mapping) and isinstance(tasks, Mapping):
+        if set(vectors) != set(tasks):
+            raise ValueError(
+                f"vectors of {', '.join(vectors)}, but tasks {', '.join(tasks)}; give the same two"
+            )
+        vectors = [vectors[name] for name in tasks]
+    vectors, tasks = (
+        list(each.values()) if isinstance(each, Mapping) else list(each)
+        for each in (vectors, tasks)
+    )
     if len(vectors) != 2 or len(tasks) != 2:
         raise ValueError(
             f"{len(vectors)} vectors and {len(tasks)} tasks; the error is of two tasks and their "

@@ -65,7 +65,7 @@ class Comparison(TypedDict):
 
 
 class Geometry(TypedDict):
-    """Shape of the task vectors. Matrices are those that the penalty sees."""
+    """Shape of the task vectors. Matrices are those that the penalty sees; some modes have none."""
 
     norms: dict[str, float]  # ||tau||, by task
     cosines: list[list[float]]  # between task vectors, in the order of `tasks`

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+
+Numbers = Float[np.ndarray, " _"] | Sequence[float]
 
 
 class Choice(NamedTuple):
@@ -33,9 +36,7 @@ def normalised(
 
 
 def choose_addition(
-    alphas: Float[np.ndarray, " a"],
-    accuracy: Float[np.ndarray, "a t"],
-    single: Float[np.ndarray, " t"],
+    alphas: Numbers, accuracy: Float[np.ndarray, "a t"] | Sequence[Sequence[float]], single: Numbers
 ) -> Choice:
     """The alpha with the best validation mean of normalised accuracy; the smaller of equals.
 
@@ -47,23 +48,27 @@ def choose_addition(
     Returns:
       The row of the grid, its alpha, and whether it is the last, which a longer grid might change.
 
+    Raises:
+      ValueError: numbers that do not belong together, or a single-task accuracy of 0.
+
     Examples:
       >>> alphas, single = np.array([0.0, 0.5, 1.0]), np.array([0.9, 0.8])
       >>> accuracy = np.array([[0.5, 0.6], [0.7, 0.7], [0.6, 0.4]])
       >>> oj.choose_addition(alphas, accuracy, single)
       Choice(position=1, alpha=0.5, at_edge=False)
     """
+    alphas, accuracy, single = (np.asarray(each, float) for each in (alphas, accuracy, single))
+    if accuracy.shape != (len(alphas), len(single)) or accuracy.size == 0:
+        raise ValueError(
+            f"accuracy is of shape {accuracy.shape}, expected a row for each of {len(alphas)} "
+            f"alphas and a column for each of {len(single)} tasks"
+        )
     means = normalised(accuracy, single).mean(axis=1)
     index = int(np.argmax(means))
     return Choice(index, float(alphas[index]), index == len(alphas) - 1)
 
 
-def choose_negation(
-    alphas: Float[np.ndarray, " a"],
-    target: Float[np.ndarray, " a"],
-    control: Float[np.ndarray, " a"],
-    share: float,
-) -> Choice:
+def choose_negation(alphas: Numbers, target: Numbers, control: Numbers, share: float) -> Choice:
     """The alpha with the lowest target accuracy of those that keep the control accuracy.
 
     Only points count whose validation control accuracy is at least `share` of the one at
@@ -78,11 +83,26 @@ def choose_negation(
     Returns:
       As `choose_addition`.
 
+    Raises:
+      ValueError: a grid that does not begin with 0, which says what is to be kept; or numbers that
+        are not one for each alpha.
+
     Examples:
       >>> alphas, target = np.array([0.0, 0.5, 1.0]), np.array([0.9, 0.4, 0.1])
       >>> oj.choose_negation(alphas, target, np.array([0.7, 0.69, 0.5]), share=0.95)
       Choice(position=1, alpha=0.5, at_edge=False)
     """
+    alphas, target, control = (np.asarray(each, float) for each in (alphas, target, control))
+    if len(alphas) == 0 or alphas[0] != 0:
+        raise ValueError(
+            f"alphas begin with {alphas[:1].tolist()}, expected 0: control accuracy is to be kept "
+            "beside that of the pre-trained model"
+        )
+    if not target.shape == control.shape == alphas.shape:
+        raise ValueError(
+            f"{len(alphas)} alphas, but target of shape {target.shape} and control of shape "
+            f"{control.shape}; give a number for each alpha"
+        )
     kept = control >= share * control[0]
     index = int(np.argmin(np.where(kept, target, np.inf)))
     return Choice(index, float(alphas[index]), index == len(alphas) - 1)

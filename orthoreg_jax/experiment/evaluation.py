@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 
 from orthoreg_jax.arithmetic.paths import flatten, unflatten
 from orthoreg_jax.config import flatten_config
-from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
+from orthoreg_jax.evaluation.accuracy import EvaluationSet, Evaluator, put_evaluation_set
 from orthoreg_jax.evaluation.disentanglement import disentanglement_error
 from orthoreg_jax.evaluation.results import FORMAT, Disentanglement, Features, Results, Run
 from orthoreg_jax.hosts import is_first, wait
@@ -109,26 +109,35 @@ def make_evaluator(experiment: Experiment, outputs: Callable[..., Any]) -> Evalu
     return Evaluator(experiment.apply, experiment.params0, normalize, outputs)
 
 
-def put_sets(experiment: Experiment) -> Sets:
-    """Validation and test images of all tasks and the control task, on the device."""
-    config = experiment.config
-    options = config.evaluation
-    limits = {"val": options.max_val_images, "test": options.max_test_images}
-    names = (*config.tasks, config.control)
-    images = sum(len(experiment.tasks[name].splits[split]) for name in names for split in SPLITS)
+def put_sets(experiment: Experiment, tasks: Sequence[str] = ()) -> Sets:
+    """Validation and test images of some tasks; none given: of all and the control task."""
+    options = experiment.config.evaluation
+    names = tasks or (*experiment.config.tasks, experiment.config.control)
+    return _put(experiment, names, {"val": options.max_val_images, "test": options.max_test_images})
+
+
+def _put(experiment: Experiment, tasks: Sequence[str], limits: Mapping[str, int]) -> Sets:
+    """At most so many images of each split, on the device if all of them have room there."""
+    options = experiment.config.evaluation
+    counts = {
+        (split, task): len(experiment.tasks[task].splits[split])
+        for split in limits
+        for task in tasks
+    }
+    images = sum(min(count, limits[split] or count) for (split, _), count in counts.items())
     on_device = images * 3 * experiment.preprocessing.size**2 <= options.device_megabytes * 2**20
     return {
         split: {
-            name: put_evaluation_set(
-                experiment.heads[name],
-                *experiment.images(name, split, limits[split]),
+            task: put_evaluation_set(
+                experiment.heads[task],
+                *experiment.images(task, split, limit),
                 options.batch_size,
                 experiment.local,
                 on_device,
             )
-            for name in names
+            for task in tasks
         }
-        for split in SPLITS
+        for split, limit in limits.items()
     }
 
 
@@ -153,7 +162,10 @@ def _evaluate_or_read(
                 raise StorageError(f"{path}: is damaged; delete it to measure again")
             return earlier["run"], flatten(load_tree(answers))
     vectors = load_vectors(experiment, method.name, seed)
-    pairs = list(itertools.combinations(config.evaluation.disentanglement_tasks, 2))
+    paired = config.evaluation.disentanglement_tasks
+    pairs = list(itertools.combinations(paired, 2))
+    of_pairs = _put(experiment, paired, {"test": config.evaluation.max_disentanglement_images})
+    grid = config.evaluation.disentanglement_alphas
     analogies = [text.split(":") for text in config.evaluation.analogies]
     rounds = len(vectors) * (5 + len(config.evaluation.control_shares))
     rounds += 2 * len(analogies) + len(pairs)
@@ -172,7 +184,8 @@ def _evaluate_or_read(
             "negation": {task: edits.negation(task) for task in vectors},
             "analogies": [edits.analogy(*tasks) for tasks in analogies],
             "disentanglement": [
-                _disentanglement(experiment, evaluator, vectors, pair, progress) for pair in pairs
+                _disentanglement(evaluator, vectors, of_pairs["test"], pair, grid, progress)
+                for pair in pairs
             ],
             "geometry": measure_geometry(vectors),
             "features": _features(experiment, method.mode.outputs, vectors),
@@ -184,28 +197,16 @@ def _evaluate_or_read(
 
 
 def _disentanglement(
-    experiment: Experiment,
     evaluator: Evaluator,
-    vectors: dict[str, Any],
+    vectors: Mapping[str, Any],
+    sets: Mapping[str, EvaluationSet],
     pair: tuple[str, str],
+    grid: Sequence[float],
     progress: Progress,
 ) -> Disentanglement:
-    config = experiment.config.evaluation
-    limit = config.max_disentanglement_images
-    first, second = (
-        put_evaluation_set(
-            experiment.heads[task],
-            *experiment.images(task, "test", limit),
-            config.batch_size,
-            experiment.local,
-        )
-        for task in pair
-    )
+    one, other = pair
     error = disentanglement_error(
-        evaluator,
-        (vectors[pair[0]], vectors[pair[1]]),
-        (first, second),
-        config.disentanglement_alphas,
+        evaluator, (vectors[one], vectors[other]), (sets[one], sets[other]), grid
     )
     progress.update()
     return {"tasks": list(pair), "error": error.tolist()}

@@ -29,7 +29,7 @@ from orthoreg_jax.training.penalties import PENALTIES
 from orthoreg_jax.training.penalties.penalty import Penalty
 from orthoreg_jax.training.sharding import Shardings
 
-from .vectors import VECTOR
+from .vectors import task_folder, vector_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,11 +116,11 @@ class Experiment:
 
     def task_folder(self, method: str, seed: int, task: str) -> pathlib.Path:
         """Where a fine-tuned task's files are."""
-        return self.folder / method / f"seed{seed}" / task
+        return task_folder(self.folder, method, seed, task)
 
     def vector_path(self, method: str, seed: int, task: str) -> pathlib.Path:
         """The file of a task vector; that it exists means that the task is finished."""
-        return self.task_folder(method, seed, task) / VECTOR
+        return vector_path(self.folder, method, seed, task)
 
     def evaluation_path(self, method: str, seed: int) -> pathlib.Path:
         """The numbers measured on one method's task vectors."""

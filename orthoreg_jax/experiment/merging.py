@@ -21,13 +21,12 @@ from orthoreg_jax.arithmetic.merging.merger import (
 )
 from orthoreg_jax.arithmetic.paths import flatten, unflatten
 from orthoreg_jax.arithmetic.task_vectors import check_same
-from orthoreg_jax.evaluation.accuracy import put_evaluation_set
 from orthoreg_jax.evaluation.results import Run
 from orthoreg_jax.evaluation.selection import choose_addition
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import StoredTree
 
-from .evaluation import make_evaluator
+from .evaluation import make_evaluator, put_sets
 from .experiment import Experiment
 
 
@@ -135,19 +134,7 @@ def choose_alpha(experiment: Experiment, run: Run, tasks: Sequence[str], vector:
     config = experiment.config.evaluation
     method = next(each for each in experiment.methods if each.name == run["method"])
     evaluator = make_evaluator(experiment, method.mode.outputs)
-    limits = {"val": config.max_val_images, "test": config.max_test_images}
-    sets = {
-        split: [
-            put_evaluation_set(
-                experiment.heads[task],
-                *experiment.images(task, split, limit),
-                config.batch_size,
-                experiment.local,
-            )
-            for task in tasks
-        ]
-        for split, limit in limits.items()
-    }
+    sets = {split: list(each.values()) for split, each in put_sets(experiment, tasks).items()}
     tower = jax.device_put(vector["visual"], experiment.local.replicated)
     alphas = np.array(config.alphas)
     with Progress("choose alpha on validation", len(tasks) + 1) as progress:

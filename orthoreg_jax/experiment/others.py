@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from orthoreg_jax.arithmetic.kronecker import Factors
-from orthoreg_jax.clip.modules import VisionTransformer
 from orthoreg_jax.tasks.loading import Feed
 from orthoreg_jax.training.curvature import kronecker_factors
 
@@ -41,11 +40,11 @@ class OtherTasks:
 
 def measure_curvature(experiment: Experiment, task: str, images: int) -> Factors:
     """Kronecker factors of a task at the pre-trained weights; the same in every process."""
-    sizes = experiment.checkpoint.config
+    tower = experiment.checkpoint.tower
     chosen, _ = experiment.images(task, "train", images)
     return kronecker_factors(
-        VisionTransformer(sizes.visual, sizes.projection),
+        tower,
         experiment.params0,
         experiment.preprocessing.normalize(jnp.asarray(chosen)),
-        jax.random.normal(jax.random.key(0), (len(chosen), sizes.projection)),
+        jax.random.normal(jax.random.key(0), (len(chosen), tower.projection)),
     )

@@ -4,7 +4,7 @@ RUN/config.json           every option, resolved
 RUN/provenance.json       versions, devices, hashes of the weights and of every split
 RUN/heads.safetensors     zero-shot heads, one (classes, features) array per task
 RUN/METHOD/seedN/TASK/    vector.safetensors, metrics.jsonl; state/ while training
-RUN/METHOD/seedN/evaluation.json
+RUN/METHOD/seedN/evaluation.json, correct.safetensors
 RUN/results.json, RUN/report.html, RUN/plots/
 """
 
@@ -40,8 +40,9 @@ def open_folder(experiment: Experiment) -> None:
     write_json(folder / "config.json", flatten_config(experiment.config))
     save_tree(folder / "heads.safetensors", experiment.zero_shot_heads)
     path, machine = folder / "provenance.json", _machine()
-    facts = {**machine, "inputs": _inputs(experiment), "continued_with": []}
-    if path.is_file():
+    if not path.is_file():
+        facts = {**machine, "inputs": _inputs(experiment), "continued_with": []}
+    else:
         facts = _read_provenance(path)
         known = [{key: facts[key] for key in machine}, *facts["continued_with"]]
         if machine in known:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,11 +12,11 @@ import numpy as np
 from orthoreg_jax.arithmetic.geometry import (
     column_angles,
     column_cosines,
-    gram_deviations,
+    gram_deviation,
     singular_values,
-    stable_ranks,
+    stable_rank,
 )
-from orthoreg_jax.arithmetic.matrices import rules_for_part
+from orthoreg_jax.arithmetic.matrices import has_matrices, rules_for_part
 from orthoreg_jax.arithmetic.task_vectors import cosine_matrix, norm
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.evaluation.results import Features, Geometry
@@ -33,15 +33,29 @@ from .experiment import Experiment
 
 
 def measure_geometry(vectors: dict[str, Any]) -> Geometry:
-    """Norms, angles and singular values of one method's task vectors."""
-    rules = rules_for_part(next(iter(vectors.values())), VISUAL_MATRICES)
-    spectra = {task: singular_values(vector, rules) for task, vector in vectors.items()}
+    """Norms, angles and singular values of one method's task vectors.
 
-    def means(measure: Callable[..., dict[str, Any]]) -> dict[str, float]:
+    Without weight matrices, as of biases alone, what is told of those is empty.
+    """
+    rules = rules_for_part(next(iter(vectors.values())), VISUAL_MATRICES)
+    shaped = {task: vector for task, vector in vectors.items() if has_matrices(vector, rules)}
+    spectra = {task: singular_values(vector, rules) for task, vector in shaped.items()}
+    columns = {task: column_cosines(vector, rules) for task, vector in shaped.items()}
+
+    def means(by_task: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+        """Over all matrices of each task."""
         return {
-            task: float(np.concatenate(list(measure(vector, rules).values())).mean())
-            for task, vector in vectors.items()
+            task: float(np.concatenate(list(leaves.values())).mean())
+            for task, leaves in by_task.items()
         }
+
+    def of_spectra(measure: Callable[[Any], Any]) -> dict[str, float]:
+        return means(
+            {
+                task: {leaf: measure(values) for leaf, values in leaves.items()}
+                for task, leaves in spectra.items()
+            }
+        )
 
     angles = [weight_angles(vector) for vector in vectors.values()]
     return {
@@ -55,15 +69,17 @@ def measure_geometry(vectors: dict[str, Any]) -> Geometry:
             leaf: np.mean([histogram[leaf] for histogram in angles], axis=0).tolist()
             for leaf in angles[0]
         },
-        "column_cosines": means(column_cosines),
-        "stable_ranks": means(stable_ranks),
-        "gram_deviations": means(gram_deviations),
+        "column_cosines": means(columns),
+        "stable_ranks": of_spectra(stable_rank),
+        "gram_deviations": of_spectra(gram_deviation),
     }
 
 
 def weight_angles(tree: Any) -> dict[str, list[float]]:
     """Share of column pairs by angle, in 90 bins from 0 to 180 degrees, mean over layers."""
     rules = rules_for_part(tree, VISUAL_MATRICES)
+    if not has_matrices(tree, rules):
+        return {}
     return {
         leaf: np.asarray(shares).mean(axis=0).tolist()
         for leaf, shares in column_angles(tree, rules).items()

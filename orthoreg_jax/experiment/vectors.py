@@ -11,6 +11,16 @@ from orthoreg_jax.storage import load_tree, read_json
 VECTOR = "vector.safetensors"
 
 
+def task_folder(folder: pathlib.Path, method: str, seed: int, task: str) -> pathlib.Path:
+    """Where a run folder has the files of one fine-tuned task."""
+    return folder / method / f"seed{seed}" / task
+
+
+def vector_path(folder: pathlib.Path, method: str, seed: int, task: str) -> pathlib.Path:
+    """The file of a task vector; that it exists means that the task is finished."""
+    return task_folder(folder, method, seed, task) / VECTOR
+
+
 def load_task_vectors(
     workdir: str | os.PathLike[str], method: str, seed: int | None = None
 ) -> dict[str, Any]:
@@ -36,7 +46,7 @@ def load_task_vectors(
     if not isinstance(config, dict) or not (config.get("tasks") and config.get("seeds")):
         raise ValueError(f"{folder / 'config.json'}: is not the config of a run")
     seed = config["seeds"][0] if seed is None else seed
-    paths = {task: folder / method / f"seed{seed}" / task / VECTOR for task in config["tasks"]}
+    paths = {task: vector_path(folder, method, seed, task) for task in config["tasks"]}
     missing = [task for task, path in paths.items() if not path.is_file()]
     if missing:
         there = sorted(

@@ -11,9 +11,10 @@ from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint, save_check
 from orthoreg_jax.clip.config import HUB_NAMES
 from orthoreg_jax.config import default_config, split_method
 from orthoreg_jax.evaluation.results import Results, Run
+from orthoreg_jax.experiment.vectors import vector_path
 from orthoreg_jax.storage import load_tree
 from orthoreg_jax.training.modes import MODES
-from orthoreg_jax.training.modes.mode import linearized_outputs
+from orthoreg_jax.training.modes.mode import edited_outputs
 
 from .stage import damage_is_said, read_results_file
 from .summary import (
@@ -106,21 +107,29 @@ def export_model(
         linearised method, another pre-trained model than the run's, or `out` is not empty.
       StorageError: a file of the run is missing or damaged, or `out` cannot be written.
     """
+    check_request(out, alpha)
     with damage_is_said(folder):
         results = read_results_file(folder)
         run = find_run(results, method, seed)
         edit = choose_edit(results, run, tuple(tasks), forget, alpha)
         checkpoint = load_pretrained(results)
         card = format_card(results, run, edit, checkpoint)
-    vectors = {task: load_tree(vector_path(folder, run, task)) for task in edit.tasks}
+    vectors = [load_tree(vector_path(folder, method, run["seed"], task)) for task in edit.tasks]
     scale = -edit.alpha if edit.sign == "-" else edit.alpha
     params = apply_task_vector(checkpoint.params, add_task_vectors(vectors), scale)
     return save_checkpoint(out, params, checkpoint, texts={"README.md": card})
 
 
-def vector_path(folder: pathlib.Path, run: Run, task: str) -> pathlib.Path:
-    """The file of one of a run's task vectors."""
-    return folder / run["method"] / f"seed{run['seed']}" / task / "vector.safetensors"
+def check_request(out: pathlib.Path, alpha: float | None) -> None:
+    """What can be refused ahead of work.
+
+    Raises:
+      ValueError: `out` holds something, or alpha is no number above 0.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"--out {out}: is not empty; choose a new directory for the model")
+    if alpha is not None and not 0 < alpha < float("inf"):
+        raise ValueError(f"--alpha {alpha}: give a number above 0; to subtract, export --forget")
 
 
 def load_pretrained(results: Results) -> Checkpoint:
@@ -153,11 +162,11 @@ def find_run(results: Results, method: str, seed: int | None) -> Run:
         asked = method if seed is None else f"{method} seed {seed}"
         raise ValueError(f"--method {asked}: the run has {there}")
     mode = MODES[split_method(method)[0]](default_config().lora)
-    if mode.outputs is linearized_outputs:
+    if mode.outputs is not edited_outputs:
         raise ValueError(
-            f"--method {method}: a linearised model, f(x; θ₀) + α J τ, is no set of weights of a "
-            "CLIP; export a method that is evaluated as edited weights, or use the task vectors "
-            "in the run folder"
+            f"--method {method}: its models (linearised ones are f(x; θ₀) + α J τ) are no sets of "
+            "weights of a CLIP; export a method that is evaluated as edited weights, or use the "
+            "task vectors in the run folder"
         )
     return chosen[0]
 
@@ -179,8 +188,6 @@ def choose_edit(
         raise ValueError(f"--tasks {','.join(tasks)}: a task stands twice; give each once")
     if forget and tasks:
         raise ValueError("--tasks adds and --forget subtracts: give one of them")
-    if alpha is not None and not 0 < alpha < float("inf"):
-        raise ValueError(f"--alpha {alpha}: give a number above 0; --forget makes it a subtraction")
     names, rows, note = tasks or tuple(known), [], ""
     if forget:
         share = control_shares(results)[0]

@@ -16,8 +16,10 @@ from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.evaluation.results import Results, Run
 from orthoreg_jax.experiment.merging import Measured, choose_alpha, merge_files
 from orthoreg_jax.experiment.setup import reopen
+from orthoreg_jax.experiment.vectors import vector_path
+from orthoreg_jax.storage import StoredTree
 
-from .export import card_front, find_run, load_pretrained, vector_path
+from .export import card_front, check_request, find_run, load_pretrained
 from .stage import damage_is_said, read_results_file
 from .summary import run_strengths, strength_text
 from .tables import markdown_rows, percent
@@ -119,7 +121,7 @@ def merge_run(
     if len({*names}) < len(names):
         raise ValueError(f"--tasks {','.join(names)}: a task stands twice; give each once")
     experiment = reopen(folder) if alpha is None else None  # data are needed for the choice alone
-    paths = [vector_path(folder, run, task) for task in names]
+    paths = [vector_path(folder, method, run["seed"], task) for task in names]
     merged = merge_files(paths, made, matrices=VISUAL_MATRICES, key=key)
     measured = None
     if experiment is not None:
@@ -167,6 +169,14 @@ def merge_vectors(
     made, key = merger.make()
     check_request(out, alpha)
     checkpoint = load_checkpoint(model)
+    for path in paths:
+        made_on = StoredTree(path).about.get("pretrained_sha256", checkpoint.sha256)
+        if made_on != checkpoint.sha256:
+            raise ValueError(
+                f"{path}: is the difference to other pre-trained weights (SHA-256 {made_on[:12]}) "
+                f"than those of --model {model} ({checkpoint.sha256[:12]}); give the model that "
+                "was fine-tuned"
+            )
     merged = merge_files(paths, made, matrices=VISUAL_MATRICES, key=key)
     files = zip(paths, merged.sha256, strict=True)
     sources = {
@@ -175,18 +185,6 @@ def merge_vectors(
     note = f"Nothing yet: `orthoreg measure --model {out}` does so."
     card = _card(checkpoint, model, merger, alpha, sources, "", note)
     return _save(checkpoint, merged.vector, alpha, out, card)
-
-
-def check_request(out: pathlib.Path, alpha: float | None) -> None:
-    """What can be refused ahead of work.
-
-    Raises:
-      ValueError: `out` holds something, or alpha is no number above 0.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out {out}: is not empty; choose a new directory for the model")
-    if alpha is not None and not 0 < alpha < float("inf"):
-        raise ValueError(f"--alpha {alpha}: give a number above 0")
 
 
 def _save(

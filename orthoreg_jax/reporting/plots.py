@@ -27,7 +27,9 @@ def draw_figures(results: Results, metrics: Metrics) -> Iterator[tuple[str, Shee
     """Every figure with its name, wide and narrow; one at a time, so that few are kept."""
     measured = all(run["disentanglement"] for run in results["runs"])
     optional = (disentanglement,) if measured else ()
-    for draw in (addition, tasks, negation, *optional, cosines, singular_values, angles, norms):
+    matrices = any(run["geometry"]["angles"] for run in results["runs"])
+    of_matrices = (singular_values, angles) if matrices else ()
+    for draw in (addition, tasks, negation, *optional, cosines, *of_matrices, norms):
         yield draw.__name__, draw(results), draw(results, wide=False)
     if any(metrics.values()):
         yield "training", training(results, metrics), training(results, metrics, wide=False)

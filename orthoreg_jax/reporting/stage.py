@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from orthoreg_jax.evaluation.results import FORMAT, Results
+from orthoreg_jax.experiment.vectors import task_folder
 from orthoreg_jax.storage import StorageError, read_json, replacing, write_text
 
 from .structure_tables import claims_table, features_table, geometry_table
@@ -116,7 +117,7 @@ def read_metrics(
     metrics: dict[str, list[list[dict[str, Any]]]] = {}
     for run in results["runs"]:
         for task in results["tasks"]:
-            path = folder / run["method"] / f"seed{run['seed']}" / task / "metrics.jsonl"
+            path = task_folder(folder, run["method"], run["seed"], task) / "metrics.jsonl"
             if path.is_file():
                 try:
                     lines = path.read_text(encoding="utf-8").splitlines()

@@ -195,13 +195,16 @@ def _features(run: Run) -> Features:
 
 
 def _mean(by_task: dict[str, float]) -> float:
-    return statistics.fmean(by_task.values())
+    """Not a number for vectors without weight matrices."""
+    return statistics.fmean(by_task.values()) if by_task else math.nan
 
 
 def _largest_singular_value(run: Run) -> float:
-    return statistics.fmean(
-        max(layer[0] for layers in leaves.values() for layer in layers)
-        for leaves in run["geometry"]["singular_values"].values()
+    return _mean(
+        {
+            task: max(layer[0] for layers in leaves.values() for layer in layers)
+            for task, leaves in run["geometry"]["singular_values"].items()
+        }
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -53,6 +54,8 @@ def percent_estimate(value: Estimate) -> str:
 
 def number_estimate(value: Estimate, form: str = ".3g") -> str:
     """An estimate of any other number."""
+    if math.isnan(value.mean):
+        return NONE
     spread = "" if value.deviation is None else f" ± {value.deviation:{form}}"
     return f"{value.mean:{form}}{spread}"
 

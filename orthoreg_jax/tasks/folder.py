@@ -120,7 +120,7 @@ def class_keys(labels: Sequence[str], classes: Sequence[str]) -> dict[str, int]:
     """
     keys: dict[str, int] = {}
     for group in (classes, labels):  # the data's own labels have the last word
-        found = [_key(name) for name in group]
+        found = [name_key(name) for name in group]
         if group is labels and len(set(found)) < len(found):
             raise ValueError(f"two classes have the same name for files: {_twice(found)}")
         keys |= {key: position for position, key in enumerate(found)}
@@ -132,7 +132,7 @@ def _read(
 ) -> Split:
     if not paths:
         raise ValueError(f"{root}: holds no image ({', '.join(sorted(SUFFIXES))})")
-    found = [names.get(_key(path.rpartition("/")[0])) for path in paths]
+    found = [names.get(name_key(path.rpartition("/")[0])) for path in paths]
     strange = {path.rpartition("/")[0] for path, label in zip(paths, found, strict=True)
                if label is None}  # fmt: skip
     if strange:
@@ -144,7 +144,8 @@ def _read(
     return Split(FileImages(root, tuple(paths)), np.array(found, np.int32))
 
 
-def _key(name: str) -> str:
+def name_key(name: str) -> str:
+    """A name without what does not count: capitals, spaces and signs."""
     return "".join(character for character in name.lower() if character.isalnum())
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .catalogue import Known
-from .folder import class_keys, find_images, read_directory, read_list
+from .folder import class_keys, find_images, name_key, read_directory, read_list
 from .records import find_builder, read_records
 from .split import ArrayImages, Split, cut_validation
 
@@ -25,7 +25,7 @@ class Content(NamedTuple):
 
 
 def read_arrays(path: pathlib.Path, needed: Sequence[str]) -> dict[str, Split]:
-    """Splits of one .npz with SPLIT_images and SPLIT_labels.
+    """Splits of one .npz with SPLIT_images and SPLIT_labels, the split val being optional.
 
     Raises:
       ValueError: no such file, a damaged one, or arrays that are missing or no images.
@@ -37,16 +37,12 @@ def read_arrays(path: pathlib.Path, needed: Sequence[str]) -> dict[str, Split]:
         raise ValueError(f"{path} is missing; build or copy it there") from error
     except Exception as error:  # zipfile, zlib, numpy: each its own kind for a damaged file
         raise ValueError(f"{path} cannot be read ({error}); build or copy it again") from error
-    missing = [
-        f"{split}_{kind}"
-        for split in needed
-        for kind in ("images", "labels")
-        if f"{split}_{kind}" not in arrays
-    ]
+    present = [split for split in SPLITS if f"{split}_images" in arrays]
+    missing = [f"{split}_labels" for split in present if f"{split}_labels" not in arrays]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(arrays)}")
-    splits = {}
-    for split in needed:
+
+    def read(split: str) -> Split:
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
         shape = images.shape[1:]
         grey_or_rgb = images.ndim == 3 or (images.ndim == 4 and shape[-1] == 3)
@@ -60,8 +56,9 @@ def read_arrays(path: pathlib.Path, needed: Sequence[str]) -> dict[str, Split]:
                 f"{split} labels are {labels.dtype} of shape {labels.shape}, expected one integer "
                 f"for each of the {len(images)} images"
             )
-        splits[split] = Split(ArrayImages(images), labels)
-    return splits
+        return Split(ArrayImages(images), labels)
+
+    return _with_validation(read, present, needed, str(path))
 
 
 def read_folder(
@@ -74,7 +71,8 @@ def read_folder(
 
     Args:
       directory: of the task.
-      labels: names of the class directories; empty: those that train (or test) has.
+      labels: names of the class directories; empty: those that train (or test) has, in the order
+        of `classes`, or without them in that of the alphabet.
       classes: as prompts call them; directories may have these names too.
       needed: splits.
     """
@@ -83,7 +81,7 @@ def read_folder(
     if not labels:
         root = directory if lists else directory / (present[0] if present else "train")
         found = find_images(root) if root.is_dir() else []
-        labels = sorted({path.rpartition("/")[0] for path in found})
+        labels = labels_in_order(sorted({path.rpartition("/")[0] for path in found}), classes)
     keys = class_keys(labels, [first_name(name) for name in classes] or labels)
 
     def read(split: str) -> Split:
@@ -99,6 +97,7 @@ def read_set(
     name: str,
     splits: dict[str, str],
     labels: Sequence[str],
+    classes: Sequence[Name],
     needed: Sequence[str],
 ) -> Content:
     """A set prepared by tensorflow-datasets.
@@ -107,13 +106,17 @@ def read_set(
       data: tfds' data directory.
       name: of the set, or "set/config".
       splits: split -> tfds split, for example "train[:90%]".
-      labels: as the set calls its classes; empty: those of the set.
+      labels: as the set calls its classes; empty: those of the set, in the order of `classes`
+        unless they are numbers.
+      classes: as prompts call them.
       needed: splits.
     """
     builder = find_builder(data, name)
     if not labels:
         feature = builder.info.features["label"]
-        labels = feature.names or [str(number) for number in range(feature.num_classes)]
+        numbers = [str(number) for number in range(feature.num_classes)]
+        named = feature.names not in (None, numbers)
+        labels = labels_in_order(feature.names, classes) if named else numbers
 
     def read(split: str) -> Split:
         return read_records(builder, splits[split], labels)
@@ -146,7 +149,7 @@ def read_known(
             return read_list(data / known.root, lists[split], labels, keys)
 
     elif known.tfds_splits and (data / known.tfds).is_dir():
-        return read_set(data, known.tfds, dict(known.tfds_splits), labels, needed)
+        return read_set(data, known.tfds, dict(known.tfds_splits), labels, (), needed)
     else:
         places = [f"{directories['test']}/CLASS/"]
         places += [str(lists["test"])] if lists else []
@@ -156,6 +159,25 @@ def read_known(
             f"(licence: {known.licence})"
         )
     return Content(tuple(labels), _with_validation(read, present, needed, name))
+
+
+def labels_in_order(labels: Sequence[str], classes: Sequence[Name]) -> Sequence[str]:
+    """The data's own names of the classes, in the order of `classes`, if there are any.
+
+    Raises:
+      ValueError: classes by whose names it cannot be told which is which.
+    """
+    if len(classes) != len(labels):  # none are given, or it is said later that they do not fit
+        return labels
+    by_key = {name_key(label): label for label in labels}
+    keys = [name_key(first_name(name)) for name in classes]
+    if set(keys) != set(by_key):
+        raise ValueError(
+            f"its entry has classes ({', '.join(map(first_name, classes[:3]))}, ...) whose names "
+            f"are not those of the data ({', '.join(labels[:3])}, ...), and no 'labels'; add "
+            "'labels', the data's names in the order of 'classes'"
+        )
+    return [by_key[key] for key in keys]
 
 
 def first_name(name: Name) -> str:

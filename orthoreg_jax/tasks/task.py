@@ -71,8 +71,8 @@ def load_tasks(source: str, names: Sequence[str], control: str | None = None) ->
 
     * nothing more: the images are in NAME.npz;
     * "folder": images are FOLDER/SPLIT/CLASS/*.jpg, or FOLDER/CLASS/*.jpg with lists of their
-      paths in FOLDER/SPLIT.txt; "labels" are the directories' names, in the order of "classes"
-      (without both, the directories name the classes);
+      paths in FOLDER/SPLIT.txt; "labels" are the directories' names, in the order of "classes",
+      and needed where the two differ (without both, the directories name the classes);
     * "tfds": a set prepared by tensorflow-datasets below the data folder; "splits" say which of
       its splits are train, val and test;
     * "part_of" and "part": another task with the images of these classes alone; its head still
@@ -180,7 +180,7 @@ def _load_part(
     """The images of some classes of another task."""
     entry = table[name]
     whole_name, wanted = entry["part_of"], entry.get("part")
-    if "part_of" in table.get(whole_name, {"part_of": ""}):
+    if {"part_of", "from"} & set(table.get(whole_name, {"part_of": ""})):
         raise ValueError(
             f"its entry of {TABLE} says part_of {whole_name!r}; allowed: a task with images of its "
             "own"
@@ -220,7 +220,7 @@ def _load_entry(
                 f"its entry of {TABLE} must have 'splits', tfds' splits by ours, for example "
                 f'{{"train": "train", "test": "test"}}, not {splits!r}'
             )
-        content = read_set(directory, entry["tfds"], splits, labels, needed)
+        content = read_set(directory, entry["tfds"], splits, labels, classes, needed)
     else:
         classes = _texts(entry, "classes")
         arrays = read_arrays(directory / f"{name}.npz", needed)

@@ -56,3 +56,13 @@ def test_nothing_at_no_update(params0):
         apply, params0, zero, jnp.ones((2, 4))
     )
     assert value == 0 and not any(np.any(leaf) for leaf in jax.tree.leaves(slope))
+
+
+def test_any_pytree_whose_update_is_whole():
+    params = [jnp.ones((4, 5)), {"mlp/~/w": jnp.ones((5, 3))}]
+    delta = jax.tree.map(lambda leaf: 0.1 * leaf, params)
+    value = tau_jacobian_penalty(
+        lambda params, x: x @ params[0] @ params[1]["mlp/~/w"], params, delta, jnp.ones((2, 4))
+    )
+    # J tau = x dA B + x A dB: 2 * 0.1 of each output, which is 20.
+    np.testing.assert_allclose(value, 3 * 4.0**2, rtol=1e-5)

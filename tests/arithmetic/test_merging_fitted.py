@@ -144,3 +144,10 @@ EYE = jnp.eye(2)
 def test_refusals(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_grams_are_of_the_same_leaves():
+    vectors = [{"w": jnp.ones((2, 2))}] * 2
+    for grams in ([{}, {"w": jnp.eye(2)}], [{"w": jnp.eye(2)}, {}]):
+        with pytest.raises(ValueError, match="grams: those of vectors"):
+            oj.regmean(vectors, grams)

@@ -280,6 +280,19 @@ def test_strength_may_be_a_schedule_of_the_updates_made():
     np.testing.assert_allclose(second["w"], 2 * expected["w"], rtol=1e-6)
 
 
+def test_strength_may_be_traced():
+    params = {"w": jnp.ones((4, 3))}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+
+    @jax.jit
+    def first_update(strength):
+        penalty = add_orthogonality_penalty(strength, anchor=zeros)
+        return penalty.update(zeros, penalty.init(params), params)[0]["w"]
+
+    ours, expected = first_update(0.5), jax.grad(orthogonality_penalty)(params)["w"]
+    np.testing.assert_allclose(ours, 0.5 * expected, rtol=1e-5)
+
+
 def test_explicit_anchor_and_donation():
     params, rules, loss = small_problem()
     anchor = jax.tree.map(lambda leaf: leaf + 0.05, params)

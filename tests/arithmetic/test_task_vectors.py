@@ -94,3 +94,30 @@ def test_errors_name_the_leaf():
     listed = [pretrained["scale"]]
     with pytest.raises(ValueError, match="other containers"):
         oj.task_vector({"0": pretrained["scale"]}, listed)
+
+
+def test_low_rank_updates_count_as_their_product():
+    rng = np.random.default_rng(0)
+
+    def update(scale):
+        left, right = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((4, 2), (2, 3)))
+        return {"w": oj.LowRank(left, right, scale)}
+
+    low = [update(0.5), update(2.0)]
+    full = [{"w": update["w"].scale * update["w"].left @ update["w"].right} for update in low]
+    weights = {"w": jnp.ones((4, 3))}
+    for function in (
+        oj.add_task_vectors,
+        oj.cosine_matrix,
+        lambda vectors: oj.negate_task_vector(vectors[0]),
+        lambda vectors: oj.norm(vectors[1]),
+        lambda vectors: oj.analogy(*vectors, vectors[0]),
+        lambda vectors: oj.apply_task_vector(weights, vectors[1], 0.3),
+        lambda vectors: oj.merge_task_vectors(vectors, oj.ties(50)),
+    ):
+        assert_trees_close(function(low), function(full), rtol=1e-5, atol=1e-6)
+
+
+def test_numbers_are_leaves_like_any_other():
+    assert float(oj.norm({"a": 3.0, "b": jnp.array([4.0])})) == 5
+    assert float(oj.apply_task_vector({"a": 1.0}, {"a": 2.0}, 0.5)["a"]) == 2

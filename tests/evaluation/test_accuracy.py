@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,6 +91,16 @@ def test_a_sweep_is_many_measurements(embedded):
     )
 
 
+def test_two_tasks_of_one_name_keep_their_heads(embedded):
+    checkpoint, tasks, _ = embedded
+    plain = tasks["emoji"]
+    turned = dataclasses.replace(plain, classes=plain.classes[::-1])
+    params = checkpoint.params
+    both = oj.measure_accuracies(checkpoint, params, {"plain": plain, "turned": turned}, "val")
+    alone = [oj.measure_accuracy(checkpoint, params, task, "val") for task in (plain, turned)]
+    assert list(both.values()) == alone and alone[0] > alone[1]
+
+
 def test_disentanglement_of_saved_vectors(embedded):
     checkpoint, tasks, vectors = embedded
     preprocessing = oj.load_preprocessing(checkpoint.directory, checkpoint.config)
@@ -109,8 +121,9 @@ def test_disentanglement_of_saved_vectors(embedded):
         for j, a2 in enumerate(alphas):
             for task, alone in ((first, (a1, 0.0)), (second, (0.0, a2))):
                 expected[i, j] += np.mean(answers((a1, a2), task) != answers(alone, task))
+    by_task = dict(zip(tasks, vectors, strict=True))
     error = oj.measure_disentanglement(
-        checkpoint, vectors, [first, second], alphas, split="val", limit=0, batch_size=64
+        checkpoint, by_task, tasks, alphas, split="val", limit=0, batch_size=64
     )
     np.testing.assert_allclose(error, expected, atol=0.03)  # rounding may turn an answer
     assert error[0, 0] == 0 < error[1, 1] <= 2

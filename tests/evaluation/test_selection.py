@@ -38,3 +38,14 @@ def test_normalised_needs_a_model_that_learnt_something():
     np.testing.assert_allclose(normalised(np.array([0.2, 0.4]), np.array([0.4, 0.4])), [0.5, 1.0])
     with pytest.raises(ValueError, match=r"single-task accuracy of 0 \(tasks \[1\]\)"):
         normalised(np.array([0.2, 0.4]), np.array([0.4, 0.0]))
+
+
+def test_lists_do_and_what_does_not_fit_is_named():
+    assert choose_addition([0, 1], [[0.1, 0.2], [0.3, 0.2]], [0.9, 0.8]) == (1, 1.0, True)
+    assert choose_negation([0, 1], [0.9, 0.1], [0.7, 0.7], 0.95) == (1, 1.0, True)
+    with pytest.raises(ValueError, match=r"begin with \[0.1\], expected 0"):
+        choose_negation([0.1, 0.2], [0.9, 0.1], [0.7, 0.7], 0.95)
+    with pytest.raises(ValueError, match="2 alphas, but target of shape"):
+        choose_negation([0.0, 0.2], [0.9], [0.7, 0.7], 0.95)
+    with pytest.raises(ValueError, match="a row for each of 2 alphas and a column for each of 1"):
+        choose_addition([0, 1], [[0.1, 0.2], [0.3, 0.2]], [0.9])

@@ -79,7 +79,8 @@ def test_weights_and_card(finished, inputs, results, tmp_path, edit):
         (METHOD, ["--tasks", "first,third"], "tasks third: the run has first, second"),
         (METHOD, ["--tasks", "first,first"], "a task stands twice"),
         (METHOD, ["--tasks", "first", "--forget", "second"], "give one of them"),
-        (METHOD, ["--alpha", "-1"], "--forget makes it a subtraction"),
+        (METHOD, ["--out", __file__], "is not empty; choose a new directory"),
+        (METHOD, ["--alpha", "-1"], "--alpha -1.0: give a number above 0"),
     ],
 )
 def test_bad_requests(finished, tmp_path, capfd, method, more, message):

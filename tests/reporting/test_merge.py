@@ -86,6 +86,17 @@ def test_of_files_with_options(finished, tmp_path):
         assert StoredTree(path).check() in card
 
 
+def test_vectors_of_another_model_are_refused(finished, tmp_path, capfd):
+    first, second = paths(finished)
+    other = tmp_path / "other.safetensors"
+    oj.save_tree(other, oj.load_tree(second), {"pretrained_sha256": "0" * 64})
+    command = ["merge", "--vectors", str(first), str(other), "--model", "embedded"]
+    assert cli.main([*command, "--merger", "sum", "--alpha", "1", "--out", str(tmp_path / "x")])
+    said = capfd.readouterr().err
+    assert f"{other}: is the difference to other pre-trained weights (SHA-256 000000000000)" in said
+    assert not (tmp_path / "x").exists()
+
+
 def test_draws_repeat_by_their_seed(finished, tmp_path):
     models = []
     for name, draw in (("a", "1"), ("b", "1"), ("c", "2")):

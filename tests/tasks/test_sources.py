@@ -47,6 +47,22 @@ def test_own_task_needs_directories_and_templates_only(tmp_path):
     np.testing.assert_array_equal(task.splits["test"].images[4], picture(151))
 
 
+def test_classes_in_an_order_of_their_own_find_their_directories(tmp_path):
+    write_images(tmp_path / "animals" / "train", ["owl", "red_fox"], 20)
+    write_images(tmp_path / "animals" / "test", ["owl", "red_fox"], 3)
+    entry = {"folder": "animals", "classes": ["Red Fox", "owl"], "templates": ["a {}"]}
+    write_table(tmp_path, entry)
+    task = load_tasks(str(tmp_path), ["mine"])["mine"]
+    assert task.classes == ("Red Fox", "owl")
+    np.testing.assert_array_equal(task.splits["test"].labels, [1, 1, 1, 0, 0, 0])
+    write_table(tmp_path, entry | {"classes": ["vixen", "owl"]})
+    with pytest.raises(ValueError, match="add 'labels', the data's names in the order"):
+        load_tasks(str(tmp_path), ["mine"])
+    write_table(tmp_path, entry | {"classes": ["vixen", "owl"], "labels": ["red_fox", "owl"]})
+    task = load_tasks(str(tmp_path), ["mine"])["mine"]
+    np.testing.assert_array_equal(task.splits["test"].labels, [1, 1, 1, 0, 0, 0])
+
+
 def test_own_task_with_lists_keeps_their_order(tmp_path):
     paths = write_images(tmp_path / "animals", ["owl", "red_fox"], 3)
     chosen = {"train": [paths[4], paths[0]], "val": [paths[1]], "test": paths[:1:-2]}

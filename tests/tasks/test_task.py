@@ -166,7 +166,8 @@ def spoil(**arrays_or_entry):
         (spoil(classes=[1, 2, 3]), "must have 'classes'"),
         (spoil(templates=["a {}", "a thing"]), "its templates \\['a thing'\\]"),
         (spoil(templates=[]), "at least one"),
-        (spoil(val_images=None, val_labels=None), "lacks val_images, val_labels; it holds"),
+        (spoil(val_labels=None), "lacks val_labels; it holds"),
+        (spoil(test_images=None, test_labels=None), "has no test split; it has train, val"),
         (
             spoil(test_images=np.zeros((0, 8, 8, 3), np.uint8), test_labels=np.zeros(0, np.int32)),
             "the test split holds no image",
@@ -214,3 +215,10 @@ def test_nothing_is_unpickled(tmp_path):
     source = write(tmp_path, spoil(train_images=np.array([{"a": 1}] * 6, dtype=object)))
     with pytest.raises(ValueError, match="cannot be read.*allow_pickle"):
         load_tasks(source, ["shapes"], "control")
+
+
+def test_validation_is_cut_from_arrays_without_it(tmp_path):
+    train = {"train_images": np.zeros((20, 8, 8, 3), np.uint8), "train_labels": np.arange(20) % 3}
+    source = write(tmp_path, spoil(val_images=None, val_labels=None, **train))
+    splits = load_tasks(source, ["shapes"])["shapes"].splits
+    assert [len(splits[name]) for name in ("train", "val", "test")] == [18, 2, 6]

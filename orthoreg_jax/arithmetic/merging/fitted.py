@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from orthoreg_jax.arithmetic.matrices import Matrix, Rules, as_matrices, from_matrices, read_leaf
 from orthoreg_jax.arithmetic.paths import flatten
-from orthoreg_jax.arithmetic.task_vectors import check_same
+from orthoreg_jax.arithmetic.task_vectors import check_same, task_vector_rows
 
 from .elementwise import average, breadcrumbs
 from .merger import merge_task_vectors, plan
@@ -108,8 +108,9 @@ def regmean(
       matrices: how leaves are read, see `orthogonality_penalty`.
 
     Raises:
-      ValueError: alpha outside [0, 1], a Gram matrix of a leaf that is not there or no matrix, or
-        of another size; as `merge_task_vectors`.
+      ValueError: alpha outside [0, 1], Gram matrices of other leaves for one task than for
+        another, of a leaf that is not there or no matrix, or of another size; as
+        `merge_task_vectors`.
 
     Reference: "Dataless Knowledge Fusion by Merging Weights of Language Models", ICLR 2023
       (arXiv 2212.09849), section 3 and algorithm 1.
@@ -117,6 +118,12 @@ def regmean(
     if not 0 <= alpha <= 1:
         raise ValueError(f"regmean: alpha is {alpha}; give a number from 0 to 1")
     rows, inputs = _paired(vectors, grams, "grams")
+    for number, each in enumerate(inputs[1:], start=1):
+        if set(each) != set(inputs[0]):
+            raise ValueError(
+                f"grams: those of vectors[{number}] are of {', '.join(each) or 'no leaf'}, those "
+                f"of vectors[0] of {', '.join(inputs[0]) or 'no leaf'}; give the same for each"
+            )
     mean = merge_task_vectors(rows, average())
     leaves = [flatten(row) for row in rows]
     merged = flatten(mean)
@@ -241,7 +248,7 @@ def _paired(vectors: Trees, others: Any, name: str) -> tuple[list[PyTree], list[
         if vectors.keys() != others.keys():
             raise ValueError(f"vectors are of {list(vectors)}, {name} of {list(others)}")
         others = [others[task] for task in vectors]
-    rows = list(vectors.values()) if isinstance(vectors, Mapping) else list(vectors)
+    rows = task_vector_rows(vectors)
     if not rows or len(rows) != len(others):
         raise ValueError(f"{len(rows)} vectors and {len(others)} {name}; give one for each")
     return rows, list(others)

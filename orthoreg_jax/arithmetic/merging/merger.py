@@ -21,7 +21,7 @@ from orthoreg_jax.arithmetic.matrices import (
 )
 from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.arithmetic.precision import wide_type
-from orthoreg_jax.arithmetic.task_vectors import check_same
+from orthoreg_jax.arithmetic.task_vectors import check_same, task_vector_rows
 
 PyTree = Any
 BLOCK = 2**16  # entries that are merged at once where each is merged by itself
@@ -95,7 +95,7 @@ def merge_task_vectors(
       ValueError: no vector, vectors of different structure or shapes, a leaf that needs a rule and
         has none, a key that is missing or not used.
     """
-    rows = list(vectors.values()) if isinstance(vectors, Mapping) else list(vectors)
+    rows = task_vector_rows(vectors)
     if not rows:
         raise ValueError("no task vector to merge; give at least one")
     for number, row in enumerate(rows[1:], start=1):
