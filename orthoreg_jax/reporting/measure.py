@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+import jax
+
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.evaluation.accuracy import measure_accuracies
 from orthoreg_jax.tasks.task import data_directory, load_task, read_table
@@ -37,7 +39,8 @@ def measure_model(model: str, data: str, names: Sequence[str], split: str) -> st
     if not tasks:
         raise ValueError(f"data {data!r}: has no tasks.json that lists its tasks; give --tasks")
     checkpoint = load_checkpoint(model)
-    found = measure_accuracies(checkpoint, checkpoint.params, tasks, split)
+    with jax.default_matmul_precision("highest"):  # as runs have by default
+        found = measure_accuracies(checkpoint, checkpoint.params, tasks, split)
     rows = [
         (task.title, name, str(len(task.splits[split])), percent(found[name]))
         for name, task in tasks.items()
