@@ -164,9 +164,9 @@ def find_run(results: Results, method: str, seed: int | None) -> Run:
     mode = MODES[split_method(method)[0]](default_config().lora)
     if mode.outputs is not edited_outputs:
         raise ValueError(
-            f"--method {method}: its models (linearised ones are f(x; θ₀) + α J τ) are no sets of "
-            "weights of a CLIP; export a method that is evaluated as edited weights, or use the "
-            "task vectors in the run folder"
+            f"--method {method}: its model, as f(x; θ₀) + α J τ of linearised fine-tuning, is no "
+            "set of weights of a CLIP; export a method that is evaluated as edited weights, or use "
+            "the task vectors in the run folder"
         )
     return chosen[0]
 

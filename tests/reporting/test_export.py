@@ -103,7 +103,7 @@ def test_a_linearised_model_is_no_set_of_weights(finished, tmp_path, capfd):
     path = copy / "results.json"
     path.write_text(path.read_text().replace('"method": "full"', '"method": "linearized"'))
     assert export(copy, tmp_path / "out", method="linearized") == 1
-    assert "is no set of weights" in capfd.readouterr().err
+    assert "is no set of weights of a CLIP" in capfd.readouterr().err
 
 
 def test_another_pretrained_model_is_refused(finished, tmp_path, capfd):
