@@ -40,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if spaced and unknown:
         parser.error(f"write --config.{spaced[0]}=VALUE, with an equals sign and no space")
     if unknown:
-        parser.error(f"unknown arguments: {' '.join(unknown)}")
+        meant = [f"--config.{text[2:]}" for text in unknown if "." in text and text[:2] == "--"]
+        hint = f"; did you mean {' '.join(meant)}?" if meant else ""
+        parser.error(f"unknown arguments: {' '.join(unknown)}{hint}")
     if overrides and "config" not in options:
         parser.error(f"{options.command} reads the run folder and takes no --config.* options")
     import absl.logging

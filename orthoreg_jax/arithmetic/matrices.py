@@ -61,12 +61,23 @@ def read_leaf(path: str, shape: tuple[int, ...], rules: Rules | None = None) -> 
         if fnmatch.fnmatchcase(path, pattern):
             if isinstance(reading, Matrix):
                 _check_axes(path, shape, pattern, reading)
+            elif not isinstance(reading, Skip):
+                raise ValueError(
+                    f"rule {pattern!r} is {reading!r}; allowed: Matrix(...) or Skip('why')"
+                )
             return reading
     if len(shape) < 2:
         return Skip(f"{len(shape)} axes: a bias, scale or scalar")
     name = path.removesuffix("/value").rsplit("/", 1)[-1]  # nnx.Variable holds its array there
     if len(shape) == 2 and name not in VECTORS:
         return Matrix()
+    if len(shape) == 2:
+        raise ValueError(
+            f"leaf {path!r} of shape {shape} has no rule, and is a matrix by its axes but not by "
+            f"its name: say how to read it, e.g. matrices={{{path!r}: Skip('a bias')}} to leave it "
+            "out, or Matrix() for (rows, columns). `describe_matrices(tree, rules)` shows all "
+            "leaves"
+        )
     raise ValueError(
         f"leaf {path!r} of shape {shape} has no rule and could be read in many ways: say how, "
         f"e.g. matrices={{{path!r}: Matrix()}} for stacked (layers, rows, columns), "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -134,8 +136,9 @@ def add_orthogonality_penalty(
       1.7320508
     """
     _check_form(form)
-    if not callable(strength) and not isinstance(strength, jax.core.Tracer) and strength < 0:
-        raise ValueError(f"strength {strength}; a penalty needs 0 or more")
+    known = isinstance(strength, Real | jax.Array) and not isinstance(strength, jax.core.Tracer)
+    if known and not 0 <= strength < math.inf:
+        raise ValueError(f"strength {strength}; a penalty needs a finite number, 0 or more")
     term = functools.partial(
         orthogonality_penalty, matrices=matrices, form=form, precision=precision
     )

@@ -143,6 +143,8 @@ def analogy(a: PyTree, b: PyTree, c: PyTree) -> PyTree:
       >>> oj.analogy(a, b, c)
       {'w': Array([12.], dtype=float32)}
     """
+    for vector, name in ((a, "a"), (b, "b"), (c, "c")):
+        check_arrays(vector, f"analogy(a, b, c): {name}")
     return add_task_vectors([c, b, negate_task_vector(a)])
 
 

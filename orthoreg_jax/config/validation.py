@@ -121,7 +121,11 @@ def validate(config: ConfigDict) -> None:
         check("evaluation.analogies", good, "texts a:b:c:d of four different names of `tasks`")
     pairs = flat["evaluation.disentanglement_tasks"]
     good = set(pairs) <= set(flat["tasks"]) and len(set(pairs)) == len(pairs) != 1
-    check("evaluation.disentanglement_tasks", good, "none, or two or more of `tasks`")
+    check(
+        "evaluation.disentanglement_tasks",
+        good,
+        "none, or two or more of `tasks`, with which it changes",
+    )
     grid = flat["evaluation.disentanglement_alphas"]
     rising = all(a < b for a, b in itertools.pairwise(grid))
     check("evaluation.disentanglement_alphas", rising and 0 in grid, "rising numbers, 0 among them")

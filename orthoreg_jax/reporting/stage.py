@@ -96,6 +96,8 @@ def damage_is_said(folder: pathlib.Path) -> Iterator[None]:
 def read_results_file(folder: pathlib.Path) -> Results:
     """A run folder's results.json, of the format that this version reads."""
     path = folder / "results.json"
+    if not folder.is_dir():
+        raise StorageError(f"--workdir {folder}: no such run folder")
     if not path.is_file():
         raise StorageError(f"{path}: no such file; run the stage `evaluate` first")
     results = read_json(path)

@@ -311,6 +311,12 @@ def test_explicit_anchor_and_donation():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("strength", [-1, float("nan"), float("inf"), jnp.float32(-1)])
+def test_strengths_that_are_none(strength):
+    with pytest.raises(ValueError, match="a penalty needs a finite number, 0 or more"):
+        add_orthogonality_penalty(strength)
+
+
 def test_optax_form_refuses_bad_input():
     params = {"w": jnp.ones((3, 2))}
     with pytest.raises(ValueError, match="strength -1.0"):
