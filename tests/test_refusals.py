@@ -140,8 +140,11 @@ def test_full_disk(inputs, small_disk, every, victim):
 def test_stages_in_the_wrong_order(inputs, tmp_path, capfd):
     message = fails(capfd, "evaluate", inputs, tmp_path / "run")
     assert "4 task vectors are missing" in message and "stage `finetune` first" in message
-    assert orthoreg("report", None, tmp_path / "run") == 1
-    assert "`evaluate`" in capfd.readouterr().err
+    assert orthoreg("report", None, tmp_path / "none") == 1
+    assert f"{tmp_path / 'none'}: no such run folder" in capfd.readouterr().err
+    (tmp_path / "begun").mkdir()
+    assert orthoreg("report", None, tmp_path / "begun") == 1
+    assert "run the stage `evaluate` first" in capfd.readouterr().err
 
 
 def test_divergence_names_task_and_step_and_keeps_the_last_good_state(inputs, tmp_path, capfd):
