@@ -171,7 +171,7 @@ def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise StorageError(f"{path}: no such file")
     try:
         with safetensors.safe_open(path, "numpy") as file:
-            about = json.loads((file.metadata() or {}).get("about", "{}"))
+            about = _read_about(file)
         arrays = safetensors.numpy.load_file(path)
         wanted = about.get("sha256")
         tree = unflatten(arrays)
@@ -207,7 +207,7 @@ class StoredTree:
         if not self.path.is_file():
             raise StorageError(f"{path}: no such file")
         with self._open() as file:
-            self.about: dict[str, Any] = json.loads((file.metadata() or {}).get("about", "{}"))
+            self.about = _read_about(file)
             self.shapes = {}
             for name in sorted(file.keys()):
                 part = file.get_slice(name)
@@ -249,6 +249,14 @@ class StoredTree:
                 yield file
         except (safetensors.SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
             raise _unreadable(self.path, error) from error
+
+
+def _read_about(file: Any) -> dict[str, Any]:
+    """What `save_tree` told with the arrays of an open file; nothing for files of others."""
+    about = json.loads((file.metadata() or {}).get("about", "{}"))
+    if not isinstance(about, dict):
+        raise ValueError(f"its metadata is a {type(about).__name__}, no table")
+    return about
 
 
 def _unreadable(path: str | os.PathLike[str], error: Exception) -> StorageError:

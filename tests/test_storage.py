@@ -81,6 +81,14 @@ def test_what_is_told_with_a_tree_is_kept_beside_its_hash(tmp_path):
         save_tree(path, {"w": np.ones(3)}, {"sha256": "0"})
 
 
+def test_metadata_of_another_form_is_said(tmp_path):
+    path = tmp_path / "tree.safetensors"
+    safetensors.numpy.save_file({"w": np.ones(3)}, path, metadata={"about": "[1]"})
+    for read in (load_tree, StoredTree):
+        with pytest.raises(StorageError, match="its metadata is a list, no table"):
+            read(path)
+
+
 def test_other_programs_files_are_read(tmp_path):
     path = tmp_path / "tree.safetensors"
     safetensors.numpy.save_file({"a/b": np.ones(2)}, path, metadata={"format": "pt"})

@@ -170,7 +170,7 @@ def merge_vectors(
     check_request(out, alpha)
     checkpoint = load_checkpoint(model)
     for path in paths:
-        made_on = StoredTree(path).about.get("pretrained_sha256", checkpoint.sha256)
+        made_on = str(StoredTree(path).about.get("pretrained_sha256", checkpoint.sha256))
         if made_on != checkpoint.sha256:
             raise ValueError(
                 f"{path}: is the difference to other pre-trained weights (SHA-256 {made_on[:12]}) "
