@@ -20,7 +20,7 @@ run: setup
 	$(BIN)/orthoreg run --config configs/embedded.py --workdir $(WORKDIR)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff format --check .

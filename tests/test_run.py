@@ -143,7 +143,8 @@ def test_other_machines_are_added_to_the_provenance(finished, inputs, tmp_path):
 def test_a_longer_grid_needs_no_new_training(finished, inputs, tmp_path):
     copy = shutil.copytree(finished, tmp_path / "copy")
     vectors = {path: path.stat().st_mtime_ns for path in copy.rglob("vector.safetensors")}
-    assert orthoreg("run", inputs, copy, "--config.evaluation.alphas=0,0.5,1,1.5") == 0
+    for stage in ("finetune", "evaluate"):
+        assert orthoreg(stage, inputs, copy, "--config.evaluation.alphas=0,0.5,1,1.5") == 0
     assert vectors == {path: path.stat().st_mtime_ns for path in copy.rglob("vector.safetensors")}
     results = json.loads((copy / "results.json").read_text())
     assert results["alphas"] == [0, 0.5, 1, 1.5]

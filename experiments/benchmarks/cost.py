@@ -7,9 +7,10 @@ moment of the machine meets all of them alike; the median is shown, and its rati
 Memory is what is held at once during a step, by XLA's own account: state, pre-trained weights and
 inputs, outputs that reuse none of them, and temporary arrays; and beside it the peak of a process
 that makes two such steps and nothing else (of the host alone, where there is a GPU or TPU). Weights
-are random: neither time nor memory depends on them. Where torch is installed (`make parity` makes
-such an environment) the same steps in plain PyTorch take their turns, too. Writes
-experiments/results/cost_MODEL.md and .json.
+are random: neither time nor memory depends on them. What bounds a step is shown beside: its matrix
+products alone, counted in the traced step, at the rate at which this machine multiplies large
+matrices. Where torch is installed (`make parity` makes such an environment) the same steps in plain
+PyTorch take their turns, too. Writes experiments/results/cost_MODEL.md and .json.
 """
 
 from __future__ import annotations
@@ -26,7 +27,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measuring import medians, peak_megabytes, write_page
+from measuring import (
+    SIDE,
+    medians,
+    peak_megabytes,
+    product_operations,
+    square_product,
+    write_page,
+)
 
 from orthoreg_jax.clip.checkpoint import image_encoder, load_checkpoint
 from orthoreg_jax.clip.config import PRESETS, ClipConfig
@@ -40,7 +48,7 @@ from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.penalties.orthoreg import orthogonality
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
-CLASSES, TORCH = 100, "PyTorch: "
+CLASSES, TORCH, PRODUCT = 100, "PyTorch: ", "a product"
 # The paper's table 3, ViT-L/14 on Cars: minutes and GB.
 COST = {
     "full": (158, 42.6),
@@ -84,8 +92,10 @@ class CompiledStep:
         labels = jnp.asarray(rng.integers(0, CLASSES, batch))
         self._fixed = (params0, head, images, labels)
         self.trainable = sum(leaf.size for leaf in jax.tree.leaves(self._state.trainable))
+        traced = step.trace(self._state, *self._fixed)  # type: ignore[attr-defined]
+        self.operations = product_operations(traced.jaxpr.jaxpr)
         began = time.perf_counter()
-        self._compiled = step.lower(self._state, *self._fixed).compile()  # type: ignore[attr-defined]
+        self._compiled = traced.lower().compile()
         self.compile_seconds = time.perf_counter() - began
         usage = self._compiled.memory_analysis()
         # Of the arguments a compiled step counts those alone that it reads: without the penalty,
@@ -123,13 +133,16 @@ def measure(model: str, batch: int, rounds: int, methods: list[str]) -> list[dic
             progress.update()
     ways: dict[str, Callable[[], Any]] = {name: step.run for name, step in steps.items()}
     ways |= {TORCH + name: way for name, way in torch_steps(model, batch, methods).items()}
-    seconds = medians(ways, rounds)
+    seconds = medians(ways | {PRODUCT: square_product()}, rounds)
+    rate = 2 * SIDE**3 / seconds[PRODUCT]  # timed among the steps
     return [
         {
             "method": name,
             "step_seconds": seconds[name],
             "step_ratio": seconds[name] / seconds[methods[0]],
             "torch_seconds": seconds.get(TORCH + name),
+            "product_gigaflop": step.operations / 1e9,
+            "product_seconds": step.operations / rate,
             "megabytes": step.bytes / 2**20,
             "process_megabytes": peaks[name],
             "trainable": step.trainable,
@@ -142,7 +155,8 @@ def measure(model: str, batch: int, rounds: int, methods: list[str]) -> list[dic
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows, the paper's ratios beside."""
     base = rows[0]["method"]
-    header = ("method", "step, s", f"/ {base}", "PyTorch, s", "/ PyTorch", "memory, MB",
+    header = ("method", "step, s", f"/ {base}", "PyTorch, s", "/ PyTorch",
+              "its products, GFLOP", "step / these alone", "memory, MB",
               f"/ {base}", "process, MB", f"/ {base}", "trained parameters", "compile, s",
               f"paper: time / {base}", f"memory / {base}")  # fmt: skip
 
@@ -159,6 +173,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{row['step_seconds']:.3f}",
             f"{row['step_ratio']:.2f}",
             *compared(row["step_seconds"], row["torch_seconds"]),
+            f"{row['product_gigaflop']:.1f}",
+            f"{row['step_seconds'] / row['product_seconds']:.2f}",
             f"{row['megabytes']:.0f}",
             f"{row['megabytes'] / rows[0]['megabytes']:.2f}",
             f"{row['process_megabytes']:.0f}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 import statistics
@@ -12,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Jaxpr
 
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import write_json, write_text
@@ -46,13 +48,32 @@ def peak_megabytes() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
 
 
+def square_product() -> Callable[[], Any]:
+    """A product of float32 matrices of SIDE x SIDE: of 2 SIDE^3 operations."""
+    square = jnp.ones((SIDE, SIDE), jnp.float32)
+    product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
+    return lambda: product(square)
+
+
+def product_operations(jaxpr: Jaxpr) -> int:
+    """Floating-point operations of all matrix products in a traced function."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left, result = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+            total += 2 * math.prod(result) * math.prod(left[axis] for axis in contracted)
+        inner = (getattr(value, "jaxpr", value) for value in equation.params.values())
+        repeats = equation.params["length"] if equation.primitive.name == "scan" else 1
+        total += repeats * sum(product_operations(one) for one in inner if isinstance(one, Jaxpr))
+    return total
+
+
 def machine(rounds: int = 7) -> dict[str, Any]:
     """What measures, and the rates that bound it: of a matrix product, and of a copy."""
-    square = jnp.ones((SIDE, SIDE), jnp.float32)
     large = jnp.ones((64, 2**20), jnp.float32)
-    product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
     copy = jax.jit(lambda a: -a)
-    found = medians({"product": lambda: product(square), "copy": lambda: copy(large)}, rounds)
+    found = medians({"product": square_product(), "copy": lambda: copy(large)}, rounds)
     return {
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),

@@ -20,7 +20,8 @@ def test_copies_of_a_task_give_the_same_run(finished, inputs, tmp_path, form, ca
     assert cli.main(["data", "check", "--config", str(inputs), data]) == 0
     said = capsys.readouterr().out
     assert "first: Handwritten digits" in said and "train      40 images" in said
-    assert orthoreg("run", inputs, run, "--config.methods=full", data) == 0
+    for stage in ("finetune", "evaluate"):
+        assert orthoreg(stage, inputs, run, "--config.methods=full", data) == 0
     for task in ("first", "second"):
         path = f"full/seed3/{task}/vector.safetensors"
         assert (run / path).read_bytes() == (finished / path).read_bytes()
