@@ -9,8 +9,9 @@ its four. What was chosen is fine-tuned with every seed. Steps, batches and lear
 same for all; tauJp sees other tasks' images beside them.
 
 Every trial is a run folder in WORKDIR, and its numbers are kept there in trials.json, so that a
-cut-off comparison goes on where it was. After each trial experiments/results/rivals.md and .json
-are written anew; what is not measured yet is marked so.
+cut-off comparison goes on where it was. After each trial experiments/results/rivals.md is written
+anew, where what is not measured yet is marked so, and rivals.json beside it, a copy of trials.json
+with which a comparison goes on in another WORKDIR.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class Comparison:
                 method, self._rate, last, options, more, seeds=self._seeds(final), negate=final
             )
             write_json(self._path, self._kept)
+            write_json(RESULTS / "rivals.json", self._kept)
             write_tables(self, self._arguments)
         return self._kept[name]
 
@@ -117,7 +119,6 @@ def write_tables(comparison: Comparison, arguments: argparse.Namespace) -> None:
         f"    python {' '.join(sys.argv)}\n",
     ]
     parts.append(" ".join(__doc__.split("\n\n")[2].split()) + "\n")
-    results: dict[str, Any] = {}
     seeds = ", ".join(map(str, arguments.seeds))
     for mode in arguments.modes:
         rows, finals = [], {}
@@ -154,9 +155,7 @@ def write_tables(comparison: Comparison, arguments: argparse.Namespace) -> None:
             f"Candidates, seed {arguments.seeds[0]}, of which the best on validation is above:\n",
             markdown_rows(("method", "λ", *MEASURES), tried) + "\n",
         ]
-        results[mode] = {"final": finals, "candidates": tried}
     write_text(RESULTS / "rivals.md", "\n".join(parts))
-    write_json(RESULTS / "rivals.json", results)
 
 
 def lambdas(strengths: Sequence[float]) -> str:

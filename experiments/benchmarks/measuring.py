@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import pathlib
+import random
 import statistics
 import sys
 import time
@@ -28,16 +29,20 @@ def medians(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, flo
     """Seconds of each way, the median over rounds.
 
     All ways take their turn in every round, so that a slow moment of the machine meets all of them
-    alike. The first round, which compiles and warms caches up, does not count.
+    alike; in another order each time, so that none of them always follows the same other one and
+    what that left behind. The first round, in the order given, which compiles and warms caches up,
+    does not count.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
+    order, shuffle = list(ways), random.Random(0).shuffle
     with Progress("time", (rounds + 1) * len(ways)) as progress:
         for _ in range(rounds + 1):
-            for name, way in ways.items():
+            for name in order:
                 began = time.perf_counter()
-                jax.block_until_ready(way())
+                jax.block_until_ready(ways[name]())
                 seconds[name].append(time.perf_counter() - began)
                 progress.update()
+            shuffle(order)
     return {name: statistics.median(times[1:]) for name, times in seconds.items()}
 
 
