@@ -90,7 +90,6 @@ def column_angles(
       Shares that sum to 1 for each matrix of two or more columns; columns of zeros count as
       orthogonal.
     """
-
     return {
         path: _angle_histograms(matrix.astype(jnp.float32), bins)
         for path, matrix in select_matrices(tree, matrices).items()
