@@ -1,7 +1,7 @@
 """The main job on the model and data that come with the package: full fine-tuning, 5 tasks.
 
 Command:   orthoreg run --config configs/embedded.py --workdir runs/embedded   (or: make run)
-Hardware:  CPU, 2 cores; no network. About 6 minutes, and one for the set-up of `make run`.
+Hardware:  CPU, 2 cores; no network. 7 to 11 minutes, and one for the set-up of `make run`.
 Expected:  full 85.5 single, 78.5 Abs, 91.1 Norm; with OrthoReg 85.6, 78.5, 90.9 (zero-shot 68.3).
 
 Learning rate and lambda are the best on validation of experiments/tune.py.
