@@ -76,8 +76,8 @@ tpu: .venv-tpu/installed
 setup: .venv/installed
 
 # uv takes seconds where pip takes minutes; it does not read pip's settings, so pip may still find
-# packages where uv does not.
-install = $(BIN)/uv pip install --quiet --python $(BIN)/python -e '$(1)' || \
+# packages where uv does not, and says what is wrong if it does not either.
+install = $(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python -e '$(1)' 2> /dev/null || \
   $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '$(1)'
 
 .venv/installed: pyproject.toml
