@@ -24,7 +24,7 @@ from orthoreg_jax.training.penalties import PENALTIES
 ALPHAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4)
 # Numbers of a trial, in per cent but for alpha and the norm; "val Abs" chooses, the rest is test.
 MEASURES = ("val Abs", "single", "Abs", "Norm", "alpha", "norm")
-NEGATION = ("target", "control")
+NEGATION = ("target", "control", "negation alpha")
 
 
 def parser(description: str, config: str = "configs/embedded.py") -> argparse.ArgumentParser:
@@ -66,7 +66,8 @@ class Trials:
           options: further ones, as "lora.placement=qv".
           name: of them, for the folder.
           seeds: in place of the arguments'.
-          negate: measure negation, too: "target" and "control" at 95 % of control.
+          negate: measure negation, too: "target", "control" and "negation alpha" at 95 % of
+            control, means over tasks.
 
         Returns:
           Its facts, mean over seeds of each of `MEASURES`, standard deviations as "Abs sd", every
@@ -111,7 +112,7 @@ class Trials:
             self._evaluators[outputs] = make_evaluator(experiment, outputs)
         vectors = load_vectors(experiment, method.name, seed)
         control = experiment.config.control
-        rounds = (6 if negate else 3) * len(vectors)
+        rounds = (8 if negate else 3) * len(vectors)
         with Progress(f"evaluate {method.name} seed {seed}", rounds) as progress:
             edits = Edits(
                 options, self._evaluators[outputs], self._sets, vectors, control, progress.update
@@ -121,7 +122,7 @@ class Trials:
             negation = [edits.negation(task)["shares"]["0.95"] for task in vectors if negate]
         curves = zip(*addition["val"].values(), strict=True)
         curve = [100 * statistics.fmean(accuracies) for accuracies in curves]
-        return {
+        measured = {
             "val Abs": curve[list(options.alphas).index(addition["alpha"])],
             "single": 100 * statistics.fmean(single["test"].values()),
             "Abs": 100 * addition["absolute"],
@@ -129,11 +130,12 @@ class Trials:
             "alpha": addition["alpha"],
             "norm": statistics.fmean(float(norm(vector)) for vector in vectors.values()),
             "curve": curve,
-            **{
-                measure: 100 * statistics.fmean(each[measure] for each in negation)
-                for measure in NEGATION * negate
-            },
         }
+        if negate:
+            for measure in ("target", "control"):
+                measured[measure] = 100 * statistics.fmean(each[measure] for each in negation)
+            measured["negation alpha"] = statistics.fmean(each["alpha"] for each in negation)
+        return measured
 
 
 def cells(trial: dict[str, Any], measures: Sequence[str] = MEASURES) -> list[str]:

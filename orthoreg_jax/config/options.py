@@ -54,15 +54,15 @@ def default_config() -> ConfigDict:
 
     # E || J tau ||^2 on images of the other tasks of `tasks`, one of them at each step.
     penalty.taujp = ConfigDict()
-    # lambda, used by the methods with "+taujp".
-    penalty.taujp.strength = 1.0
+    # lambda, used by the methods with "+taujp"; the best of experiments/results/rivals.md.
+    penalty.taujp.strength = 0.01
     # Images at a step; they are not among those of training.batch_size.
     penalty.taujp.batch_size = 16
 
     # The same by Kronecker factors of the other tasks, made before training: no image is seen.
     penalty.tak = ConfigDict()
-    # lambda, used by the methods with "+tak".
-    penalty.tak.strength = 1.0
+    # lambda, used by the methods with "+tak"; the best of experiments/results/rivals.md.
+    penalty.tak.strength = 0.1
     # Training images of each other task for its factors, chosen by a fixed seed; 0: all.
     penalty.tak.images = 256
 
