@@ -48,10 +48,11 @@ def compilation_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory):
-    """A small config file and its data."""
+    """A small config file, its model and data."""
     from tests import small_run  # after the hook above
 
     folder = tmp_path_factory.mktemp("inputs")
+    small_run.write_model(folder)
     small_run.write_tasks(folder)
     config = folder / "small.py"
     config.write_text(small_run.CONFIG.replace("DATA", str(folder)))

@@ -126,7 +126,7 @@ def test_second_process_on_a_run_folder(inputs, tmp_path, capfd):
 @pytest.mark.parametrize("every, victim", [(0, "vector.safetensors"), (3, "state")])
 def test_full_disk(inputs, small_disk, every, victim):
     command = [sys.executable, "-m", "orthoreg_jax.cli", "finetune", "--config", str(inputs),
-               "--workdir", str(small_disk / "run"),
+               "--workdir", str(small_disk / "run"), "--config.model=embedded",
                f"--config.training.checkpoint_every={every}"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr

@@ -11,6 +11,7 @@ import orthoreg_jax as oj
 from orthoreg_jax import cli
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.storage import load_tree
+from tests.small_run import pretrained
 
 METHOD = "full+orthoreg"
 
@@ -31,7 +32,7 @@ def vector(finished, task):
 
 def edited(finished, *scaled):
     """theta_0 + sum of scale * tau, written out."""
-    params = load_checkpoint("embedded").params
+    params = pretrained(finished).params
     for scale, task in scaled:
         tower = jax.tree.map(
             lambda leaf, tau: leaf + np.float32(scale) * tau,  # noqa: B023
@@ -109,6 +110,6 @@ def test_a_linearised_model_is_no_set_of_weights(finished, tmp_path, capfd):
 def test_another_pretrained_model_is_refused(finished, tmp_path, capfd):
     copy = shutil.copytree(finished, tmp_path / "run")
     path = copy / "results.json"
-    path.write_text(path.read_text().replace(load_checkpoint("embedded").sha256, "0" * 64))
+    path.write_text(path.read_text().replace(pretrained(finished).sha256, "0" * 64))
     assert export(copy, tmp_path / "out") == 1
     assert "not those that the run began with" in capfd.readouterr().err

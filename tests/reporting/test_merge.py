@@ -14,6 +14,7 @@ from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.evaluation.selection import choose_addition
 from orthoreg_jax.experiment.setup import reopen
 from orthoreg_jax.storage import StoredTree
+from tests.small_run import pretrained
 
 METHOD = "full+orthoreg"
 
@@ -29,7 +30,15 @@ def of_run(finished, out, *more):
 
 def of_files(finished, out, *more):
     vectors = [str(path) for path in paths(finished)]
-    command = ["merge", "--vectors", *vectors, "--model", "embedded", "--out", str(out)]
+    command = [
+        "merge",
+        "--vectors",
+        *vectors,
+        "--model",
+        str(pretrained(finished).directory),
+        "--out",
+        str(out),
+    ]
     return cli.main([*command, *more])
 
 
@@ -37,7 +46,7 @@ def edited(finished, merger, alpha):
     """theta_0 + alpha * tau, merged in memory."""
     trees = [oj.load_tree(path) for path in paths(finished)]
     vector = oj.merge_task_vectors(trees, merger, matrices=oj.VISUAL_MATRICES)
-    return oj.apply_task_vector(load_checkpoint("embedded").params, vector, alpha)
+    return oj.apply_task_vector(pretrained(finished).params, vector, alpha)
 
 
 def assert_same(ours, theirs):
@@ -90,7 +99,14 @@ def test_vectors_of_another_model_are_refused(finished, tmp_path, capfd):
     first, second = paths(finished)
     other = tmp_path / "other.safetensors"
     oj.save_tree(other, oj.load_tree(second), {"pretrained_sha256": "0" * 64})
-    command = ["merge", "--vectors", str(first), str(other), "--model", "embedded"]
+    command = [
+        "merge",
+        "--vectors",
+        str(first),
+        str(other),
+        "--model",
+        str(pretrained(finished).directory),
+    ]
     assert cli.main([*command, "--merger", "sum", "--alpha", "1", "--out", str(tmp_path / "x")])
     said = capfd.readouterr().err
     assert f"{other}: is the difference to other pre-trained weights (SHA-256 000000000000)" in said
