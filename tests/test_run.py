@@ -1,4 +1,4 @@
-"""The command line on a small real experiment, from its config to its results."""
+"""The command line on a small experiment, from its config to its results."""
 
 import json
 import os
