@@ -8,11 +8,11 @@ PROGRAM = """
 import sys
 import jax
 from orthoreg_jax import cli
-compiled = []
+found = []
 jax.monitoring.register_event_listener(
-    lambda name, **_: compiled.append(name) if name.endswith("cache_misses") else None)
+    lambda name, **_: found.append(name) if name.endswith("cache_hits") else None)
 assert cli.main(sys.argv[1:]) == 0
-print("compiled", len(compiled))
+print("found", len(found))
 """
 
 
@@ -33,12 +33,11 @@ def finetune(inputs, workdir, cache):
 
 def test_the_second_run_compiles_nothing_that_takes_long(inputs, tmp_path):
     cache = tmp_path / "cache"
-    first = finetune(inputs, tmp_path / "first", cache)
+    finetune(inputs, tmp_path / "first", cache)
     stored = {path.name for path in cache.rglob("*-cache")}
-    second = finetune(inputs, tmp_path / "second", cache)
+    found = finetune(inputs, tmp_path / "second", cache)
     assert any(name.startswith("jit_step") for name in stored)
-    # What is quicker to compile than to look up is not kept.
-    assert second <= first - len(stored)
+    assert found >= len(stored)
 
 
 def test_no_cache_folder_is_no_error(inputs, tmp_path):

@@ -84,7 +84,7 @@ def test_damaged_run_folder(finished, inputs, tmp_path, capfd, name, text):
 def test_prompts_belong_to_the_run(finished, inputs, tmp_path, capfd):
     table = inputs.parent / "tasks.json"
     text = table.read_text()
-    table.write_text(text.replace("a handwritten {}", "some handwritten {}"))
+    table.write_text(text.replace("a handwritten {}", "some handwritten {}", 1))
     try:
         assert "(tasks first: their hashes differ)" in fails(capfd, "run", inputs, finished)
     finally:
