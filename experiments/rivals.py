@@ -41,7 +41,7 @@ STRENGTHS = {
 }
 # Of a two-sided 95 % t interval, by the number of seeds.
 QUANTILES = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
-# Vectors that leave other tasks alone are short, and small beyond the other searches' last alpha.
+# Vectors that leave other tasks alone are short: their best alphas lie beyond the other searches'.
 LONGER = (*ALPHAS, 2.0, 2.8, 4.0, 5.6, 8.0)
 SHOWN = ("single", "Abs", "Norm", "alpha", *NEGATION)
 MISSING = "not yet"
