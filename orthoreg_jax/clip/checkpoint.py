@@ -248,7 +248,8 @@ def image_encoder(
     Args:
       config: of the model.
       dtype: of the computation; parameters stay as they are.
-      remat: recompute activations in the backward pass, to save memory.
+      remat: compute whole layers again in the backward pass, to save memory; by default all but
+        the outputs of their linear layers.
       gather: applied to weights as they are about to be used, those of the blocks one block at a
         time.
     """

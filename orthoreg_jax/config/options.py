@@ -106,7 +106,8 @@ def default_config() -> ConfigDict:
     training.accumulate = 1
     # Devices among which weights and optimiser state are split; 1: each device has all of them.
     training.fsdp = 1
-    # Recompute activations in the backward pass: less memory, more time.
+    # Compute whole layers again in the backward pass, not only what is cheap: less memory, more
+    # time.
     training.remat = False
     # Steps between two lines of metrics.jsonl.
     training.log_every = 10
