@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from measuring import (
     SIDE,
+    keep_memory,
     medians,
     peak_megabytes,
     product_operations,
@@ -122,6 +123,7 @@ def torch_steps(model: str, batch: int, methods: list[str]) -> dict[str, Callabl
 
 def measure(model: str, batch: int, rounds: int, methods: list[str]) -> list[dict[str, Any]]:
     """One row for each method."""
+    keep_memory()
     steps, peaks = {}, {}
     for name in methods:
         command = [sys.executable, __file__, "--model", model, "--batch", str(batch)]

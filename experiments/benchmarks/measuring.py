@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import pathlib
@@ -20,6 +21,7 @@ from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import write_json, write_text
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
+_MALLOC_OPTIONS = {"M_TRIM_THRESHOLD": -1, "M_MMAP_MAX": -4, "M_ARENA_MAX": -8}  # malloc.h
 SIDE = 2048  # of the square matrices that tell the machine's rates
 
 jax.config.update("jax_enable_compilation_cache", False)  # times of compiling are of a first run
@@ -44,6 +46,20 @@ def medians(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, flo
                 progress.update()
             shuffle(order)
     return {name: statistics.median(times[1:]) for name, times in seconds.items()}
+
+
+def keep_memory() -> None:
+    """Has the C library keep what is freed for what comes next.
+
+    A step asks for its temporary arrays anew each time. Back to back, as in training, it finds the
+    pages of the step before; after the turns of others the system has taken them back, and on a
+    virtual machine that was measured to cost a fifth of a step of ViT-B/32, and PyTorch, which
+    keeps more in its heap, a fiftieth.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # glibc alone has these options
+        for option, value in (("M_TRIM_THRESHOLD", -1), ("M_MMAP_MAX", 0), ("M_ARENA_MAX", 1)):
+            mallopt(_MALLOC_OPTIONS[option], value)
 
 
 def peak_megabytes() -> float:
