@@ -204,7 +204,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     # Of configs the default is "highest", which takes several times as long to compile.
     parser.add_argument("--precision", default="default", choices=PRECISIONS)
-    parser.add_argument("--remat", nargs="*", default=[], help="models that compute whole layers again")
+    parser.add_argument(
+        "--remat", nargs="*", default=[], help="models that compute whole layers again"
+    )
     options = parser.parse_args()
     description = topologies.get_topology_desc(platform="tpu", topology_name=options.topology)
     devices = np.array(description.devices).reshape(-1, options.fsdp)

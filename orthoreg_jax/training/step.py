@@ -152,7 +152,8 @@ def _once_there(gradient: Any, trainable: Any) -> Any:
     """The weights, for what is to be computed when all of the gradient is there, not before.
 
     Left to itself, XLA holds a penalty's gradient beside the backward pass and its activations: for
-    ViT-B/32 300 MB more, on a CPU. A dependency is what it cannot ignore; it drops a barrier there.
+    ViT-B/32 300 MB more on a CPU and 195 on a TPU, instead of 0 and 7. A dependency is what no
+    backend ignores; a barrier is dropped on CPUs.
     """
     there = jnp.isfinite(optax.tree.norm(gradient))
     return jax.tree.map(lambda weights: jnp.where(there, weights, jnp.nan), trainable)
