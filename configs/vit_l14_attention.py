@@ -2,7 +2,7 @@
 
 Command:   orthoreg run --config configs/vit_l14_attention.py --workdir runs/vit_l14_attention
            (images below data/; one cell: --config.methods=attention+orthoreg)
-Hardware:  proposed: four devices of 40 GB, or more of fewer; not measured.
+Hardware:  proposed: one device of 40 GB, or four of 16 GB (training.fsdp=4); not measured.
 Time:      about 35 hours for both cells at the paper's own rate (see paper.py); not measured.
 Expected:  the paper: 87.81 Abs, 93.59 Norm; negation 24.85 / 76.42;
            with OrthoReg 90.41 Abs, 100.05 Norm; negation 14.67 / 75.40.

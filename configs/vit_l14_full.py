@@ -2,7 +2,7 @@
 
 Command:   orthoreg run --config configs/vit_l14_full.py --workdir runs/vit_l14_full
            (images below data/; one cell: --config.methods=full+orthoreg)
-Hardware:  proposed: four devices of 40 GB, or more of fewer; not measured.
+Hardware:  proposed: one device of 40 GB, or four of 16 GB (training.fsdp=4); not measured.
 Time:      about 45 hours for both cells at the paper's own rate (see paper.py); not measured.
 Expected:  the paper: 84.07 Abs, 89.19 Norm; negation 18.09 / 74.39;
            with OrthoReg 88.23 Abs, 100.08 Norm; negation 16.33 / 75.39.

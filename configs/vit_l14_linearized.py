@@ -2,7 +2,7 @@
 
 Command:   orthoreg run --config configs/vit_l14_linearized.py --workdir runs/vit_l14_linearized
            (images below data/; one cell: --config.methods=linearized+orthoreg)
-Hardware:  proposed: four devices of 40 GB, or more of fewer; not measured.
+Hardware:  proposed: one device of 40 GB, or four of 16 GB (training.fsdp=4); not measured.
 Time:      about 76 hours for both cells at the paper's own rate (see paper.py); not measured.
 Expected:  the paper: 86.19 Abs, 93.14 Norm; negation 8.36 / 74.39;
            with OrthoReg 87.52 Abs, 96.44 Norm; negation 8.36 / 74.87.

@@ -2,7 +2,7 @@
 
 Command:   orthoreg run --config configs/vit_l14_lora.py --workdir runs/vit_l14_lora
            (images below data/; one cell: --config.methods=lora+orthoreg)
-Hardware:  proposed: four devices of 40 GB, or more of fewer; not measured.
+Hardware:  proposed: one device of 40 GB, or four of 16 GB (training.fsdp=4); not measured.
 Time:      about 35 hours for both cells at the paper's own rate (see paper.py); not measured.
 Expected:  the paper: 87.02 Abs, 93.33 Norm; negation 22.17 / 75.81;
            with OrthoReg 89.16 Abs, 95.50 Norm; negation 13.94 / 74.45.
