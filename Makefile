@@ -10,8 +10,8 @@ WORKDIR ?= runs/embedded
 BIN := .venv/bin
 
 # XLA for CPUs asks for a step's temporary arrays anew in every step. In large pages (glibc 2.35 and
-# later; others ignore it) the kernel hands them out with 1/50 of the page faults, and a step of
-# full fine-tuning takes less processor time: x 0.74 (embedded), x 0.86 (ViT-B/32).
+# later; others ignore it) the kernel hands them out with 1/38 of the page faults or less, and a step
+# of full fine-tuning takes less processor time: x 0.85 (embedded), x 0.96 (ViT-B/32).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .PHONY: run test lint types check docs notebooks setup parity benchmarks tpu
