@@ -64,7 +64,7 @@ def test_weights_and_gram_matrices_are_all_that_is_sent(platform, size):
     grams = 4 * ((4 * LAYERS + 1) * WIDTH**2 + 17**2)
     assert penalised["all-gather"][1] - plain["all-gather"][1] < 0.1 * grams
     assert penalised["all-reduce"][1] - plain["all-reduce"][1] == pytest.approx(grams, rel=0.1)
-    # The penalty's turn comes when the activations are gone: Gram matrices need their place at most.
+    # The penalty waits until the activations are gone: it takes no more than Gram matrices beside.
     assert rows[1]["temporaries"] - rows[0]["temporaries"] < grams
 
 
