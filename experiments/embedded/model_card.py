@@ -9,7 +9,7 @@ import numpy as np
 
 from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.clip.checkpoint import WEIGHTS, Checkpoint
-from orthoreg_jax.evaluation.accuracy import measure_accuracy
+from orthoreg_jax.evaluation.accuracy import measure_accuracies
 from orthoreg_jax.storage import read_json, write_text
 from orthoreg_jax.tasks.task import load_tasks
 
@@ -24,7 +24,7 @@ icons, emoji and small image sets (`DATA_CARD.md`, `ATTRIBUTION.md`) by
     python experiments/embedded/build_data.py
     python experiments/embedded/train_model.py {flags}
 
-on two CPU cores: {steps:,} steps of {batch} pairs ({epochs:g} epochs), last training loss
+on {device}: {steps:,} steps of {batch} pairs ({epochs:g} epochs), last training loss
 {loss:.3f}. Stored as an ordinary Hugging Face CLIP directory in float16
 (`model/{weights}`, {size:.1f} MB, SHA-256 `{sha256}`).
 
@@ -32,8 +32,7 @@ It is there so that everything can be tried offline in minutes. It knows drawing
 32x32 px, and nothing else: its numbers do not compare with those of CLIP ViT-B/32 or of any model
 trained on photographs, and it is of no use beyond trying this software.
 
-It was trained by Muon, which orthogonalises its updates, so that its weights have flatter spectra
-than AdamW's would have: claims about the pre-trained weights' own angles cannot be tested on it.
+{optimizer}
 
 ## Zero-shot accuracy, measured on it
 
@@ -41,6 +40,16 @@ than AdamW's would have: claims about the pre-trained weights' own angles cannot
 |---|---|---|---|---|
 {rows}
 """
+
+# What the optimiser means for those who study the weights.
+OPTIMIZERS = {
+    "adamw": "It was trained by AdamW, as CLIP was.",
+    "muon": (
+        "It was trained by Muon, which orthogonalises its updates: its weights have flatter\n"
+        "spectra than AdamW's would have, so claims about the angles between pre-trained columns\n"
+        "cannot be tested on it."
+    ),
+}
 
 
 def write_card(out: pathlib.Path, checkpoint: Checkpoint, facts: dict[str, Any]) -> None:
@@ -58,8 +67,12 @@ def write_card(out: pathlib.Path, checkpoint: Checkpoint, facts: dict[str, Any])
     tasks = load_tasks(str(out / "tasks"), names, control)
     rows = []
     accuracies = []
+    measured = {
+        split: measure_accuracies(checkpoint, checkpoint.params, tasks, split)
+        for split in ("val", "test")
+    }
     for name, task in tasks.items():
-        accuracy = measure_accuracy(checkpoint, checkpoint.params, task)
+        accuracy = measured["test"][name]
         classes, images = len(task.classes), len(task.splits["test"])
         rows.append(
             f"| {task.title} (`{name}`) | {classes} | {1 / classes:.1%} | {images} "
@@ -68,9 +81,12 @@ def write_card(out: pathlib.Path, checkpoint: Checkpoint, facts: dict[str, Any])
         if name != control:
             accuracies.append(accuracy)
     rows.append(f"| mean, control left out | | | | {np.mean(accuracies):.1%} |")
+    val = np.mean([accuracy for name, accuracy in measured["val"].items() if name != control])
+    print(f"mean zero-shot accuracy on validation, by which trainings are compared: {val:.4f}")
     sizes = {name: _millions(checkpoint.params[name]) for name in ("visual", "text")}
     visual, text = checkpoint.config.visual, checkpoint.config.text
-    chosen = ("width", "layers", "patch", "vocabulary", "epochs", "batch", "learning_rate", "seed")
+    numbers = ("width", "layers", "patch", "vocabulary", "epochs", "batch", "learning_rate", "seed")
+    flags = [f"--{name} {facts[name]:g}" for name in numbers]
     card = CARD.format(
         parameters=_millions(checkpoint.params),
         **sizes,
@@ -80,8 +96,9 @@ def write_card(out: pathlib.Path, checkpoint: Checkpoint, facts: dict[str, Any])
         text_layers=text.layers,
         text_width=text.width,
         vocabulary=text.vocab_size,
-        flags=" ".join(f"--{name} {facts[name]:g}" for name in chosen),
-        **{name: facts[name] for name in ("pairs", "epochs", "steps", "batch", "loss")},
+        flags=" ".join([f"--optimizer {facts['optimizer']}", *flags]),
+        optimizer=OPTIMIZERS[facts["optimizer"]],
+        **{name: facts[name] for name in ("pairs", "epochs", "steps", "batch", "loss", "device")},
         weights=WEIGHTS,
         size=(checkpoint.directory / WEIGHTS).stat().st_size / 1e6,
         sha256=checkpoint.sha256,
