@@ -30,7 +30,8 @@ def get_config():
     config.training.learning_rate = 1e-3
     config.training.log_every = 2
     config.evaluation.batch_size = 16
-    config.evaluation.alphas = (0.0, 0.5, 1.0)
+    config.evaluation.relative_lengths = (0.0, 0.03, 0.3)
+    config.evaluation.refinements = 1
     config.evaluation.disentanglement_tasks = ("first", "second")
     config.evaluation.disentanglement_alphas = (-1.0, 0.0, 1.0)
     config.evaluation.feature_images = 8

@@ -65,7 +65,7 @@ def test_results_agree_with_one_another(results):
             assert values["control_val"][0] > 0 and addition["alpha"] > 0
             for share, choice in values["shares"].items():
                 assert choice["alpha"] > 0
-                index = results["alphas"].index(choice["alpha"])
+                index = values["alphas"].index(choice["alpha"])
                 assert values["control_val"][index] >= float(share) * values["control_val"][0]
         assert addition["val"]["first"][0] == results["zero_shot"]["val"]["first"]
         assert np.allclose(np.diag(run["geometry"]["cosines"]), 1)
@@ -146,12 +146,14 @@ def test_a_longer_grid_needs_no_new_training(finished, inputs, tmp_path):
     copy = shutil.copytree(finished, tmp_path / "copy")
     vectors = {path: path.stat().st_mtime_ns for path in copy.rglob("vector.safetensors")}
     options = ["--config.evaluation.alphas=0,0.5,1,1.5", "--config.evaluation.feature_images=0"]
+    options += ["--config.evaluation.alpha_search=grid"]
     for stage in ("finetune", "evaluate"):
         assert orthoreg(stage, inputs, copy, *options) == 0
     assert vectors == {path: path.stat().st_mtime_ns for path in copy.rglob("vector.safetensors")}
     results = json.loads((copy / "results.json").read_text())
-    assert results["alphas"] == [0, 0.5, 1, 1.5]
-    assert [len(run["addition"]["val"]["first"]) for run in results["runs"]] == [4, 4]
+    for run in results["runs"]:
+        assert run["addition"]["alphas"] == run["negation"]["second"]["alphas"] == [0, 0.5, 1, 1.5]
+        assert len(run["addition"]["val"]["first"]) == 4
 
 
 def test_two_processes_share_out_the_evaluation(finished, inputs, tmp_path):

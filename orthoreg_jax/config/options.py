@@ -10,6 +10,7 @@ PLUS = "+"
 ORTHOREG = PLUS + "orthoreg"
 DTYPES = ("float32", "bfloat16")
 PRECISIONS = ("highest", "high", "default")
+SEARCHES = ("refined", "grid")
 
 
 def default_config() -> ConfigDict:
@@ -123,7 +124,18 @@ def default_config() -> ConfigDict:
     # Largest size of all validation and test images that are kept on the device; more of them stay
     # in the host's memory and are sent batch by batch.
     evaluation.device_megabytes = 2000
-    # Grid of alpha for addition and negation, rising from 0.
+    # How alpha is looked for, on validation, for addition and negation: "refined" tries
+    # `relative_lengths`, then goes on between the best and its neighbours; "grid" tries `alphas`.
+    evaluation.alpha_search = "refined"
+    # ||alpha tau|| / ||theta_0|| of what is tried first, rising from 0. The same for all methods:
+    # some have vectors ten times as long as others, and a best alpha of a tenth.
+    evaluation.relative_lengths = (0.0, *(2.0**power for power in range(-8, 2)))
+    # Rounds after that. Each tries two alphas of addition, and one for each share of negation.
+    evaluation.refinements = 3
+    # Times that an alpha for each task vector of the sum is gone through, by coordinate search from
+    # the best common one, four values a task; 0: not measured.
+    evaluation.per_task_rounds = 1
+    # The grid of alpha for "grid", rising from 0.
     evaluation.alphas = (
         *(0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7),
         *(0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0),

@@ -8,7 +8,15 @@ import math
 from ml_collections import ConfigDict
 
 from .kinds import describe_kind, same_kind
-from .options import DTYPES, PLUS, PRECISIONS, default_config, flatten_config, split_method
+from .options import (
+    DTYPES,
+    PLUS,
+    PRECISIONS,
+    SEARCHES,
+    default_config,
+    flatten_config,
+    split_method,
+)
 
 
 def validate(config: ConfigDict) -> None:
@@ -111,10 +119,14 @@ def validate(config: ConfigDict) -> None:
         number(f"evaluation.{key}", 0, whole=True)
     for key in ("max_disentanglement_images", "feature_images"):
         number(f"evaluation.{key}", 0, whole=True)
-    alphas = flat["evaluation.alphas"]
-    rising = all(a < b for a, b in zip(alphas, alphas[1:], strict=False))
-    good = len(alphas) > 1 and alphas[0] == 0 and rising
-    check("evaluation.alphas", good, "two or more numbers rising from 0")
+    search = flat["evaluation.alpha_search"]
+    check("evaluation.alpha_search", search in SEARCHES, " or ".join(SEARCHES))
+    for key in ("evaluation.alphas", "evaluation.relative_lengths"):
+        grid = flat[key]
+        rising = all(a < b for a, b in itertools.pairwise(grid))
+        check(key, len(grid) > 1 and grid[0] == 0 and rising, "two or more numbers rising from 0")
+    for key in ("refinements", "per_task_rounds"):
+        number(f"evaluation.{key}", 0, whole=True)
     for analogy in flat["evaluation.analogies"]:
         four = analogy.split(":")
         good = len(set(four)) == len(four) == 4 and set(four) <= set(flat["tasks"])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
-FORMAT = 3
+FORMAT = 4
 
 
 class NegationAt(TypedDict):
     """Negation of one task under one constraint, measured on test."""
 
     alpha: float  # chosen on validation
-    at_edge: bool  # the grid's last alpha: a longer grid might change it
+    at_edge: bool  # the largest alpha that was tried: a larger one might change it
     target: float  # accuracy on the task that is to be forgotten
     control: float  # accuracy on the control task
 
@@ -19,20 +19,38 @@ class NegationAt(TypedDict):
 class TaskNegation(TypedDict):
     """Negation of one task: validation curves over `alphas`, and the choice for each share."""
 
+    alphas: list[float]  # all that were tried, rising from 0
+    length: float  # ||tau|| / ||theta_0||
     target_val: list[float]
     control_val: list[float]
     shares: dict[str, NegationAt]  # by share of control to keep, e.g. "0.95"
 
 
-class Addition(TypedDict):
+class Added(TypedDict):
+    """Test accuracies of an added model."""
+
+    test: dict[str, float]  # by task
+    absolute: float  # "Abs": mean of `test`
+    normalised: float  # "Norm": mean of test / this method's single-task test accuracy
+
+
+class PerTask(Added):
+    """The sum with an alpha for each task vector, by coordinate search on validation."""
+
+    alphas: dict[str, float]
+
+
+class Addition(Added):
     """The sum of all task vectors, scaled by one alpha."""
 
+    alphas: list[float]  # all that were tried, rising from 0
+    length: float  # ||sum of tau|| / ||theta_0||
     val: dict[str, list[float]]  # validation accuracy over `alphas`, by task
     alpha: float  # best validation mean of normalised accuracy
     at_edge: bool
-    test: dict[str, float]  # test accuracy at alpha, by task
-    absolute: float  # "Abs": mean of `test`
-    normalised: float  # "Norm": mean of test / this method's single-task test accuracy
+    flat: list[float]  # least and greatest alpha around it within a point of mean accuracy
+    at_one: Added  # at alpha 1, which takes no validation data
+    per_task: PerTask | None  # None: not measured
 
 
 class AtAlpha(TypedDict):
@@ -117,7 +135,6 @@ class Results(TypedDict):
     provenance: dict[str, object]  # as provenance.json
     tasks: dict[str, str]  # name -> title, in the order of the config
     control: str  # title of the control task
-    alphas: list[float]
     disentanglement_alphas: list[float]
     zero_shot: dict[str, dict[str, float]]  # "val" or "test" -> task (and control) -> accuracy
     weight_angles: dict[str, list[float]]  # of the pre-trained weights, like `Geometry.angles`

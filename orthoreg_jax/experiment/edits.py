@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 from ml_collections import ConfigDict
 
-from orthoreg_jax.arithmetic.task_vectors import add_task_vectors, analogy
+from orthoreg_jax.arithmetic.task_vectors import add_task_vectors, analogy, norm
 from orthoreg_jax.evaluation.accuracy import EvaluationSet, Evaluator
-from orthoreg_jax.evaluation.results import Addition, Analogy, AtAlpha, TaskNegation
-from orthoreg_jax.evaluation.selection import choose_addition, choose_negation, normalised
+from orthoreg_jax.evaluation.results import (
+    Added,
+    Addition,
+    Analogy,
+    AtAlpha,
+    PerTask,
+    TaskNegation,
+)
+from orthoreg_jax.evaluation.search import (
+    flat_range,
+    search_addition,
+    search_negation,
+    search_per_task,
+)
+from orthoreg_jax.evaluation.selection import normalised
 
 SPLITS = ("val", "test")
+FLAT = 0.01  # alphas that lose at most so much accuracy to the chosen one are called flat
 Sets = dict[str, dict[str, EvaluationSet]]  # split -> task -> images on the device
 
 
@@ -33,6 +47,7 @@ class Edits:
         vectors: dict[str, Any],
         control: str,
         advance: Callable[[], None],
+        pretrained_norm: float,
     ) -> None:
         """Measures nothing yet.
 
@@ -43,8 +58,9 @@ class Edits:
           vectors: task vectors by task.
           control: name of the control task.
           advance: called after each sweep over one set.
+          pretrained_norm: ||theta_0|| of the image tower, the unit of relative lengths.
         """
-        self._alphas = np.array(options.alphas)
+        self._options, self._pretrained_norm = options, pretrained_norm
         self._shares = options.control_shares
         self._evaluator, self._sets, self._vectors = evaluator, sets, vectors
         self._control, self._advance = control, advance
@@ -75,29 +91,56 @@ class Edits:
                 "that normalised accuracy is not defined: see its metrics.jsonl, and train it "
                 "anew with a lower training.learning_rate or penalty.strength, in a new --workdir"
             )
-        total = add_task_vectors(list(self._vectors.values()))
-        val = self._sweep(total, self._alphas, list(self._vectors))
-        best = choose_addition(self._alphas, val, np.array(list(single["val"].values())))
-        right = {task: self._classify(total, best.alpha, "test", task) for task in self._vectors}
+        tasks, total = list(self._vectors), add_task_vectors(list(self._vectors.values()))
+        val, test = (np.array([single[split][task] for task in tasks]) for split in SPLITS)
+        length, alphas, rounds = self._begin(total)
+        found = search_addition(lambda a: self._sweep(total, a, tasks), alphas, val, rounds)
+        alpha, position = found.choice.alpha, found.choice.position
+        right = {task: self._classify(total, alpha, "test", task) for task in tasks}
         self.correct |= {f"added/{task}": values for task, values in right.items()}
-        test = np.array([values.mean() for values in right.values()])
+        at_one = {task: self._classify(total, 1.0, "test", task) for task in tasks}
+        low, high = flat_range(found.alphas, found.accuracy.mean(axis=1), position, FLAT)
         return {
-            "val": {task: val[:, column].tolist() for column, task in enumerate(self._vectors)},
-            "alpha": best.alpha,
-            "at_edge": best.at_edge,
-            "test": {task: float(value) for task, value in zip(right, test, strict=True)},
-            "absolute": float(test.mean()),
-            "normalised": float(normalised(test, np.array(list(single["test"].values()))).mean()),
+            "alphas": found.alphas.tolist(),
+            "length": length,
+            "val": {task: found.accuracy[:, column].tolist() for column, task in enumerate(tasks)},
+            "alpha": alpha,
+            "at_edge": found.choice.at_edge,
+            "flat": [low, high],
+            **_added(right, test),
+            "at_one": _added(at_one, test),
+            "per_task": self._per_task(alpha, val, test),
         }
+
+    def _per_task(self, alpha: float, val: Any, test: Any) -> PerTask | None:
+        """An alpha for each vector; None where they are not asked for."""
+        rounds, tasks = self._options.per_task_rounds, list(self._vectors)
+        if rounds == 0:
+            return None
+        vectors = list(self._vectors.values())
+
+        def measure(rows: Float[np.ndarray, "g t"]) -> Float[np.ndarray, "g t"]:
+            sets = [self._sets["val"][task] for task in tasks]
+            return self._evaluator.accuracies(vectors, rows, sets)
+
+        alphas = search_per_task(measure, alpha, val, rounds)
+        right = {
+            task: self._evaluator.predictions(vectors, alphas[None], data)[0] == data.labels
+            for task, data in ((task, self._sets["test"][task]) for task in tasks)
+        }
+        self._advance()
+        return {"alphas": dict(zip(tasks, alphas.tolist(), strict=True)), **_added(right, test)}
 
     def negation(self, task: str) -> TaskNegation:
         """Of one vector, at the alpha chosen for each share of control accuracy."""
         vector, both = self._vectors[task], (task, self._control)
-        target, control = self._sweep(vector, -self._alphas, both).T
+        length, alphas, rounds = self._begin(vector)
+        found, choices = search_negation(
+            lambda a: self._sweep(vector, -a, both), alphas, self._shares, rounds
+        )
         tested: dict[float, list[Bool[np.ndarray, " n"]]] = {}  # shares often choose one alpha
         shares: dict[str, Any] = {}
-        for share in self._shares:
-            best = choose_negation(self._alphas, target, control, share)
+        for share, best in zip(self._shares, choices, strict=True):
             if best.alpha not in tested:
                 tested[best.alpha] = [
                     self._classify(vector, -best.alpha, "test", name) for name in both
@@ -111,7 +154,14 @@ class Edits:
                 "control": float(right["control"].mean()),
             }
             self._advance()
-        return {"target_val": target.tolist(), "control_val": control.tolist(), "shares": shares}
+        target, control = found.accuracy.T.tolist()
+        return {
+            "alphas": found.alphas.tolist(),
+            "length": length,
+            "target_val": target,
+            "control_val": control,
+            "shares": shares,
+        }
 
     def analogy(self, a: str, b: str, c: str, d: str) -> Analogy:
         """`a` is to `b` as `c` is to `d`: d's accuracy by tau_c + (tau_b - tau_a)."""
@@ -125,12 +175,19 @@ class Edits:
 
     def _best_on(self, task: str, vector: Any) -> AtAlpha:
         """Test accuracy at the alpha with the best validation accuracy; the smaller of equals."""
-        val = self._sweep(vector, self._alphas, [task])[:, 0]
-        index = int(np.argmax(val))
-        alpha = float(self._alphas[index])
-        right = self._classify(vector, alpha, "test", task)
-        at_edge = index == len(val) - 1
-        return {"alpha": alpha, "at_edge": at_edge, "test": float(right.mean())}
+        _, alphas, rounds = self._begin(vector)
+        found = search_addition(
+            lambda a: self._sweep(vector, a, [task]), alphas, np.ones(1), rounds
+        )
+        right = self._classify(vector, found.choice.alpha, "test", task)
+        return {
+            "alpha": found.choice.alpha,
+            "at_edge": found.choice.at_edge,
+            "test": float(right.mean()),
+        }
+
+    def _begin(self, vector: Any) -> tuple[float, Sequence[float], int]:
+        return first_alphas(self._options, vector, self._pretrained_norm)
 
     def _sweep(self, vector: Any, alphas: np.ndarray, tasks: Any) -> Float[np.ndarray, "a t"]:
         """Validation accuracies of theta_0 + alpha tau."""
@@ -142,3 +199,30 @@ class Edits:
         data = self._sets[split][task]
         answers = self._evaluator.predictions([vector], np.full((1, 1), alpha), data)[0]
         return np.asarray(answers == data.labels)
+
+
+def first_alphas(
+    options: ConfigDict, vector: Any, pretrained_norm: float
+) -> tuple[float, Sequence[float], int]:
+    """How alpha is looked for: relative length of the vector, alphas to begin with, and rounds.
+
+    Args:
+      options: `evaluation` of a config; the option `alpha_search` decides.
+      vector: tau, a task vector or a merged one.
+      pretrained_norm: ||theta_0||; the relative length is ||tau|| / ||theta_0||.
+    """
+    length = float(norm(vector)) / pretrained_norm
+    if options.alpha_search == "grid" or length == 0:  # a vector of zeros is the same at any alpha
+        return length, options.alphas, 0
+    return length, [each / length for each in options.relative_lengths], options.refinements
+
+
+def _added(right: dict[str, Any], single: Float[np.ndarray, " t"]) -> Added:
+    """Accuracies of an added model, from which test images it got right."""
+    test = {task: float(values.mean()) for task, values in right.items()}
+    accuracy = np.array(list(test.values()))
+    return {
+        "test": test,
+        "absolute": float(accuracy.mean()),
+        "normalised": float(normalised(accuracy, single).mean()),
+    }

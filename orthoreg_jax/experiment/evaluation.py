@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from orthoreg_jax.arithmetic.paths import flatten, unflatten
+from orthoreg_jax.arithmetic.task_vectors import norm
 from orthoreg_jax.config import flatten_config
 from orthoreg_jax.evaluation.accuracy import EvaluationSet, Evaluator, put_evaluation_set
 from orthoreg_jax.evaluation.disentanglement import disentanglement_error
@@ -87,7 +88,6 @@ def evaluate_all(experiment: Experiment) -> Results:
         "provenance": read_json(experiment.folder / "provenance.json"),
         "tasks": {name: experiment.tasks[name].title for name in config.tasks},
         "control": experiment.tasks[config.control].title,
-        "alphas": list(config.evaluation.alphas),
         "disentanglement_alphas": list(config.evaluation.disentanglement_alphas),
         "zero_shot": {
             split: {name: float(values.mean()) for name, values in right[split].items()}
@@ -167,10 +167,19 @@ def _evaluate_or_read(
     of_pairs = _put(experiment, paired, {"test": config.evaluation.max_disentanglement_images})
     grid = config.evaluation.disentanglement_alphas
     analogies = [text.split(":") for text in config.evaluation.analogies]
-    rounds = len(vectors) * (5 + len(config.evaluation.control_shares))
-    rounds += 2 * len(analogies) + len(pairs)
+    finer = 1 + (config.evaluation.alpha_search != "grid") * config.evaluation.refinements
+    rounds = len(vectors) * (2 + 3 * finer + len(config.evaluation.control_shares))
+    rounds += 2 * finer * len(analogies) + len(pairs) + (config.evaluation.per_task_rounds > 0)
     with Progress(f"evaluate {method.name} seed {seed}", rounds) as progress:
-        edits = Edits(config.evaluation, evaluator, sets, vectors, config.control, progress.update)
+        edits = Edits(
+            config.evaluation,
+            evaluator,
+            sets,
+            vectors,
+            config.control,
+            progress.update,
+            float(norm(experiment.params0)),
+        )
         single = edits.single()
         run: Run = {
             "method": method.name,

@@ -20,12 +20,13 @@ from orthoreg_jax.arithmetic.merging.merger import (
     stack_cutoffs,
 )
 from orthoreg_jax.arithmetic.paths import flatten, unflatten
-from orthoreg_jax.arithmetic.task_vectors import check_same
+from orthoreg_jax.arithmetic.task_vectors import check_same, norm
 from orthoreg_jax.evaluation.results import Run
-from orthoreg_jax.evaluation.selection import choose_addition
+from orthoreg_jax.evaluation.search import search_addition
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import StoredTree
 
+from .edits import first_alphas
 from .evaluation import make_evaluator, put_sets
 from .experiment import Experiment
 
@@ -110,7 +111,7 @@ class Measured(NamedTuple):
 
     Attributes:
       alpha: with the best validation mean of normalised accuracy.
-      at_edge: it is the grid's last; a longer grid might have a better one.
+      at_edge: it is the largest that was tried; a larger one might be better.
       test: accuracy by task.
     """
 
@@ -120,7 +121,7 @@ class Measured(NamedTuple):
 
 
 def choose_alpha(experiment: Experiment, run: Run, tasks: Sequence[str], vector: Any) -> Measured:
-    """Alpha of theta_0 + alpha * tau, from the config's grid, and what it gives on test.
+    """Alpha of theta_0 + alpha * tau, searched as the config says, and what it gives on test.
 
     Args:
       experiment: of the run.
@@ -136,11 +137,15 @@ def choose_alpha(experiment: Experiment, run: Run, tasks: Sequence[str], vector:
     evaluator = make_evaluator(experiment, method.mode.outputs)
     sets = {split: list(each.values()) for split, each in put_sets(experiment, tasks).items()}
     tower = jax.device_put(vector["visual"], experiment.local.replicated)
-    alphas = np.array(config.alphas)
-    with Progress("choose alpha on validation", len(tasks) + 1) as progress:
-        val = evaluator.accuracies([tower], alphas[:, None], sets["val"], progress.update)
-        single = np.array([run["single"]["val"][task] for task in tasks])
-        best = choose_addition(alphas, val, single)
+    _, alphas, rounds = first_alphas(config, tower, float(norm(experiment.params0)))
+    single = np.array([run["single"]["val"][task] for task in tasks])
+    with Progress("choose alpha on validation", len(tasks) * (1 + rounds) + 1) as progress:
+
+        def measure(tried: np.ndarray) -> np.ndarray:
+            rows = tried[:, None]
+            return evaluator.accuracies([tower], rows, sets["val"], progress.update)
+
+        best = search_addition(measure, alphas, single, rounds).choice
         test = evaluator.accuracies([tower], np.full((1, 1), best.alpha), sets["test"])[0]
         progress.update()
     return Measured(best.alpha, best.at_edge, dict(zip(tasks, test.tolist(), strict=True)))

@@ -204,7 +204,7 @@ def _measured(results: Results, run: Run, measured: Measured | None) -> str:
     ]
     header = ("Test accuracy, %", "zero-shot", "its own model", "this model")
     edge = (
-        " It is the last of the run's grid: a longer one might have a better α."
+        " It is the largest that was tried: a larger one might be better."
         if measured.at_edge
         else ""
     )

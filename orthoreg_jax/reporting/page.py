@@ -24,19 +24,19 @@ from .markup import (
 from .reading import read_results
 from .structure_tables import claims_table, features_table, geometry_table
 from .summary import control_title, group_methods, penalty_pairs
-from .tables import Table, analogy_table, difference_table, summary_table, task_table
+from .tables import Table, alpha_table, analogy_table, difference_table, summary_table, task_table
 
 # By name of the figure: heading, what is seen, and how to read it.
 FIGURES = {
     "addition": (
         "Adding all task vectors",
-        "Two line charts: mean validation accuracy of θ₀ + α Σ τ over the tasks, by α, a line for "
-        "each method.",
-        "At α = 0 stands the pre-trained model. The ringed α has the best normalised accuracy and "
-        "is the one tested. A curve that stays high for longer is less sensitive to α. The "
+        "Two line charts: mean validation accuracy of θ₀ + α Σ τ over the tasks, by the relative "
+        "length ‖α Σ τ‖ / ‖θ₀‖, a line for each method.",
+        "At 0 stands the pre-trained model. The ringed α has the best normalised accuracy and is "
+        "the one tested. A curve that stays high for longer is less sensitive to α. The "
         "normalised panel divides by each method's own single-task accuracy, so read it only "
-        "together with the other one. α on a square-root scale; bands: one standard deviation "
-        "over seeds.",
+        "together with the other one. Lengths on a cube-root scale, as methods differ in how long "
+        "their vectors are; bands: one standard deviation over seeds.",
     ),
     "tasks": (
         "Task by task",
@@ -48,11 +48,12 @@ FIGURES = {
     ),
     "negation": (
         "Subtracting one task vector",
-        "Two line charts: validation accuracy of θ₀ − α τ by α, mean over the tasks, on the task "
-        "to be forgotten (lower is better) and on the control task (higher is better).",
+        "Two line charts: validation accuracy of θ₀ − α τ by the relative length ‖α τ‖ / ‖θ₀‖, "
+        "mean over the tasks, on the task to be forgotten (lower is better) and on the control "
+        "task (higher is better).",
         "Thin dotted lines are the shares of zero-shot control accuracy to keep. For each task the "
-        "chosen α is the one with the lowest target accuracy among those above the line. α on a "
-        "square-root scale; bands: one standard deviation over seeds.",
+        "chosen α is the one with the lowest target accuracy among those above the line. Lengths "
+        "on a cube-root scale; bands: one standard deviation over seeds.",
     ),
     "disentanglement": (
         "Disentanglement error",
@@ -135,6 +136,7 @@ def make_page(results: Results, figures: Mapping[str, Drawing], folder: pathlib.
     words = "".join(f"<p>{_lead(paragraph)}</p>" for paragraph in read_results(results))
     add(summary_table(results), "summary", f'<div class="reading">{words}</div>')
     add(difference_table(results), "differences")
+    add(alpha_table(results), "alphas")
     add(claims_table(results), "claims")
     # Numbers stand below the figure that shows them.
     tables = {"tasks": task_table, "norms": geometry_table}

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
-from orthoreg_jax.evaluation.results import Results, Run
+from orthoreg_jax.evaluation.results import Addition, Results, Run, TaskNegation
 
 from .geometry_plots import angles, cosines, disentanglement, norms, singular_values
 from .sheet import BAND, Sheet, as_percent, some_of, task_sheet
@@ -20,6 +20,7 @@ from .tables import share_text
 
 # Lines of metrics.jsonl, by method, one list for each task and seed.
 Metrics = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
+Curve = Addition | TaskNegation  # what has accuracies over alphas, and the length of its vector
 ZERO_SHOT: dict[str, Any] = {"color": SOFT, "linestyle": ":", "linewidth": 1.6, "zorder": 1}
 
 
@@ -50,31 +51,48 @@ def addition(results: Results, wide: bool = True) -> Sheet:
     titles = ("Normalised: % of its own single-task accuracy", "Absolute: accuracy, %")
     sheet = Sheet(titles, ("panel", "method", "alpha", "accuracy", *BAND), (2, 1), 3.0, wide)
     left, right = sheet.axes
-    alphas = np.array(results["alphas"])
     for method in group_methods(results):
-        absolute = np.array([_added_accuracy(run).mean(axis=0) for run in method.runs])
-        normalised = np.array(
-            [(_added_accuracy(run) / _single_accuracy(run)).mean(axis=0) for run in method.runs]
-        )
+        additions = [run["addition"] for run in method.runs]
+        absolute = [_added_accuracy(run).mean(axis=0) for run in method.runs]
+        normalised = [
+            (_added_accuracy(run) / _single_accuracy(run)).mean(axis=0) for run in method.runs
+        ]
         for axes, curves in ((left, normalised), (right, absolute)):
-            sheet.curve(axes, method, alphas, over_seeds(curves))
-            for run, curve in zip(method.runs, curves, strict=True):
-                index = int(np.argmin(np.abs(alphas - run["addition"]["alpha"])))
-                _mark_choice(axes, alphas[index], curve[index], method)
+            x = common_lengths(additions)
+            lines = [read_at(x, *each) for each in zip(additions, curves, strict=True)]
+            sheet.curve(axes, method, x, over_seeds(np.array(lines)))
+            for each, curve in zip(additions, curves, strict=True):
+                index = each["alphas"].index(each["alpha"])
+                _mark_choice(axes, each["alpha"] * each["length"], curve[index], method)
     right.axhline(zero_shot_mean(results, "val"), label="Zero-shot", **ZERO_SHOT)
-    _alpha_axes(sheet, alphas, "α, the scale of the sum of all task vectors")
+    _length_axes(sheet, "‖α Σ τ‖ / ‖θ₀‖, relative length of what is added")
     ring: Any = {"linestyle": "", "marker": "o", "markersize": 9, "markerfacecolor": CARD}
     right.plot([], [], color=INK, label="Chosen α", **ring)
     sheet.legend()
     return sheet
 
 
-def _alpha_axes(sheet: Sheet, alphas: np.ndarray, label: str) -> None:
-    """α on a square-root scale, as the choice falls where α is small; shares as per cent."""
-    ticks = [tick for tick in (0, 0.1, 0.3, 0.6, 1, 1.5, 2, 3, 5) if tick <= alphas[-1]]
+def common_lengths(tried: Sequence[Curve]) -> Float[np.ndarray, " x"]:
+    """Relative lengths at which any of some curves over alpha has a point, and that all reach."""
+    lengths = [np.array(each["alphas"]) * each["length"] for each in tried]
+    x = np.unique(np.round(np.concatenate(lengths), 6))
+    return x[x <= min(each[-1] for each in lengths) + 1e-6]
+
+
+def read_at(
+    x: Float[np.ndarray, " x"], tried: Curve, values: Float[np.ndarray, " a"] | Sequence[float]
+) -> Float[np.ndarray, " x"]:
+    """A curve over alpha at given relative lengths, read off the lines between its points."""
+    return np.interp(x, np.array(tried["alphas"]) * tried["length"], values)
+
+
+def _length_axes(sheet: Sheet, label: str) -> None:
+    """Relative length on a cube-root scale, as the choice falls where it is small."""
+    end = max(line.get_xdata()[-1] for axes in sheet.axes for line in axes.lines[:-1])
+    ticks = [tick for tick in (0, 0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 4) if tick <= end]
     for axes in sheet.axes:
-        axes.set_xscale("function", functions=(_root, np.square))
-        axes.set_xlim(alphas[0], alphas[-1])
+        axes.set_xscale("function", functions=(np.cbrt, _cube))
+        axes.set_xlim(0, end)
         for line in axes.lines:
             line.set_clip_on(False)  # else half of the marks at both ends is missing
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -82,8 +100,8 @@ def _alpha_axes(sheet: Sheet, alphas: np.ndarray, label: str) -> None:
         as_percent(axes.yaxis)
 
 
-def _root(alphas: Any) -> Any:
-    return np.sqrt(np.maximum(alphas, 0))
+def _cube(values: Any) -> Any:
+    return np.asarray(values) ** 3
 
 
 def _added_accuracy(run: Run) -> Float[np.ndarray, "tasks alphas"]:
@@ -139,14 +157,17 @@ def negation(results: Results, wide: bool = True) -> Sheet:
     titles = ("Tasks to forget: accuracy, %", "Control task: accuracy, %")
     sheet = Sheet(titles, ("panel", "method", "alpha", "accuracy", *BAND), (2, 1), 3.0, wide)
     left, right = sheet.axes
-    alphas = np.array(results["alphas"])
     for method in group_methods(results):
+        x = common_lengths([each for run in method.runs for each in run["negation"].values()])
         target, control = (
-            np.array([[of(task) for task in run["negation"].values()] for run in method.runs])
+            [
+                np.mean([read_at(x, each, of(each)) for each in run["negation"].values()], axis=0)
+                for run in method.runs
+            ]
             for of in (lambda task: task["target_val"], lambda task: task["control_val"])
         )
-        sheet.curve(left, method, alphas, over_seeds(target.mean(axis=1)))
-        sheet.curve(right, method, alphas, over_seeds(control.mean(axis=1)))
+        sheet.curve(left, method, x, over_seeds(np.array(target)))
+        sheet.curve(right, method, x, over_seeds(np.array(control)))
     left.axhline(zero_shot_mean(results, "val"), label="Zero-shot", **ZERO_SHOT)
     zero_shot = results["zero_shot"]["val"][control_name(results)]
     right.axhline(zero_shot, **ZERO_SHOT)
@@ -155,7 +176,7 @@ def negation(results: Results, wide: bool = True) -> Sheet:
         right.axhline(level, color=INK, linestyle=(0, (1, 2)), linewidth=1)
         place: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
         right.annotate(share_text(share), (1, level), (-1, 1), fontsize=7.5, ha="right", **place)
-    _alpha_axes(sheet, alphas, "α, the scale of what is subtracted")
+    _length_axes(sheet, "‖α τ‖ / ‖θ₀‖, relative length of what is subtracted")
     for axes in sheet.axes:
         axes.set_ylim(bottom=0)
     sheet.legend()

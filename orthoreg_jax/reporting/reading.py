@@ -122,7 +122,7 @@ def _describe(results: Results, method: Method) -> str:
 
 
 def _edges(results: Results) -> list[str]:
-    """A warning if the end of the grid decided a number."""
+    """A warning if a larger alpha might have changed a number."""
     concerned = []
     for method in group_methods(results):
         if any(run["addition"]["at_edge"] for run in method.runs):
@@ -133,8 +133,8 @@ def _edges(results: Results) -> list[str]:
     if not concerned:
         return []
     return [
-        f"Some α are the last of the grid, marked * in the table: {'; '.join(concerned)}. "
-        "Those numbers might change with a longer grid."
+        f"Some α are the largest that were tried, marked * in the table: {'; '.join(concerned)}. "
+        "Larger ones might change those numbers."
     ]
 
 

@@ -15,6 +15,7 @@ from orthoreg_jax.storage import StorageError, read_json, replacing, write_text
 from .structure_tables import claims_table, features_table, geometry_table
 from .tables import (
     Table,
+    alpha_table,
     analogy_table,
     difference_table,
     format_markdown,
@@ -26,6 +27,7 @@ from .tables import (
 TABLES: tuple[Callable[[Results], Table | None], ...] = (
     summary_table,
     difference_table,
+    alpha_table,
     claims_table,
     task_table,
     analogy_table,

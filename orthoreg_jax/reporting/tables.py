@@ -101,13 +101,13 @@ def summary_table(results: Results) -> Table:
 
 
 def _summary_cells(method: Method, shares: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """A method's row, and a note for each number that the grid's end may have decided."""
+    """A method's row, and a note for each number that a larger alpha might have changed."""
     notes = []
     edge = any(run["addition"]["at_edge"] for run in method.runs)
     if edge:
         notes.append(
-            f"{EDGE} {method.label}: α of addition is the last of the grid; a longer grid might "
-            "change the row."
+            f"{EDGE} {method.label}: α of addition is the largest that was tried; a larger one "
+            "might change the row."
         )
     negation = []
     for share in shares:
@@ -116,8 +116,8 @@ def _summary_cells(method: Method, shares: Sequence[str]) -> tuple[tuple[str, ..
         at_edge = tasks_at_edge(method, share)
         if at_edge:
             notes.append(
-                f"{EDGE} {method.label}, negation {share_text(share)}: α is the last of the grid "
-                f"for {', '.join(at_edge)}."
+                f"{EDGE} {method.label}, negation {share_text(share)}: α is the largest that was "
+                f"tried for {', '.join(at_edge)}."
             )
         negation.append(f"{target} / {control}{EDGE if at_edge else ''}")
     cells = (
@@ -125,7 +125,7 @@ def _summary_cells(method: Method, shares: Sequence[str]) -> tuple[tuple[str, ..
         percent_estimate(method.over_seeds(single_mean)),
         percent_estimate(method.over_seeds(lambda run: run["addition"]["absolute"])),
         percent_estimate(method.over_seeds(lambda run: run["addition"]["normalised"])),
-        number_estimate(method.over_seeds(lambda run: run["addition"]["alpha"]), ".2f")
+        number_estimate(method.over_seeds(lambda run: run["addition"]["alpha"]), ".3f")
         + (EDGE if edge else ""),
         *negation,
     )
@@ -157,9 +157,9 @@ def task_table(results: Results) -> Table:
         f"the α that keeps {share_text(share)} of zero-shot control accuracy on validation."
     ]
     if any(EDGE in row[-1] for row in rows):
-        notes.append(f"{EDGE} α is the last of the grid.")
+        notes.append(f"{EDGE} α is the largest that was tried.")
     if any(row[-1] == "0.00" for row in rows):
-        notes.append("α = 0.00: no larger α of the grid forgets more and keeps the control.")
+        notes.append("α = 0.00: no larger α that was tried forgets more and keeps the control.")
     return Table(
         "Every task",
         ("Task", "Method", "Images", "Zero-shot", "Single-task", "Added", "Target", "Control", "α"),
@@ -227,6 +227,45 @@ def difference_text(comparison: Comparison | None) -> str:
 def points(share: float) -> str:
     """A difference of shares in points, with its sign."""
     return f"{100 * share:+.2f}".replace("-", "−")
+
+
+def alpha_table(results: Results) -> Table:
+    """What the choice of alpha is worth: its range, alpha 1, and an alpha for each task."""
+    methods, rows = group_methods(results), []
+    for method in methods:
+        additions = [run["addition"] for run in method.runs]
+        chosen = [each["alpha"] for each in additions]
+        low, high = (estimate(each["flat"][end] for each in additions).mean for end in (0, 1))
+        lengths = estimate(each["alpha"] * each["length"] for each in additions)
+        variants = [additions, [each["at_one"] for each in additions]]
+        variants.append([each["per_task"] for each in additions if each["per_task"] is not None])
+        rows.append(
+            (
+                method.label,
+                number_estimate(estimate(chosen)),
+                f"{low:.3g} to {high:.3g}",
+                number_estimate(lengths),
+                *(
+                    percent_estimate(estimate(added[measure] for added in variant))
+                    if variant
+                    else NONE
+                    for variant in variants
+                    for measure in ("absolute", "normalised")
+                ),
+            )
+        )
+    notes = [
+        "Flat: the α tried around the chosen one that lose at most one point of mean validation "
+        "accuracy. Length: ‖α Σ τ‖ / ‖θ₀‖. α = 1 takes no validation data. Per task: an α for "
+        "each task vector, by coordinate search on validation."
+    ]
+    header = ("Method", "α", "Flat", "Length", "Abs", "Norm", "Abs, α = 1", "Norm, α = 1")
+    return Table(
+        "The choice of α",
+        (*header, "Abs, per task", "Norm, per task"),
+        tuple(rows),
+        (*notes, *seeds_note(methods)),
+    )
 
 
 def analogy_table(results: Results) -> Table | None:

@@ -16,7 +16,7 @@ ALPHAS, NAMES = (0.0, 0.5, 1.0, 2.0), ("a", "b", "c", "d")
 class Linear:
     """Four tasks and a control on random images; everything again in NumPy."""
 
-    def __init__(self):
+    def __init__(self, search="grid"):
         rng = np.random.default_rng(0)
         self.kernel = rng.normal(size=(12, 4))
         self.vectors = {name: rng.normal(size=(12, 4)) for name in NAMES}
@@ -36,11 +36,20 @@ class Linear:
             {"kernel": jnp.asarray(self.kernel, jnp.float32)},
             lambda images: images / 255,
         )
-        options = ConfigDict({"alphas": ALPHAS, "control_shares": (0.9, 0.5)})
+        options = ConfigDict(
+            {
+                "alpha_search": search,
+                "alphas": ALPHAS,
+                "relative_lengths": (0.0, 0.25, 1.0),
+                "refinements": 2,
+                "per_task_rounds": 1,
+                "control_shares": (0.9, 0.5),
+            }
+        )
         trees = {n: {"kernel": jnp.asarray(v, jnp.float32)} for n, v in self.vectors.items()}
         self.rounds = []
         self.edits = Edits(
-            options, evaluator, sets, trees, "control", lambda: self.rounds.append(1)
+            options, evaluator, sets, trees, "control", lambda: self.rounds.append(1), 10.0
         )
 
     def right(self, vector, alpha, split, name):
@@ -104,8 +113,9 @@ def test_progress_counts_every_sweep(linear):
     linear.edits.addition(linear.edits.single())
     linear.edits.negation("a")
     linear.edits.analogy("a", "b", "c", "d")
-    # 4 tasks on two splits, 4 of the sum; target, control and two shares; two analogies' sweeps.
-    assert len(linear.rounds) == 12 + 4 + 2
+    # 4 tasks on two splits, 4 of the sum, one for the alphas per task; target, control and two
+    # shares; two analogies' sweeps.
+    assert len(linear.rounds) == 12 + 1 + 4 + 2
 
 
 def test_a_model_that_is_never_right_has_no_norm(linear):
@@ -113,3 +123,35 @@ def test_a_model_that_is_never_right_has_no_norm(linear):
     single["val"]["c"] = 0.0
     with pytest.raises(ValueError, match="fine-tuned on c is never right"):
         linear.edits.addition(single)
+
+
+def test_the_refined_search_begins_with_relative_lengths():
+    linear = Linear("refined")
+    single = linear.edits.single()
+    found = linear.edits.addition(single)
+    total = sum(linear.vectors.values())
+    length = np.linalg.norm(total) / 10.0
+    assert found["length"] == pytest.approx(length, rel=1e-5)
+    tried = np.array(found["alphas"]) * length
+    np.testing.assert_allclose(tried[[0, -1]], [0.0, 1.0], rtol=1e-5)
+    assert len(tried) == 3 + 2 * 2
+    for name in NAMES:
+        expected = [linear.right(total, a, "val", name).mean() for a in found["alphas"]]
+        assert found["val"][name] == pytest.approx(expected)
+    at_one = [linear.right(total, 1.0, "test", name).mean() for name in NAMES]
+    assert found["at_one"]["absolute"] == pytest.approx(np.mean(at_one))
+    negated = linear.edits.negation("b")
+    assert negated["length"] == pytest.approx(np.linalg.norm(linear.vectors["b"]) / 10, rel=1e-5)
+    for name, key in (("b", "target_val"), ("control", "control_val")):
+        vector = linear.vectors["b"]
+        expected = [linear.right(vector, -a, "val", name).mean() for a in negated["alphas"]]
+        assert negated[key] == pytest.approx(expected)
+
+
+def test_an_alpha_for_each_task_is_tested_with_the_alphas_that_it_says(linear):
+    single = linear.edits.single()
+    found = linear.edits.addition(single)["per_task"]
+    vector = sum(found["alphas"][name] * linear.vectors[name] for name in NAMES)
+    for name in NAMES:
+        right = linear.right(vector, 1.0, "test", name).mean()
+        assert found["test"][name] == pytest.approx(right)

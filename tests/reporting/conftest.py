@@ -18,6 +18,11 @@ def make_run(method, seed, single, added, alpha, at_edge, target, control, edge_
         "blocks/mlp/fc1/kernel": [[0.2, 0.1, 0.0], [0.4, 0.2, 0.1]],
         "projection/kernel": [[0.3, 0.1]],
     }
+    added_numbers = {
+        "test": dict(zip("ab", added, strict=True)),
+        "absolute": sum(added) / 2,
+        "normalised": sum(x / y for x, y in zip(added, single, strict=True)) / 2,
+    }
     return {
         "method": method,
         "label": "Non-linear FT" + " + OrthoReg" * plus,
@@ -26,15 +31,20 @@ def make_run(method, seed, single, added, alpha, at_edge, target, control, edge_
         "learning_rate": 1e-5,
         "single": {split: dict(zip("ab", single, strict=True)) for split in ("val", "test")},
         "addition": {
+            "alphas": ALPHAS,
+            "length": 0.5,
+            "flat": [0.5, 1.0],
+            "at_one": added_numbers,
+            "per_task": added_numbers | {"alphas": {"a": 0.5, "b": 0.25}},
             "val": {"a": [0.4, 0.6, 0.5], "b": [0.2, 0.3, 0.4]},
             "alpha": alpha,
             "at_edge": at_edge,
-            "test": dict(zip("ab", added, strict=True)),
-            "absolute": sum(added) / 2,
-            "normalised": sum(x / y for x, y in zip(added, single, strict=True)) / 2,
+            **added_numbers,
         },
         "negation": {
             task: {
+                "alphas": ALPHAS,
+                "length": 0.25,
                 "target_val": [0.4, 0.2, 0.1],
                 "control_val": [0.5, 0.49, 0.4],
                 "shares": {
@@ -103,7 +113,7 @@ def make_results(seeds=1, title="Task A"):
     config = json.loads(json.dumps(flatten_config(default_config())))
     changes = {"tasks": ["a", "b"], "evaluation.max_test_images": 80, "training.steps": 70}
     return {
-        "format": 3,
+        "format": 4,
         "config": config | changes,
         "provenance": {
             "versions": {"orthoreg-jax": "0.1.0"},
@@ -116,7 +126,6 @@ def make_results(seeds=1, title="Task A"):
         },
         "tasks": {"a": title, "b": "Task B"},
         "control": "Control: other things",
-        "alphas": ALPHAS,
         "disentanglement_alphas": [-1.0, 0.0, 1.0],
         "zero_shot": {"val": dict(zero_shot), "test": dict(zero_shot)},
         "weight_angles": {

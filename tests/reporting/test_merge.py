@@ -11,7 +11,7 @@ import pytest
 import orthoreg_jax as oj
 from orthoreg_jax import cli
 from orthoreg_jax.clip.checkpoint import load_checkpoint
-from orthoreg_jax.evaluation.selection import choose_addition
+from orthoreg_jax.evaluation.search import search_addition
 from orthoreg_jax.experiment.setup import reopen
 from orthoreg_jax.storage import StoredTree
 from tests.small_run import pretrained
@@ -60,20 +60,25 @@ def test_of_a_run_with_alpha_chosen(finished, inputs, tmp_path, capsys):
     alpha = float(re.search(r"θ₀ \+ ([\d.]+) · iso_c\(τ_first, τ_second\)", card)[1])
     found = load_checkpoint(tmp_path / "out")
     assert_same(found.params, edited(finished, oj.iso_c(), alpha))
-    # No alpha of the grid does better on validation.
+    # Found as the run's own alphas are: in relative length, then between the best's neighbours.
     tasks = oj.load_tasks(str(inputs.parent), ["first", "second"], "others")
     results = json.loads((finished / "results.json").read_text())
     single = next(r for r in results["runs"] if r["method"] == METHOD)["single"]["val"]
     both = {name: tasks[name] for name in ("first", "second")}
-    val = [
-        list(oj.measure_accuracies(found, edited(finished, oj.iso_c(), a), both, "val").values())
-        for a in results["alphas"]
-    ]
-    best = choose_addition(
-        np.array(results["alphas"]), np.array(val), np.array([single["first"], single["second"]])
-    )
+
+    def measure(alphas):
+        models = [edited(finished, oj.iso_c(), alpha) for alpha in alphas]
+        val = [oj.measure_accuracies(found, model, both, "val") for model in models]
+        return np.array([list(each.values()) for each in val])
+
+    pretrained = oj.load_checkpoint(str(inputs.parent / "model")).params
+    merged = oj.task_vector(pretrained, edited(finished, oj.iso_c(), 1.0))
+    length = float(oj.norm(merged)) / float(oj.norm(pretrained["visual"]))
+    alphas = [each / length for each in results["config"]["evaluation.relative_lengths"]]
+    single = np.array([single["first"], single["second"]])
+    best = search_addition(measure, alphas, single, rounds=1).choice
     assert alpha == best.alpha
-    assert ("last of the run's grid" in card) == best.at_edge
+    assert ("largest that was tried" in card) == best.at_edge
     # `measure` finds on the files what the card says.
     capsys.readouterr()
     command = ["measure", "--model", str(tmp_path / "out"), "--data", str(inputs.parent)]

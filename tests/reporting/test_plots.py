@@ -68,7 +68,7 @@ def test_addition_shows_the_mean_over_tasks(results):
     normalised, absolute = sheet.axes
     expected = [0.3, 0.45, 0.45]
     np.testing.assert_allclose(absolute.lines[0].get_ydata(), expected)
-    written = [[x, y, None, None] for x, y in zip([0, 0.5, 1], expected, strict=True)]
+    written = [[x, y, None, None] for x, y in zip([0, 0.25, 0.5], expected, strict=True)]
     assert rows(sheet, "Absolute: accuracy, %", "Non-linear FT") == written
     expected = [(x / 0.8 + y / 0.6) / 2 for x, y in [(0.4, 0.2), (0.6, 0.3), (0.5, 0.4)]]
     np.testing.assert_allclose(normalised.lines[0].get_ydata(), expected)

@@ -16,7 +16,7 @@ def test_report_is_written(run_folder):
     names |= {"angles", "norms", "training"}
     files = {name + kind for name in names for kind in (".png", ".svg", ".csv")}
     assert {file.name for file in (run_folder / "plots").iterdir()} == files
-    assert (run_folder / "table.md").read_text(encoding="utf-8").count("\n## ") == 6
+    assert (run_folder / "table.md").read_text(encoding="utf-8").count("\n## ") == 7
     assert "Non-linear FT + OrthoReg" in summary_text(run_folder)
 
 
@@ -29,7 +29,7 @@ def test_missing_results(tmp_path, act):
 @pytest.mark.parametrize("content", [{"format": 1}, {}, []])
 def test_unknown_format(tmp_path, content):
     (tmp_path / "results.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="reads format 3"):
+    with pytest.raises(ValueError, match="reads format 4"):
         write_report(tmp_path)
 
 

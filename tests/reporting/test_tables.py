@@ -2,6 +2,7 @@ import pytest
 
 from orthoreg_jax.reporting.tables import (
     Table,
+    alpha_table,
     analogy_table,
     difference_table,
     format_markdown,
@@ -20,9 +21,9 @@ def test_summary_of_one_seed(results):
     assert table.rows == (
         ("Zero-shot", "30.00", "30.00", "–", "–", "30.00 / 50.00", "30.00 / 50.00"),
         # Norm: (0.6 / 0.8 + 0.4 / 0.6) / 2
-        ("Non-linear FT", "70.00", "50.00", "70.83", "0.50", "15.00 / 48.00", "15.00 / 48.00"),
+        ("Non-linear FT", "70.00", "50.00", "70.83", "0.500", "15.00 / 48.00", "15.00 / 48.00"),
         (
-            *("Non-linear FT + OrthoReg", "60.00", "50.50", "83.57", "1.00*"),
+            *("Non-linear FT + OrthoReg", "60.00", "50.50", "83.57", "1.000*"),
             *("10.00 / 48.00*", "10.00 / 48.00*"),
         ),
     )
@@ -37,9 +38,9 @@ def test_summary_of_two_seeds(two_seeds):
     # Deviation of 0.7 and 0.8 with divisor 1: 0.1 / sqrt 2.
     assert row[1] == "75.00 ± 7.07"
     assert row[2] == "55.00 ± 7.07"
-    assert row[4] == "0.50 ± 0.00"
+    assert row[4] == "0.500 ± 0.000"
     assert row[5] == "20.00 ± 7.07 / 47.00 ± 1.41"
-    assert summary_table(two_seeds).rows[2][4] == "0.75 ± 0.35*"
+    assert summary_table(two_seeds).rows[2][4] == "0.750 ± 0.354*"
     assert summary_table(two_seeds).notes[-1] == "±: sample standard deviation over 2 seeds."
 
 
@@ -51,7 +52,7 @@ def test_task_table(results):
     assert table.rows[3] == (
         *("", "Non-linear FT + OrthoReg", "", "", "50.00", "40.00", "10.00", "48.00", "1.00*"),
     )
-    assert table.notes[1] == "* α is the last of the grid."
+    assert table.notes[1] == "* α is the largest that was tried."
 
 
 def test_difference_table(two_seeds):
@@ -66,6 +67,17 @@ def test_difference_table(two_seeds):
         "−5.00 ± 2.00 [−8.00, −1.00]",
         "+1.00 ± 2.00 [−1.00, +3.00]",
     )
+
+
+def test_alpha_table(two_seeds):
+    table = alpha_table(two_seeds)
+    first = table.rows[0]
+    assert first[:4] == ("Non-linear FT", "0.5 ± 0", "0.5 to 1", "0.25 ± 0")
+    # Abs is 0.5 and 0.6, at alpha 1 and per task as well: the numbers by hand are the same.
+    assert first[4] == first[6] == first[8] == "55.00 ± 7.07"
+    for run in two_seeds["runs"]:
+        run["addition"]["per_task"] = None
+    assert alpha_table(two_seeds).rows[0][-2:] == ("–", "–")
 
 
 def test_analogy_table(results):
