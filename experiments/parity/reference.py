@@ -124,11 +124,11 @@ def logits(features: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
 
 
 def schedule(peak: float, warmup: int, steps: int) -> Callable[[int], float]:
-    """Linear from 0, then cosine to 0."""
+    """The field's: the first of n warm-up steps has peak / n, the last the peak; then a cosine."""
 
     def rate(step: int) -> float:
         if step < warmup:
-            return peak * step / warmup
+            return peak * (step + 1) / warmup
         return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
     return rate
@@ -147,9 +147,7 @@ def update(
     loss = torch.nn.functional.cross_entropy(logits(reference.outputs(pixels), head), labels)
     term = torch.zeros(()) if strength is None else reference.penalty(reference.delta())
     (loss + strength * term if strength else loss).backward()
-    norm = torch.sqrt(sum((value.grad**2).sum() for value in values))
-    for value in values:
-        value.grad *= min(1.0, 1.0 / norm)
+    norm = torch.nn.utils.clip_grad_norm_(values, 1.0)
     optimizer.step()
     return loss.item(), term.item(), norm.item()
 

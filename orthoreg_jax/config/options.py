@@ -93,7 +93,7 @@ def default_config() -> ConfigDict:
     training.batch_size = 128
     # Peak of the cosine schedule, which ends at 0.
     training.learning_rate = 1e-5
-    # Linear warm-up, in steps.
+    # Linear warm-up, in steps: the kth of n, from 1, has k / n of the peak.
     training.warmup_steps = 10
     # Of AdamW, on every trained leaf.
     training.weight_decay = 0.1

@@ -20,9 +20,12 @@ class WarmupCosineState(NamedTuple):
 
 
 def learning_rate(state: WarmupCosineState) -> Float[Array, ""]:
-    """The rate of the update that comes next."""
+    """The rate of the update that comes next.
+
+    Of n warm-up updates the kth, from 1, has k / n of the peak, so that none has rate 0.
+    """
     taken, warmup = state.taken.astype(jnp.float32), state.warmup.astype(jnp.float32)
-    rising = taken / jnp.maximum(warmup, 1)
+    rising = (taken + 1) / jnp.maximum(warmup, 1)
     done = (taken - warmup) / jnp.maximum(state.steps - warmup, 1)
     falling = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(done, 0, 1)))
     return state.peak * jnp.where(taken < warmup, rising, falling)
@@ -32,9 +35,9 @@ def scale_by_warmup_cosine(peak: float, warmup: int, steps: int) -> optax.Gradie
     """Multiplies updates by minus the learning rate.
 
     Args:
-      peak: rate at the end of the warm-up.
-      warmup: steps from 0 to the peak.
-      steps: at which the rate is 0 again.
+      peak: rate of the warm-up's last step, and of the cosine's first.
+      warmup: steps with rising rate.
+      steps: after which the rate is 0.
     """
 
     def init(params: Any) -> WarmupCosineState:

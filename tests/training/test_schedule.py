@@ -1,26 +1,33 @@
 import jax
 import numpy as np
-import optax
 import pytest
 
 from orthoreg_jax.training.schedule import learning_rate, scale_by_warmup_cosine
 
 
-@pytest.mark.parametrize("peak, warmup, steps", [(1e-3, 10, 100), (0.5, 0, 7), (1.0, 3, 4)])
-def test_equals_optax(peak, warmup, steps):
-    expected = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, steps)
-    ours, theirs = (
-        scale_by_warmup_cosine(peak, warmup, steps),
-        optax.scale_by_learning_rate(expected),
-    )
-    params = {"w": np.array([2.0, -1.0], np.float32)}
-    states = ours.init(params), theirs.init(params)
-    for count in range(steps + 3):
-        np.testing.assert_allclose(learning_rate(states[0]), expected(count), rtol=1e-5, atol=1e-9)
-        a, first = ours.update(params, states[0])
-        b, second = theirs.update(params, states[1])
-        np.testing.assert_allclose(a["w"], b["w"], rtol=1e-5, atol=1e-9)
-        states = first, second
+def fields_rate(peak, warmup, steps, step):
+    """The schedule of task arithmetic's published code: no step of the warm-up has rate 0."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return 0.5 * (1 + np.cos(np.pi * (step - warmup) / (steps - warmup))) * peak
+
+
+@pytest.mark.parametrize(
+    "peak, warmup, steps", [(1e-3, 10, 100), (0.5, 0, 7), (1.0, 3, 4), (1e-5, 500, 2052), (1, 1, 9)]
+)
+def test_every_rate_is_the_fields(peak, warmup, steps):
+    scale = scale_by_warmup_cosine(peak, warmup, steps)
+    update, rate_of = jax.jit(scale.update), jax.jit(learning_rate)
+    gradient = {"w": np.array([2.0, -1.0], np.float32)}
+    state = scale.init(gradient)
+    for step in range(steps):
+        rate = fields_rate(peak, warmup, steps, step)
+        np.testing.assert_allclose(rate_of(state), rate, rtol=1e-5, atol=1e-6 * peak)
+        scaled, state = update(gradient, state)
+        np.testing.assert_allclose(scaled["w"], -rate * gradient["w"], rtol=1e-5, atol=2e-6 * peak)
+    for _ in range(2):  # nothing moves after the end
+        np.testing.assert_allclose(rate_of(state), 0, atol=1e-6 * peak)
+        _, state = update(gradient, state)
 
 
 def test_one_compilation_serves_any_length():
