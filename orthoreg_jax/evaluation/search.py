@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from .selection import Choice, choose_addition, choose_negation, normalised
+from .selection import Choice, Numbers, choose_addition, choose_negation, normalised
 
 # Accuracies (alphas, sets) of some alphas.
 Measure = Callable[[Float[np.ndarray, " a"]], Float[np.ndarray, "a s"]]
@@ -114,7 +114,7 @@ def search_per_task(
     best = normalised(measure(alphas[None]), single).mean(axis=1)[0]
     for task in np.tile(np.arange(len(single)), rounds):
         rows = np.tile(alphas, (len(FACTORS), 1))
-        rows[:, task] = _tidy(rows[:, task] * FACTORS)
+        rows[:, task] = _tidy(rows[:, task] * np.array(FACTORS))
         means = normalised(measure(rows), single).mean(axis=1)
         if means.max() > best:
             best, alphas = means.max(), rows[int(np.argmax(means))]
@@ -137,7 +137,7 @@ def flat_range(
     return float(alphas[low]), float(alphas[high])
 
 
-def _tidy(alphas: Sequence[float]) -> Float[np.ndarray, " a"]:
+def _tidy(alphas: Numbers) -> Float[np.ndarray, " a"]:
     """To four digits: what a table or a card can say is what was measured."""
     return np.array([float(f"{alpha:.4g}") for alpha in alphas])
 

@@ -1,0 +1,258 @@
+"""One trial: a method with its options, on every task with one seed; what is measured on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from fleet import Replica, finetune_fleet
+
+from orthoreg_jax.arithmetic.geometry import gram_deviations
+from orthoreg_jax.arithmetic.matrices import has_matrices, rules_for_part
+from orthoreg_jax.arithmetic.task_vectors import cosine_matrix, norm
+from orthoreg_jax.clip.weights import VISUAL_MATRICES
+from orthoreg_jax.config import ORTHOREG, load_config
+from orthoreg_jax.evaluation.accuracy import Evaluator
+from orthoreg_jax.experiment.edits import Edits, Sets
+from orthoreg_jax.experiment.evaluation import make_evaluator, put_sets
+from orthoreg_jax.experiment.setup import prepare
+from orthoreg_jax.storage import read_json, save_tree, write_json
+from orthoreg_jax.training.modes import MODES
+
+LARGEST = 260  # fine-tunings at once; of the embedded model 10 GB of states
+ADDED = ("absolute", "normalised", "alpha", "length", "flat", "at_edge", "at_one", "per_task")
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What is fine-tuned, and how."""
+
+    mode: str
+    learning_rate: float
+    steps: int
+    seed: int
+    strength: float = 0.0  # lambda of OrthoReg; 0 without
+    form: str = "released"
+
+    @property
+    def method(self) -> str:
+        """As in a config's `methods`."""
+        return self.mode + ORTHOREG * (self.strength > 0)
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        parts = [self.mode, f"lr{self.learning_rate:g}", f"steps{self.steps}", f"seed{self.seed}"]
+        if self.strength:
+            parts.append(f"lambda{self.strength:g}" + "paper" * (self.form == "paper"))
+        return "-".join(parts)
+
+
+class Bench:
+    """Runs trials of one base model; what is compiled to evaluate serves all of them."""
+
+    def __init__(
+        self, model: str, workdir: pathlib.Path, base: str, workers: int, vectors: bool
+    ) -> None:
+        """Reads model and tasks.
+
+        Args:
+          model: "embedded", or a directory.
+          workdir: where trials are kept, by the name of the model.
+          base: config from which trials differ, with all tasks.
+          workers: processes that make batches.
+          vectors: keep the task vectors of trials, too.
+        """
+        overrides = [f"model={model}", "evaluation.disentanglement_tasks="]
+        self.config = load_config(base, [*overrides, "evaluation.feature_images=0"])
+        path = pathlib.Path(model)
+        self.folder = workdir / (path.parent.name if path.is_dir() else model)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._workers, self._keep = workers, vectors
+        self.experiment = prepare(self.config, self.folder / "unused")
+        self.tasks = list(self.config.tasks)
+        self._evaluators: dict[Any, Evaluator] = {}
+        self._sets: Sets = put_sets(self.experiment)
+
+    def found(self, trial: Trial) -> dict[str, Any] | None:
+        """What is kept of a trial."""
+        path = self.folder / f"{trial.name}.json"
+        return read_json(path) if path.is_file() else None
+
+    def run(
+        self, trials: Sequence[Trial], subsets: Mapping[str, Sequence[str]], negate: bool
+    ) -> list[dict[str, Any]]:
+        """Runs the trials that are not kept yet; those that may share a fleet do.
+
+        Args:
+          trials: in any order.
+          subsets: of the tasks, by name, whose vectors are added.
+          negate: measure negation of each task, too.
+        """
+        fleets: dict[tuple[str, int, str], list[Trial]] = {}
+        for trial in trials:
+            if self.found(trial) is None:
+                fleets.setdefault((trial.mode, trial.steps, trial.form), []).append(trial)
+        for (mode, steps, form), group in fleets.items():
+            size = max(1, LARGEST // len(self.tasks))
+            for start in range(0, len(group), size):
+                part = group[start : start + size]
+                self._run_fleet(mode, steps, form, part, subsets, negate)
+        found = [self.found(trial) for trial in trials]
+        assert all(each is not None for each in found)
+        return found  # type: ignore[return-value]
+
+    def _run_fleet(
+        self,
+        mode: str,
+        steps: int,
+        form: str,
+        trials: Sequence[Trial],
+        subsets: Mapping[str, Sequence[str]],
+        negate: bool,
+    ) -> None:
+        training = self.config.training
+        vectors = finetune_fleet(
+            self.experiment,
+            mode,
+            [
+                Replica(task, trial.seed, trial.learning_rate, trial.strength)
+                for trial in trials
+                for task in self.tasks
+            ],
+            steps=steps,
+            warmup=round(training.warmup_steps / training.steps * steps),
+            form=form,
+            workers=self._workers,
+        )
+        for number, trial in enumerate(trials):
+            own = vectors[number * len(self.tasks) : (number + 1) * len(self.tasks)]
+            facts = {
+                "trial": dataclasses.asdict(trial),
+                "device": jax.devices()[0].device_kind,
+                "precision": self.config.matmul_precision,
+                "diverged": [t for t, v in zip(self.tasks, own, strict=True) if v is None],
+            }
+            if not facts["diverged"]:
+                by_task = dict(zip(self.tasks, own, strict=True))
+                facts |= self.measure(trial, by_task, subsets, negate)
+                if self._keep:
+                    for task, vector in by_task.items():
+                        path = self.folder / "vectors" / trial.name / f"{task}.safetensors"
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        save_tree(path, {"visual": vector})
+            write_json(self.folder / f"{trial.name}.json", facts)
+            print(_line(trial, facts), flush=True)
+
+    def measure(
+        self,
+        trial: Trial,
+        vectors: dict[str, Any],
+        subsets: Mapping[str, Sequence[str]],
+        negate: bool,
+    ) -> dict[str, Any]:
+        """Accuracies (shares) and shape of a trial's vectors; keeps which images were right.
+
+        `single` is by split and task, `addition` by subset, `negation` by task; `penalty_share` is
+        sum ||G - I|| over the matrices as a share of that of no update, mean over tasks.
+        """
+        evaluator = self._evaluator(MODES[trial.mode](self.config.lora).outputs)
+        held = jax.device_put(vectors)
+        pretrained = float(norm(self.experiment.params0))
+
+        def edits(tasks: Sequence[str]) -> Edits:
+            return Edits(
+                self.config.evaluation,
+                evaluator,
+                self._sets,
+                {task: held[task] for task in tasks},
+                self.config.control,
+                lambda: None,
+                pretrained,
+            )
+
+        every, addition, right = edits(self.tasks), {}, {}
+        single = every.single()
+        for name, tasks in subsets.items():
+            part = edits(tasks)
+            found = part.addition({s: {t: single[s][t] for t in tasks} for s in single})
+            curve = np.mean(list(found["val"].values()), axis=0)
+            addition[name] = {key: found[key] for key in ADDED} | {
+                "tasks": list(tasks),
+                "val_absolute": float(curve[found["alphas"].index(found["alpha"])]),
+                "curve": [found["alphas"], curve.tolist()],
+            }
+            right |= {f"{name}/{key}": value for key, value in part.correct.items()}
+        negation = {task: _negated(every.negation(task)) for task in self.tasks} if negate else None
+        right |= every.correct
+        packed = {key: np.packbits(value) for key, value in right.items()}
+        np.savez_compressed(self.folder / f"{trial.name}.npz", **packed)
+        cosines = np.abs(np.asarray(cosine_matrix(held)))[np.triu_indices(len(held), 1)]
+        return {
+            "zero_shot": {
+                split: dict(
+                    zip(sets, evaluator.zero_shot(list(sets.values())).tolist(), strict=True)
+                )
+                for split, sets in self._sets.items()
+            },
+            "images": {task: len(data.labels) for task, data in self._sets["test"].items()},
+            "single": single,
+            "addition": addition,
+            "negation": negation,
+            "norms": {task: float(norm(vector)) for task, vector in held.items()},
+            "pretrained_norm": pretrained,
+            "penalty_share": float(np.mean([_penalty_share(v) for v in vectors.values()])),
+            "cosine": float(cosines.mean()),
+        }
+
+    def _evaluator(self, outputs: Callable[..., Any]) -> Evaluator:
+        if outputs not in self._evaluators:
+            self._evaluators[outputs] = make_evaluator(self.experiment, outputs)
+        return self._evaluators[outputs]
+
+
+def _penalty_share(vector: Any) -> float:
+    rules = rules_for_part(vector, VISUAL_MATRICES)
+    if not has_matrices(vector, rules):
+        return float("nan")
+    zeros = jax.tree.map(np.zeros_like, vector)
+    now, before = (
+        sum(float(np.sum(each)) for each in gram_deviations(tree, rules).values())
+        for tree in (vector, zeros)
+    )
+    return now / before
+
+
+def _negated(found: Any) -> dict[str, Any]:
+    """What is kept of a task's negation: each share's choice, with its validation accuracy."""
+    shares = {}
+    for share, choice in found["shares"].items():
+        place = found["alphas"].index(choice["alpha"])
+        shares[share] = choice | {"target_val": found["target_val"][place]}
+    return {"length": found["length"], "shares": shares}
+
+
+def _line(trial: Trial, facts: dict[str, Any]) -> str:
+    if facts["diverged"]:
+        return f"{trial.name}: diverged on {', '.join(facts['diverged'])}"
+    mean = {
+        split: 100 * float(np.mean(list(facts["single"][split].values())))
+        for split in ("val", "test")
+    }
+    added = "; ".join(
+        f"{name} Abs {100 * each['absolute']:.2f} Norm {100 * each['normalised']:.2f} at "
+        f"{each['alpha']:.4g} (val {100 * each['val_absolute']:.2f})"
+        for name, each in facts["addition"].items()
+    )
+    text = f"{trial.name}: single {mean['test']:.2f} (val {mean['val']:.2f}); {added}"
+    if facts["negation"]:
+        targets = [
+            100 * float(np.mean([n["shares"][s]["target"] for n in facts["negation"].values()]))
+            for s in ("0.95", "0.9", "0.8")
+        ]
+        text += "; negation " + " / ".join(f"{target:.2f}" for target in targets)
+    return f"{text}; penalty left {facts['penalty_share']:.3f}"
