@@ -102,12 +102,13 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
         )
         vector = fetch(dense(method.mode.delta(state.trainable, params0)))
         if is_first():
-            _save(experiment, method, seed, task, vector)
+            save_vector(experiment, method, seed, task, vector)
             remove_states(folder)
     wait(f"finetuned {method.name}")
 
 
-def _save(experiment: Experiment, method: Method, seed: int, task: str, vector: Any) -> None:
+def save_vector(experiment: Experiment, method: Method, seed: int, task: str, vector: Any) -> None:
+    """Writes a task vector of the image tower with what it is of; it counts as finished then."""
     facts = {"task": task, "method": method.name, "seed": str(seed)}
     facts["pretrained_sha256"] = experiment.checkpoint.sha256
     save_tree(

@@ -1,0 +1,450 @@
+"""From the trials of run.py to regime.md, regime.json and the plot of where OrthoReg begins.
+
+    python experiments/regime/page.py --workdir runs/regime --base a256lr1
+
+Computes nothing on a device: every number is read from the trials' files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import math
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from bench import Trial
+from matplotlib.figure import Figure
+from run import COURSE, PAPER_STRENGTHS, RATES, SEEDS, STEPS, STRENGTHS
+
+from orthoreg_jax.arithmetic.matrices import rules_for_part, select_matrices
+from orthoreg_jax.clip.checkpoint import load_checkpoint
+from orthoreg_jax.clip.weights import VISUAL_MATRICES
+from orthoreg_jax.evaluation.bootstrap import Interval, bootstrap_interval
+from orthoreg_jax.reporting.style import styled, to_png
+from orthoreg_jax.reporting.tables import markdown_rows
+from orthoreg_jax.storage import read_json, replacing, write_json, write_text
+
+RESULTS = pathlib.Path(__file__).parents[1] / "results"
+SHARES = ("0.95", "0.9", "0.8")
+LABELS = {
+    "full": "Non-linear FT",
+    "linearized": "Linearized FT (TTA)",
+    "attention": "ATT-FT",
+    "lora": "LoRA-ATT",
+}
+COLOURS = {0.1: "#0072B2", 1.0: "#D55E00", 10.0: "#009E73"}
+
+
+@functools.cache
+def side() -> float:
+    """Larger side of a matrix, mean over the embedded tower's.
+
+    The entries of an orthonormal update are of size 1 / sqrt(side).
+    """
+    tower = {"visual": load_checkpoint("embedded").params["visual"]}
+    matrices = select_matrices(tower, rules_for_part(tower, VISUAL_MATRICES)).values()
+    sides = [max(each.shape[1:]) for each in matrices for _ in range(each.shape[0])]
+    return statistics.fmean(sides)
+
+
+class Row(NamedTuple):
+    """A method with its seeds."""
+
+    trials: list[Trial]
+    facts: list[dict[str, Any]]
+    right: list[Mapping[str, np.ndarray]]
+
+    def mean(self, value: Any) -> float:
+        """Over seeds."""
+        return statistics.fmean(value(facts) for facts in self.facts)
+
+    def cell(self, value: Any, digits: int = 2, scale: float = 100.0) -> str:
+        """Mean and sample standard deviation over seeds."""
+        numbers = [scale * value(facts) for facts in self.facts]
+        text = f"{statistics.fmean(numbers):.{digits}f}"
+        return f"{text} ± {statistics.stdev(numbers):.{digits}f}" if len(numbers) > 1 else text
+
+
+class Trials:
+    """All trials of one base, and the choices that the protocol makes of them."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        """Reads them."""
+        self.folder = folder
+        self.sets: dict[str, list[str]] = read_json(folder / "sets.json")
+        self.chosen: dict[str, Any] = read_json(folder / "chosen.json")
+        self.steps, self.set = self.chosen["steps"], self.chosen["set"]
+        self.tasks = self.sets[self.set]
+
+    def row(self, *numbers: Any, seeds: Sequence[int] = SEEDS, **more: Any) -> Row | None:
+        """A method with all seeds; None if one is missing or diverged."""
+        trials = [Trial(*numbers, seed=seed, **more) for seed in seeds]
+        facts, right = [], []
+        for trial in trials:
+            path = self.folder / f"{trial.name}.json"
+            if not path.is_file() or (found := read_json(path))["diverged"]:
+                return None
+            facts.append(found)
+            right.append(_Right(path.with_suffix(".npz"), found["images"]))
+        return Row(trials, facts, right)
+
+    def rate(self, mode: str) -> float:
+        """The best of plain single-task validation accuracy, seed 0."""
+        found = {rate: self.row(mode, rate, self.steps, seeds=(0,)) for rate in RATES[mode]}
+        known = {rate: row for rate, row in found.items() if row}
+        return max(
+            known,
+            key=lambda rate: known[rate].mean(
+                lambda facts: statistics.fmean(facts["single"]["val"].values())
+            ),
+        )
+
+    def with_penalty(self, mode: str, form: str = "released") -> dict[float, Row]:
+        """By lambda."""
+        grid = STRENGTHS if form == "released" else PAPER_STRENGTHS
+        rows = {
+            strength: self.row(mode, self.rate(mode), self.steps, strength=strength, form=form)
+            for strength in grid
+        }
+        return {strength: row for strength, row in rows.items() if row}
+
+    # Measures, by a trial's facts.
+    def single(self, facts: Any) -> float:
+        return statistics.fmean(facts["single"]["test"][task] for task in self.tasks)
+
+    def zero_shot(self, facts: Any) -> float:
+        return statistics.fmean(facts["zero_shot"]["test"][task] for task in self.tasks)
+
+    def added(self, facts: Any, key: str = "absolute") -> Any:
+        return facts["addition"][self.set][key]
+
+    def closed(self, facts: Any) -> float:
+        """Share of the gap between zero-shot and single-task accuracy that addition closes."""
+        zero, single = self.zero_shot(facts), self.single(facts)
+        return (self.added(facts) - zero) / (single - zero)
+
+    def negated(self, share: str, key: str = "target") -> Any:
+        return lambda facts: statistics.fmean(
+            facts["negation"][task]["shares"][share][key] for task in self.tasks
+        )
+
+    def gain(self, row: Row, plain: Row, kind: str, tasks: Sequence[str] = ()) -> Interval:
+        """Of a kind of accuracy, as `negated/0.95`, on the same images; with its interval."""
+        differences = {}
+        for task in tasks or self.tasks:
+            pairs = zip(row.right, plain.right, strict=True)
+            differences[task] = np.mean(
+                [a[f"{kind}/{task}"] - b[f"{kind}/{task}"] for a, b in pairs], axis=0
+            )
+        return bootstrap_interval(differences)
+
+
+class _Right(Mapping[str, np.ndarray]):
+    """Which test images a trial's models got right, unpacked when asked for."""
+
+    def __init__(self, path: pathlib.Path, images: Mapping[str, int]) -> None:
+        self._packed, self._images = dict(np.load(path)), images
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        count = self._images[key.rpartition("/")[2]]
+        return np.unpackbits(self._packed[key])[:count].astype(float)
+
+    def __iter__(self) -> Any:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+
+def points(interval: Interval) -> str:
+    """As "+1.23 [+0.45, +2.01]", in points; bold where the interval has no 0."""
+    mean, low, high = (100 * value for value in interval)
+    text = f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+def standing(trials: Trials) -> str:
+    """Plain full fine-tuning over rates, steps and sets: what the regime was chosen by."""
+    rows = []
+    for steps in STEPS:
+        for rate in RATES["full"]:
+            row = trials.row("full", rate, steps, seeds=(0,))
+            if row is None:
+                continue
+            facts = row.facts[0]
+            val = statistics.fmean(facts["single"]["val"].values())
+            norms = [
+                f"{100 * facts['addition'][name]['absolute']:.2f} / "
+                f"{100 * facts['addition'][name]['normalised']:.2f}"
+                for name in trials.sets
+            ]
+            mark = "**" if (steps, rate) == (trials.steps, trials.rate("full")) else ""
+            rows.append([f"{mark}{steps}{mark}", f"{rate:g}", f"{100 * val:.2f}", *norms])
+    header = [
+        "steps",
+        "rate",
+        "single, validation",
+        *(f"{n} tasks: Abs / Norm" for n in trials.sets),
+    ]
+    return markdown_rows(header, rows, left=0)
+
+
+def eight_rows(trials: Trials) -> tuple[str, str, list[dict[str, Any]]]:
+    """The table of all modes, the one of gains, and both as data."""
+    rows, gains, data = [], [], []
+    for mode, label in LABELS.items():
+        rate = trials.rate(mode)
+        plain = trials.row(mode, rate, trials.steps)
+        if plain is None:
+            continue
+        penalised = trials.with_penalty(mode)
+        chosen: dict[str, tuple[float, Row]] = {"": (0.0, plain)}
+        if penalised:
+            best = max(
+                penalised,
+                key=lambda s: penalised[s].mean(lambda f: trials.added(f, "val_absolute")),
+            )
+            forget = min(penalised, key=lambda s: penalised[s].mean(_val_target(trials)))
+            chosen["addition"] = (best, penalised[best])
+            chosen["negation"] = (forget, penalised[forget])
+        for purpose, (strength, row) in chosen.items():
+            if purpose == "negation" and strength == chosen["addition"][0]:
+                continue
+            same = len(chosen) > 1 and chosen["addition"][0] == chosen["negation"][0]
+            by = "" if not purpose else " (λ by both)" if same else f" (λ by {purpose})"
+            name = label if not purpose else f"+ OrthoReg{by}"
+            flat = [
+                statistics.fmean(trials.added(f, "flat")[end] for f in row.facts) for end in (0, 1)
+            ]
+            moved = rate * trials.steps / 2 * math.sqrt(side())
+            rows.append(
+                [
+                    name,
+                    f"{strength:g}" if strength else "",
+                    row.cell(trials.single),
+                    row.cell(trials.added),
+                    row.cell(lambda f: trials.added(f, "normalised")),
+                    row.cell(trials.closed),
+                    f"{row.mean(lambda f: trials.added(f, 'alpha')):.3g}",
+                    f"{flat[0]:.2g} to {flat[1]:.2g}",
+                    row.cell(lambda f: trials.added(f, "at_one")["absolute"]),
+                    *(
+                        f"{row.cell(trials.negated(share))} / "
+                        f"{100 * row.mean(trials.negated(share, 'control')):.1f}"
+                        for share in SHARES
+                    ),
+                    row.cell(lambda f: f["penalty_share"], 1),
+                    f"{row.mean(lambda f: statistics.fmean(f['norms'].values())):.3g}",
+                    row.cell(lambda f: f["cosine"], 3, 1.0),
+                ]
+            )
+            data.append(
+                {
+                    "method": mode + "+orthoreg" * (strength > 0),
+                    "strength_chosen_by": purpose or None,
+                    "tasks": trials.tasks,
+                    "seeds": list(SEEDS),
+                    "steps": trials.steps,
+                    "learning_rate": rate,
+                    "sum_of_rates_over_entry": moved,
+                    "strength": strength,
+                    "single": row.mean(trials.single),
+                    "absolute": row.mean(trials.added),
+                    "normalised": row.mean(lambda f: trials.added(f, "normalised")),
+                    "targets": {s: row.mean(trials.negated(s)) for s in SHARES},
+                    "controls": {s: row.mean(trials.negated(s, "control")) for s in SHARES},
+                    "penalty_share": row.mean(lambda f: f["penalty_share"]),
+                }
+            )
+            if purpose:
+                kinds = ["single", f"{trials.set}/added", *(f"negated/{s}" for s in SHARES)]
+                found = [trials.gain(row, plain, kind) for kind in kinds]
+                gains.append([f"{label} {name}", f"{strength:g}", *map(points, found)])
+                data[-1]["gains"] = {
+                    kind.rpartition("/")[2] if kind == kinds[1] else kind: list(interval)
+                    for kind, interval in zip(kinds, found, strict=True)
+                }
+    header = [
+        *("Method", "λ", "Single-task", "Abs", "Norm", "Gap closed", "α", "Flat α", "Abs, α = 1"),
+        *(f"Negation {100 * float(s):g} %: target / control" for s in SHARES),
+        *("Penalty left, %", "‖τ‖", "mean cosine of τ"),
+    ]
+    differences = [
+        "Method",
+        "λ",
+        "Single-task",
+        "Abs",
+        *(f"Target {100 * float(s):g} %" for s in SHARES),
+    ]
+    return (
+        markdown_rows(header, rows, left=1),
+        markdown_rows(differences, gains, left=1),
+        data,
+    )
+
+
+def _val_target(trials: Trials) -> Any:
+    return lambda facts: statistics.fmean(
+        facts["negation"][task]["shares"]["0.95"]["target_val"] for task in trials.tasks
+    )
+
+
+def every_strength(trials: Trials) -> str:
+    """All lambdas of all modes, and of the paper's form."""
+    rows = []
+    for mode, label in LABELS.items():
+        plain = trials.row(mode, trials.rate(mode), trials.steps)
+        if plain is None:
+            continue
+        for form in ("released", "paper") if mode == "full" else ("released",):
+            for strength, row in trials.with_penalty(mode, form).items():
+                rows.append(
+                    [
+                        label,
+                        form,
+                        f"{strength:g}",
+                        f"{100 * row.mean(lambda f: trials.added(f, 'val_absolute')):.2f}",
+                        row.cell(trials.single),
+                        row.cell(trials.added),
+                        points(trials.gain(row, plain, f"{trials.set}/added")),
+                        row.cell(trials.negated("0.95")),
+                        points(trials.gain(row, plain, "negated/0.95")),
+                        row.cell(lambda f: f["penalty_share"], 1),
+                    ]
+                )
+    header = [
+        *("Mode", "Form", "λ", "Abs, validation", "Single-task", "Abs", "Gain in Abs"),
+        *("Target 95 %", "Change of target", "Penalty left, %"),
+    ]
+    return markdown_rows(header, rows, left=2)
+
+
+def course(trials: Trials) -> tuple[str, list[dict[str, Any]]]:
+    """Gains over steps, lambda and number of tasks, full fine-tuning."""
+    rows, data, rate = [], [], trials.rate("full")
+    for steps in COURSE:
+        plain = trials.row("full", rate, steps)
+        if plain is None:
+            continue
+        for strength in COLOURS:
+            row = trials.row("full", rate, steps, strength=strength)
+            if row is None:
+                continue
+            added = {
+                name: trials.gain(row, plain, f"{name}/added", tasks)
+                for name, tasks in trials.sets.items()
+            }
+            target = trials.gain(row, plain, "negated/0.95", trials.sets["13"])
+            left = row.mean(lambda f: f["penalty_share"])
+            rows.append(
+                [
+                    f"{steps}",
+                    f"{rate * steps / 2 * math.sqrt(side()):.1f}",
+                    f"{strength:g}",
+                    f"{100 * left:.1f}",
+                    *map(points, added.values()),
+                    points(target),
+                ]
+            )
+            data.append(
+                {
+                    "steps": steps,
+                    "strength": strength,
+                    "penalty_share": left,
+                    "added": {name: list(interval) for name, interval in added.items()},
+                    "negated": list(target),
+                }
+            )
+    header = [
+        *("Steps", "Σ rates × √side", "λ", "Penalty left, %"),
+        *(f"Abs, {name} tasks" for name in trials.sets),
+        "Target 95 %, 13 tasks",
+    ]
+    return markdown_rows(header, rows, left=0), data
+
+
+@styled
+def draw(data: list[dict[str, Any]], sets: Sequence[str]) -> Figure:
+    """Gains over steps, a line for each lambda; a panel for each set, and one for negation."""
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    panels = figure.subplots(1, len(sets) + 1)
+    titles = [f"Abs, {name} tasks" for name in sets] + ["Negation target, 95 % of control"]
+    for panel, (axes, title) in enumerate(zip(panels, titles, strict=True)):
+        axes.axhline(0, color="#888888", linewidth=1)
+        for strength, colour in COLOURS.items():
+            own = [each for each in data if each["strength"] == strength]
+            steps = [each["steps"] for each in own]
+            found = [
+                each["added"][sets[panel]] if panel < len(sets) else each["negated"] for each in own
+            ]
+            mean, low, high = 100 * np.array(found).reshape(-1, 3).T
+            axes.plot(steps, mean, "o-", color=colour, label=f"λ = {strength:g}")
+            axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.set(xscale="log", title=title, xlabel="Steps")
+        axes.set_xticks(COURSE, [str(steps) for steps in COURSE])
+        axes.minorticks_off()
+    panels[0].set_ylabel("OrthoReg minus none, points")
+    panels[0].legend()
+    return figure
+
+
+def main() -> None:
+    """Writes the page, its data and its plot."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workdir", type=pathlib.Path, required=True)
+    parser.add_argument("--base", required=True, help="the folder of its trials in WORKDIR")
+    parser.add_argument("--words", type=pathlib.Path, default=RESULTS / "regime_words.md")
+    arguments = parser.parse_args()
+    trials = Trials(arguments.workdir / arguments.base)
+    table, gains, rows = eight_rows(trials)
+    begins, data = course(trials)
+    device = json.loads(next(trials.folder.glob("full-*.json")).read_text())["device"]
+    words = arguments.words.read_text(encoding="utf-8") if arguments.words.is_file() else ""
+    zero = read_json(next(trials.folder.glob("full-*.json")))["zero_shot"]["test"]
+    zero_shot = 100 * statistics.fmean(zero[task] for task in trials.tasks)
+    text = "\n".join(
+        [
+            "# The regime in which OrthoReg can act\n",
+            "    python experiments/regime/run.py --workdir runs/regime --model BASE",
+            f"    python experiments/regime/page.py --workdir runs/regime --base {arguments.base}\n",
+            f"By the [protocol](regime_protocol.md), on one {device}. {trials.set} tasks "
+            f"({', '.join(trials.tasks)}), {trials.steps} steps of 32 images, three seeds. "
+            f"Zero-shot: {zero_shot:.2f} on the tasks, {100 * zero['concepts']:.2f} on control. "
+            "Per cent on test; ±: sample standard deviation over seeds.\n",
+            words,
+            "## All modes, with and without\n",
+            table + "\n",
+            "Gap closed: of the way from zero-shot to single-task accuracy. Penalty left: Σ ‖G − I‖ "
+            "at the end, of its value for no update. Flat α: the least and the greatest that "
+            "lose at most a point of mean validation accuracy.\n",
+            "## Gains, on the same images\n",
+            gains + "\n",
+            "With the penalty minus without, points; in brackets the 95 % bootstrap interval over "
+            "test images, bold where it has no 0. A lower target is better.\n",
+            "## Where it begins\n",
+            "![Gains over steps](regime.png)\n",
+            begins + "\n",
+            "Σ rates × √side: the sum of learning rates, which is about how far Adam can move an "
+            "entry, in units of an entry of an orthonormal update.\n",
+            "## Every λ\n",
+            every_strength(trials) + "\n",
+            "## What the regime was chosen by\n",
+            standing(trials) + "\n",
+            "Plain full fine-tuning, seed 0; bold: chosen.\n",
+        ]
+    )
+    write_text(RESULTS / "regime.md", text)
+    write_json(RESULTS / "regime.json", {"chosen": trials.chosen, "rows": rows, "begins": data})
+    if data:
+        with replacing(RESULTS / "regime.png") as scratch:
+            scratch.write_bytes(to_png(draw(data, [n for n in trials.sets if n != "11"])))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
