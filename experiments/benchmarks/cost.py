@@ -66,24 +66,34 @@ def random_model(model: str) -> tuple[ClipConfig, Any]:
     config = PRESETS[model] if model in PRESETS else load_checkpoint(model).config
     tower = VisionTransformer(config.visual, config.projection)
     pixels = jnp.zeros((1, config.visual.image_size, config.visual.image_size, 3))
-    return config, tower.init(jax.random.key(0), pixels)["params"]
+    return config, jax.jit(tower.init)(jax.random.key(0), pixels)["params"]
 
 
 class CompiledStep:
     """One method's compiled train step, and its state."""
 
-    def __init__(self, model: str, name: str, batch: int) -> None:
-        """Compiles it."""
+    def __init__(
+        self,
+        model: str,
+        name: str,
+        batch: int,
+        dtype: str = "float32",
+        remat: bool = False,
+        accumulate: int = 1,
+        penalty_precision: str = "highest",
+    ) -> None:
+        """Compiles it, at the precision of matrix products that is the default just then."""
         config, params0 = random_model(model)
         mode_name, plus, _ = name.partition(ORTHOREG)
         mode = MODES[mode_name](default_config().lora)
         optimizer = make_optimizer(1e-5, 500, 10_000, 0.1, 1.0)
         step = make_train_step(
             mode,
-            image_encoder(config),
+            image_encoder(config, jnp.dtype(dtype), remat),
             optimizer,
             lambda images: images.astype(jnp.float32) / 255,
-            (orthogonality(10.0, "released", VISUAL_MATRICES),) if plus else (),
+            (orthogonality(10.0, "released", VISUAL_MATRICES, penalty_precision),) if plus else (),
+            accumulate=accumulate,
         )
         self._state = init_state(mode, optimizer, params0, jax.random.key(0))
         size, rng = config.visual.image_size, np.random.default_rng(0)

@@ -9,6 +9,7 @@ import pathlib
 import random
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -46,6 +47,56 @@ def medians(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, flo
                 progress.update()
             shuffle(order)
     return {name: statistics.median(times[1:]) for name, times in seconds.items()}
+
+
+def queued_seconds(
+    call: Callable[[], Any],
+    calls: int = 5,
+    rounds: int = 5,
+    wait: Callable[[Any], Any] = jax.block_until_ready,
+) -> float:
+    """Seconds of one call where several are on their way at once, as in training; the median.
+
+    An accelerator begins with the next call while the host prepares the one after it: waiting for
+    each of them would count the host's part as well.
+    """
+    wait(call())
+    seconds = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        for _ in range(calls):
+            result = call()
+        wait(result)
+        seconds.append((time.perf_counter() - began) / calls)
+    return statistics.median(seconds)
+
+
+class HeldBytes:
+    """Watches what JAX holds on the device; `most` is the largest of samples, 2 ms apart.
+
+    The allocator's own peak is of the whole process and never goes down. None on CPUs, whose
+    allocator does not count.
+    """
+
+    def __enter__(self) -> HeldBytes:
+        """Begins."""
+        self.most = self._now()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Ends."""
+        self._over.set()
+        self._thread.join()
+
+    def _now(self) -> int | None:
+        return (jax.devices()[0].memory_stats() or {}).get("bytes_in_use")
+
+    def _watch(self) -> None:
+        while self.most is not None and not self._over.wait(0.002):
+            self.most = max(self.most, self._now())
 
 
 def keep_memory() -> None:

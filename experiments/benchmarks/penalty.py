@@ -58,13 +58,23 @@ def stacks(delta: Any) -> list[Any]:
     return [m if m.shape[1] >= m.shape[2] else m.swapaxes(1, 2) for m in found]
 
 
-def two_products(matrices: list[Any], squares: list[Any]) -> Any:
+def squares_like(matrices: list[Any]) -> list[Any]:
+    """Square matrices of their columns, to multiply them by."""
+    return [jnp.ones((len(one), one.shape[2], one.shape[2]), jnp.float32) for one in matrices]
+
+
+def two_products(matrices: list[Any], squares: list[Any], precision: str = "highest") -> Any:
     """A product of a matrix's transpose with a matrix, and one of a matrix with a square one."""
     return [
-        (jnp.einsum("kij,kil->kjl", one, one, precision="highest"),
-         jnp.matmul(one, square, precision="highest"))
+        (jnp.einsum("kij,kil->kjl", one, one, precision=precision),
+         jnp.matmul(one, square, precision=precision))
         for one, square in zip(matrices, squares, strict=True)
     ]  # fmt: skip
+
+
+def operations(matrices: list[Any]) -> int:
+    """Floating-point operations of these two products."""
+    return sum(4 * stack.size * stack.shape[2] for stack in matrices)
 
 
 def upper_products(matrices: list[Any], squares: list[Any]) -> Any:
@@ -84,11 +94,11 @@ def upper_products(matrices: list[Any], squares: list[Any]) -> Any:
     ]
 
 
-def plain_penalty(matrices: list[Any]) -> Any:
+def plain_penalty(matrices: list[Any], precision: str = "highest") -> Any:
     """The released formula, left to autodiff."""
     total = 0.0
     for stack in matrices:
-        gram = jnp.einsum("kij,kil->kjl", stack, stack, precision="highest")
+        gram = jnp.einsum("kij,kil->kjl", stack, stack, precision=precision)
         total += jnp.linalg.norm(gram - jnp.eye(gram.shape[-1]), axis=(1, 2)).sum()
     return total
 
@@ -134,9 +144,7 @@ def measure(model: str, rounds: int) -> tuple[list[dict[str, Any]], dict[str, fl
     """One row for each way, and how far the value and gradient of bfloat16 updates are off."""
     delta = updates(model)
     matrices = stacks(delta)
-    squares = [
-        jnp.ones((len(stack), stack.shape[2], stack.shape[2]), jnp.float32) for stack in matrices
-    ]
+    squares = squares_like(matrices)
     ours = jax.value_and_grad(lambda tree: orthogonality_penalty(tree, matrices=VISUAL_MATRICES))
     rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), delta)
     anchor = jax.tree.map(jnp.ones_like, delta)
@@ -162,7 +170,6 @@ def measure(model: str, rounds: int) -> tuple[list[dict[str, Any]], dict[str, fl
     if torch_way := torch_penalty(matrices):
         ways["PyTorch autograd"] = torch_way
     found = medians(ways, rounds)
-    multiplications = sum(2 * stack.size * stack.shape[2] for stack in matrices)
     rows = [
         {
             "way": name,
@@ -171,7 +178,7 @@ def measure(model: str, rounds: int) -> tuple[list[dict[str, Any]], dict[str, fl
             "temporaries": compiled[name].memory_analysis().temp_size_in_bytes
             if name in compiled
             else None,
-            "gflops": 2 * multiplications / seconds / 1e9 if name == BOUND else None,
+            "gflops": operations(matrices) / seconds / 1e9 if name == BOUND else None,
         }
         for name, seconds in found.items()
     ]

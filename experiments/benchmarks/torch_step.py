@@ -1,4 +1,8 @@
-"""The same train step in plain PyTorch: experiments/parity/reference.py on random weights."""
+"""The same train step in plain PyTorch.
+
+`torch_step` is experiments/parity/reference.py on random weights, every method of it; it runs on
+the CPU. `torch_training` is full fine-tuning as a PyTorch program would have it on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +46,15 @@ def torch_step(config: ClipConfig, method: str, batch: int, classes: int) -> Cal
 @functools.cache
 def write_model(config: ClipConfig) -> str:
     """A Hugging Face directory of random weights; it lives as long as this process."""
+    _folders.append(tempfile.TemporaryDirectory())
+    CLIPVisionModelWithProjection(vision_config(config)).save_pretrained(_folders[-1].name)
+    return _folders[-1].name
+
+
+def vision_config(config: ClipConfig) -> CLIPVisionConfig:
+    """The same sizes in transformers' words."""
     sizes = config.visual
-    vision = CLIPVisionConfig(
+    return CLIPVisionConfig(
         hidden_size=sizes.width,
         intermediate_size=sizes.mlp_width,
         projection_dim=config.projection,
@@ -54,9 +65,92 @@ def write_model(config: ClipConfig) -> str:
         hidden_act=sizes.activation,
         layer_norm_eps=sizes.eps,
     )
-    _folders.append(tempfile.TemporaryDirectory())
-    CLIPVisionModelWithProjection(vision).save_pretrained(_folders[-1].name)
-    return _folders[-1].name
+
+
+def torch_training(
+    config: ClipConfig,
+    batch: int,
+    classes: int,
+    *,
+    penalised: bool,
+    compiled: bool,
+    precision: str,
+    dtype: str,
+    accumulate: int,
+    device: str,
+) -> Callable[[], torch.Tensor]:
+    """A function that makes one step of full fine-tuning; what it returns waits for nothing.
+
+    Fused AdamW, clipping to a global norm of 1, and PyTorch's own attention. The penalty is
+    autograd through the Gram matrix of each 2-D update, query, key and value fused, as the authors'
+    code has it; it is float32 in any case.
+
+    Args:
+      config: of the model, whose weights are random.
+      batch: images in a step.
+      classes: of the head.
+      penalised: with the penalty, of strength 10.
+      compiled: loss and penalty by `torch.compile`; the optimiser is fused as it is.
+      precision: of float32 matrix products: "highest", or "high" (TF32).
+      dtype: "float32", or "bfloat16" by autocast.
+      accumulate: parts of a batch that are computed one after the other.
+      device: as PyTorch names it.
+    """
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = precision != "highest"
+    sizes, kind = config.visual, torch.device(device).type
+    model = CLIPVisionModelWithProjection._from_config(
+        vision_config(config), attn_implementation="sdpa"
+    ).to(device)
+    weights = list(model.parameters())
+    matrices = _matrices(model) if penalised else []
+    anchors = [[weight.detach().clone() for weight in matrix] for matrix in matrices]
+    optimizer = torch.optim.AdamW(weights, lr=1e-5, weight_decay=0.1, fused=kind == "cuda")
+    shape = (accumulate, batch // accumulate, 3, sizes.image_size, sizes.image_size)
+    images = torch.randint(256, shape, dtype=torch.uint8, device=device)
+    labels = torch.randint(classes, shape[:2], device=device)
+    head = torch.randn(classes, config.projection, device=device)
+
+    def loss(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(kind, torch.bfloat16, enabled=dtype == "bfloat16"):
+            features = model(images.float() / 255).image_embeds
+        unit = torch.nn.functional.normalize(features.float(), dim=-1)
+        return torch.nn.functional.cross_entropy(unit @ head.T, labels)
+
+    def penalty() -> torch.Tensor:
+        total = torch.zeros((), device=device)
+        for matrix, anchor in zip(matrices, anchors, strict=True):
+            update = torch.cat([new - old for new, old in zip(matrix, anchor, strict=True)])
+            tall = update if update.shape[0] >= update.shape[1] else update.T
+            total = total + torch.norm(tall.T @ tall - torch.eye(tall.shape[1], device=device))
+        return total
+
+    if compiled:
+        loss, penalty = torch.compile(loss), torch.compile(penalty)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        for part in zip(images, labels, strict=True):
+            value = loss(*part)
+            (value / accumulate).backward()
+        if penalised:
+            (10.0 * penalty()).backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        return value
+
+    return step
+
+
+def _matrices(model: torch.nn.Module) -> list[list[torch.Tensor]]:
+    """The weights that the penalty sees; those that are one matrix in its eyes, together."""
+    tower, found = model.vision_model, []
+    for layer in tower.encoder.layers:
+        attention = layer.self_attn
+        found.append([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
+        found += [[one.weight] for one in (attention.out_proj, layer.mlp.fc1, layer.mlp.fc2)]
+    found += [[model.visual_projection.weight], [tower.embeddings.position_embedding.weight]]
+    return found
 
 
 _folders: list[tempfile.TemporaryDirectory[str]] = []

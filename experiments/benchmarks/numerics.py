@@ -1,0 +1,201 @@
+"""What a device computes, against the same computed by this process's CPU in float32.
+
+Every function here gives relative errors by the precision of float32 matrix products. Compiling
+takes most of the time, so that the precisions, and the CPU's own, are compiled side by side.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from cost import random_model
+
+from orthoreg_jax.arithmetic.low_rank import dense
+from orthoreg_jax.arithmetic.matrices import Matrix
+from orthoreg_jax.arithmetic.penalty import orthogonality_penalty
+from orthoreg_jax.clip.checkpoint import image_encoder, load_checkpoint
+from orthoreg_jax.clip.weights import VISUAL_MATRICES
+from orthoreg_jax.clip.zeroshot import Head
+from orthoreg_jax.config import ORTHOREG, PRECISIONS, default_config
+from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.penalties.orthoreg import orthogonality
+from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
+
+CLASSES, BATCH = 10, 32
+# Square, tall and wide; one row, one column; sides that no tile of a GPU divides.
+SHAPES = ((3, 64, 64), (1, 200, 63), (2, 37, 1000), (1, 1, 7), (1, 7, 1), (4, 129, 50))
+# Of random updates, and of such where value and gradient are known.
+UPDATES = ("of size 1e-3", "of singular values near 1", "1e-2 from orthonormal")
+EXACT = ("zero", "orthonormal")
+# The largest relative errors that sums in another order can be expected to make.
+BOUNDS = {"features": 2e-5, "value": 1e-5, "gradient": 1e-4, "update": 2e-3, "loss": 1e-4}
+
+Errors = dict[str, dict[str, float]]  # a quantity -> a precision -> the relative error
+
+
+def relative_error(found: Any, expected: Any) -> float:
+    """The norm of the difference, in norms of what was expected; of two zeros, zero."""
+    pairs = list(zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True))
+    double = [(np.asarray(one, np.float64), np.asarray(two, np.float64)) for one, two in pairs]
+    off = math.sqrt(sum(np.sum((one - two) ** 2) for one, two in double))
+    size = math.sqrt(sum(np.sum(two**2) for _, two in double))
+    return off / size if off and size else off
+
+
+def compare(compute: Callable[[str], dict[str, Any]]) -> Errors:
+    """Errors of what `compute`, given a precision, finds on the device."""
+
+    def on(device: jax.Device, precision: str) -> dict[str, Any]:
+        # Both settings are of a thread.
+        with jax.default_device(device), jax.default_matmul_precision(precision):
+            return jax.device_get(compute(precision))
+
+    device, cpu = jax.devices()[0], jax.devices("cpu")[0]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        jobs = {precision: pool.submit(on, device, precision) for precision in PRECISIONS}
+        expected = pool.submit(on, cpu, "highest").result()
+        found = {precision: job.result() for precision, job in jobs.items()}
+    return {
+        quantity: {
+            precision: relative_error(own[quantity], expected[quantity])
+            for precision, own in found.items()
+        }
+        for quantity in expected
+    }
+
+
+def features(model: str, images: int) -> Errors:
+    """Of an image tower: the embedded one as it is, another of random weights."""
+    if model == "embedded":
+        checkpoint = load_checkpoint(model)
+        config, params = checkpoint.config, checkpoint.params["visual"]
+    else:
+        config, params = random_model(model)
+    params, size = jax.device_get(params), config.visual.image_size
+    pixels = np.random.default_rng(0).normal(size=(images, size, size, 3)).astype(np.float32)
+    apply = image_encoder(config)
+    return compare(lambda _: {"features": jax.jit(apply)(params, pixels)})
+
+
+def random_updates(kind: str) -> list[np.ndarray]:
+    """Stacks of matrices of the shapes above."""
+    rng, found = np.random.default_rng(0), []
+    for shape in SHAPES:
+        update = rng.normal(size=shape)
+        left, _, right = np.linalg.svd(update, full_matrices=False)
+        if kind == UPDATES[0]:
+            update *= 1e-3
+        elif kind == UPDATES[1]:
+            update = left * rng.uniform(0.5, 1.5, (len(left), 1, left.shape[2])) @ right
+        else:
+            update = left @ right + 1e-2 * update / math.sqrt(max(shape))
+        found.append(update.astype(np.float32))
+    return found
+
+
+def exact_updates(kind: str) -> list[np.ndarray]:
+    """The same of zeros, or of one 1 or -1 in every row or column: without any rounding."""
+    found = []
+    for stack, rows, columns in SHAPES:
+        signs = np.where(np.arange(rows) % 2, -1, 1)[:, None]
+        one = np.roll(np.eye(rows, columns), 1, axis=0) * signs * (kind == "orthonormal")
+        found.append(np.tile(one, (stack, 1, 1)).astype(np.float32))
+    return found
+
+
+def penalty(form: str, kind: str) -> Errors:
+    """Of the penalty's value and gradient; the largest over the shapes, each by itself."""
+    updates = (exact_updates if kind in EXACT else random_updates)(kind)
+
+    def compute(precision: str) -> dict[str, Any]:
+        function = functools.partial(
+            orthogonality_penalty, matrices={"*": Matrix()}, form=form, precision=precision
+        )
+        both = jax.jit(lambda all_: [jax.value_and_grad(function)({"update": u}) for u in all_])
+        found = both(updates)
+        return {f"{kind} {n}": pair for n, pairs in enumerate(found)
+                for kind, pair in zip(("value", "gradient"), pairs, strict=True)}  # fmt: skip
+
+    errors = compare(compute)
+    return {
+        quantity: {
+            precision: max(errors[f"{quantity} {n}"][precision] for n in range(len(SHAPES)))
+            for precision in PRECISIONS
+        }
+        for quantity in ("value", "gradient")
+    }
+
+
+def training(model: str, method: str, steps: int) -> Errors:
+    """Of the update that some steps of fine-tuning make, and of their losses."""
+    if model == "embedded":
+        checkpoint = load_checkpoint(model)
+        config, params0 = checkpoint.config, checkpoint.params["visual"]
+    else:
+        config, params0 = random_model(model)
+    params0, size, rng = jax.device_get(params0), config.visual.image_size, np.random.default_rng(0)
+    mode_name, plus, _ = method.partition(ORTHOREG)
+    mode = MODES[mode_name](default_config().lora)
+    optimizer = make_optimizer(1e-3, 5, 2 * steps, 0.1, 1.0)
+    head = Head(rng.normal(size=(CLASSES, config.projection)).astype(np.float32), np.int32(CLASSES))
+    images = rng.integers(0, 256, (steps, BATCH, size, size, 3), dtype=np.uint8)
+    labels = rng.integers(0, CLASSES, (steps, BATCH)).astype(np.int32)
+
+    def compute(precision: str) -> dict[str, Any]:
+        step = make_train_step(
+            mode,
+            image_encoder(config),
+            optimizer,
+            lambda images: images.astype(jnp.float32) / 255,
+            (orthogonality(10.0, "released", VISUAL_MATRICES, precision),) if plus else (),
+        )
+        here = jax.device_put(params0, jax.config.jax_default_device)
+        state, losses = init_state(mode, optimizer, here, jax.random.key(0)), []
+        for batch in zip(images, labels, strict=True):
+            state, metrics = step(state, here, head, *batch)
+            losses.append(metrics.loss)
+        update = dense(mode.delta(state.trainable, here))
+        return {"update": update, "loss": jnp.stack(losses)}
+
+    return compare(compute)
+
+
+def side_by_side(model: str, methods: Sequence[str], steps: int) -> dict[str, Errors]:
+    """`training` of several methods, all compiled at once."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        found = pool.map(lambda method: training(model, method, steps), methods)
+    return dict(zip(methods, found, strict=True))
+
+
+def rows(label: str, errors: Errors, exact: bool = False) -> list[dict[str, Any]]:
+    """One for each quantity, with its bound and whether "highest" keeps it.
+
+    With `exact`, for updates without rounding: the gradient must be right to the last bit, at every
+    precision.
+    """
+
+    def finite(error: float) -> float | None:
+        return error if math.isfinite(error) else None  # JSON has no NaN
+
+    found = []
+    for quantity, own in errors.items():
+        bound = BOUNDS[quantity]
+        if exact:
+            bound = 0.0 if quantity == "gradient" else 1e-6  # the value is a root
+        checked: Sequence[str] = PRECISIONS if exact else ("highest",)
+        found.append(
+            {
+                "of": f"{label}: {quantity}",
+                "errors": {precision: finite(error) for precision, error in own.items()},
+                "bound": bound,
+                "passed": all(own[precision] <= bound for precision in checked),  # not of NaN
+            }
+        )
+    return found
