@@ -1,6 +1,6 @@
 r"""All that is to be measured on an accelerator, unattended and in a few minutes.
 
-    python experiments/benchmarks/accelerator.py --minutes 8
+    python experiments/benchmarks/accelerator.py
 
 Parts (`--parts` chooses some): peaks (large products, always measured), numerics (what the device
 computes against its CPU), steps (of fine-tuning), torch (the same in PyTorch, where it is), penalty
@@ -9,7 +9,8 @@ which has the device to itself. A cell of a part that takes too long or ends its
 cell alone. When the time of a part is over, the cells that are left are named on the page.
 
 Writes experiments/results/accelerator_NAME.md and .json, NAME being the device's, anew after each
-cell; parts that an earlier call measured on such a device stay. `--dry` proves all of it at a tiny
+cell; parts that an earlier call measured on such a device stay. `--page` makes the page of what is
+in the .json, and measures nothing. `--dry` proves all of it at a tiny
 size on any machine, and writes to build/.
 """
 
@@ -27,7 +28,6 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
 from typing import Any
 
 # For the processes that are started; read when JAX first asks for a device.
@@ -42,7 +42,8 @@ from measuring import RESULTS
 
 from orthoreg_jax.storage import read_json, write_json, write_text
 
-MINUTES = 8.5  # what the seconds of all parts add up to
+MINUTES = sum(part.seconds for part in PARTS.values()) / 60
+QUICK_TO_COMPILE = "--xla_backend_optimization_level=0"
 
 
 class Record:
@@ -52,9 +53,13 @@ class Record:
         """Reads nothing before the device is known."""
         self._folder, self._name, self._options = folder, name, options
         self._parts: dict[str, Any] | None = None
+        self._begun: set[str] = set()
 
     def begin(self, part: str, facts: dict[str, Any]) -> None:
-        """The part's earlier rows are dropped as soon as the device answers."""
+        """Rows of an earlier call are dropped as soon as the device answers."""
+        if part in self._begun:
+            return
+        self._begun.add(part)
         self._name = self._name or re.sub(r"\W+", "_", facts["device"])
         path = self._folder / f"accelerator_{self._name}.json"
         if self._parts is None:
@@ -91,7 +96,7 @@ class Child:
             self._process.stdin.write(json.dumps(cells))
             self._process.stdin.close()
         except BrokenPipeError:
-            pass  # it has ended already, as `messages` says
+            pass  # it has ended already, as `message` says
 
     def _read(self) -> None:
         assert self._process.stdout
@@ -99,13 +104,13 @@ class Child:
             self._messages.put(json.loads(line))
         self._messages.put(None)
 
-    def messages(self, until: Callable[[], float]) -> Iterator[Any]:
-        """What it says; None at its end, and a TimeoutError when the time is over."""
-        while True:
-            try:
-                yield self._messages.get(timeout=max(0.0, until() - time.monotonic()))
-            except queue.Empty:
-                raise TimeoutError from None
+    def message(self, end: float) -> Any:
+        """What it says next; None if it has ended.
+
+        Raises:
+          queue.Empty: nothing until `end`.
+        """
+        return self._messages.get(timeout=max(0.0, end - time.monotonic()))
 
     def end(self) -> int:
         """Ends it, if it has not."""
@@ -116,45 +121,53 @@ class Child:
         return self._process.wait()
 
 
-def measure_part(name: str, cells: list[Cell], deadline: float, record: Record) -> None:
-    """All cells of a part, or as many as there is time for."""
-    part, left, facts = PARTS[name], list(cells), None
+def measure_part(
+    name: str, cells: list[Cell], deadline: float, limit: float, record: Record
+) -> bool:
+    """All cells of a part, or as many as there is time for; whether its process ran at all."""
+    left = list(cells)
     while left and time.monotonic() < deadline:
-        child, current, end, count = Child(name, left), None, deadline, len(left)
+        child, before = Child(name, left), len(left)
         try:
-            # The first message ahead of any cell; then "begin" and "rows" in turn.
-            for message in child.messages(lambda: end):
-                if message is None:
-                    # Of its own accord it ends when all is measured.
-                    raise ChildProcessError
-                if "machine" in message and facts is None:
-                    facts = message["machine"]
-                    record.begin(name, facts)
-                elif "begin" in message:
-                    current, left = left[0], left[1:]
-                    end = min(deadline, time.monotonic() + part.limit)
-                elif "rows" in message:
-                    record.add(name, message["rows"], left)
-                    current, end = None, deadline
-                    if not left:
-                        break
-        except (TimeoutError, ChildProcessError) as error:
-            code = child.end()
-            if facts is None or (current is None and len(left) == count):
-                print(f"{name}: the process ended with {code} ahead of any cell", file=sys.stderr)
-                break
-            if current is not None:
-                over = isinstance(error, TimeoutError)
-                reason = f"its process ended with {code}"
-                if over and time.monotonic() >= deadline:
-                    reason = "cut off: the time for this part was over"
-                elif over:
-                    reason = f"more than {part.limit:.0f} s"
-                record.add(name, [current | {"error": reason}], left)
+            left = follow(child, name, left, deadline, limit, record)
         finally:
             child.end()
-    if facts is not None:
-        record.add(name, [], left)
+        if len(left) == before:
+            print(f"{name}: its process ended ahead of any cell", file=sys.stderr, flush=True)
+            return False
+    return True
+
+
+def follow(
+    child: Child, name: str, cells: list[Cell], deadline: float, limit: float, record: Record
+) -> list[Cell]:
+    """Records what a process measures; the cells that it leaves to another one."""
+    left, current, end = list(cells), None, deadline
+    while left or current:
+        try:
+            message = child.message(end)
+        except queue.Empty:
+            over = time.monotonic() >= deadline
+            reason = "the time of this part was over" if over else f"more than {limit:.0f} s"
+            message = None
+        else:
+            reason = "its process ended"
+        if message is None:
+            code = child.end()
+            if current is not None:
+                record.add(name, [current | {"error": f"{reason} ({code})"}], left)
+            elif left != cells:
+                record.add(name, [], left)
+            return left
+        if "machine" in message:
+            record.begin(name, message["machine"])
+        elif "begin" in message:
+            current, end = message["begin"], min(deadline, time.monotonic() + limit)
+            left = left[1:]
+        else:
+            record.add(name, message["rows"], left)
+            current, end = None, deadline
+    return left
 
 
 def measure_alone(name: str) -> None:
@@ -169,12 +182,15 @@ def measure_alone(name: str) -> None:
     say({"machine": machine(name)})
     for cell in cells:
         try:
-            part.prepare(cell)
-            say({"begin": cell})
+            try:
+                part.prepare(cell)
+            finally:
+                say({"begin": cell})
             began = time.perf_counter()
             rows = part.measure(cell)
             wall = time.perf_counter() - began
             rows = [row | {"cell_seconds": wall} for row in rows]
+            json.dumps(rows, allow_nan=False)  # as they will be written
         except Exception as error:  # of any library: this cell is lost, not those that follow
             traceback.print_exc()
             rows = [cell | {"error": f"{type(error).__name__}: {error}"[:300]}]
@@ -185,8 +201,9 @@ def main() -> None:
     """Measures and writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="that all parts may take")
+    parser.add_argument("--minutes", type=float, help=f"for all parts; default: {MINUTES:.1f}")
     parser.add_argument("--dry", action="store_true", help="a tiny size, anywhere")
+    parser.add_argument("--page", action="store_true", help="of what was measured, by --name")
     parser.add_argument("--name", help="in the files' names; default: the device's")
     parser.add_argument("--results", type=pathlib.Path, help="folder; default: experiments/results")
     parser.add_argument("--alone", choices=list(PARTS), help=argparse.SUPPRESS)
@@ -197,15 +214,27 @@ def main() -> None:
     folder = options.results or (pathlib.Path("build") if options.dry else RESULTS)
     folder.mkdir(parents=True, exist_ok=True)
     name = options.name or ("dry" if options.dry else None)
-    record, deadline = Record(folder, name, sys.argv[1:]), time.monotonic()
+    if options.page:
+        if not name:
+            parser.error("--page needs --name, as in accelerator_NAME.json")
+        parts = read_json(folder / f"accelerator_{name}.json")["parts"]
+        write_text(folder / f"accelerator_{name}.md", page(name, parts))
+        return
+    if options.dry:  # compiling is all that takes time
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}"
+    # A dry run is to come to its end on a busy machine, too.
+    slack = options.minutes / MINUTES if options.minutes else 10.0 if options.dry else 1.0
+    record, deadline, ran = Record(folder, name, sys.argv[1:]), time.monotonic(), True
     for part in PARTS:
         if part not in options.parts and part != "peaks":
             continue
         began = time.monotonic()
         # What a part leaves of its time goes to those that follow.
-        deadline += PARTS[part].seconds * options.minutes / MINUTES
-        measure_part(part, PARTS[part].cells(options.dry), deadline, record)
+        deadline += PARTS[part].seconds * slack
+        limit = PARTS[part].limit * max(1.0, slack)
+        ran &= measure_part(part, PARTS[part].cells(options.dry), deadline, limit, record)
         print(f"{part}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    sys.exit(not ran)
 
 
 if __name__ == "__main__":
