@@ -126,6 +126,9 @@ def measure_part(
 ) -> bool:
     """All cells of a part, or as many as there is time for; whether its process ran at all."""
     left = list(cells)
+    if left and time.monotonic() >= deadline:
+        print(f"{name}: no time was left for it", file=sys.stderr, flush=True)
+        return False
     while left and time.monotonic() < deadline:
         child, before = Child(name, left), len(left)
         try:
