@@ -6,7 +6,6 @@ import pathlib
 import subprocess
 import sys
 
-
 SCRIPT = pathlib.Path(__file__).parents[2] / "experiments" / "benchmarks" / "accelerator.py"
 
 
