@@ -5,7 +5,7 @@
 # make notebooks  runs experiments/notebooks and stores what they print and draw
 # make parity compares every mode with plain PyTorch, in an environment of its own (.venv-parity)
 # make benchmarks  times everything, with PyTorch beside it (.venv-parity); over an hour
-# make accelerator  measures on one GPU or TPU, with the Python that has its JAX: nine minutes
+# make accelerator  measures on one GPU or TPU, with the Python that has its JAX; nine minutes
 PYTHON ?= python3
 WORKDIR ?= runs/embedded
 BIN := .venv/bin

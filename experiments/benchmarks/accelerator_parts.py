@@ -432,7 +432,7 @@ def measure_merger(cell: Cell) -> list[Row]:
 
 
 PARTS = {
-    "peaks": Part(peak_cells, measure_peak, 30, 20),
+    "peaks": Part(peak_cells, measure_peak, 45, 25),
     "numerics": Part(numerics_cells, measure_numerics, 110, 60),
     "steps": Part(step_cells, measure_step, 150, 75, lambda cell: random_model(cell["model"])),
     "torch": Part(torch_cells, measure_torch, 80, 70),
