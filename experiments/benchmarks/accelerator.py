@@ -136,7 +136,7 @@ def measure_part(
         finally:
             child.end()
         if len(left) == before:
-            print(f"{name}: its process ended ahead of any cell", file=sys.stderr, flush=True)
+            print(f"{name}: its process measured nothing", file=sys.stderr, flush=True)
             return False
     return True
 
@@ -223,6 +223,7 @@ def main() -> None:
         parts = read_json(folder / f"accelerator_{name}.json")["parts"]
         write_text(folder / f"accelerator_{name}.md", page(name, parts))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the processes end with this one
     if options.dry:  # compiling is all that takes time
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}"
     # A dry run is to come to its end on a busy machine, too.

@@ -257,6 +257,8 @@ def measure_torch(cell: Cell) -> list[Row]:
     from torch_step import torch_training
 
     gpu = torch.cuda.is_available()
+    if not gpu and cell["model"] != "tiny":
+        raise RuntimeError("PyTorch sees no GPU here")
     wait = (lambda _: torch.cuda.synchronize()) if gpu else (lambda _: None)
     torch.compiler.reset()
     gc.collect()
