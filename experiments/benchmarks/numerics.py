@@ -110,18 +110,23 @@ def exact_updates(kind: str) -> list[np.ndarray]:
     return found
 
 
+@functools.cache  # of one shape are all kinds of updates, so that it is compiled once
+def _penalties(form: str, precision: str) -> Callable[[list[np.ndarray]], Any]:
+    """Value and gradient of each stack by itself."""
+    function = functools.partial(
+        orthogonality_penalty, matrices={"*": Matrix()}, form=form, precision=precision
+    )
+    return jax.jit(lambda stacks: [jax.value_and_grad(function)({"update": s}) for s in stacks])
+
+
 def penalty(form: str, kind: str) -> Errors:
     """Of the penalty's value and gradient; the largest over the shapes, each by itself."""
     updates = (exact_updates if kind in EXACT else random_updates)(kind)
 
     def compute(precision: str) -> dict[str, Any]:
-        function = functools.partial(
-            orthogonality_penalty, matrices={"*": Matrix()}, form=form, precision=precision
-        )
-        both = jax.jit(lambda all_: [jax.value_and_grad(function)({"update": u}) for u in all_])
-        found = both(updates)
-        return {f"{kind} {n}": pair for n, pairs in enumerate(found)
-                for kind, pair in zip(("value", "gradient"), pairs, strict=True)}  # fmt: skip
+        found = _penalties(form, precision)(updates)
+        return {f"{quantity} {n}": pair for n, pairs in enumerate(found)
+                for quantity, pair in zip(("value", "gradient"), pairs, strict=True)}  # fmt: skip
 
     errors = compare(compute)
     return {
