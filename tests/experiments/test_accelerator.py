@@ -12,7 +12,7 @@ SCRIPT = pathlib.Path(__file__).parents[2] / "experiments" / "benchmarks" / "acc
 def measured(folder, *options):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, str(SCRIPT), "--dry", "--results", str(folder), *options]
-    subprocess.run(command, env=environment, check=True, timeout=600)
+    subprocess.run(command, env=environment, check=True)
     found = json.loads((folder / "accelerator_dry.json").read_text())["parts"]
     return found, (folder / "accelerator_dry.md").read_text()
 
@@ -24,13 +24,10 @@ def test_every_part_leaves_rows_without_an_error(tmp_path):
         assert part["rows"] and not part["left"]
         assert not [row for row in part["rows"] if "error" in row]
     # Here the device is the CPU itself, so that every number is the same.
-    assert "**PASS**: 26 of 26" in page
+    assert "**PASS**: 25 of 25" in page
     assert "A dry run" in page
 
-
-def test_a_part_is_measured_anew_beside_the_others(tmp_path):
-    first, _ = measured(tmp_path, "--parts", "penalty")
-    second, page = measured(tmp_path, "--parts", "peaks")
-    assert second["penalty"] == first["penalty"]
-    assert second["peaks"] != first["peaks"]
+    again, page = measured(tmp_path, "--parts", "peaks")
+    assert again["peaks"] != parts["peaks"]
+    assert {**again, "peaks": None} == {**parts, "peaks": None}  # what it did not measure stays
     assert "The penalty against its products" in page
