@@ -411,7 +411,8 @@ def main() -> None:
         [
             "# The regime in which OrthoReg can act\n",
             "    python experiments/regime/run.py --workdir runs/regime --model BASE",
-            f"    python experiments/regime/page.py --workdir runs/regime --base {arguments.base}\n",
+            "    python experiments/regime/page.py --workdir runs/regime --base "
+            f"{arguments.base}\n",
             f"By the [protocol](regime_protocol.md), on one {device}. {trials.set} tasks "
             f"({', '.join(trials.tasks)}), {trials.steps} steps of 32 images, three seeds. "
             f"Zero-shot: {zero_shot:.2f} on the tasks, {100 * zero['concepts']:.2f} on control. "
@@ -419,8 +420,8 @@ def main() -> None:
             words,
             "## All modes, with and without\n",
             table + "\n",
-            "Gap closed: of the way from zero-shot to single-task accuracy. Penalty left: Σ ‖G − I‖ "
-            "at the end, of its value for no update. Flat α: the least and the greatest that "
+            "Gap closed: of the way from zero-shot to single-task accuracy. Penalty left: Σ ‖G − "
+            "I‖ at the end, of its value for no update. Flat α: the least and the greatest that "
             "lose at most a point of mean validation accuracy.\n",
             "## Gains, on the same images\n",
             gains + "\n",
