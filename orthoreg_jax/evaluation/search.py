@@ -77,7 +77,8 @@ def search_negation(
     found = _first(measure, alphas)
 
     def choose(share: float) -> Choice:
-        return choose_negation(found.alphas, *found.accuracy.T, share)
+        target, control = found.accuracy.T
+        return choose_negation(found.alphas, target, control, share)
 
     for _ in range(rounds):
         sides = [(share, choose(share).position) for share in shares]

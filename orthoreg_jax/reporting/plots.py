@@ -50,22 +50,23 @@ def addition(results: Results, wide: bool = True) -> Sheet:
     """Mean validation accuracy of the added model over alpha, normalised and absolute."""
     titles = ("Normalised: % of its own single-task accuracy", "Absolute: accuracy, %")
     sheet = Sheet(titles, ("panel", "method", "alpha", "accuracy", *BAND), (2, 1), 3.0, wide)
-    left, right = sheet.axes
+    (left, right), end = sheet.axes, 0.0
     for method in group_methods(results):
         additions = [run["addition"] for run in method.runs]
         absolute = [_added_accuracy(run).mean(axis=0) for run in method.runs]
         normalised = [
             (_added_accuracy(run) / _single_accuracy(run)).mean(axis=0) for run in method.runs
         ]
+        x = common_lengths(additions)
+        end = max(end, float(x[-1]))
         for axes, curves in ((left, normalised), (right, absolute)):
-            x = common_lengths(additions)
             lines = [read_at(x, *each) for each in zip(additions, curves, strict=True)]
             sheet.curve(axes, method, x, over_seeds(np.array(lines)))
             for each, curve in zip(additions, curves, strict=True):
                 index = each["alphas"].index(each["alpha"])
                 _mark_choice(axes, each["alpha"] * each["length"], curve[index], method)
     right.axhline(zero_shot_mean(results, "val"), label="Zero-shot", **ZERO_SHOT)
-    _length_axes(sheet, "‖α Σ τ‖ / ‖θ₀‖, relative length of what is added")
+    _length_axes(sheet, end, "‖α Σ τ‖ / ‖θ₀‖, relative length of what is added")
     ring: Any = {"linestyle": "", "marker": "o", "markersize": 9, "markerfacecolor": CARD}
     right.plot([], [], color=INK, label="Chosen α", **ring)
     sheet.legend()
@@ -86,9 +87,8 @@ def read_at(
     return np.interp(x, np.array(tried["alphas"]) * tried["length"], values)
 
 
-def _length_axes(sheet: Sheet, label: str) -> None:
-    """Relative length on a cube-root scale, as the choice falls where it is small."""
-    end = max(line.get_xdata()[-1] for axes in sheet.axes for line in axes.lines[:-1])
+def _length_axes(sheet: Sheet, end: float, label: str) -> None:
+    """Relative length up to `end` on a cube-root scale, as the choice falls where it is small."""
     ticks = [tick for tick in (0, 0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 4) if tick <= end]
     for axes in sheet.axes:
         axes.set_xscale("function", functions=(np.cbrt, _cube))
@@ -156,9 +156,10 @@ def negation(results: Results, wide: bool = True) -> Sheet:
     """Mean validation accuracy on forgotten tasks and on the control task over alpha."""
     titles = ("Tasks to forget: accuracy, %", "Control task: accuracy, %")
     sheet = Sheet(titles, ("panel", "method", "alpha", "accuracy", *BAND), (2, 1), 3.0, wide)
-    left, right = sheet.axes
+    (left, right), end = sheet.axes, 0.0
     for method in group_methods(results):
         x = common_lengths([each for run in method.runs for each in run["negation"].values()])
+        end = max(end, float(x[-1]))
         target, control = (
             [
                 np.mean([read_at(x, each, of(each)) for each in run["negation"].values()], axis=0)
@@ -176,7 +177,7 @@ def negation(results: Results, wide: bool = True) -> Sheet:
         right.axhline(level, color=INK, linestyle=(0, (1, 2)), linewidth=1)
         place: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
         right.annotate(share_text(share), (1, level), (-1, 1), fontsize=7.5, ha="right", **place)
-    _length_axes(sheet, "‖α τ‖ / ‖θ₀‖, relative length of what is subtracted")
+    _length_axes(sheet, end, "‖α τ‖ / ‖θ₀‖, relative length of what is subtracted")
     for axes in sheet.axes:
         axes.set_ylim(bottom=0)
     sheet.legend()

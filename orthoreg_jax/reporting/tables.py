@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from orthoreg_jax.evaluation.results import Comparison, Results, Run
+from orthoreg_jax.evaluation.results import Added, Comparison, Results, Run
 
 from .summary import (
     Estimate,
@@ -237,7 +238,7 @@ def alpha_table(results: Results) -> Table:
         chosen = [each["alpha"] for each in additions]
         low, high = (estimate(each["flat"][end] for each in additions).mean for end in (0, 1))
         lengths = estimate(each["alpha"] * each["length"] for each in additions)
-        variants = [additions, [each["at_one"] for each in additions]]
+        variants: list[Sequence[Added]] = [additions, [each["at_one"] for each in additions]]
         variants.append([each["per_task"] for each in additions if each["per_task"] is not None])
         rows.append(
             (
@@ -246,11 +247,9 @@ def alpha_table(results: Results) -> Table:
                 f"{low:.3g} to {high:.3g}",
                 number_estimate(lengths),
                 *(
-                    percent_estimate(estimate(added[measure] for added in variant))
-                    if variant
-                    else NONE
+                    percent_estimate(estimate(of(added) for added in variant)) if variant else NONE
                     for variant in variants
-                    for measure in ("absolute", "normalised")
+                    for of in (operator.itemgetter("absolute"), operator.itemgetter("normalised"))
                 ),
             )
         )
