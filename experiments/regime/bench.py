@@ -22,6 +22,7 @@ from orthoreg_jax.experiment.evaluation import make_evaluator, put_sets
 from orthoreg_jax.experiment.setup import prepare
 from orthoreg_jax.storage import read_json, save_tree, write_json
 from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes.mode import edited_outputs
 
 LARGEST = 260  # fine-tunings at once; of the embedded model 10 GB of states
 ADDED = ("absolute", "normalised", "alpha", "length", "flat", "at_edge", "at_one", "per_task")
@@ -78,10 +79,12 @@ class Bench:
         self._evaluators: dict[Any, Evaluator] = {}
         self._sets: Sets = put_sets(self.experiment)
 
-    def found(self, trial: Trial) -> dict[str, Any] | None:
-        """What is kept of a trial."""
+    def found(self, trial: Trial, negate: bool = False) -> dict[str, Any] | None:
+        """What is kept of a trial; None where that lacks negation and it is asked for."""
         path = self.folder / f"{trial.name}.json"
-        return read_json(path) if path.is_file() else None
+        facts = read_json(path) if path.is_file() else None
+        lacking = negate and facts and not facts["diverged"] and not facts["negation"]
+        return None if lacking else facts
 
     def run(
         self, trials: Sequence[Trial], subsets: Mapping[str, Sequence[str]], negate: bool
@@ -95,7 +98,7 @@ class Bench:
         """
         fleets: dict[tuple[str, int, str], list[Trial]] = {}
         for trial in trials:
-            if self.found(trial) is None:
+            if self.found(trial, negate) is None:
                 fleets.setdefault((trial.mode, trial.steps, trial.form), []).append(trial)
         for (mode, steps, form), group in fleets.items():
             size = max(1, LARGEST // len(self.tasks))
@@ -161,6 +164,7 @@ class Bench:
         sum ||G - I|| over the matrices as a share of that of no update, mean over tasks.
         """
         evaluator = self._evaluator(MODES[trial.mode](self.config.lora).outputs)
+        pretrained_model = self._evaluator(edited_outputs)
         held = jax.device_put(vectors)
         pretrained = float(norm(self.experiment.params0))
 
@@ -195,7 +199,7 @@ class Bench:
         return {
             "zero_shot": {
                 split: dict(
-                    zip(sets, evaluator.zero_shot(list(sets.values())).tolist(), strict=True)
+                    zip(sets, pretrained_model.zero_shot(list(sets.values())).tolist(), strict=True)
                 )
                 for split, sets in self._sets.items()
             },
