@@ -97,7 +97,7 @@ def numerics_cells(dry: bool) -> list[Cell]:
     """Features, penalties, and steps of all methods."""
     towers = [("embedded", 64), ("ViT-B/32", 8)] if not dry else [("tiny", 4)]
     training = ("tiny", 3) if dry else ("embedded", 20)
-    chosen = ("full",) if dry else MODES
+    methods = [[mode + plus for plus in PAIR] for mode in MODES]
     return [
         *({"kind": "features", "model": model, "images": images} for model, images in towers),
         *({"kind": "penalty", "form": form} for form in ("released", "paper")),
@@ -106,9 +106,9 @@ def numerics_cells(dry: bool) -> list[Cell]:
                 "kind": "training",
                 "model": training[0],
                 "steps": training[1],
-                "methods": [mode + plus for plus in PAIR],
+                "methods": pair,
             }
-            for mode in chosen
+            for pair in ([["full" + ORTHOREG]] if dry else methods)
         ),
     ]
 
@@ -435,7 +435,7 @@ def measure_merger(cell: Cell) -> list[Row]:
 
 PARTS = {
     "peaks": Part(peak_cells, measure_peak, 45, 25),
-    "numerics": Part(numerics_cells, measure_numerics, 110, 60),
+    "numerics": Part(numerics_cells, measure_numerics, 110, 90),
     "steps": Part(step_cells, measure_step, 150, 75, lambda cell: random_model(cell["model"])),
     "torch": Part(torch_cells, measure_torch, 80, 70),
     "penalty": Part(penalty_cells, measure_penalty, 40, 30, lambda cell: _updates(cell["model"])),
