@@ -37,7 +37,7 @@ LABELS = {
     "attention": "ATT-FT",
     "lora": "LoRA-ATT",
 }
-COLOURS = {0.1: "#0072B2", 1.0: "#D55E00", 10.0: "#009E73"}
+COLOURS = {1.0: "#D55E00", 10.0: "#009E73"}
 
 
 @functools.cache
