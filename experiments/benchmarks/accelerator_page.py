@@ -12,6 +12,9 @@ Row = Mapping[str, Any]
 Parts = Mapping[str, Any]
 
 
+OUT_OF_TIME = "the time of this part was over"  # as errors of cells that it ended begin
+
+
 def number(value: float | None, form: str = ".1f", factor: float = 1) -> str:
     """A number, or a dash for what there is not."""
     return NONE if value is None else f"{factor * value:{form}}"
@@ -39,13 +42,14 @@ def section(title: str, part: Any, body: list[str]) -> list[str]:
     facts = part["machine"]
     shown = ", ".join(f"{key} {value}" for key, value in facts.items() if key != "device")
     lines = [f"## {title}", f"    {part['command']}", f"{facts['device']} ({shown}).", *body]
-    failed = [row for row in part["rows"] if "error" in row]
+    errors = [row for row in part["rows"] if "error" in row]
+    failed = [row for row in errors if not row["error"].startswith(OUT_OF_TIME)]
     if failed:
         lines.append("Failed:")
         lines.append("\n".join(f"- {_words(row)}: `{_line(row['error'])}`" for row in failed))
-    if part["left"]:
-        left = "; ".join(map(_words, part["left"]))
-        lines.append(f"Not measured, as the time was over: {left}.")
+    left = len(part["left"]) + len(errors) - len(failed)
+    if left:
+        lines.append(f"{left} cells not measured: {OUT_OF_TIME}.")
     return lines
 
 

@@ -113,6 +113,16 @@ class Trials:
         }
         return {strength: row for strength, row in rows.items() if row}
 
+    def pair(self, rate: float, steps: int, strength: float) -> tuple[Row, Row] | None:
+        """Full fine-tuning without and with the penalty, of seeds that have both: two or three."""
+        for count in range(len(SEEDS), 1, -1):
+            seeds = SEEDS[:count]
+            plain = self.row("full", rate, steps, seeds=seeds)
+            row = self.row("full", rate, steps, strength=strength, seeds=seeds)
+            if plain and row and all(each["negation"] for each in plain.facts):
+                return plain, row
+        return None
+
     # Measures, by a trial's facts.
     def single(self, facts: Any) -> float:
         return statistics.fmean(facts["single"]["test"][task] for task in self.tasks)
@@ -201,6 +211,7 @@ def eight_rows(trials: Trials) -> tuple[str, str, list[dict[str, Any]]]:
         rate = trials.rate(mode)
         plain = trials.row(mode, rate, trials.steps)
         if plain is None:
+            rows.append([label, "", "not measured yet", *[""] * 12])
             continue
         penalised = trials.with_penalty(mode)
         chosen: dict[str, tuple[float, Row]] = {"": (0.0, plain)}
@@ -328,13 +339,11 @@ def course(trials: Trials) -> tuple[str, list[dict[str, Any]]]:
     """Gains over steps, lambda and number of tasks, full fine-tuning."""
     rows, data, rate = [], [], trials.rate("full")
     for steps in COURSE:
-        plain = trials.row("full", rate, steps)
-        if plain is None:
-            continue
         for strength in COLOURS:
-            row = trials.row("full", rate, steps, strength=strength)
-            if row is None:
+            pair = trials.pair(rate, steps, strength)
+            if pair is None:
                 continue
+            plain, row = pair
             added = {
                 name: trials.gain(row, plain, f"{name}/added", tasks)
                 for name, tasks in trials.sets.items()
@@ -346,6 +355,7 @@ def course(trials: Trials) -> tuple[str, list[dict[str, Any]]]:
                     f"{steps}",
                     f"{rate * steps / 2 * math.sqrt(side()):.1f}",
                     f"{strength:g}",
+                    f"{len(row.facts)}",
                     f"{100 * left:.1f}",
                     *map(points, added.values()),
                     points(target),
@@ -361,7 +371,7 @@ def course(trials: Trials) -> tuple[str, list[dict[str, Any]]]:
                 }
             )
     header = [
-        *("Steps", "Σ rates × √side", "λ", "Penalty left, %"),
+        *("Steps", "Σ rates × √side", "λ", "Seeds", "Penalty left, %"),
         *(f"Abs, {name} tasks" for name in trials.sets),
         "Target 95 %, 13 tasks",
     ]
@@ -398,7 +408,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
     parser.add_argument("--base", required=True, help="the folder of its trials in WORKDIR")
-    parser.add_argument("--words", type=pathlib.Path, default=RESULTS / "regime_words.md")
+    parser.add_argument(
+        "--words", type=pathlib.Path, default=pathlib.Path(__file__).with_name("words.md")
+    )
     arguments = parser.parse_args()
     trials = Trials(arguments.workdir / arguments.base)
     table, gains, rows = eight_rows(trials)
