@@ -30,7 +30,7 @@ def test_the_site_is_built_without_a_warning_and_fetches_nothing(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     subprocess.run(command, check=True, cwd=DOCS.parent, capture_output=True)
     pages = list(tmp_path.rglob("*.html"))
-    assert tmp_path / "results" / "embedded_full.html" in pages
+    assert tmp_path / "results" / "regime.html" in pages
     for page in pages:
         text = page.read_text()
         fetched = re.findall(r'<(?:script|img|link)[^>]+(?:src|href)="(https?://[^"]+)"', text)

@@ -21,8 +21,10 @@ def code_blocks(text):
 
 def test_penalty_example(readme, capsys):
     exec(compile(code_blocks(readme)[0], "README", "exec"), {})
+    said = re.search(r"It prints `(.*)`", readme)[1]
+    assert re.fullmatch(r"loss 0\.000, penalty 0\.0\d\d", said)
     loss, penalty = re.match(r"loss ([\d.]+), penalty ([\d.]+)", capsys.readouterr().out).groups()
-    assert float(loss) < 60 and 0 < float(penalty) < 4  # sqrt(16) is where the penalty starts
+    assert float(loss) < 0.001 and float(penalty) < 0.05  # sqrt(16) is where the penalty starts
 
 
 def test_composition_example(readme, tmp_path, monkeypatch, capsys):
