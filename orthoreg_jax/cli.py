@@ -129,11 +129,15 @@ def _keep_compiled() -> None:
     """Compiled functions serve the next run, too; JAX_COMPILATION_CACHE_DIR says where else."""
     import jax
 
+    from .storage import cache_folder
+
     settings: Any = jax.config  # whose attributes its stubs leave out
     if settings.jax_compilation_cache_dir is not None:
         return
-    home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    folder = home / "orthoreg_jax" / _cpu()  # code for one CPU need not run on another
+    home = cache_folder()
+    if home is None:
+        return
+    folder = home / _cpu()  # code for one CPU need not run on another
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:  # it works without

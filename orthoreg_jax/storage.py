@@ -102,6 +102,32 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+def cache_folder() -> pathlib.Path | None:
+    """The user's folder for what can be made again, whether it exists or not.
+
+    None where the user has no home: XDG_CACHE_HOME, if it is set, says where it is then.
+    """
+    try:
+        home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:  # neither HOME nor an entry in the table of users
+        return None
+    return home / "orthoreg_jax"
+
+
+def read_text(path: pathlib.Path) -> str:
+    """Reads a text file.
+
+    Raises:
+      StorageError: no such file, or not UTF-8.
+    """
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise StorageError(f"{path}: cannot be read (it is no file)")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path}: cannot be read ({error})") from error
+
+
 def read_json(path: pathlib.Path) -> Any:
     """Reads JSON.
 
@@ -109,8 +135,8 @@ def read_json(path: pathlib.Path) -> Any:
       StorageError: no such file, or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:  # the last of brackets by thousands
         raise StorageError(f"{path}: cannot be read ({error})") from error
 
 

@@ -2,7 +2,7 @@
 
     python experiments/embedded/build_data.py --out orthoreg_jax/embedded --cache build/embedded
 
-Needs numpy, pillow and resvg-py, and the clients pip, npm, apt-get and dpkg-deb. Downloads about
+Needs this package, numpy, pillow and resvg-py, and the clients pip, npm, apt-get and dpkg-deb. Downloads about
 230 MB once. Two runs write the same arrays.
 """
 
@@ -104,8 +104,9 @@ def main() -> None:
     write_text(options.out / "ATTRIBUTION.md", attribution(used))
     write_text(options.out / "DATA_CARD.md", data_card(tasks, slices, pairs_hash))
     for name, entry in entries.items():
-        dropped = entry["near_duplicates_dropped"]
-        print(f"{name:14} {len(entry['classes']):3} classes {entry['splits']} twins {dropped}")
+        about = entry["about"]
+        twins = about["near_duplicates_dropped"]
+        print(f"{name:14} {len(entry['classes']):3} classes {about['images']} twins {twins}")
     for piece in slices:
         print(f"pairs {piece.name:14} {len(piece.images):6}")
     print(f"pairs in all {sum(len(piece.images) for piece in slices)}, sha256 {pairs_hash}")

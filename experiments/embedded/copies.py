@@ -18,9 +18,10 @@ from typing import Any
 import PIL.Image
 
 from orthoreg_jax.storage import write_json, write_text
-from orthoreg_jax.tasks.sources import first_name
+from orthoreg_jax.tasks.class_names import first_name
 from orthoreg_jax.tasks.split import Split
-from orthoreg_jax.tasks.task import Task, data_directory, load_tasks, read_table
+from orthoreg_jax.tasks.table import read_table
+from orthoreg_jax.tasks.task import Task, data_directory, load_tasks
 
 
 def encoded(split: Split) -> Iterator[tuple[bytes, int]]:

@@ -62,7 +62,7 @@ def write_card(out: pathlib.Path, checkpoint: Checkpoint, facts: dict[str, Any])
     """
     table = read_json(out / "tasks" / "tasks.json")["tasks"]
     whole = {name: entry for name, entry in table.items() if "part_of" not in entry}
-    control = next(name for name, entry in whole.items() if entry["control"])
+    control = next(name for name, entry in whole.items() if entry["about"]["control"])
     names = [name for name in whole if name != control]
     tasks = load_tasks(str(out / "tasks"), names, control)
     rows = []

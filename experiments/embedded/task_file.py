@@ -1,10 +1,11 @@
 """One task: its images and labels by split, and how they are written."""
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+from orthoreg_jax.tasks.split import ArrayImages, Split
 
 SPLITS = ("train", "val", "test")
 MAX_TRAIN = 2000
@@ -43,21 +44,22 @@ class Task:
             assert images.dtype == np.uint8 and images.shape[1:3] == (32, 32), self.name
             assert len(images) == len(labels), (self.name, split)
             arrays[f"{split}_images"], arrays[f"{split}_labels"] = images, labels
-            digest = hashlib.sha256(images.tobytes() + labels.astype("<i4").tobytes())
-            self.hashes[split] = digest.hexdigest()
+            self.hashes[split] = Split(ArrayImages(images), labels).sha256
         np.savez_compressed(folder / f"{self.name}.npz", **arrays)
         return {
             "title": self.title,
             "classes": self.classes,
             "templates": list(self.templates),
-            "control": self.control,
-            "kind": self.kind,
-            "source": self.source,
-            "licence": self.licence,
-            "splits": {split: len(self.splits[split][1]) for split in SPLITS},
-            "near_duplicates_dropped": self.near_duplicates_dropped,
-            "exact_duplicates_dropped": self.exact_duplicates_dropped,
             "sha256": self.hashes,
+            "about": {
+                "control": self.control,
+                "kind": self.kind,
+                "source": self.source,
+                "licence": self.licence,
+                "images": {split: len(self.splits[split][1]) for split in SPLITS},
+                "near_duplicates_dropped": self.near_duplicates_dropped,
+                "exact_duplicates_dropped": self.exact_duplicates_dropped,
+            },
         }
 
 

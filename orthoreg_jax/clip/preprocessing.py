@@ -109,10 +109,15 @@ class Preprocessing(NamedTuple):
         Args:
           images: PIL images, or uint8 arrays of shape (h, w, 3); also one array (b, h, w, 3).
         """
+        import PIL.Image
+
         if self.leaves_as_is(images):
             return np.asarray(images)
+        # Of an array of 1 or 3 rows, the processor would take the rows for channels.
+        pictures = [PIL.Image.fromarray(each) if isinstance(each, np.ndarray) else each
+                    for each in images]  # fmt: skip
         pixels = self.processor(
-            images=list(images), do_rescale=False, do_normalize=False, return_tensors="np"
+            images=pictures, do_rescale=False, do_normalize=False, return_tensors="np"
         )["pixel_values"]
         return np.asarray(pixels).astype(np.uint8).transpose(0, 2, 3, 1)
 

@@ -9,7 +9,8 @@ import jax
 
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.evaluation.accuracy import measure_accuracies
-from orthoreg_jax.tasks.task import data_directory, load_task, read_table
+from orthoreg_jax.tasks.table import read_table
+from orthoreg_jax.tasks.task import data_directory, load_each
 
 from .tables import Table, format_text, percent
 
@@ -28,14 +29,8 @@ def measure_model(model: str, data: str, names: Sequence[str], split: str) -> st
         these tasks are named.
     """
     directory = data_directory(data)
-    table, tasks, problems = read_table(data, directory), {}, []
-    for name in names or table:
-        try:
-            tasks[name] = load_task(directory, table, name, (split,))
-        except ValueError as error:
-            problems.append(f"task {name!r}: {error}")
-    if problems:
-        raise ValueError("data: " + "\n  ".join(problems))
+    table = read_table(data, directory)
+    tasks = load_each(directory, table, dict.fromkeys(names or table, (split,)))
     if not tasks:
         raise ValueError(f"data {data!r}: has no tasks.json that lists its tasks; give --tasks")
     checkpoint = load_checkpoint(model)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import pathlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from .catalogue import KNOWN
-from .sources import SPLITS, first_name
-from .split import Split
-from .task import Task, data_directory, load_task, read_table
+from .class_names import first_name
+from .inspection import Facts
+from .notes import Note, note
+from .split import content_sha256
+from .table import SPLITS, read_table
+from .task import Task, data_directory, load_task, unreadable_images
 
 
 class SplitFacts(NamedTuple):
@@ -28,8 +31,9 @@ class SplitFacts(NamedTuple):
 class TaskFacts(NamedTuple):
     """One task.
 
-    `problem` says what is missing or wrong; the rest is then empty. `duplicates` counts, for two
-    splits, images of the second that are byte for byte in the first.
+    `problem` says what is missing or wrong; where that is no damaged image, the rest is empty.
+    `duplicates` counts, for two splits, images of the second that are byte for byte in the first.
+    `notes` say what was passed over and what reading leaves out or changes.
     """
 
     name: str
@@ -39,11 +43,13 @@ class TaskFacts(NamedTuple):
     splits: dict[str, SplitFacts] = {}
     duplicates: dict[tuple[str, str], int] = {}
     licence: str = ""
+    notes: tuple[Note, ...] = ()
 
     def __str__(self) -> str:
         """A few lines for people."""
-        if self.problem:
-            return f"{self.name}: MISSING OR WRONG\n  {self.problem}"
+        wrong = f"{self.name}: MISSING OR WRONG\n  {self.problem}"
+        if not self.splits:
+            return wrong
         names = ", ".join(self.classes[:4]) + (", ..." if len(self.classes) > 4 else "")
         lines = [f"{self.name}: {self.title}, {len(self.classes)} classes ({names})"]
         for split, each in self.splits.items():
@@ -54,9 +60,10 @@ class TaskFacts(NamedTuple):
         found = [f"{count} of {second} in {first}" for (first, second), count in
                  self.duplicates.items() if count]  # fmt: skip
         lines.append(f"  exact duplicates between splits: {', '.join(found) or 'none'}")
+        lines += [f"  {each}" for each in self.notes]
         if self.licence:
             lines.append(f"  licence: {self.licence}")
-        return "\n".join(lines)
+        return "\n".join([*lines, wrong] if self.problem else lines)
 
 
 def check_tasks(
@@ -64,7 +71,8 @@ def check_tasks(
 ) -> Iterator[TaskFacts]:
     """Facts of one task after the other; nothing stops at the first that is missing.
 
-    Printed one by one they read as what `orthoreg data check` says.
+    Every image is decoded, in parallel; what was found is kept for the next time. Printed one by
+    one the facts read as what `orthoreg data check` says.
 
     Args:
       source: as `config.data`.
@@ -72,7 +80,7 @@ def check_tasks(
       control: of the control task.
 
     Raises:
-      ValueError: there is no such data folder, or its tasks.json cannot be read.
+      ValueError: there is no such data folder, or its tasks.json cannot be read at all.
     """
     directory = data_directory(source)
     table = read_table(source, directory)
@@ -86,27 +94,29 @@ def check_tasks(
 
 
 def describe(task: Task) -> TaskFacts:
-    """Facts of a task; every stored image is read once.
-
-    Raises:
-      ValueError: an image of a split that cannot be decoded.
-    """
-    facts, contents = {}, {}
+    """Facts of a task; every image is decoded."""
+    facts, found = {}, {}
     for split, data in task.splits.items():
+        found[split] = data.inspect(whole=True)
         counts = np.bincount(data.labels, minlength=len(task.classes))
-        facts[split] = SplitFacts(len(data), int(counts.min()), int(counts.max()), data.sha256)
-        contents[split] = _hashes(data)
-        _ = data.images[0], data.images[len(data) - 1]
+        digest = content_sha256(found[split], data.labels)
+        facts[split] = SplitFacts(len(data), int(counts.min()), int(counts.max()), digest)
     duplicates = {}
     for first, second in itertools.combinations(facts, 2):
-        there = set(contents[first])
-        duplicates[first, second] = sum(image in there for image in contents[second])
+        there = {each.sha256 for each in found[first] if each.sha256}
+        duplicates[first, second] = sum(each.sha256 in there for each in found[second])
     classes = tuple(first_name(name) for name in task.classes)
-    return TaskFacts(task.name, "", task.title, classes, facts, duplicates)
+    every = list(itertools.chain.from_iterable(found.values()))
+    notes = (*task.notes, *changes(every))
+    damage = unreadable_images(every)
+    return TaskFacts(task.name, damage, task.title, classes, facts, duplicates, "", notes)
 
 
-def _hashes(data: Split) -> list[bytes]:
-    return [hashlib.sha256(data.images.content(row)).digest() for row in range(len(data))]
+def changes(facts: Sequence[Facts]) -> list[Note]:
+    """How many images are read otherwise than they are stored, by what is left out or changed."""
+    kinds = Counter(change for each in facts for change in each.changes)
+    return [note(f"images {kind}", [each.name for each in facts if kind in each.changes])
+            for kind in sorted(kinds)]  # fmt: skip
 
 
 def prepare_task(directory: pathlib.Path, name: str) -> str:

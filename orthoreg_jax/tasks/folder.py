@@ -1,18 +1,32 @@
-"""Tasks whose images are files, one directory for each class."""
+"""Tasks whose images are files, one directory for each class.
+
+Files and directories are found as torchvision's ImageFolder finds them: by the same endings,
+through symbolic links, at any depth below the directory of a class. What is passed over is counted.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
-from .split import Split
+from .class_names import ClassNames, bare, plain
+from .decoding import decode
+from .inspection import Facts, Stamp, file_stamp, inspect_stored
+from .notes import Note, listed, note, shown
+from .split import Rows, Split
 
-SUFFIXES = frozenset(".jpg .jpeg .png .ppm .bmp .webp .tif .tiff".split())
+SUFFIXES = frozenset(".jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp".split())
+# What systems and programs leave in folders, besides names that begin with a dot.
+SYSTEM = frozenset(
+    ("__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information")
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,124 +44,216 @@ class FileImages:
         """One image in RGB.
 
         Raises:
-          ValueError: a file that is no whole image.
+          ValueError: a file that is no whole image; it is named.
         """
-        import PIL.Image
-
         path = self.root / self.paths[row]
-        try:
-            with PIL.Image.open(path) as image:
-                return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:  # PIL's kinds for damaged files
-            raise ValueError(
-                f"{path}: cannot be read as an image ({error}); copy it again, or remove it"
-            ) from error
+        return decode(path, shown(path))
 
-    def fingerprint(self) -> bytes:
-        """Names and sizes: reading every file of a large set would take minutes."""
-        lines = [f"{path}\0{(self.root / path).stat().st_size}" for path in self.paths]
-        return "\n".join(lines).encode()
+    def inspect(self, rows: Rows, whole: bool = False) -> list[Facts]:
+        """Facts of some files."""
+        return inspect_stored(self, rows, whole, shown(self.root))
+
+    def place(self, row: int) -> str:
+        """The file's absolute path."""
+        return os.path.abspath(self.root / self.paths[row])
+
+    def name(self, row: int) -> str:
+        """The file's path, from its split's directory on."""
+        return f"{self.root.name}/{self.paths[row]}"
+
+    def stamp(self, row: int) -> Stamp:
+        """Of the file."""
+        return file_stamp(self.root / self.paths[row])
 
     def content(self, row: int) -> bytes:
-        """The bytes of a file."""
+        """The bytes of the file."""
         return (self.root / self.paths[row]).read_bytes()
 
 
-def find_images(directory: pathlib.Path) -> list[str]:
-    """Paths of all image files below a directory, in order."""
-    return sorted(
-        path.relative_to(directory).as_posix()
-        for path in directory.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+class Found(NamedTuple):
+    """What is below a directory.
+
+    Attributes:
+      paths: of image files, below it, in order.
+      broken: path -> what is wrong with it: links to nothing, pipes.
+      skipped: reason -> paths.
+      directories: the names of those directly in it that may be classes.
+    """
+
+    paths: list[str]
+    broken: dict[str, str]
+    skipped: dict[str, list[str]]
+    directories: list[str]
+
+    def notes(self) -> list[Note]:
+        """What was passed over, by reason."""
+        return [note(f"skipped: {reason}", paths) for reason, paths in self.skipped.items()]
 
 
-def read_directory(
-    directory: pathlib.Path, labels: Sequence[str], names: Mapping[str, int]
-) -> Split:
+def find_images(root: pathlib.Path) -> Found:
+    """All images below a directory, links being followed.
+
+    Raises:
+      ValueError: a directory that cannot be read.
+    """
+    found = Found([], {}, {}, [])
+    _search(root, "", found, (os.path.realpath(root),))
+    found.paths.sort()
+    return found
+
+
+def _search(root: pathlib.Path, below: str, found: Found, above: tuple[str, ...]) -> None:
+    """Adds what is in the directory `below` the root; `above` are the real paths on the way."""
+    try:
+        with os.scandir(root / below) as entries:
+            inside = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise ValueError(f"{shown(root / below)}: cannot be read ({error.strerror})") from error
+    for entry in inside:
+        path = f"{below}/{entry.name}" if below else entry.name
+        suffix = pathlib.PurePath(entry.name).suffix.lower()
+        if entry.name.startswith(".") or entry.name in SYSTEM:
+            found.skipped.setdefault("hidden, or left by a system", []).append(path)
+        elif os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+            linked = entry.is_symlink()
+            real = os.path.realpath(entry.path) if linked else os.path.join(above[-1], entry.name)
+            if real in above:
+                found.skipped.setdefault("a link to a directory that it is in", []).append(path)
+                continue
+            if not below:
+                found.directories.append(path)
+            _search(root, path, found, (*above, real))
+        elif entry.is_symlink() and not os.path.exists(entry.path):
+            found.broken[path] = "is a link to nothing"
+        elif suffix not in SUFFIXES:
+            reason = f"ending {shown(suffix)}" if suffix else "no ending"
+            found.skipped.setdefault(reason, []).append(path)
+        elif not os.path.isfile(entry.path) if entry.is_symlink() else not entry.is_file():
+            found.broken[path] = "is no file"
+        else:
+            found.paths.append(path)
+
+
+def read_directory(directory: pathlib.Path, names: ClassNames) -> tuple[Split, list[Note]]:
     """A split that is a directory with one directory for each class.
 
     Args:
       directory: of the split.
-      labels: of the task, for messages.
-      names: from `class_keys`.
+      names: of the classes.
+
+    Returns:
+      The split, and what was passed over.
 
     Raises:
-      ValueError: no such directory, no image, or a directory that is no class of the task.
+      ValueError: no such directory, no image; a directory that is no class of the task or holds no
+        image; links to nothing.
     """
     if not directory.is_dir():
-        raise ValueError(f"{directory}: no such directory")
-    return _read(directory, find_images(directory), labels, names)
+        raise ValueError(f"{shown(directory)}: no such directory")
+    found = find_images(directory)
+    if found.broken:
+        parts = [f"{shown(path)} {what}" for path, what in list(found.broken.items())[:5]]
+        raise ValueError(
+            f"{shown(directory)}: {listed(parts, len(found.broken))}; bring the files back, or "
+            "remove the names"
+        )
+    paths = [path for path in found.paths if "/" in path]
+    full = {path.partition("/")[0] for path in paths}
+    empty = [name for name in found.directories if name not in full]
+    notes = found.notes()
+    if stray := [path for path in found.paths if "/" not in path]:
+        notes.append(note("skipped: in no directory of a class", stray))
+    if empty or not paths:
+        where = f" in the directories {listed(map(shown, empty))}" if empty and paths else ""
+        raise ValueError(
+            f"{shown(directory)}: holds no image{where} (files in a directory of their class that "
+            f"end in {', '.join(sorted(SUFFIXES))}); put some there, or remove what is no class"
+            f"{''.join(f'; {each}' for each in notes)}"
+        )
+    split = label_images(directory, paths, names)
+    directories = {path: path.rpartition("/")[0] for path in paths}
+    own = {each for each in set(directories.values()) if names.find(each) is not None}
+    if deep := [path for path, each in directories.items() if each not in own]:
+        notes.append(note("below the directory of their class, in others", deep))
+    return split, notes
 
 
-def read_list(
-    root: pathlib.Path, file: pathlib.Path, labels: Sequence[str], names: Mapping[str, int]
-) -> Split:
-    """A split that is a text file, one image a line, of the images below `root`.
+def listed_images(
+    root: pathlib.Path, file: pathlib.Path, there: Found
+) -> tuple[list[str], list[Note]]:
+    """Paths of the images of a list: a text file, one image a line.
 
     Lines are paths below `root`, with or without a leading "/", or names of files that occur
     once below it: the forms in which DTD, EuroSAT, RESISC45 and SUN397 publish their splits.
 
+    Args:
+      root: of the images.
+      file: the list.
+      there: what is below `root`.
+
+    Returns:
+      The paths in the order of the list, and what is to be said of it.
+
     Raises:
       ValueError: no such file, or images in it that are not there, or not unique.
     """
-    if not file.is_file():
-        raise ValueError(f"{file}: no such file")
-    wanted = [line.strip().lstrip("/") for line in file.read_text(encoding="utf-8").splitlines()]
-    wanted = [line for line in wanted if line]
-    there = find_images(root)
-    known = set(there)
-    count = Counter(path.rpartition("/")[2] for path in there)
-    by_name = {name: path for path in there if count[name := path.rpartition("/")[2]] == 1}
-    paths = [line if line in known else by_name.get(line.rpartition("/")[2]) for line in wanted]
+    wanted = _lines(file)
+    count = Counter(path.rpartition("/")[2] for path in there.paths)
+    by_name = {path.rpartition("/")[2]: path for path in there.paths}
+    known = {plain(path): path for path in there.paths} | {path: path for path in there.paths}
+
+    def find(line: str) -> str | None:
+        path = known.get(line) or known.get(plain(line))
+        if path is not None:
+            return path
+        directory, _, name = line.rpartition("/")
+        path = by_name[name] if count[name] == 1 else None
+        # The name alone tells, but not against a directory that the line names.
+        same = path is None or not directory or bare(directory) == bare(path.rpartition("/")[0])
+        return path if same else None
+
+    paths = [find(line) for line in wanted]
     missing = [line for line, path in zip(wanted, paths, strict=True) if path is None]
     if missing:
+        broken = f", which {there.broken[missing[0]]}" if missing[0] in there.broken else ""
         raise ValueError(
-            f"{file}: {len(missing)} of its {len(wanted)} images are not below {root}, the first "
-            f"is {missing[0]!r}; copy the data again, or use the list that belongs to it"
+            f"{shown(file)}: {len(missing)} of its {len(wanted)} images are not below "
+            f"{shown(root)}, the first is '{shown(missing[0])}'{broken}; "
+            "copy the data again, or use the list that belongs to it"
         )
-    return _read(root, [path for path in paths if path is not None], labels, names)
+    found = [path for path in paths if path is not None]
+    again = [path for path, times in Counter(found).items() if times > 1]
+    what = f"named more than once by {shown(file.name)}"
+    return found, [note(what, again)] if again else []
 
 
-def class_keys(labels: Sequence[str], classes: Sequence[str]) -> dict[str, int]:
-    """Position of every class by the names that its directory may have.
-
-    A directory is called as the data's own label is or as the class in a prompt; capitals,
-    spaces and signs do not count, so that "/a/abbey" is also "a_abbey" and "a/abbey".
+def label_images(root: pathlib.Path, paths: Sequence[str], names: ClassNames) -> Split:
+    """A split of files, each of the class whose directory it is in.
 
     Raises:
-      ValueError: two classes that cannot be told apart so.
+      ValueError: no file, or directories that are no class of the task, or not one alone.
     """
-    keys: dict[str, int] = {}
-    for group in (classes, labels):  # the data's own labels have the last word
-        found = [name_key(name) for name in group]
-        if group is labels and len(set(found)) < len(found):
-            raise ValueError(f"two classes have the same name for files: {_twice(found)}")
-        keys |= {key: position for position, key in enumerate(found)}
-    return keys
-
-
-def _read(
-    root: pathlib.Path, paths: Sequence[str], labels: Sequence[str], names: Mapping[str, int]
-) -> Split:
     if not paths:
-        raise ValueError(f"{root}: holds no image ({', '.join(sorted(SUFFIXES))})")
-    found = [names.get(name_key(path.rpartition("/")[0])) for path in paths]
-    strange = {path.rpartition("/")[0] for path, label in zip(paths, found, strict=True)
-               if label is None}  # fmt: skip
+        raise ValueError(f"{shown(root)}: its list names no image")
+    directories = [path.rpartition("/")[0] for path in paths]
+    classes = {each: names.find_above(each) for each in set(directories)}
+    strange = sorted(directory for directory, place in classes.items() if place is None)
     if strange:
         raise ValueError(
-            f"{root}: the directories {', '.join(sorted(strange)[:5])}"
-            f"{' ...' if len(strange) > 5 else ''} are none of the {len(labels)} classes, which "
-            f"are called {', '.join(labels[:5])}{' ...' if len(labels) > 5 else ''}"
+            f"{shown(root)}: the directories {listed(map(shown, strange))} are none of the "
+            f"{len(names.labels)} classes, which are called {listed(names.labels)}"
         )
-    return Split(FileImages(root, tuple(paths)), np.array(found, np.int32))
+    labels = [classes[directory] for directory in directories]
+    return Split(FileImages(root, tuple(paths)), np.array(labels, np.int32))
 
 
-def name_key(name: str) -> str:
-    """A name without what does not count: capitals, spaces and signs."""
-    return "".join(character for character in name.lower() if character.isalnum())
-
-
-def _twice(names: Sequence[str]) -> str:
-    return ", ".join(sorted(name for name, count in Counter(names).items() if count > 1))
+def _lines(file: pathlib.Path) -> list[str]:
+    """Lines of a list, in the form that names of files have, whatever their bytes are."""
+    if not file.is_file():
+        raise ValueError(f"{shown(file)}: no such file")
+    try:
+        text = file.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise ValueError(f"{shown(file)}: cannot be read ({error.strerror})") from error
+    lines = [os.fsdecode(line).strip().lstrip("/") for line in text.splitlines()]
+    return [line for line in lines if line]

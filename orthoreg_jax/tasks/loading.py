@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,9 +14,9 @@ from jaxtyping import Int, UInt8
 from orthoreg_jax.clip.preprocessing import Preprocessing
 
 from .batches import training_row
+from .decoding import THREADS
 from .split import ArrayImages, Images, Split
 
-THREADS = min(16, os.cpu_count() or 1)  # decoding leaves Python's lock
 TRIES = 10
 RATIO = (3 / 4, 4 / 3)
 

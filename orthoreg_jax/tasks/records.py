@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import io
 import pathlib
 from collections.abc import Sequence
@@ -11,7 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from .split import Split
+from .decoding import decode
+from .inspection import Facts, Stamp, file_stamp, inspect_stored
+from .split import Rows, Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +23,8 @@ class RecordImages:
     """Records of a prepared set; images stay encoded until they are asked for."""
 
     source: Any  # tfds' random-access data source
-    name: str  # set, config, version and split
-    sizes: tuple[int, ...]  # bytes and records of every shard
+    split: str  # set, config, version and split
+    files: tuple[pathlib.Path, ...]  # that hold the split
 
     def __len__(self) -> int:
         """Number of images."""
@@ -32,20 +36,30 @@ class RecordImages:
         Raises:
           ValueError: a record that is no whole image.
         """
-        import PIL.Image
+        return decode(io.BytesIO(self.content(row)), self.place(row))
 
-        try:
-            with PIL.Image.open(io.BytesIO(self.content(row))) as image:
-                return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(
-                f"record {row} of {self.name}: cannot be read as an image ({error}); prepare the "
-                "set again"
-            ) from error
+    def inspect(self, rows: Rows, whole: bool = False) -> list[Facts]:
+        """Facts of some images."""
+        return inspect_stored(self, rows, whole, self.split)
 
-    def fingerprint(self) -> bytes:
-        """Set, version, split, and the sizes of its files."""
-        return f"{self.name}\0{self.sizes}".encode()
+    def place(self, row: int) -> str:
+        """The record, and the folder of its set."""
+        return f"{self.files[0].parent.resolve()}: {self.name(row)}"
+
+    def name(self, row: int) -> str:
+        """Number and split of the record."""
+        return f"record {row} of {self.split}"
+
+    def stamp(self, row: int) -> Stamp:
+        """Of all files of the split."""
+        del row
+        return self._stamp
+
+    @functools.cached_property
+    def _stamp(self) -> Stamp:
+        stamps = [file_stamp(path) for path in self.files]
+        text = hashlib.sha256(repr([stamp.text for stamp in stamps]).encode()).hexdigest()
+        return Stamp(text, max(stamp.changed for stamp in stamps))
 
     def content(self, row: int) -> bytes:
         """The encoded image."""
@@ -110,7 +124,6 @@ def read_records(builder: Any, split: str, labels: Sequence[str]) -> Split:
     keep_encoded = {"image": tfds.decode.SkipDecoding()}
     source = builder.as_data_source(split=split, decoders=keep_encoded)
     found = [int(source[row]["label"]) for row in range(len(source))]
-    shards = known[split.partition("[")[0]]
-    sizes = (shards.num_bytes, *shards.shard_lengths)
-    images = RecordImages(source, f"{builder.info.full_name}/{split}", tuple(sizes))
+    files = tuple(pathlib.Path(path) for path in known[split.partition("[")[0]].filepaths)
+    images = RecordImages(source, f"{builder.info.full_name}/{split}", files)
     return Split(images, positions[found])

@@ -2,63 +2,103 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .catalogue import Known
-from .folder import class_keys, find_images, name_key, read_directory, read_list
+from .class_names import ClassNames, Name, first_name, labels_in_order
+from .folder import find_images, label_images, listed_images, read_directory
+from .notes import Note, listed, note, shown
 from .records import find_builder, read_records
 from .split import ArrayImages, Split, cut_validation
+from .table import SPLITS
 
-SPLITS = ("train", "val", "test")
-Name = str | tuple[str, ...]  # of a class in prompts; several: all of them are used
+NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # on disk
 
 
 class Content(NamedTuple):
-    """What a source gives: classes as the data calls them, and splits."""
+    """What a source gives: classes as the data calls them, splits, and what is to be said."""
 
     labels: tuple[str, ...]
     splits: dict[str, Split]
+    notes: tuple[Note, ...] = ()
 
 
-def read_arrays(path: pathlib.Path, needed: Sequence[str]) -> dict[str, Split]:
+def read_arrays(path: pathlib.Path, needed: Sequence[str]) -> Content:
     """Splits of one .npz with SPLIT_images and SPLIT_labels, the split val being optional.
+
+    What else the file holds is not unpacked; labels are positions, so that there are no names.
 
     Raises:
       ValueError: no such file, a damaged one, or arrays that are missing or no images.
     """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing, or no file; build or copy it there")
+    with contextlib.ExitStack() as stack:
+        archive = _readable_file(path, lambda: stack.enter_context(zipfile.ZipFile(path)))
+        members = [name.removesuffix(".npy") for name in archive.namelist()]
+        called = _names_on_disk(lambda name: f"{name}_images" in members, str(path))
+        used = [f"{name}_{kind}" for name in called.values() for kind in ("images", "labels")]
+        missing = [name for name in used if name not in members]
+        if missing:
+            raise ValueError(f"{path} lacks {listed(missing)}; it holds {listed(members)}")
+
+        def unpack(name: str, read: Callable[[Any], Any]) -> Any:
+            def member() -> Any:
+                with archive.open(f"{name}.npy") as file:
+                    return read(file)
+
+            return _readable_file(path, member)
+
+        def read(split: str) -> Split:
+            return _read_split(split, called[split], unpack)
+
+        splits, notes = _with_validation(read, called, needed, str(path))
+    if unused := [name for name in members if name not in used]:
+        notes.append(note("not used: arrays that are no split's", unused))
+    return Content((), splits, tuple(notes))
+
+
+def _readable_file(path: pathlib.Path, read: Callable[[], Any]) -> Any:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} is missing; build or copy it there") from error
+        return read()
     except Exception as error:  # zipfile, zlib, numpy: each its own kind for a damaged file
         raise ValueError(f"{path} cannot be read ({error}); build or copy it again") from error
-    present = [split for split in SPLITS if f"{split}_images" in arrays]
-    missing = [f"{split}_labels" for split in present if f"{split}_labels" not in arrays]
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(arrays)}")
 
-    def read(split: str) -> Split:
-        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-        shape = images.shape[1:]
-        grey_or_rgb = images.ndim == 3 or (images.ndim == 4 and shape[-1] == 3)
-        if images.dtype != np.uint8 or not grey_or_rgb:
-            raise ValueError(
-                f"{split} images are {images.dtype} of shape {images.shape}, expected uint8 "
-                "(n, height, width) or (n, height, width, 3)"
-            )
-        if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(
-                f"{split} labels are {labels.dtype} of shape {labels.shape}, expected one integer "
-                f"for each of the {len(images)} images"
-            )
-        return Split(ArrayImages(images), labels)
 
-    return _with_validation(read, present, needed, str(path))
+def _read_split(
+    split: str, name: str, unpack: Callable[[str, Callable[[Any], Any]], Any]
+) -> Split:
+    """One split of arrays; types and shapes are checked before anything is unpacked."""
+    shape, dtype = unpack(f"{name}_images", _array_header)
+    grey_or_rgb = len(shape) == 3 or (len(shape) == 4 and shape[-1] == 3)
+    if dtype != np.uint8 or not grey_or_rgb or 0 in shape[1:]:
+        raise ValueError(
+            f"{split} images are {dtype} of shape {shape}, expected uint8 (n, height, width) or "
+            "(n, height, width, 3)"
+        )
+    label_shape, label_dtype = unpack(f"{name}_labels", _array_header)
+    if label_shape != shape[:1] or not np.issubdtype(label_dtype, np.integer):
+        raise ValueError(
+            f"{split} labels are {label_dtype} of shape {label_shape}, expected one integer for "
+            f"each of the {shape[0]} images"
+        )
+    images, labels = (unpack(f"{name}_{kind}", np.lib.format.read_array)
+                      for kind in ("images", "labels"))  # fmt: skip
+    return Split(ArrayImages(images), labels.astype(label_dtype.newbyteorder("=")))
+
+
+def _array_header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an array in a file, without reading it."""
+    first = np.lib.format.read_magic(file) == (1, 0)
+    read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
 
 
 def read_folder(
@@ -67,7 +107,8 @@ def read_folder(
     """A user's own task: DIRECTORY/SPLIT/CLASS/image, the split val being optional.
 
     Or DIRECTORY/CLASS/image, and which image is in which split, and in what order, in
-    DIRECTORY/SPLIT.txt: one path below DIRECTORY a line.
+    DIRECTORY/SPLIT.txt: one path below DIRECTORY a line. The split val may be called valid or
+    validation.
 
     Args:
       directory: of the task.
@@ -75,21 +116,105 @@ def read_folder(
         of `classes`, or without them in that of the alphabet.
       classes: as prompts call them; directories may have these names too.
       needed: splits.
+
+    Raises:
+      ValueError: splits that are missing, or there in two forms.
     """
-    lists = [split for split in SPLITS if (directory / f"{split}.txt").is_file()]
-    present = lists or [split for split in SPLITS if (directory / split).is_dir()]
+    place = shown(directory)
+    lists = _names_on_disk(lambda name: (directory / f"{name}.txt").exists(), place)
+    folders = _names_on_disk(lambda name: (directory / name).is_dir(), place)
+    # A class may be called "train": a split's directory holds directories.
+    whole = [name for name in folders.values() if _holds_directories(directory / name)]
+    if lists and whole:
+        raise ValueError(
+            f"{place}: lists ({', '.join(f'{name}.txt' for name in lists.values())}) and "
+            f"directories ({', '.join(f'{name}/' for name in whole)}) both say which image is in "
+            "which split; move one of the two elsewhere"
+        )
+    if lists:
+        return _read_lists(directory, lists, labels, classes, needed)
+    notes: list[Note] = []
     if not labels:
-        root = directory if lists else directory / (present[0] if present else "train")
-        found = find_images(root) if root.is_dir() else []
-        labels = labels_in_order(sorted({path.rpartition("/")[0] for path in found}), classes)
-    keys = class_keys(labels, [first_name(name) for name in classes] or labels)
+        first = directory / next((folders[split] for split in SPLITS if split in folders), "train")
+        paths = find_images(first).paths if first.is_dir() else []
+        found = {path.partition("/")[0] for path in paths if "/" in path}
+        labels = labels_in_order(_readable(first, found), classes)
+    names = ClassNames(labels, classes)
 
     def read(split: str) -> Split:
-        if lists:
-            return read_list(directory, directory / f"{split}.txt", labels, keys)
-        return read_directory(directory / split, labels, keys)
+        data, more = read_directory(directory / folders[split], names)
+        notes.extend(more)
+        return data
 
-    return Content(tuple(labels), _with_validation(read, present, needed, str(directory)))
+    splits, more = _with_validation(read, folders, needed, place)
+    used = set(folders.values())
+    beside = sorted(each.name for each in directory.iterdir() if each.is_dir())
+    if others := [name for name in beside if name not in used]:
+        notes.append(note("not used: directories that are no split's", others))
+    return Content(tuple(labels), splits, (*more, *notes))
+
+
+def _read_lists(
+    root: pathlib.Path,
+    files: Mapping[str, str],
+    labels: Sequence[str],
+    classes: Sequence[Name],
+    needed: Sequence[str],
+) -> Content:
+    """Splits by lists SPLIT.txt of images below `root`."""
+    there = find_images(root)
+    images = {split: listed_images(root, root / f"{name}.txt", there)
+              for split, name in files.items()}  # fmt: skip
+    if not labels:
+        found = {path.rpartition("/")[0] for paths, _ in images.values() for path in paths}
+        labels = labels_in_order(_readable(root, found), classes)
+    names = ClassNames(labels, classes)
+
+    def read(split: str) -> Split:
+        return label_images(root, images[split][0], names)
+
+    splits, notes = _with_validation(read, files, needed, shown(root))
+    for _, more in images.values():
+        notes += more
+    return Content(tuple(labels), splits, (*notes, *_unlisted(there.paths, images)))
+
+
+def _unlisted(
+    there: Sequence[str], images: Mapping[str, tuple[Sequence[str], object]]
+) -> list[Note]:
+    named = {path for paths, _ in images.values() for path in paths}
+    unlisted = [path for path in there if path not in named]
+    return [note("not used: images that no list names", unlisted)] if unlisted else []
+
+
+def _readable(root: pathlib.Path, names: set[str]) -> list[str]:
+    """Names of directories as classes, in the order of the alphabet.
+
+    Raises:
+      ValueError: a name that is no text.
+    """
+    if strange := [name for name in sorted(names) if shown(name) != name]:
+        raise ValueError(
+            f"{shown(root)}: the directories {listed(map(shown, strange))} have names that are not "
+            "UTF-8, or hold signs that cannot be shown, so that they name no class; rename them"
+        )
+    return sorted(names)
+
+
+def _holds_directories(directory: pathlib.Path) -> bool:
+    return any(each.is_dir() and not each.name.startswith(".") for each in directory.iterdir())
+
+
+def _names_on_disk(exists: Callable[[str], bool], place: str) -> dict[str, str]:
+    """Split -> the name that it has there, for those that are there.
+
+    Raises:
+      ValueError: one of them has two names.
+    """
+    found = {split: [name for name in names if exists(name)] for split, names in NAMES.items()}
+    if several := [name for names in found.values() if len(names) > 1 for name in names]:
+        raise ValueError(f"{place}: holds {' and '.join(several)}; keep one of them")
+    return {split: names[0] for split, names in found.items() if names}
 
 
 def read_set(
@@ -121,7 +246,8 @@ def read_set(
     def read(split: str) -> Split:
         return read_records(builder, splits[split], labels)
 
-    return Content(tuple(labels), _with_validation(read, list(splits), needed, name))
+    found, notes = _with_validation(read, splits, needed, name)
+    return Content(tuple(labels), found, tuple(notes))
 
 
 def read_known(
@@ -133,20 +259,32 @@ def read_known(
       ValueError: it is in none of the places; all are named, and where to get the data.
     """
     labels = entry["labels"]
-    keys = class_keys(labels, [first_name(names_of) for names_of in entry["classes"]])
+    names = ClassNames(labels, [first_name(names_of) for names_of in entry["classes"]])
     directories = {split: data / path for split, path in known.folders.items()}
     lists = {split: data / path for split, path in known.lists.items()}
+    notes: list[Note] = []
     if directories["test"].is_dir():
-        present = [split for split, place in directories.items() if place.is_dir()]
+        if "val" in directories:  # by whichever of its names
+            folder = directories["val"].parent
+            called = _names_on_disk(lambda each: (folder / each).is_dir(), shown(folder))
+            directories["val"] = folder / called.get("val", "val")
+        present = {split: place.name for split, place in directories.items() if place.is_dir()}
 
         def read(split: str) -> Split:
-            return read_directory(directories[split], labels, keys)
+            split_data, more = read_directory(directories[split], names)
+            notes.extend(more)
+            return split_data
 
     elif lists and lists["test"].is_file():
-        present = [split for split, place in lists.items() if place.is_file()]
+        present = {split: place.name for split, place in lists.items() if place.is_file()}
+        root = data / known.root
+        there = find_images(root)
+        images = {split: listed_images(root, lists[split], there) for split in present}
+        notes += [note for _, more in images.values() for note in more]
+        notes += _unlisted(there.paths, images)
 
         def read(split: str) -> Split:
-            return read_list(data / known.root, lists[split], labels, keys)
+            return label_images(root, images[split][0], names)
 
     elif known.tfds_splits and (data / known.tfds).is_dir():
         return read_set(data, known.tfds, dict(known.tfds_splits), labels, (), needed)
@@ -158,37 +296,14 @@ def read_known(
             f"no data at {' or '.join(places)}; it is described at {known.source} "
             f"(licence: {known.licence})"
         )
-    return Content(tuple(labels), _with_validation(read, present, needed, name))
-
-
-def labels_in_order(labels: Sequence[str], classes: Sequence[Name]) -> Sequence[str]:
-    """The data's own names of the classes, in the order of `classes`, if there are any.
-
-    Raises:
-      ValueError: classes by whose names it cannot be told which is which.
-    """
-    if len(classes) != len(labels):  # none are given, or it is said later that they do not fit
-        return labels
-    by_key = {name_key(label): label for label in labels}
-    keys = [name_key(first_name(name)) for name in classes]
-    if set(keys) != set(by_key):
-        raise ValueError(
-            f"its entry has classes ({', '.join(map(first_name, classes[:3]))}, ...) whose names "
-            f"are not those of the data ({', '.join(labels[:3])}, ...), and no 'labels'; add "
-            "'labels', the data's names in the order of 'classes'"
-        )
-    return [by_key[key] for key in keys]
-
-
-def first_name(name: Name) -> str:
-    """The name of a class that may have several."""
-    return name if isinstance(name, str) else name[0]
+    splits, more = _with_validation(read, present, needed, name)
+    return Content(tuple(labels), splits, (*more, *notes))
 
 
 def _with_validation(
-    read: Callable[[str], Split], present: Sequence[str], needed: Sequence[str], place: str
-) -> dict[str, Split]:
-    """The needed splits; val is cut from train where there is none."""
+    read: Callable[[str], Split], present: Mapping[str, str], needed: Sequence[str], place: str
+) -> tuple[dict[str, Split], list[Note]]:
+    """The needed splits; val is cut from train where there is none, which is said."""
     wanted = set(needed)
     cut = "val" in wanted and "val" not in present
     if cut:
@@ -198,9 +313,12 @@ def _with_validation(
         raise ValueError(
             f"{place}: has no {' and no '.join(missing)} split"
             f"{', of which 10 % would be the validation split' if cut else ''}; it has "
-            f"{', '.join(present) or 'none'}"
+            f"{', '.join(present.values()) or 'none'}"
         )
     splits = {split: read(split) for split in SPLITS if split in wanted}
+    notes = []
     if cut:
         splits["train"], splits["val"] = cut_validation(splits["train"])
-    return {split: splits[split] for split in needed}
+        what = "images of train are the validation split, as there is none (10 %, at most 5000)"
+        notes.append(Note(len(splits["val"]), what))
+    return {split: splits[split] for split in needed}, notes

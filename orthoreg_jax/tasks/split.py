@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -10,7 +11,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from .inspection import Facts
+
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 5000
+Rows = Sequence[int] | Int[np.ndarray, " n"]
 
 
 @runtime_checkable
@@ -23,11 +27,13 @@ class Images(Protocol):
     def __getitem__(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
         """One image, decoded, in RGB, of its own size."""
 
-    def fingerprint(self) -> bytes:
-        """What tells this set of images from any other; cheap to make."""
+    def inspect(self, rows: Rows, whole: bool = False) -> list[Facts]:
+        """What is known of some images: hashes of their content, what reading changes, damage.
 
-    def content(self, row: int) -> bytes:
-        """One image as it is stored: equal for exact duplicates."""
+        Args:
+          rows: of the images.
+          whole: decode every pixel, not the header alone.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +55,16 @@ class ArrayImages:
         """All of them with three channels."""
         return self.array if self.array.ndim == 4 else np.repeat(self.array[..., None], 3, axis=-1)
 
-    def fingerprint(self) -> bytes:
-        """All bytes."""
-        return np.ascontiguousarray(self.array).tobytes()
-
-    def content(self, row: int) -> bytes:
-        """The bytes of one image."""
-        return np.ascontiguousarray(self.array[row]).tobytes()
+    def inspect(self, rows: Rows, whole: bool = False) -> list[Facts]:
+        """Hashes of type, shape and bytes of each image; arrays need no decoding."""
+        del whole
+        start = hashlib.sha256(f"{self.array.dtype} {self.array.shape[1:]}".encode())
+        facts = []
+        for row in rows:
+            digest = start.copy()
+            digest.update(np.ascontiguousarray(self.array[row]).data)
+            facts.append(Facts(f"image {row}", digest.digest()))
+        return facts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +82,9 @@ class ImageRows:
         """One image."""
         return self.images[int(self.rows[row])]
 
-    def fingerprint(self) -> bytes:
-        """That of all images, and which rows."""
-        return self.images.fingerprint() + self.rows.astype("<i8").tobytes()
-
-    def content(self, row: int) -> bytes:
-        """One image as it is stored."""
-        return self.images.content(int(self.rows[row]))
+    def inspect(self, rows: Rows, whole: bool = False) -> list[Facts]:
+        """Of the rows of these rows."""
+        return self.images.inspect(self.rows[np.asarray(rows, np.int64)], whole)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,18 +98,36 @@ class Split:
         """Number of images."""
         return len(self.labels)
 
+    def inspect(self, whole: bool = False) -> list[Facts]:
+        """What is known of each image; files are read once for it, and decoded if `whole`."""
+        return self.images.inspect(range(len(self)), True) if whole else self._facts
+
+    @functools.cached_property
+    def _facts(self) -> list[Facts]:
+        return self.images.inspect(range(len(self)))
+
     @property
     def sha256(self) -> str:
-        """Hash of the images' fingerprint and of the labels (as little-endian int32)."""
-        labels = self.labels.astype("<i4").tobytes()
-        return hashlib.sha256(self.images.fingerprint() + labels).hexdigest()
+        """Hash of the content of all images, and of the labels; see `content_sha256`."""
+        return content_sha256(self._facts, self.labels)
 
-    def take(self, rows: Sequence[int] | Int[np.ndarray, " n"]) -> Split:
+    def take(self, rows: Rows) -> Split:
         """Some of its images, in the order of `rows`."""
         rows = np.asarray(rows, np.int64)
         if isinstance(self.images, ArrayImages):
             return Split(ArrayImages(self.images.array[rows]), self.labels[rows])
         return Split(ImageRows(self.images, rows), self.labels[rows])
+
+
+def content_sha256(facts: Sequence[Facts], labels: Int[np.ndarray, " n"]) -> str:
+    """Hash of the SHA-256 of each image, in order, and of the labels as little-endian int32.
+
+    The SHA-256 is that of a file's bytes, or of an array's type, shape and bytes. Neither names
+    and times of files count, nor whether a split was cut from another.
+    """
+    digest = hashlib.sha256(b"".join(each.sha256 for each in facts))
+    digest.update(labels.astype("<i4").tobytes())
+    return digest.hexdigest()
 
 
 def cut_validation(train: Split) -> tuple[Split, Split]:

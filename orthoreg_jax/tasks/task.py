@@ -6,27 +6,20 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from orthoreg_jax.storage import StorageError, read_json
-
 from .catalogue import KNOWN, entries
-from .sources import (
-    SPLITS,
-    Content,
-    Name,
-    first_name,
-    read_arrays,
-    read_folder,
-    read_known,
-    read_set,
-)
+from .class_names import Name, first_name
+from .inspection import Facts
+from .notes import Note
+from .sources import read_arrays, read_folder, read_known, read_set
 from .split import Split
+from .table import SPLITS, TABLE, check_entry, check_name, read_table
 
-TABLE = "tasks.json"
+MOST_NAMED = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +34,7 @@ class Task:
       templates: prompts with one "{}".
       splits: "train", "val" and "test"; a control task has no "train". Each has `images`, of which
         `images[row]` is a uint8 array (h, w, 3), and `labels`, positions in `classes`.
+      notes: what was passed over or decided while its images were looked for.
     """
 
     name: str
@@ -48,6 +42,7 @@ class Task:
     classes: tuple[Name, ...]
     templates: tuple[str, ...]
     splits: dict[str, Split]
+    notes: tuple[Note, ...] = ()
 
     @property
     def prompts_sha256(self) -> str:
@@ -80,7 +75,10 @@ def load_tasks(source: str, names: Sequence[str], control: str | None = None) ->
     * "from": "embedded", or another data folder (relative to this one), whose task of this name it
       is.
 
-    A validation split that is not there is cut from train: 10 %, at most 5000 images, seed 0.
+    The validation split may be called val, valid or validation. One that is not there is cut from
+    train: 10 %, at most 5000 images, seed 0. An entry's "about" may say anything more.
+
+    Every image is looked at, by its header; `check_tasks` decodes them all.
 
     Args:
       source: "embedded", or a folder.
@@ -101,59 +99,66 @@ def load_tasks(source: str, names: Sequence[str], control: str | None = None) ->
     if isinstance(names, str):
         raise ValueError(f"names is the text {names!r}; give a list of names: [{names!r}]")
     directory = data_directory(source)
-    table = read_table(source, directory)
+    needed = dict.fromkeys(names, SPLITS) | ({control: SPLITS[1:]} if control else {})
+    return load_each(directory, read_table(source, directory), needed)
+
+
+def load_each(
+    directory: pathlib.Path, table: Mapping[str, Any], needed: Mapping[str, Sequence[str]]
+) -> dict[str, Task]:
+    """Tasks by name, with the splits that are needed of each, every image being looked at.
+
+    Raises:
+      ValueError: everything that is missing or wrong in any of them, in one message.
+    """
     problems: list[str] = []
     tasks: dict[str, Task] = {}
-    for name in (*names, *([control] if control else [])):
-        needed = SPLITS[1:] if name == control else SPLITS
+    for name, splits in needed.items():
         try:
-            tasks[name] = load_task(directory, table, name, needed)
+            tasks[name] = load_task(directory, table, name, splits)
         except ValueError as error:
             problems.append(f"task {name!r}: {error}")
+    if not problems:  # which takes longer
+        for name, task in tasks.items():
+            found = [facts for data in task.splits.values() for facts in data.inspect()]
+            if damage := unreadable_images(found):
+                problems.append(f"task {name!r}: {damage}")
     if problems:
         raise ValueError("data: " + "\n  ".join(problems))
     return tasks
 
 
-def read_table(source: str, directory: pathlib.Path) -> dict[str, Any]:
-    """Entries of tasks.json; a folder without one may hold tasks of the catalogue."""
-    if not directory.is_dir():
-        raise ValueError(f"data {source!r}: no such folder; allowed: 'embedded', or a folder")
-    if not (directory / TABLE).exists():
-        return {}
-    try:
-        table = read_json(directory / TABLE)
-    except StorageError as error:
-        raise ValueError(f"data {source!r}: {error}") from error
-    table = table.get("tasks") if isinstance(table, dict) else None
-    if not isinstance(table, dict) or not all(isinstance(item, dict) for item in table.values()):
-        raise ValueError(
-            f'data {source!r}: {TABLE} must read {{"tasks": {{NAME: {{"classes": [...], '
-            '"templates": [...]}}}'
-        )
-    return table
+def unreadable_images(facts: Sequence[Facts]) -> str:
+    """What to say of images that cannot be read; "" if all can."""
+    found = [each.problem for each in facts if each.problem]
+    if not found:
+        return ""
+    more = f"\n    and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    return f"{len(found)} images cannot be read:\n    " + "\n    ".join(found[:MOST_NAMED]) + more
 
 
 def load_task(
-    directory: pathlib.Path, table: dict[str, Any], name: str, needed: Sequence[str]
+    directory: pathlib.Path, table: Mapping[str, Any], name: str, needed: Sequence[str]
 ) -> Task:
     """One task by its name; see `load_tasks`.
 
     Raises:
       ValueError: no such task, or something wrong with it.
     """
+    check_name(name)
     if name in table:
-        entry = table[name]
+        entry = check_entry(table[name])
         if "from" in entry:
             return _load_from(directory, entry["from"], name, needed)
         if "part_of" in entry:
-            return _load_part(directory, table, name, needed)
+            return _load_part(directory, table, name, entry, needed)
         return _load_entry(directory, name, entry, needed)
     if name in KNOWN:
         entry, known = entries()[name], KNOWN[name]
         content = read_known(directory, name, known, entry, needed)
         classes = tuple(c if isinstance(c, str) else tuple(c) for c in entry["classes"])
-        task = Task(name, entry["title"], classes, tuple(entry["templates"]), content.splits)
+        templates = tuple(entry["templates"])
+        task = Task(name, entry["title"], classes, templates, content.splits, content.notes)
         return _checked(task)
     raise ValueError(
         f"is not in {directory / TABLE} ({', '.join(table) or 'no such file'}), nor one of the "
@@ -161,33 +166,32 @@ def load_task(
     )
 
 
-def _load_from(directory: pathlib.Path, source: Any, name: str, needed: Sequence[str]) -> Task:
+def _load_from(directory: pathlib.Path, source: str, name: str, needed: Sequence[str]) -> Task:
     """The task of another data folder."""
-    if not isinstance(source, str):
-        raise ValueError(
-            f"its entry of {TABLE} says from {source!r}; allowed: 'embedded', or a data folder"
-        )
     there = data_directory(source) if source == "embedded" else directory / source
     table = read_table(source, there)
-    if "from" in table.get(name, {}):
+    if "from" in _keys(table.get(name)):
         raise ValueError(f"{there / TABLE} has it from elsewhere, too; name that folder instead")
     return load_task(there, table, name, needed)
 
 
 def _load_part(
-    directory: pathlib.Path, table: dict[str, Any], name: str, needed: Sequence[str]
+    directory: pathlib.Path,
+    table: Mapping[str, Any],
+    name: str,
+    entry: Mapping[str, Any],
+    needed: Sequence[str],
 ) -> Task:
     """The images of some classes of another task."""
-    entry = table[name]
-    whole_name, wanted = entry["part_of"], entry.get("part")
-    if {"part_of", "from"} & set(table.get(whole_name, {"part_of": ""})):
+    whole_name, wanted = entry["part_of"], entry["part"]
+    if {"part_of", "from"} & _keys(table.get(whole_name, {"part_of": ""})):
         raise ValueError(
             f"its entry of {TABLE} says part_of {whole_name!r}; allowed: a task with images of its "
             "own"
         )
-    whole = _load_entry(directory, whole_name, table[whole_name], needed)
+    whole = _load_entry(directory, whole_name, check_entry(table[whole_name]), needed)
     names = [first_name(each) for each in whole.classes]
-    if not isinstance(wanted, list) or not wanted or not set(wanted) <= set(names):
+    if not set(wanted) <= set(names):
         raise ValueError(
             f"its entry of {TABLE} says part {wanted!r}; allowed: a list of classes of "
             f"{whole_name!r}: {', '.join(names)}"
@@ -200,31 +204,26 @@ def _load_part(
     empty = [split for split, data in splits.items() if len(data) == 0]
     if empty:
         raise ValueError(f"no image of {', '.join(wanted)} in the split {', '.join(empty)}")
-    title = str(entry.get("title", name))
-    return dataclasses.replace(whole, name=name, title=title, splits=splits)
+    return dataclasses.replace(whole, name=name, title=entry.get("title", name), splits=splits)
+
+
+def _keys(entry: object) -> set[str]:
+    return set(entry) if isinstance(entry, dict) else set()
 
 
 def _load_entry(
-    directory: pathlib.Path, name: str, entry: dict[str, Any], needed: Sequence[str]
+    directory: pathlib.Path, name: str, entry: Mapping[str, Any], needed: Sequence[str]
 ) -> Task:
     """A task with images of its own."""
-    templates = _texts(entry, "templates")
-    labels = _texts(entry, "labels") if "labels" in entry else ()
-    classes: tuple[Name, ...] = _texts(entry, "classes") if "classes" in entry else ()
+    labels = tuple(entry.get("labels", ()))
+    classes: tuple[Name, ...] = tuple(entry.get("classes", ()))
     if "folder" in entry:
         content = read_folder(directory / entry["folder"], labels, classes, needed)
     elif "tfds" in entry:
-        splits = entry.get("splits")
-        if not isinstance(splits, dict) or not set(splits) <= set(SPLITS):
-            raise ValueError(
-                f"its entry of {TABLE} must have 'splits', tfds' splits by ours, for example "
-                f'{{"train": "train", "test": "test"}}, not {splits!r}'
-            )
-        content = read_set(directory, entry["tfds"], splits, labels, classes, needed)
+        content = read_set(directory, entry["tfds"], entry["splits"], labels, classes, needed)
     else:
-        classes = _texts(entry, "classes")
-        arrays = read_arrays(directory / f"{name}.npz", needed)
-        content = Content(tuple(map(str, range(len(classes)))), arrays)
+        content = read_arrays(directory / f"{name}.npz", needed)
+        content = content._replace(labels=tuple(map(str, range(len(classes)))))
     classes = classes or tuple(label.replace("_", " ") for label in content.labels)
     if len(classes) != len(content.labels):
         raise ValueError(
@@ -233,8 +232,9 @@ def _load_entry(
         )
     if len({*classes}) < len(classes):
         raise ValueError("a class name stands twice; the zero-shot head cannot tell them apart")
-    task = Task(name, str(entry.get("title", name)), classes, templates, content.splits)
-    hashes = entry.get("sha256") or {}
+    title, templates = entry.get("title", name), tuple(entry["templates"])
+    task = Task(name, title, classes, templates, content.splits, content.notes)
+    hashes = entry.get("sha256", {})
     for split, data in _checked(task).splits.items():
         if split in hashes and hashes[split] != data.sha256:
             raise ValueError(
@@ -263,10 +263,3 @@ def _checked(task: Task) -> Task:
                 f"{len(task.classes)} class names allow 0 to {len(task.classes) - 1}"
             )
     return task
-
-
-def _texts(entry: dict[str, Any], key: str) -> tuple[str, ...]:
-    value = entry.get(key)
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise ValueError(f"its entry of {TABLE} must have {key!r}, a list of texts, not {value!r}")
-    return tuple(value)

@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 from orthoreg_jax.tasks.catalogue import BENCHMARKS, KNOWN, entries
-from orthoreg_jax.tasks.folder import class_keys
+from orthoreg_jax.tasks.class_names import ClassNames, bare
 from orthoreg_jax.tasks.split import ArrayImages, Split, cut_validation
 from orthoreg_jax.tasks.task import load_tasks
 
@@ -163,7 +163,9 @@ def test_catalogue_is_whole():
     assert set(KNOWN) == set(entries()) == {*BENCHMARKS[20], "imagenet"}
     assert [len(BENCHMARKS[size]) for size in (8, 14, 20)] == [8, 14, 20]
     for name, entry in entries().items():
-        class_keys(entry["labels"], [])  # every class has a directory name of its own
+        names = ClassNames(entry["labels"])  # every class has a directory name of its own
+        found = [names.find(bare(label)) for label in entry["labels"]]
+        assert found == list(range(len(found)))
         assert len(entry["labels"]) == len(entry["classes"]) > 1
         assert all(text.count("{}") == 1 for text in entry["templates"]), name
     sizes = {name: len(entries()[name]["classes"]) for name in (*BENCHMARKS[8], "imagenet")}

@@ -1,0 +1,166 @@
+"""Stored images as RGB pixels: one rule for every kind of file.
+
+The rule is that of torchvision's ImageFolder, `PIL.Image.convert("RGB")`: transparency is dropped,
+a rotation that EXIF speaks of is not made, colour profiles are not applied, and of several frames
+the first is taken. Where that call would give other pixels without a word, we differ: grey of 16
+bits is scaled to 8, and what has no known scale is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pathlib
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+THREADS = min(16, os.cpu_count() or 1)  # decoding and hashing leave Python's lock
+RULE = 1  # number of this rule; another one makes what was kept of images void
+# What Pillow reads by itself: for others (EPS) it starts programs.
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+PLAIN = frozenset(("1", "L", "P", "RGB"))
+TRANSPARENT = frozenset(("LA", "PA", "RGBA", "RGBa"))
+CONVERTED = frozenset(("CMYK", "HSV", "RGBX", "YCbCr"))
+ORIENTATION, ZERO_IS_WHITE = 0x0112, 262  # tags of EXIF and TIFF
+
+
+def decode(file: pathlib.Path | io.BytesIO, place: str) -> UInt8[np.ndarray, "h w 3"]:
+    """One image in RGB.
+
+    Args:
+      file: a path, or the file's content.
+      place: what an error calls it.
+
+    Raises:
+      ValueError: no whole image, or one that cannot be read without a guess.
+    """
+    try:
+        with _open(file) as image:
+            return _rgb(image)
+    except Exception as error:  # Pillow's kinds for damaged files are many
+        raise ValueError(f"{place}: {unreadable(error)}") from error
+
+
+def look(content: bytes, whole: bool) -> tuple[str, ...]:
+    """What reading an image leaves out or changes, by its header.
+
+    Args:
+      content: of the file.
+      whole: decode all of it, too, as `decode` does.
+
+    Raises:
+      Exception: of whatever kind: it cannot be read; see `unreadable`.
+    """
+    with _open(io.BytesIO(content)) as image:
+        changes = _changes(image)
+        if whole:
+            _rgb(image)
+        else:
+            _check(image)
+        return changes
+
+
+def unreadable(error: Exception) -> str:
+    """What to tell a user of an image that Pillow did not read."""
+    reason = str(error) or type(error).__name__
+    return f"cannot be read as an image ({reason}); copy it again, convert it, or remove it"
+
+
+def _open(file: pathlib.Path | io.BytesIO) -> PIL.Image.Image:
+    import PIL.Image
+
+    if isinstance(file, pathlib.Path) and file.exists() and not file.is_file():
+        raise ValueError("it is no file")  # opening a pipe would wait for ever
+    PIL.Image.init()
+    try:
+        return PIL.Image.open(file, formats=[name for name in FORMATS if name in PIL.Image.OPEN])
+    except PIL.UnidentifiedImageError:  # whose own text ends here
+        stream: IO[bytes]
+        with file.open("rb") if isinstance(file, pathlib.Path) else file as stream:
+            stream.seek(0)
+            start = stream.read(16)
+        begins = f"it begins with {start!r}" if start else "it is empty"
+        raise ValueError(f"of no kind that is read, or damaged: {begins}") from None
+
+
+def _rgb(image: PIL.Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    _check(image)
+    if _is_grey16(image):
+        values = np.asarray(image).astype(np.uint32)
+        grey = ((values * 255 + 32767) // 65535).astype(np.uint8)  # of v / 257, the nearest
+        return np.repeat(grey[..., None], 3, axis=-1)
+    image.load()  # which may find transparency that the header did not tell
+    image.info.pop("transparency", None)  # dropped; Pillow would warn of some forms
+    return np.asarray(image.convert("RGB"))
+
+
+def _check(image: PIL.Image.Image) -> None:
+    """Raises ValueError for what has no reading of its own."""
+    if 0 in image.size:
+        raise ValueError(f"its size is {image.size[0]} x {image.size[1]}")
+    grey = _is_grey16(image)
+    if image.mode not in PLAIN | TRANSPARENT | CONVERTED and not grey:
+        kind = {"F": "floating-point numbers", "I": "integers of 32 bits, or signed ones"}
+        raise ValueError(
+            f"its pixels are {kind.get(image.mode, f'of mode {image.mode}')}, for which no scale "
+            "or conversion is agreed; store it with 8 bits a channel, or as grey of 16 bits"
+        )
+    tags = getattr(image, "tag_v2", {})
+    if grey and ("I;12" in _raw_modes(image) or tags.get(ZERO_IS_WHITE) == 0):
+        raise ValueError(
+            "its grey has 12 bits, or 16 of which 0 is white, which Pillow does not tell from "
+            "plain 16 bits; store it with 8 bits"
+        )
+
+
+def _is_grey16(image: PIL.Image.Image) -> bool:
+    # PNG and PGM have no grey of more than 16 bits; where Pillow says "I", it is of 16.
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def _changes(image: PIL.Image.Image) -> tuple[str, ...]:
+    """What is left out or changed, in words that follow "images ..."."""
+    import PIL.Image
+
+    changes = []
+    if image.mode in TRANSPARENT or "transparency" in image.info:
+        changes.append("with transparency, which is dropped")
+    if _quietly(lambda: image.getexif().get(ORIENTATION)) not in (None, 1):
+        turned = image.format == "TIFF"  # by Pillow itself
+        changes.append(
+            "turned as their TIFF tag says"
+            if turned
+            else "with a rotation in EXIF, which is not made"
+        )
+    if _is_grey16(image) or any(map(_is_deep, _raw_modes(image))):
+        changes.append("with 16 bits a channel, scaled to 8")
+    if image.mode in CONVERTED:
+        changes.append(f"in {image.mode}, converted to RGB without a colour profile")
+    if _quietly(lambda: getattr(image, "is_animated", False)):
+        changes.append("with several frames, of which the first is taken")
+    if image.width * image.height > (PIL.Image.MAX_IMAGE_PIXELS or float("inf")):
+        changes.append("of more pixels than Pillow thinks safe, read all the same")
+    return tuple(changes)
+
+
+def _quietly(question: Callable[[], Any]) -> Any:
+    """An answer, or None where damage that changes no pixel of the first frame prevents it."""
+    try:
+        return question()
+    except Exception:
+        return None
+
+
+def _is_deep(raw: str) -> bool:
+    return ";16" in raw or (raw.isdigit() and int(raw) > 255)  # the latter in PPM
+
+
+def _raw_modes(image: PIL.Image.Image) -> list[str]:
+    """How the file itself lays out its pixels, in Pillow's words."""
+    return [str(part) for tile in getattr(image, "tile", ()) for part in np.atleast_1d(tile[3])]

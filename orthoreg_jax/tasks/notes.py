@@ -1,0 +1,42 @@
+"""What a person should know of data that is read nevertheless: counts, and the first few names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+FIRST = 3
+
+
+class Note(NamedTuple):
+    """So many files of which something is to be said, in words, and the names of the first."""
+
+    number: int
+    what: str
+    first: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """One line."""
+        names = f" ({listed(self.first, self.number, FIRST)})" if self.first else ""
+        return f"{self.number} {self.what}{names}"
+
+
+def note(what: str, names: Sequence[str]) -> Note:
+    """A note on files by their names."""
+    return Note(len(names), what, tuple(map(shown, names[:FIRST])))
+
+
+def shown(name: str | os.PathLike[str]) -> str:
+    """A file's name as any terminal shows it: bytes and signs that have no letter are escaped."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def listed(names: Iterable[str], count: int | None = None, most: int = 5) -> str:
+    """The first names of `count`, separated by commas."""
+    names = list(names)
+    more = (len(names) if count is None else count) > most
+    return ", ".join(names[:most]) + (", ..." if more else "")

@@ -1,0 +1,145 @@
+"""The file tasks.json of a data folder: which keys an entry may have, and what they hold."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from orthoreg_jax.storage import StorageError, read_text
+
+from .notes import listed, shown
+
+TABLE = "tasks.json"
+SPLITS = ("train", "val", "test")
+# A task's name is that of a folder in a run, beside evaluation.json and the like.
+NAME = re.compile(r"\w[\w.+-]{0,59}")
+FILES = (".json", ".html", ".md", ".safetensors", ".npz", ".lock")
+
+
+def _is_text(value: object) -> bool:
+    if not isinstance(value, str) or not value.strip():
+        return False
+    return not any(unicodedata.category(each) in ("Cc", "Cs") for each in value)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_text, value))
+
+
+def _is_by_split(value: object) -> bool:
+    if not isinstance(value, dict) or not set(value) <= set(SPLITS):
+        return False
+    return all(map(_is_text, value.values()))
+
+
+Kind = tuple[Callable[[object], bool], str]
+TEXT: Kind = (_is_text, "a text, neither empty nor with signs that cannot be shown")
+TEXTS: Kind = (_is_texts, "a list of texts, neither empty nor with signs that cannot be shown")
+HASHES: Kind = (_is_by_split, "hashes by split")
+TFDS: Kind = (
+    _is_by_split,
+    'tfds\' splits by ours, for example {"train": "train", "test": "test"}',
+)
+ANYTHING: Kind = (lambda value: True, "anything")
+
+# What an entry may say beside its prompts, by where its images are; "about" is for people alone.
+IMAGES: dict[str, dict[str, Kind]] = {
+    "from": {},
+    "part_of": {"title": TEXT, "part": TEXTS},
+    "folder": {"labels": TEXTS},
+    "tfds": {"labels": TEXTS, "splits": TFDS},
+    "": {},  # arrays in NAME.npz
+}
+OWN = {"title": TEXT, "templates": TEXTS, "classes": TEXTS, "sha256": HASHES}
+
+
+def read_table(source: str, directory: pathlib.Path) -> dict[str, Any]:
+    """Entries of tasks.json, unchecked; a folder without one may hold tasks of the catalogue.
+
+    Raises:
+      ValueError: no such folder, or a file that is no table of entries.
+    """
+    if not directory.is_dir():
+        raise ValueError(f"data {source!r}: no such folder; allowed: 'embedded', or a folder")
+    path = directory / TABLE
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(read_text(path), object_pairs_hook=_unique)
+    except (StorageError, ValueError, RecursionError) as error:
+        raise ValueError(f"data {source!r}: {path} cannot be read ({error})") from error
+    table = content.get("tasks") if isinstance(content, dict) else None
+    if not isinstance(table, dict):
+        raise ValueError(
+            f'data {source!r}: {path} must read {{"tasks": {{NAME: {{"classes": [...], '
+            '"templates": [...]}}}'
+        )
+    return table
+
+
+def check_entry(entry: object) -> Mapping[str, Any]:
+    """An entry all of whose keys are known and hold what they should.
+
+    Raises:
+      ValueError: keys that are unknown, or hold something else.
+    """
+    if not isinstance(entry, dict):
+        raise ValueError(f"its entry of {TABLE} is {_short(entry)}; it must be a table of keys")
+    kinds = [kind for kind in IMAGES if kind in entry] or [""]
+    if len(kinds) > 1:
+        raise ValueError(
+            f"its entry of {TABLE} has {' and '.join(map(repr, kinds))}, which say where its "
+            "images are; keep one of them"
+        )
+    kind = kinds[0]
+    known = IMAGES[kind] | ({kind: TEXT} if kind else {}) | {"about": ANYTHING}
+    if kind not in ("from", "part_of"):
+        known |= OWN
+    if unknown := [key for key in entry if key not in known]:
+        raise ValueError(
+            f"its entry of {TABLE} has {', '.join(repr(shown(key)) for key in unknown)}; allowed "
+            f"{f'beside {kind!r}' if kind else 'for arrays'}: {', '.join(known)}"
+        )
+    wrong = [
+        f"{key!r} must be {what}, not {_short(entry[key])}"
+        for key, (is_right, what) in known.items()
+        if key in entry and not is_right(entry[key])
+    ]
+    needed = {"from": (), "part_of": ("part",), "tfds": ("templates", "splits"),
+              "": ("templates", "classes")}.get(kind, ("templates",))  # fmt: skip
+    wrong += [f"it must have {key!r}, {known[key][1]}" for key in needed if key not in entry]
+    if wrong:
+        raise ValueError(f"its entry of {TABLE}: {'; '.join(wrong)}")
+    return entry
+
+
+def check_name(name: str) -> None:
+    """Refuses a name that a run could not call a folder.
+
+    Raises:
+      ValueError: such a name.
+    """
+    if not NAME.fullmatch(name) or name.lower().endswith(FILES):
+        raise ValueError(
+            "is no name for a task, which is a folder's name in a run; allowed: up to 60 letters, "
+            "digits and _ + - ., the first no sign, and none of the endings "
+            f"{listed(FILES, most=9)}"
+        )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"{listed(map(shown, twice))} stands twice in one table")
+    return table
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]} ..."
