@@ -56,6 +56,9 @@ def run_experiment(
             experiment = prepare(config, folder)
             if is_first():
                 print(experiment.describe(), file=sys.stderr)
+                for name, task in experiment.tasks.items():
+                    for remark in task.remarks():
+                        print(f"{name}: {remark}", file=sys.stderr)
             if "finetune" in stages:
                 finetune_all(experiment)
             if "evaluate" in stages:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import pathlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -12,8 +11,8 @@ import numpy as np
 
 from .catalogue import KNOWN
 from .class_names import first_name
-from .inspection import Facts
-from .notes import Note, note
+from .inspection import changed_images
+from .notes import Note
 from .split import content_sha256
 from .table import SPLITS, read_table
 from .task import Task, data_directory, load_task, unreadable_images
@@ -89,7 +88,7 @@ def check_tasks(
         try:
             facts = describe(load_task(directory, table, name, needed))
             yield facts if name in table else facts._replace(licence=KNOWN[name].licence)
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # the latter of a path that is no path
             yield TaskFacts(name, str(error))
 
 
@@ -99,24 +98,18 @@ def describe(task: Task) -> TaskFacts:
     for split, data in task.splits.items():
         found[split] = data.inspect(whole=True)
         counts = np.bincount(data.labels, minlength=len(task.classes))
-        digest = content_sha256(found[split], data.labels)
+        there = all(each.sha256 for each in found[split])
+        digest = content_sha256(found[split], data.labels) if there else ""
         facts[split] = SplitFacts(len(data), int(counts.min()), int(counts.max()), digest)
     duplicates = {}
     for first, second in itertools.combinations(facts, 2):
-        there = {each.sha256 for each in found[first] if each.sha256}
-        duplicates[first, second] = sum(each.sha256 in there for each in found[second])
+        known = {each.sha256 for each in found[first]} - {b""}
+        duplicates[first, second] = sum(each.sha256 in known for each in found[second])
     classes = tuple(first_name(name) for name in task.classes)
     every = list(itertools.chain.from_iterable(found.values()))
-    notes = (*task.notes, *changes(every))
+    notes = (*task.notes, *changed_images(every))
     damage = unreadable_images(every)
     return TaskFacts(task.name, damage, task.title, classes, facts, duplicates, "", notes)
-
-
-def changes(facts: Sequence[Facts]) -> list[Note]:
-    """How many images are read otherwise than they are stored, by what is left out or changed."""
-    kinds = Counter(change for each in facts for change in each.changes)
-    return [note(f"images {kind}", [each.name for each in facts if kind in each.changes])
-            for kind in sorted(kinds)]  # fmt: skip
 
 
 def prepare_task(directory: pathlib.Path, name: str) -> str:

@@ -25,7 +25,7 @@ from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import cache_folder
 
 from .decoding import RULE, THREADS, look, unreadable
-from .notes import shown
+from .notes import Note, note, shown
 
 BLOCK = 512  # images whose facts are kept at once
 SHOWN_FROM = 4 * BLOCK  # of so many images on, progress is shown
@@ -76,6 +76,15 @@ class Stored(Protocol):
 
     def content(self, row: int) -> bytes:
         """One image as it is stored."""
+
+
+def changed_images(facts: Sequence[Facts]) -> list[Note]:
+    """How many images are read otherwise than they are stored, by what is left out or changed."""
+    names: dict[str, list[str]] = {}
+    for each in facts:
+        for change in each.changes:
+            names.setdefault(change, []).append(each.name)
+    return [note(f"images {change}", found) for change, found in sorted(names.items())]
 
 
 def file_stamp(path: pathlib.Path) -> Stamp:

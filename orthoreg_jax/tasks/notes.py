@@ -19,7 +19,8 @@ class Note(NamedTuple):
     def __str__(self) -> str:
         """One line."""
         names = f" ({listed(self.first, self.number, FIRST)})" if self.first else ""
-        return f"{self.number} {self.what}{names}"
+        what = self.what.replace("images", "image", 1) if self.number == 1 else self.what
+        return f"{self.number} {what}{names}"
 
 
 def note(what: str, names: Sequence[str]) -> Note:

@@ -71,9 +71,7 @@ def _readable_file(path: pathlib.Path, read: Callable[[], Any]) -> Any:
         raise ValueError(f"{path} cannot be read ({error}); build or copy it again") from error
 
 
-def _read_split(
-    split: str, name: str, unpack: Callable[[str, Callable[[Any], Any]], Any]
-) -> Split:
+def _read_split(split: str, name: str, unpack: Callable[[str, Callable[[Any], Any]], Any]) -> Split:
     """One split of arrays; types and shapes are checked before anything is unpacked."""
     shape, dtype = unpack(f"{name}_images", _array_header)
     grey_or_rgb = len(shape) == 3 or (len(shape) == 4 and shape[-1] == 3)
@@ -121,6 +119,8 @@ def read_folder(
       ValueError: splits that are missing, or there in two forms.
     """
     place = shown(directory)
+    if not directory.is_dir():
+        raise ValueError(f"{place}: no such directory")
     lists = _names_on_disk(lambda name: (directory / f"{name}.txt").exists(), place)
     folders = _names_on_disk(lambda name: (directory / name).is_dir(), place)
     # A class may be called "train": a split's directory holds directories.

@@ -124,7 +124,13 @@ def content_sha256(facts: Sequence[Facts], labels: Int[np.ndarray, " n"]) -> str
 
     The SHA-256 is that of a file's bytes, or of an array's type, shape and bytes. Neither names
     and times of files count, nor whether a split was cut from another.
+
+    Raises:
+      ValueError: an image that is not there.
     """
+    missing = [each.problem for each in facts if not each.sha256]
+    if missing:
+        raise ValueError(missing[0])
     digest = hashlib.sha256(b"".join(each.sha256 for each in facts))
     digest.update(labels.astype("<i4").tobytes())
     return digest.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import re
 import unicodedata
@@ -63,10 +64,10 @@ def read_table(source: str, directory: pathlib.Path) -> dict[str, Any]:
     Raises:
       ValueError: no such folder, or a file that is no table of entries.
     """
-    if not directory.is_dir():
+    if not os.path.isdir(directory):  # which a name too long for a path does not stop
         raise ValueError(f"data {source!r}: no such folder; allowed: 'embedded', or a folder")
     path = directory / TABLE
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
     try:
         content = json.loads(read_text(path), object_pairs_hook=_unique)
@@ -96,9 +97,8 @@ def check_entry(entry: object) -> Mapping[str, Any]:
             "images are; keep one of them"
         )
     kind = kinds[0]
-    known = IMAGES[kind] | ({kind: TEXT} if kind else {}) | {"about": ANYTHING}
-    if kind not in ("from", "part_of"):
-        known |= OWN
+    own = {} if kind in ("from", "part_of") else OWN
+    known = ({kind: TEXT} if kind else {}) | own | IMAGES[kind] | {"about": ANYTHING}
     if unknown := [key for key in entry if key not in known]:
         raise ValueError(
             f"its entry of {TABLE} has {', '.join(repr(shown(key)) for key in unknown)}; allowed "

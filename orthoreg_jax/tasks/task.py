@@ -13,7 +13,7 @@ import numpy as np
 
 from .catalogue import KNOWN, entries
 from .class_names import Name, first_name
-from .inspection import Facts
+from .inspection import Facts, changed_images
 from .notes import Note
 from .sources import read_arrays, read_folder, read_known, read_set
 from .split import Split
@@ -43,6 +43,11 @@ class Task:
     templates: tuple[str, ...]
     splits: dict[str, Split]
     notes: tuple[Note, ...] = ()
+
+    def remarks(self) -> list[Note]:
+        """The notes, and what reading its images leaves out or changes."""
+        found = [facts for data in self.splits.values() for facts in data.inspect()]
+        return [*self.notes, *changed_images(found)]
 
     @property
     def prompts_sha256(self) -> str:
@@ -116,7 +121,7 @@ def load_each(
     for name, splits in needed.items():
         try:
             tasks[name] = load_task(directory, table, name, splits)
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # the latter of a path that is no path
             problems.append(f"task {name!r}: {error}")
     if not problems:  # which takes longer
         for name, task in tasks.items():
@@ -134,7 +139,8 @@ def unreadable_images(facts: Sequence[Facts]) -> str:
     if not found:
         return ""
     more = f"\n    and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
-    return f"{len(found)} images cannot be read:\n    " + "\n    ".join(found[:MOST_NAMED]) + more
+    images = "1 image" if len(found) == 1 else f"{len(found)} images"
+    return f"{images} cannot be read:\n    " + "\n    ".join(found[:MOST_NAMED]) + more
 
 
 def load_task(

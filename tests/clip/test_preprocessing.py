@@ -46,6 +46,22 @@ def test_images_of_the_crop_s_size_are_still_resized_where_the_file_says_so(tmp_
     np.testing.assert_array_equal(resized, preprocessing.resize(list(images)))
 
 
+@pytest.mark.parametrize(
+    "shape", [(1, 9, 3), (3, 9, 3), (4, 9, 3), (9, 1, 3), (3, 3, 3), (1, 1, 3)]
+)
+def test_few_rows_are_no_channels(tmp_path, shape):
+    """Arrays as Pillow resizes them: the shorter side to 224, the middle cut out."""
+    pixels = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+    height, width = shape[:2]
+    scale = 224 / min(height, width)
+    size = (int(width * scale), int(height * scale))
+    large = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+    left, top = (size[0] - 224) // 2, (size[1] - 224) // 2
+    expected = np.asarray(large.crop((left, top, left + 224, top + 224)))
+    preprocessing = load_preprocessing(tmp_path, PRESETS["ViT-B/32"])
+    np.testing.assert_array_equal(preprocessing.resize([pixels])[0], expected)
+
+
 def test_damaged_files_are_named(tmp_path):
     config = load_checkpoint("embedded").config
     for name, read in {

@@ -7,6 +7,7 @@ import pytest
 
 from orthoreg_jax import cli
 from orthoreg_jax.tasks.check import check_tasks, prepare_task
+from orthoreg_jax.tasks.task import load_tasks
 
 
 @pytest.fixture
@@ -40,6 +41,62 @@ def test_what_is_missing_does_not_hide_the_rest(data):
     facts = list(check_tasks(str(data), ["dtd", "mine"], "imagenet"))
     assert [bool(each.problem) for each in facts] == [True, False, True]
     assert "MISSING" in str(facts[0]) and "robots.ox.ac.uk" in str(facts[0])
+
+
+@pytest.fixture
+def spoiled(data):
+    """Files in the middle of a split that only decoding finds, and what reading changes."""
+    folder = data / "mine" / "train" / "b"
+    rng = np.random.default_rng(1)
+    large = PIL.Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    large.save(folder / "1_first.png")
+    large.save(folder / "2_half.jpg")
+    (folder / "2_half.jpg").write_bytes((folder / "2_half.jpg").read_bytes()[:1500])
+    (folder / "3_page.png").write_text("<html>Not found</html>")
+    (folder / "4_empty.png").touch()
+    large.save(folder / "5_half.png")
+    (folder / "5_half.png").write_bytes((folder / "5_half.png").read_bytes()[:5000])
+    large.convert("RGBA").save(folder / "6_alpha.png")
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 3
+    large.save(folder / "7_turned.jpg", exif=exif)
+    PIL.Image.fromarray(np.arange(12, dtype=np.uint16).reshape(3, 4)).save(folder / "8_deep.png")
+    large.save(folder / "9_last.gif")
+    return data
+
+
+def test_every_image_is_decoded(spoiled):
+    (facts,) = check_tasks(str(spoiled), ["mine"])
+    damaged = ("2_half.jpg", "3_page.png", "4_empty.png", "5_half.png")
+    assert facts.problem.startswith("4 images cannot be read:")
+    assert all(facts.problem.count(f"train/b/{name}: cannot be read") == 1 for name in damaged)
+    assert facts.splits["train"].images == 11  # what is there is counted all the same
+    found = {each.what: (each.number, each.first) for each in facts.notes}
+    assert found == {
+        "skipped: ending .gif": (1, ("b/9_last.gif",)),
+        "images with 16 bits a channel, scaled to 8": (1, ("train/b/8_deep.png",)),
+        "images with a rotation in EXIF, which is not made": (1, ("train/b/7_turned.jpg",)),
+        "images with transparency, which is dropped": (1, ("train/b/6_alpha.png",)),
+    }
+    text = str(facts)
+    assert "  1 image with transparency, which is dropped (train/b/6_alpha.png)" in text
+    assert "mine: MISSING OR WRONG\n  4 images cannot be read" in text
+
+
+def test_a_run_sees_by_the_headers_what_is_no_image(spoiled):
+    """Before its work; the two halves of images are found when they are read, and named."""
+    with pytest.raises(ValueError, match="task 'mine': 2 images cannot be read") as caught:
+        load_tasks(str(spoiled), ["mine"])
+    assert "3_page.png" in str(caught.value) and "4_empty.png" in str(caught.value)
+    folder = spoiled / "mine" / "train" / "b"
+    for name in ("3_page.png", "4_empty.png"):
+        (folder / name).unlink()
+    (task,) = load_tasks(str(spoiled), ["mine"]).values()
+    assert [each.number for each in task.remarks()] == [1, 1, 1, 1]
+    images = task.splits["train"].images
+    row = images.paths.index("b/5_half.png")
+    with pytest.raises(ValueError, match="b/5_half.png: cannot be read"):
+        _ = images[row]
 
 
 def test_command(data, tmp_path, capsys):
