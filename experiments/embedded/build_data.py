@@ -2,7 +2,7 @@
 
     python experiments/embedded/build_data.py --out orthoreg_jax/embedded --cache build/embedded
 
-Needs this package, numpy, pillow and resvg-py, and the clients pip, npm, apt-get and dpkg-deb. Downloads about
+Needs this package and resvg-py, and the clients pip, npm, apt-get and dpkg-deb. Downloads about
 230 MB once. Two runs write the same arrays.
 """
 

@@ -65,7 +65,7 @@ def test_every_key_holds_what_it_should(kind):
     [
         (5, "is 5; it must be a table of keys"),
         ([], "is []; it must be a table"),
-        (GOOD["arrays"] | {"tempaltes": []}, "has 'tempaltes'; allowed for arrays: title, templates"),
+        (GOOD["arrays"] | {"tempaltes": []}, "has 'tempaltes'; allowed for arrays: title"),
         (GOOD["arrays"] | {"labels": ["a"]}, "has 'labels'; allowed for arrays"),
         (GOOD["folder"] | {"splits": {}}, "has 'splits'; allowed beside 'folder'"),
         (GOOD["from"] | {"title": "B"}, "has 'title'; allowed beside 'from': from, about"),
