@@ -17,6 +17,8 @@ from .decoding import decode
 from .inspection import Facts, Stamp, file_stamp, inspect_stored
 from .split import Rows, Split
 
+_DAMAGED = "cannot be read; prepare or copy the set again"
+
 
 @dataclasses.dataclass(frozen=True)
 class RecordImages:
@@ -83,7 +85,10 @@ def find_builder(data: pathlib.Path, name: str) -> Any:
     versions = sorted(path.parent for path in place.glob("**/dataset_info.json"))
     if not versions:
         raise ValueError(f"{place}: holds no set prepared by tensorflow-datasets")
-    builder = tfds.builder_from_directory(str(versions[-1]))
+    try:
+        builder = tfds.builder_from_directory(str(versions[-1]))
+    except Exception as error:  # JSON, protobuf: each its own kind for a damaged file
+        raise ValueError(f"{versions[-1]}: {_DAMAGED} ({error})") from error
     if builder.info.file_format.value != "array_record":
         raise ValueError(
             f"{versions[-1]}: is prepared as {builder.info.file_format.value} files, which only "
@@ -122,8 +127,11 @@ def read_records(builder: Any, split: str, labels: Sequence[str]) -> Split:
         )
     positions = np.array([labels.index(name) for name in names], np.int32)
     keep_encoded = {"image": tfds.decode.SkipDecoding()}
-    source = builder.as_data_source(split=split, decoders=keep_encoded)
-    found = [int(source[row]["label"]) for row in range(len(source))]
+    try:
+        source = builder.as_data_source(split=split, decoders=keep_encoded)
+        found = [int(source[row]["label"]) for row in range(len(source))]
+    except Exception as error:  # array_record's own kinds
+        raise ValueError(f"{builder.info.full_name}/{split}: {_DAMAGED} ({error})") from error
     files = tuple(pathlib.Path(path) for path in known[split.partition("[")[0]].filepaths)
     images = RecordImages(source, f"{builder.info.full_name}/{split}", files)
     return Split(images, positions[found])

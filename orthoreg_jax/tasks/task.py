@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import read_arrays
 from .catalogue import KNOWN, entries
 from .class_names import Name, first_name
 from .inspection import Facts, changed_images
 from .notes import Note
-from .sources import read_arrays, read_folder, read_known, read_set
+from .sources import read_folder, read_known, read_set
 from .split import Split
 from .table import SPLITS, TABLE, check_entry, check_name, read_table
 

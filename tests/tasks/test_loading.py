@@ -135,3 +135,6 @@ def test_a_damaged_file_is_named(pictures, preprocessing, tmp_path):
     (tmp_path / "003.png").write_bytes((tmp_path / "003.png").read_bytes()[:60])
     with pytest.raises(ValueError, match="003.png: cannot be read as an image"):
         load_images(files.images, range(21), preprocessing)
+    for scale in (1.0, 0.8):
+        with pytest.raises(ValueError, match="003.png: cannot be read as an image"):
+            list(Feed(files, preprocessing, 7, 3, scale).batches(0, 3))

@@ -1,5 +1,6 @@
 """Tasks in directories, lists, and sets prepared by tensorflow-datasets, on real files."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import PIL.Image
 import pytest
 
 from orthoreg_jax.tasks.catalogue import BENCHMARKS, KNOWN, entries
+from orthoreg_jax.tasks.check import check_tasks
 from orthoreg_jax.tasks.class_names import ClassNames, bare
 from orthoreg_jax.tasks.split import ArrayImages, Split, cut_validation
 from orthoreg_jax.tasks.task import load_tasks
@@ -234,6 +236,29 @@ def test_a_set_prepared_by_tfds_gives_the_same_images(tmp_path):
             assert wanted.pop(data.images[row].tobytes()) == data.labels[row]
     assert not wanted
     assert splits["test"].sha256 != splits["val"].sha256
+    (facts,) = check_tasks(str(tmp_path), ["mine"])
+    assert not facts.problem and facts.splits["test"].sha256 == splits["test"].sha256
+    contents = [hashlib.sha256(encode(row)).digest() for row in range(36)]
+    assert {each.sha256 for data in splits.values() for each in data.inspect()} == {*contents}
+    write_table(tmp_path, entry | {"splits": {"train": "extra", "test": "test"}})
     with pytest.raises(ValueError, match="no split 'extra', only"):
-        write_table(tmp_path, entry | {"splits": {"train": "extra", "test": "test"}})
         load_tasks(str(tmp_path), ["mine"])
+    write_table(tmp_path, entry)
+    for pattern in ("*test.array_record*", "dataset_info.json"):
+        (path,) = tmp_path.glob(f"{builder.name}/**/{pattern}")
+        path.write_bytes(path.read_bytes()[:100])
+        with pytest.raises(ValueError, match="task 'mine'.*cannot be read; prepare or copy"):
+            load_tasks(str(tmp_path), ["mine"])
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_a_known_task_s_validation_split_by_any_of_its_names(tmp_path, name):
+    labels = entries()["svhn"]["labels"]
+    for number, split in enumerate(("train", name, "test")):
+        write_images(tmp_path / "svhn" / split, labels, 2, first=10 * number)
+    splits = load_tasks(str(tmp_path), ["svhn"])["svhn"].splits
+    assert [len(data) for data in splits.values()] == [20, 20, 20]
+    np.testing.assert_array_equal(splits["val"].images[3], picture(111))
+    (tmp_path / "svhn" / ("valid" if name == "val" else "val")).mkdir()
+    with pytest.raises(ValueError, match="holds val and .*keep one of them"):
+        load_tasks(str(tmp_path), ["svhn"])

@@ -1,0 +1,56 @@
+"""What a source of images gives: classes as the data calls them, and the splits that are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from .notes import Note
+from .split import Split, cut_validation
+from .table import SPLITS
+
+NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # on disk
+
+
+class Content(NamedTuple):
+    """What a source gives: classes as the data calls them, splits, and what is to be said."""
+
+    labels: tuple[str, ...]
+    splits: dict[str, Split]
+    notes: tuple[Note, ...] = ()
+
+
+def names_on_disk(exists: Callable[[str], bool], place: str) -> dict[str, str]:
+    """Split -> the name that it has there, for those that are there.
+
+    Raises:
+      ValueError: one of them has two names.
+    """
+    found = {split: [name for name in names if exists(name)] for split, names in NAMES.items()}
+    if several := [name for names in found.values() if len(names) > 1 for name in names]:
+        raise ValueError(f"{place}: holds {' and '.join(several)}; keep one of them")
+    return {split: names[0] for split, names in found.items() if names}
+
+
+def with_validation(
+    read: Callable[[str], Split], present: Mapping[str, str], needed: Sequence[str], place: str
+) -> tuple[dict[str, Split], list[Note]]:
+    """The needed splits; val is cut from train where there is none, which is said."""
+    wanted = set(needed)
+    cut = "val" in wanted and "val" not in present
+    if cut:
+        wanted = wanted - {"val"} | {"train"}
+    missing = [split for split in SPLITS if split in wanted and split not in present]
+    if missing:
+        raise ValueError(
+            f"{place}: has no {' and no '.join(missing)} split"
+            f"{', of which 10 % would be the validation split' if cut else ''}; it has "
+            f"{', '.join(present.values()) or 'none'}"
+        )
+    splits = {split: read(split) for split in SPLITS if split in wanted}
+    notes = []
+    if cut:
+        splits["train"], splits["val"] = cut_validation(splits["train"])
+        what = "images of train are the validation split, as there is none (10 %, at most 5000)"
+        notes.append(Note(len(splits["val"]), what))
+    return {split: splits[split] for split in needed}, notes
