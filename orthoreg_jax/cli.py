@@ -93,12 +93,14 @@ def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         for name in (*config.tasks, config.control):
             print(prepare_task(data_directory(config.data), name), flush=True)
         return
-    missing = []
+    checked, missing = 0, []
     for facts in check_tasks(config.data, config.tasks, config.control):
         print(facts, flush=True)
+        checked += 1
         missing += [facts.name] if facts.problem else []
     if missing:
-        raise ValueError(f"{len(missing)} tasks are missing or wrong: {', '.join(missing)}")
+        names = ", ".join(missing)
+        raise ValueError(f"{len(missing)} of {checked} tasks missing or wrong: {names}")
 
 
 def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:

@@ -111,7 +111,7 @@ def _search(root: pathlib.Path, below: str, found: Found, above: tuple[str, ...]
         raise ValueError(f"{shown(root / below)}: cannot be read ({error.strerror})") from error
     for entry in inside:
         path = f"{below}/{entry.name}" if below else entry.name
-        suffix = pathlib.PurePath(entry.name).suffix.lower()
+        suffix = os.path.splitext(entry.name)[1].lower()
         if entry.name.startswith(".") or entry.name in SYSTEM:
             found.skipped.setdefault("hidden, or left by a system", []).append(path)
         elif os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():

@@ -14,7 +14,7 @@ import os
 import pathlib
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -186,13 +186,10 @@ class Kept:
 
     def read(self, names: Sequence[str], stamps: Sequence[Stamp | None]) -> list[Facts | None]:
         """Facts of files that are as they were, by their names; None for others."""
-        found: dict[bytes, Sequence[Any]] = {}
         keys = [_key(name) for name in names]
-        if self._table is not None:
-            with contextlib.suppress(*_faults()):
-                marks = ", ".join("?" * len(keys))
-                query = f"SELECT * FROM images WHERE key IN ({marks})"
-                found = {key: rest for key, *rest in self._table.execute(query, keys)}
+        query = f"SELECT * FROM images WHERE key IN ({', '.join('?' * len(keys))})"
+        rows = self._ask(lambda table: table.execute(query, keys).fetchall()) or []
+        found = {key: rest for key, *rest in rows}
         return [
             _facts(found[key], stamp) if stamp is not None and key in found else None
             for key, stamp in zip(keys, stamps, strict=True)
@@ -200,16 +197,31 @@ class Kept:
 
     def write(self, new: Sequence[tuple[str, Stamp | None, Facts]]) -> None:
         """Keeps facts by name and stamp, but for damage, which is to be looked at again."""
-        if self._table is None:
-            return
         rows = [
             (_key(name), stamp.text, facts.sha256, json.dumps(facts.changes), int(facts.whole))
             for name, stamp, facts in new
             if stamp is not None and not facts.problem and time.time() - stamp.changed > SETTLED
         ]
-        with contextlib.suppress(*_faults()):
-            self._table.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?)", rows)
-            self._table.commit()
+
+        def store(table: Any) -> None:
+            table.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?)", rows)
+            table.commit()
+
+        self._ask(store)
+
+    def _ask(self, work: Callable[[Any], Any]) -> Any:
+        """What some work on the table gives; after a fault, None from then on.
+
+        To wait for another process's lock at every block would take hours.
+        """
+        if self._table is None:
+            return None
+        try:
+            return work(self._table)
+        except _faults():
+            self._table.close()
+            self._table = None
+            return None
 
 
 def _open(path: pathlib.Path) -> Any:
