@@ -172,9 +172,12 @@ def read_directory(directory: pathlib.Path, names: ClassNames) -> tuple[Split, l
         )
     split = label_images(directory, paths, names)
     directories = {path: path.rpartition("/")[0] for path in paths}
-    own = {each for each in set(directories.values()) if names.find(each) is not None}
-    if deep := [path for path, each in directories.items() if each not in own]:
+    places = {each: names.find(each) for each in dict.fromkeys(directories.values())}
+    if deep := [path for path, each in directories.items() if places[each] is None]:
         notes.append(note("below the directory of their class, in others", deep))
+    times = Counter(places.values())
+    if alike := [each for each, place in places.items() if place is not None and times[place] > 1]:
+        notes.append(note("directories that are one class with another of them", alike))
     return split, notes
 
 

@@ -19,7 +19,9 @@ class Note(NamedTuple):
     def __str__(self) -> str:
         """One line."""
         names = f" ({listed(self.first, self.number, FIRST)})" if self.first else ""
-        what = self.what.replace("images", "image", 1) if self.number == 1 else self.what
+        what = self.what
+        if self.number == 1:
+            what = what.replace("images", "image", 1).replace("classes", "class", 1)
         return f"{self.number} {what}{names}"
 
 

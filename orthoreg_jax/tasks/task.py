@@ -15,7 +15,7 @@ from .arrays import read_arrays
 from .catalogue import KNOWN, entries
 from .class_names import Name, first_name
 from .inspection import Facts, changed_images
-from .notes import Note
+from .notes import Note, note
 from .sources import read_folder, read_known, read_set
 from .split import Split
 from .table import SPLITS, TABLE, check_entry, check_name, read_table
@@ -240,9 +240,9 @@ def _load_entry(
     if len({*classes}) < len(classes):
         raise ValueError("a class name stands twice; the zero-shot head cannot tell them apart")
     title, templates = entry.get("title", name), tuple(entry["templates"])
-    task = Task(name, title, classes, templates, content.splits, content.notes)
+    task = _checked(Task(name, title, classes, templates, content.splits, content.notes))
     hashes = entry.get("sha256", {})
-    for split, data in _checked(task).splits.items():
+    for split, data in task.splits.items():
         if split in hashes and hashes[split] != data.sha256:
             raise ValueError(
                 f"the {split} split is not the one whose hash {TABLE} lists; the data was changed "
@@ -261,6 +261,7 @@ def _checked(task: Task) -> Task:
         )
     if len(task.classes) < 2:
         raise ValueError(f"{len(task.classes)} class; a task needs at least 2")
+    notes = list(task.notes)
     for split, data in task.splits.items():
         if len(data) == 0:
             raise ValueError(f"the {split} split holds no image")
@@ -269,4 +270,8 @@ def _checked(task: Task) -> Task:
                 f"{split} labels run from {data.labels.min()} to {data.labels.max()}, but "
                 f"{len(task.classes)} class names allow 0 to {len(task.classes) - 1}"
             )
-    return task
+        absent = sorted({*range(len(task.classes))} - {*data.labels.tolist()})
+        if absent:
+            names = [first_name(task.classes[label]) for label in absent]
+            notes.append(note(f"classes without an image in {split}", names))
+    return dataclasses.replace(task, notes=tuple(notes))

@@ -30,7 +30,7 @@ def read(content):
     [
         ("1", "png"), ("L", "png"), ("P", "png"), ("RGB", "png"), ("LA", "png"), ("RGBA", "png"),
         ("L", "jpeg"), ("RGB", "jpeg"), ("CMYK", "jpeg"), ("RGBA", "webp"), ("CMYK", "tiff"),
-        ("LA", "tiff"), ("RGBA", "tiff"), ("YCbCr", "tiff"), ("P", "gif"), ("RGB", "bmp"),
+        ("LA", "tiff"), ("RGBA", "tiff"), ("P", "gif"), ("RGB", "bmp"),
         ("RGB", "ppm"), ("L", "ppm"),
     ],
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import unicodedata
 
 import numpy as np
@@ -115,7 +116,9 @@ def test_a_cut_of_train_is_said(mine, tmp_path):
     task = load(tmp_path)
     assert counts(task) == {"train": 19, "val": 2, "test": 3}
     what = "images of train are the validation split, as there is none (10 %, at most 5000)"
-    assert notes(task) == {what: 2, "not used: directories that are no split's": 1}
+    assert notes(task) == {what: 2, "not used: directories that are no split's": 1,
+                           "classes without an image in val": 1}  # fmt: skip
+    assert "1 class without an image in val (owl)" in map(str, task.notes)
 
 
 def test_lists_beside_split_directories_are_refused(mine, tmp_path):
@@ -137,7 +140,9 @@ def test_lists(tmp_path, name):
     assert (task.classes, counts(task)) == (("owl", "train"), {"train": 2, "val": 1, "test": 1})
     assert [task.splits[s].labels.tolist() for s in ("train", "val", "test")] == [[1, 0], [0], [1]]
     assert task.splits["test"].images[0][0, 0, 0] == 1
-    assert notes(task) == {"not used: images that no list names": 1}
+    assert notes(task) == {"not used: images that no list names": 1,
+                           "classes without an image in val": 1,
+                           "classes without an image in test": 1}  # fmt: skip
 
 
 def test_a_list_s_directory_is_not_passed_over(tmp_path):
@@ -156,9 +161,9 @@ def test_a_line_that_stands_twice_is_said(tmp_path):
     write(folder, "fox/1.png", "owl/2.png")
     for split in ("train", "val", "test"):
         (folder / f"{split}.txt").write_text("fox/1.png\nowl/2.png\n")
-    (folder / "val.txt").write_text("fox/1.png\n/fox/1.png\nfox/1.png")
+    (folder / "val.txt").write_text("fox/1.png\n/fox/1.png\nowl/2.png\nfox/1.png")
     task = load(tmp_path)
-    assert counts(task)["val"] == 3 and notes(task) == {"named more than once by val.txt": 1}
+    assert counts(task)["val"] == 4 and notes(task) == {"named more than once by val.txt": 1}
 
 
 def test_deeper_directories_belong_to_their_class(mine, tmp_path):
@@ -167,6 +172,20 @@ def test_deeper_directories_belong_to_their_class(mine, tmp_path):
     assert (task.classes, counts(task)["train"]) == (("fox", "owl"), 5)
     assert task.splits["train"].labels.tolist() == [0, 1, 1, 1, 1]
     assert notes(task) == {"below the directory of their class, in others": 2}
+
+
+def test_two_directories_of_one_class(mine, tmp_path):
+    write(mine, "train/Fox/1.png", "train/Fox/2.png")
+    task = load(tmp_path, classes=["fox", "owl"], labels=["fox", "owl"])
+    assert task.splits["train"].labels.tolist() == [0, 0, 0, 1, 1]
+    assert notes(task) == {"directories that are one class with another of them": 2}
+
+
+def test_a_class_that_one_split_lacks(mine, tmp_path):
+    shutil.rmtree(mine / "test" / "fox")
+    task = load(tmp_path)
+    assert task.splits["test"].labels.tolist() == [1, 1]
+    assert notes(task) == {"classes without an image in test": 1}
 
 
 @pytest.mark.parametrize(
