@@ -51,7 +51,7 @@ class FileImages:
 
     def inspect(self, rows: Rows, whole: bool = False) -> list[Facts]:
         """Facts of some files."""
-        return inspect_stored(self, rows, whole, shown(self.root))
+        return inspect_stored(self, rows, whole, f"images of {shown(self.root)}")
 
     def place(self, row: int) -> str:
         """The file's absolute path."""

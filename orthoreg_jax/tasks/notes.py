@@ -33,6 +33,8 @@ def note(what: str, names: Sequence[str]) -> Note:
 def shown(name: str | os.PathLike[str]) -> str:
     """A file's name as any terminal shows it: bytes and signs that have no letter are escaped."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
     )

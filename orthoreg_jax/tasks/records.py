@@ -42,7 +42,7 @@ class RecordImages:
 
     def inspect(self, rows: Rows, whole: bool = False) -> list[Facts]:
         """Facts of some images."""
-        return inspect_stored(self, rows, whole, self.split)
+        return inspect_stored(self, rows, whole, f"images of {self.split}")
 
     def place(self, row: int) -> str:
         """The record, and the folder of its set."""
