@@ -100,9 +100,11 @@ def check_entry(entry: object) -> Mapping[str, Any]:
     own = {} if kind in ("from", "part_of") else OWN
     known = ({kind: TEXT} if kind else {}) | own | IMAGES[kind] | {"about": ANYTHING}
     if unknown := [key for key in entry if key not in known]:
+        others = f"; or one of {', '.join(filter(None, IMAGES))}, for images elsewhere"
         raise ValueError(
             f"its entry of {TABLE} has {', '.join(repr(shown(key)) for key in unknown)}; allowed "
-            f"{f'beside {kind!r}' if kind else 'for arrays'}: {', '.join(known)}"
+            f"{f'beside {kind!r}' if kind else 'with images in NAME.npz'}: {', '.join(known)}, of "
+            f"which 'about' may hold anything{'' if kind else others}"
         )
     wrong = [
         f"{key!r} must be {what}, not {_short(entry[key])}"

@@ -65,8 +65,13 @@ def test_every_key_holds_what_it_should(kind):
     [
         (5, "is 5; it must be a table of keys"),
         ([], "is []; it must be a table"),
-        (GOOD["arrays"] | {"tempaltes": []}, "has 'tempaltes'; allowed for arrays: title"),
-        (GOOD["arrays"] | {"labels": ["a"]}, "has 'labels'; allowed for arrays"),
+        (GOOD["arrays"] | {"tempaltes": []}, "has 'tempaltes'; allowed with images in"),
+        (GOOD["arrays"] | {"labels": ["a"]}, "has 'labels'; allowed with images in NAME.npz"),
+        (
+            {"folderr": "birds"},
+            "'folderr'; allowed with images in NAME.npz: title, templates, classes, sha256, about, of "
+            "which 'about' may hold anything; or one of from, part_of, folder, tfds, for images",
+        ),
         (GOOD["folder"] | {"splits": {}}, "has 'splits'; allowed beside 'folder'"),
         (GOOD["from"] | {"title": "B"}, "has 'title'; allowed beside 'from': from, about"),
         (GOOD["part"] | {"templates": ["{}"]}, "has 'templates'; allowed beside 'part_of'"),
