@@ -1,3 +1,6 @@
+import shutil
+
+import numpy as np
 import pytest
 
 import orthoreg_jax as oj
@@ -18,3 +21,13 @@ def test_wrong_stages_are_refused(tmp_path, stages):
     with pytest.raises(ValueError, match="allowed: a list of finetune, evaluate, report"):
         oj.run_experiment(oj.default_config(), tmp_path / "run", stages)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_was_passed_over_in_the_data_is_said_before_work_starts(inputs, tmp_path, capfd):
+    data = shutil.copytree(inputs.parent, tmp_path / "data")
+    with np.load(data / "first.npz") as archive:
+        np.savez(data / "first.npz", **archive, notes=np.zeros(3))
+    config = oj.load_config(inputs, [f"data={data}"])
+    with pytest.raises(ValueError, match="4 task vectors are missing"):
+        oj.run_experiment(config, tmp_path / "run", ["evaluate"])
+    assert "\nfirst: 1 not used: arrays that are no split's (notes)\n" in capfd.readouterr().err
