@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Sequence
 
 import jax
@@ -16,7 +17,7 @@ from .tables import Table, format_text, percent
 
 
 def measure_model(model: str, data: str, names: Sequence[str], split: str) -> str:
-    """A table of a model's accuracies, and their mean.
+    """A table of a model's accuracies, and their mean; what is to be said of the data is printed.
 
     Args:
       model: see `load_checkpoint`; its own text tower makes the zero-shot heads.
@@ -33,6 +34,9 @@ def measure_model(model: str, data: str, names: Sequence[str], split: str) -> st
     tasks = load_each(directory, table, dict.fromkeys(names or table, (split,)))
     if not tasks:
         raise ValueError(f"data {data!r}: has no tasks.json that lists its tasks; give --tasks")
+    for name, task in tasks.items():
+        for remark in task.remarks():
+            print(f"{name}: {remark}", file=sys.stderr)
     checkpoint = load_checkpoint(model)
     with jax.default_matmul_precision("highest"):  # as runs have by default
         found = measure_accuracies(checkpoint, checkpoint.params, tasks, split)
