@@ -11,7 +11,7 @@ import numpy as np
 
 from .catalogue import KNOWN
 from .class_names import first_name
-from .inspection import changed_images
+from .facts import changed_images
 from .notes import Note
 from .split import content_sha256
 from .table import SPLITS, read_table

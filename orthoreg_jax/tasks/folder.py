@@ -18,7 +18,8 @@ from jaxtyping import UInt8
 
 from .class_names import ClassNames, bare, plain
 from .decoding import decode
-from .inspection import Facts, Stamp, file_stamp, inspect_stored
+from .facts import Facts, Stamp, file_stamp
+from .inspection import inspect_stored
 from .notes import Note, listed, note, shown
 from .split import Rows, Split
 

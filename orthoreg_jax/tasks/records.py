@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from .decoding import decode
-from .inspection import Facts, Stamp, file_stamp, inspect_stored
+from .facts import Facts, Stamp, file_stamp
+from .inspection import inspect_stored
 from .split import Rows, Split
 
 _DAMAGED = "cannot be read; prepare or copy the set again"

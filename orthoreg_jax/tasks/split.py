@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from .inspection import Facts
+from .facts import Facts
 
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 5000
 Rows = Sequence[int] | Int[np.ndarray, " n"]

@@ -14,7 +14,7 @@ import numpy as np
 from .arrays import read_arrays
 from .catalogue import KNOWN, entries
 from .class_names import Name, first_name
-from .inspection import Facts, changed_images
+from .facts import Facts, changed_images
 from .notes import Note, note
 from .sources import read_folder, read_known, read_set
 from .split import Split

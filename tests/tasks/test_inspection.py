@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 from orthoreg_jax.storage import cache_folder
-from orthoreg_jax.tasks import inspection
+from orthoreg_jax.tasks import inspection, kept
 from orthoreg_jax.tasks.folder import FileImages
 from orthoreg_jax.tasks.split import ArrayImages, Split
 
@@ -22,7 +22,7 @@ NAMES = tuple(f"{number}.bmp" for number in range(4))  # of one size, whatever t
 def folder(tmp_path, monkeypatch):
     """Four files, and a cache folder; a file is settled at once."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(inspection, "SETTLED", -1.0)
+    monkeypatch.setattr(kept, "SETTLED", -1.0)
     for number, name in enumerate(NAMES):
         PIL.Image.fromarray(np.full((2, 4, 3), number, np.uint8)).save(tmp_path / name)
     return tmp_path
@@ -111,7 +111,7 @@ def test_unchanged_files_are_looked_at_once(folder, monkeypatch):
 
 
 def test_a_file_that_was_just_changed_is_not_kept(folder, monkeypatch):
-    monkeypatch.setattr(inspection, "SETTLED", 3600.0)
+    monkeypatch.setattr(kept, "SETTLED", 3600.0)
     opened = looks(monkeypatch)
     split(folder).inspect()
     split(folder).inspect()
@@ -142,15 +142,18 @@ def test_what_vanished_is_named(folder):
     [
         lambda cache: cache.write_bytes(b"no database" * 100),
         lambda cache: cache.write_bytes(cache.read_bytes()[:5000]),
-        lambda cache: (cache.unlink(), cache.mkdir()),
+        lambda cache: cache.write_bytes(cache.read_bytes()[:4096] + bytes(8192)),
         lambda cache: cache.write_bytes(b""),
+        lambda cache: cache.unlink(),
     ],
 )
-def test_a_damaged_cache_does_no_harm(folder, spoil):
+def test_a_damaged_cache_does_no_harm_and_is_made_anew(folder, spoil, monkeypatch):
     expected = split(folder).inspect(whole=True)
     spoil(folder / "cache/orthoreg_jax/images.sqlite")
     for _ in range(2):
         assert split(folder).inspect(whole=True) == expected
+    opened = looks(monkeypatch)
+    assert split(folder).inspect(whole=True) == expected and opened == []
 
 
 def test_rows_of_a_cache_that_are_no_facts_do_no_harm(folder):
@@ -175,6 +178,10 @@ def test_a_cache_in_use_does_not_stop_the_work(folder, monkeypatch):
 def test_no_room_for_a_cache(folder, monkeypatch):
     (folder / "file").touch()
     expected = split(folder).sha256
+    cache = folder / "cache/orthoreg_jax/images.sqlite"
+    cache.unlink()
+    cache.mkdir()
+    assert split(folder).sha256 == expected
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "file"))
     assert split(folder).sha256 == expected
 
@@ -190,6 +197,6 @@ def test_no_home(folder, monkeypatch):
     found = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
     assert found.stdout == "None\n", found.stderr
     expected = split(folder).sha256
-    monkeypatch.setattr(inspection, "cache_folder", lambda: None)
+    monkeypatch.setattr(kept, "cache_folder", lambda: None)
     assert split(folder).sha256 == expected
     assert cache_folder() == folder / "cache" / "orthoreg_jax"
