@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
@@ -59,7 +60,7 @@ def inspect_stored(
     with Kept() as kept, ThreadPoolExecutor(THREADS) as pool, _progress(label, len(rows)) as bar:
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
-            names = [images.place(row) for row in block]
+            names, seen = [images.place(row) for row in block], time.time()
             stamps = list(pool.map(lambda row: _stamp(images, row), block))
             known = kept.read(names, stamps)
             old = {row: facts._replace(name=shown(images.name(row)))
@@ -69,8 +70,9 @@ def inspect_stored(
             found |= old | dict(
                 zip(new, pool.map(lambda row: _inspect(images, row, whole), new), strict=True)
             )
-            kept.write([(name, stamp, found[row]) for name, stamp, row in
-                        zip(names, stamps, block, strict=True) if row not in old])  # fmt: skip
+            made = [(name, stamp, found[row]) for name, stamp, row in
+                    zip(names, stamps, block, strict=True) if row not in old]  # fmt: skip
+            kept.write(made, seen)
             if bar is not None:
                 bar.update(len(block))
     return [found[row] for row in rows]

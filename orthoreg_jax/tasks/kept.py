@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import pathlib
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -61,12 +60,17 @@ class Kept:
             for key, stamp in zip(keys, stamps, strict=True)
         ]
 
-    def write(self, new: Sequence[tuple[str, Stamp | None, Facts]]) -> None:
-        """Keeps facts by name and stamp, but for damage, which is to be looked at again."""
+    def write(self, new: Sequence[tuple[str, Stamp | None, Facts]], seen: float) -> None:
+        """Keeps facts by name and stamp, but for damage, which is to be looked at again.
+
+        Args:
+          new: names, stamps, facts.
+          seen: when the stamps were taken, in seconds.
+        """
         rows = [
             (_key(name), stamp.text, facts.sha256, json.dumps(facts.changes), int(facts.whole))
             for name, stamp, facts in new
-            if stamp is not None and not facts.problem and time.time() - stamp.changed > SETTLED
+            if stamp is not None and not facts.problem and seen - stamp.changed > SETTLED
         ]
 
         def store(table: Any) -> None:

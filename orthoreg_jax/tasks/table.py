@@ -119,13 +119,13 @@ def check_entry(entry: object) -> Mapping[str, Any]:
     return entry
 
 
-def check_name(name: str) -> None:
+def check_name(name: object) -> None:
     """Refuses a name that a run could not call a folder.
 
     Raises:
       ValueError: such a name.
     """
-    if not NAME.fullmatch(name) or name.lower().endswith(FILES):
+    if not isinstance(name, str) or not NAME.fullmatch(name) or name.lower().endswith(FILES):
         raise ValueError(
             "is no name for a task, which is a folder's name in a run; allowed: up to 60 letters, "
             "digits and _ + - ., the first no sign, and none of the endings "
