@@ -5,7 +5,7 @@ Command:   orthoreg run --config configs/embedded_full.py --workdir runs/embedde
 Hardware:  CPU, 2 cores; no network. About four hours.
 Expected:  the rows of experiments/results/regime.md, up to rounding.
 
-Tasks, steps and learning rates are chosen by what plain fine-tuning does, lambdas by validation Abs:
+Tasks, steps and rates are chosen by what plain fine-tuning does, lambdas by validation Abs:
 experiments/results/regime_protocol.md. Lambda of the linearised row is not searched yet.
 """
 
