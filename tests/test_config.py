@@ -176,3 +176,18 @@ def test_a_penalty_that_looks_at_other_tasks_needs_them_and_a_strength(name):
         validate(config)
     config.methods = ("full+orthoreg",)
     validate(config)
+
+
+@pytest.mark.parametrize(
+    "methods, good",
+    [("full+orthoreg", True), ("lora,linearized+orthoreg+tak", True), ("full", False),
+     ("attention+orthoreg,lora+orthoreg,full+tak", False)],
+)  # fmt: skip
+def test_text_tensors_take_a_method_that_trains_them(methods, good):
+    config = default_config()
+    override(config, ["penalty.text_tensors=True", f"methods={methods}"])
+    if good:
+        validate(config)
+    else:
+        with pytest.raises(ValueError, match="False, unless `methods` has full\\+orthoreg or lin"):
+            validate(config)

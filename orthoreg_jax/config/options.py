@@ -52,6 +52,10 @@ def default_config() -> ConfigDict:
     # Of its matrix products. "default" rounds updates to bfloat16 on TPUs (sums stay float32): the
     # gradient changes by 2e-3 of its norm, see experiments/results/penalty_ViT-B32.md.
     penalty.precision = "highest"
+    # The authors' code also trains the text tower's embeddings and projection in whole-tower modes,
+    # by weight decay and this penalty alone: no image feature reads them, but their gradient takes
+    # part in the clip. True: so do "full+orthoreg" and "linearized+orthoreg" here.
+    penalty.text_tensors = False
 
     # E || J tau ||^2 on images of the other tasks of `tasks`, one of them at each step.
     penalty.taujp = ConfigDict()

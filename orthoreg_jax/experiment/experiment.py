@@ -41,6 +41,7 @@ class Method:
     mode: Mode
     penalties: dict[str, Penalty]
     learning_rate: float
+    text_tensors: bool = False  # whether the authors' text tensors are trained beside the tower
 
     @property
     def label(self) -> str:
@@ -82,7 +83,9 @@ class Experiment:
             penalties[each] = row.make(options, strength)
         rate = own[name if name in own else mode].learning_rate
         rate = rate or self.config.training.learning_rate
-        return Method(name, MODES[mode](self.config.lora), penalties, rate)
+        made = MODES[mode](self.config.lora)
+        text = self.config.penalty.text_tensors and "orthoreg" in penalties and made.whole
+        return Method(name, made, penalties, rate, text)
 
     @functools.cached_property
     def apply(self) -> Apply:
