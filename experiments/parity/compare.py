@@ -11,6 +11,7 @@ environment of its own for it. Writes experiments/results/parity.md and parity.j
 from __future__ import annotations
 
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from reference import Reference, logits, train
 
 from orthoreg_jax.arithmetic.low_rank import dense
 from orthoreg_jax.arithmetic.paths import flatten, replace
+from orthoreg_jax.arithmetic.task_vectors import norm
 from orthoreg_jax.clip.checkpoint import image_encoder, load_checkpoint
 from orthoreg_jax.clip.preprocessing import load_preprocessing
 from orthoreg_jax.clip.weights import TEXT, VISUAL_MATRICES, beside_text_tensors, to_layout
@@ -66,8 +68,8 @@ class Setting:
 
 def compare(
     setting: Setting, name: str, strength: float, text_tensors: bool = False
-) -> dict[str, float]:
-    """One row: relative differences between the two implementations."""
+) -> tuple[dict[str, float], Any]:
+    """One row, relative differences between the two implementations; and our task vector."""
     params0 = setting.params0
     if text_tensors:
         params0 = jax.device_put(beside_text_tensors(setting.checkpoint.params))
@@ -99,7 +101,7 @@ def compare(
     course = np.abs(np.array(jax.device_get(ours)) / np.array(theirs) - 1)
     vector = dense(mode.delta(state.trainable, params0))
     delta = {key: value.detach() for key, value in reference.delta().items()}
-    return {
+    row = {
         "loss, first step": course[0, 0],
         "penalty, first step": course[0, 1],
         "gradient, first step": course[0, 2],
@@ -108,6 +110,7 @@ def compare(
         "tau": _tau_difference(setting, vector, delta),
         "answers that differ": _answers(setting, mode, vector, reference, delta),
     }
+    return row, {name: leaves for name, leaves in vector.items() if name != TEXT}
 
 
 def _tau_difference(setting: Setting, vector, delta) -> float:
@@ -148,13 +151,16 @@ def main() -> None:
     """All modes; fails if a difference is above its bound."""
     torch.manual_seed(0)
     setting = Setting()
-    rows = {
-        name + plus: compare(setting, name, strength)
-        for name in MODES
-        for plus, strength in (("", 0.0), ("+orthoreg", STRENGTH))
-    }
+    rows, vectors, moved = {}, {}, []
+    for name in MODES:
+        for plus, strength in (("", 0.0), ("+orthoreg", STRENGTH)):
+            rows[name + plus], vectors[name + plus] = compare(setting, name, strength)
     for name in ("full", "linearized"):
-        rows[f"{name}+orthoreg, text tensors"] = compare(setting, name, STRENGTH, True)
+        row, vector = compare(setting, name, STRENGTH, True)
+        rows[f"{name}+orthoreg, text tensors"] = row
+        without = vectors[f"{name}+orthoreg"]
+        change = norm(jax.tree.map(jnp.subtract, vector, without)) / norm(without)
+        moved.append(f"{100 * change:.2g} % ({name})")
     header = list(next(iter(rows.values())))
     cells = [[name, *(f"{value:.1e}" for value in row.values())] for name, row in rows.items()]
     lines = [
@@ -162,7 +168,8 @@ def main() -> None:
         f"its digits, {STEPS} AdamW steps of {BATCH} (λ = {STRENGTH:g}). Made by `make parity`.",
         "The reference has the field's schedule, clip and weight decay; in the last rows also its",
         "text tensors (`penalty.text_tensors`). What τ differs by comes from few entries whose",
-        "gradient is rounding: AdamW makes a whole step of it, and the penalty lengthens it.\n",
+        "gradient is rounding: AdamW makes a whole step of it, and the penalty lengthens it.",
+        f"The text tensors change τ by {' and '.join(moved)} of its length.\n",
         markdown_rows(["method", *header], cells),
     ]
     text = "\n".join(lines) + "\n"
