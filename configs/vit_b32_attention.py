@@ -6,6 +6,7 @@ Hardware:  proposed: one device of 16 GB; not measured.
 Time:      about 1.9 hours for both cells at the paper's own rate (see paper.py); not measured.
 Expected:  the paper: 78.07 Abs, 86.99 Norm; negation 19.39 / 64.90;
            with OrthoReg 80.87 Abs, 99.76 Norm; negation 15.67 / 64.16.
+           (Zero-shot control: 66.70 there, about 63.4 elsewhere; see paper.py.)
 
 Learning rate and lambda not published: those of `full`, of whose matrices it trains some.
 """

@@ -6,6 +6,7 @@ Hardware:  proposed: one device of 16 GB; not measured.
 Time:      about 2.5 hours for both cells at the paper's own rate (see paper.py); not measured.
 Expected:  the paper: 70.32 Abs, 77.56 Norm; negation 25.05 / 63.91;
            with OrthoReg 73.41 Abs, 93.93 Norm; negation 18.55 / 64.07.
+           (Zero-shot control: 66.70 there, about 63.4 elsewhere; see paper.py.)
 
 Learning rate and lambda as published with the code.
 """

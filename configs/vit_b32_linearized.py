@@ -6,6 +6,7 @@ Hardware:  proposed: one device of 16 GB; not measured.
 Time:      about 4 hours for both cells at the paper's own rate (see paper.py); not measured.
 Expected:  the paper: 74.68 Abs, 85.27 Norm; negation 11.47 / 63.99;
            with OrthoReg 76.35 Abs, 91.81 Norm; negation 11.39 / 64.07.
+           (Zero-shot control: 66.70 there, about 63.4 elsewhere; see paper.py.)
 
 Learning rate as for `full`, as in the recipe; lambda not published: that of `full`, whose
 updates have the same shapes and about the same length.

@@ -6,6 +6,7 @@ Hardware:  proposed: one device of 16 GB; not measured.
 Time:      about 1.9 hours for both cells at the paper's own rate (see paper.py); not measured.
 Expected:  the paper: 73.84 Abs, 84.29 Norm; negation 20.10 / 64.51;
            with OrthoReg 76.00 Abs, 86.10 Norm; negation 19.19 / 64.43.
+           (Zero-shot control: 66.70 there, about 63.4 elsewhere; see paper.py.)
 
 Learning rate and lambda as published with the code.
 """

@@ -1,5 +1,6 @@
 import pathlib
 
+import numpy as np
 import pytest
 
 from orthoreg_jax.config import default_config, flatten_config, load_config, override, validate
@@ -24,6 +25,11 @@ def test_every_cell_of_the_paper_has_a_config():
     cells = {(config.model, method) for path in CONFIGS if "vit_" in path
              for config in [load_config(ROOT / path)] for method in config.methods}  # fmt: skip
     assert len(cells) == 3 * 4 * 2
+    for path in CONFIGS:
+        if "vit_" in path or "paper" in path:  # the authors' grid, and ours beside it
+            options = load_config(ROOT / path).evaluation
+            assert (options.alpha_search, options.other_search) == ("grid", True)
+            np.testing.assert_allclose(options.alphas, np.arange(21) * 0.05)
     l14 = load_config(ROOT / "configs" / "vit_l14_lora.py")
     assert (l14.training.epochs, l14.penalty.strength, len(l14.tasks)) == (-1, 1.0, 8)
 
@@ -176,3 +182,18 @@ def test_a_penalty_that_looks_at_other_tasks_needs_them_and_a_strength(name):
         validate(config)
     config.methods = ("full+orthoreg",)
     validate(config)
+
+
+@pytest.mark.parametrize(
+    "methods, good",
+    [("full+orthoreg", True), ("lora,linearized+orthoreg+tak", True), ("full", False),
+     ("attention+orthoreg,lora+orthoreg,full+tak", False)],
+)  # fmt: skip
+def test_text_tensors_take_a_method_that_trains_them(methods, good):
+    config = default_config()
+    override(config, ["penalty.text_tensors=True", f"methods={methods}"])
+    if good:
+        validate(config)
+    else:
+        with pytest.raises(ValueError, match="False, unless `methods` has full\\+orthoreg or lin"):
+            validate(config)

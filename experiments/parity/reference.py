@@ -2,7 +2,8 @@
 
 The image tower is transformers' own; the penalty is autograd through the Gram matrices of the
 layout that the authors' code has (query, key and value fused); the linearised model is
-torch.func.jvp; adapters are products that are formed. Nothing of orthoreg_jax is imported.
+torch.func.jvp; adapters are products that are formed. Schedule, clip, weight decay and what is
+trained are the field's choices. Nothing of orthoreg_jax is imported.
 """
 
 from __future__ import annotations
@@ -11,12 +12,19 @@ import math
 import re
 from collections.abc import Callable
 
+import safetensors.torch
 import torch
 from torch.func import functional_call, jvp
 from transformers import CLIPVisionModelWithProjection
 
 Tensors = dict[str, torch.Tensor]
 ATTENTION = re.compile(r".*self_attn\.(q_proj|k_proj|v_proj|out_proj)\.weight")
+# Trainable in the authors' image encoder, though no image feature reads them.
+TEXT = (
+    "text_model.embeddings.token_embedding.weight",
+    "text_model.embeddings.position_embedding.weight",
+    "text_projection.weight",
+)
 
 
 class Reference:
@@ -28,16 +36,28 @@ class Reference:
       factors: LoRA's first A by "LAYER/in" and "LAYER/out", shape (r, d).
       scale: alpha / r.
       attention: transformers' name of an implementation; only "eager" has forward-mode derivatives.
+      text: whether the text tensors are trained, too, as they are in the authors' code where the
+        whole tower is.
     """
 
     def __init__(
-        self, directory: str, mode: str, factors: Tensors, scale: float, attention: str = "eager"
+        self,
+        directory: str,
+        mode: str,
+        factors: Tensors,
+        scale: float,
+        attention: str = "eager",
+        text: bool = False,
     ):
         model = CLIPVisionModelWithProjection.from_pretrained(
             directory, attn_implementation=attention, dtype=torch.float32
         )
         self.model, self.mode, self.scale = model.eval(), mode, scale
         self.base = {name: value.detach().clone() for name, value in model.named_parameters()}
+        self.tower = tuple(self.base)
+        if text:
+            stored = safetensors.torch.load_file(f"{directory}/model.safetensors")
+            self.base |= {name: stored[name].float() for name in TEXT}
         self.layers = model.config.num_hidden_layers
         if mode == "lora":
             start = {}
@@ -53,7 +73,8 @@ class Reference:
 
     def features(self, params: Tensors, pixels: torch.Tensor) -> torch.Tensor:
         """Projected, not normalised."""
-        return functional_call(self.model, params, (pixels,)).image_embeds
+        tower = {name: params[name] for name in self.tower}
+        return functional_call(self.model, tower, (pixels,)).image_embeds
 
     def _block(self, layer: int, part: str) -> str:
         return f"vision_model.encoder.layers.{layer}.{part}.weight"
@@ -103,6 +124,7 @@ class Reference:
         for name in (
             "visual_projection.weight",
             "vision_model.embeddings.position_embedding.weight",
+            *TEXT,
         ):
             if name in delta:
                 found.append(delta[name])

@@ -254,6 +254,17 @@ def to_layout(params: Params, layout: str) -> dict[str, np.ndarray]:
     }
 
 
+# The text tower's 2-D tensors outside its blocks. They are trainable in the authors' image encoder,
+# which drops the text tower's blocks and keeps the rest.
+TEXT = "text"
+TEXT_TENSORS = ("token_embedding", "position_embedding", "projection")
+
+
+def beside_text_tensors(params: Params) -> Params:
+    """The image tower of a whole model, and as its "text" those tensors, which it never reads."""
+    return {**params["visual"], TEXT: {name: params[TEXT][name] for name in TEXT_TENSORS}}
+
+
 # How the penalty reads the image tower: the tensors that are 2-D in the layout of the authors'
 # code (blocks are stacked here), each of them named or left out for a reason that can be read.
 VISUAL_MATRICES: Rules = {

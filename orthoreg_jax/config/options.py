@@ -52,6 +52,10 @@ def default_config() -> ConfigDict:
     # Of its matrix products. "default" rounds updates to bfloat16 on TPUs (sums stay float32): the
     # gradient changes by 2e-3 of its norm, see experiments/results/penalty_ViT-B32.md.
     penalty.precision = "highest"
+    # The authors' code also trains the text tower's embeddings and projection in whole-tower modes,
+    # by weight decay and this penalty alone: no image feature reads them, but their gradient takes
+    # part in the clip. True: so do "full+orthoreg" and "linearized+orthoreg" here.
+    penalty.text_tensors = False
 
     # E || J tau ||^2 on images of the other tasks of `tasks`, one of them at each step.
     penalty.taujp = ConfigDict()
@@ -135,6 +139,8 @@ def default_config() -> ConfigDict:
     # Times that an alpha for each task vector of the sum is gone through, by coordinate search from
     # the best common one, four values a task; 0: not measured.
     evaluation.per_task_rounds = 1
+    # Also measure addition and negation by the other of the two searches, for a table of its own.
+    evaluation.other_search = False
     # The grid of alpha for "grid", rising from 0.
     evaluation.alphas = (
         *(0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7),

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from .kinds import describe_kind, same_kind
 from .options import (
     DTYPES,
+    ORTHOREG,
     PLUS,
     PRECISIONS,
     SEARCHES,
@@ -87,6 +88,11 @@ def validate(config: ConfigDict) -> None:
     number("penalty.taujp.batch_size", 1, whole=True)
     number("penalty.tak.images", 0, whole=True)
     check("penalty.form", flat["penalty.form"] in FORMS, " or ".join(FORMS))
+    if flat["penalty.text_tensors"]:
+        whole = [mode for mode, row in MODES.items() if row(default_config().lora).whole]
+        good = any(mode in whole and "orthoreg" in penalties for mode, penalties in methods)
+        having = " or ".join(mode + ORTHOREG for mode in whole)
+        check("penalty.text_tensors", good, f"False, unless `methods` has {having}")
     number("lora.rank", 1, whole=True)
     number("lora.alpha", 1e-12)
     check("lora.placement", flat["lora.placement"] in PLACEMENTS, " or ".join(PLACEMENTS))

@@ -109,6 +109,13 @@ class Disentanglement(TypedDict):
     error: list[list[float]]  # xi(a1, a2): rows a1, columns a2; 0 to 2
 
 
+class OtherSearch(TypedDict):
+    """Edits at the alphas that the search finds which `evaluation.alpha_search` does not name."""
+
+    addition: Addition  # without an alpha for each task
+    negation: dict[str, TaskNegation]
+
+
 class Run(TypedDict):
     """One method with one seed."""
 
@@ -121,6 +128,7 @@ class Run(TypedDict):
     single: dict[str, dict[str, float]]  # "val" or "test" -> task -> accuracy at alpha 1
     addition: Addition
     negation: dict[str, TaskNegation]  # by task
+    other_search: NotRequired[OtherSearch]  # with `evaluation.other_search`
     analogies: list[Analogy]
     disentanglement: list[Disentanglement]  # by pair of tasks
     geometry: Geometry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -9,10 +10,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from orthoreg_jax.arithmetic.paths import flatten, unflatten
 from orthoreg_jax.arithmetic.task_vectors import norm
-from orthoreg_jax.config import flatten_config
+from orthoreg_jax.config import SEARCHES, flatten_config
 from orthoreg_jax.evaluation.accuracy import EvaluationSet, Evaluator, put_evaluation_set
 from orthoreg_jax.evaluation.disentanglement import disentanglement_error
 from orthoreg_jax.evaluation.results import FORMAT, Disentanglement, Features, Results, Run
@@ -167,19 +169,21 @@ def _evaluate_or_read(
     of_pairs = _put(experiment, paired, {"test": config.evaluation.max_disentanglement_images})
     grid = config.evaluation.disentanglement_alphas
     analogies = [text.split(":") for text in config.evaluation.analogies]
-    finer = 1 + (config.evaluation.alpha_search != "grid") * config.evaluation.refinements
-    rounds = len(vectors) * (2 + 3 * finer + len(config.evaluation.control_shares))
-    rounds += 2 * finer * len(analogies) + len(pairs) + (config.evaluation.per_task_rounds > 0)
+    searches = [config.evaluation]
+    searches += [_other_options(config.evaluation)] * config.evaluation.other_search
+    rounds = sum(_rounds(options, len(vectors)) for options in searches) + 2 * len(vectors)
+    rounds += 2 * _sweeps(config.evaluation) * len(analogies) + len(pairs)
     with Progress(f"evaluate {method.name} seed {seed}", rounds) as progress:
-        edits = Edits(
-            config.evaluation,
-            evaluator,
-            sets,
-            vectors,
-            config.control,
-            progress.update,
-            float(norm(experiment.params0)),
+        make_edits = functools.partial(
+            Edits,
+            evaluator=evaluator,
+            sets=sets,
+            vectors=vectors,
+            control=config.control,
+            advance=progress.update,
+            pretrained_norm=float(norm(experiment.params0)),
         )
+        edits, *others = map(make_edits, searches)
         single = edits.single()
         run: Run = {
             "method": method.name,
@@ -199,10 +203,34 @@ def _evaluate_or_read(
             "geometry": measure_geometry(vectors),
             "features": _features(experiment, method.mode.outputs, vectors),
         }
+        for other in others:
+            run["other_search"] = {
+                "addition": other.addition(single),
+                "negation": {task: other.negation(task) for task in vectors},
+            }
     save_tree(answers, unflatten(edits.correct))
     # Last: it says that both are there.
     write_json(path, {"made_with": made_with, "sha256": json_sha256(run), "run": run})
     return run, edits.correct
+
+
+def _other_options(options: ConfigDict) -> ConfigDict:
+    """`evaluation` of a config with the other search for alpha, and what takes one alpha alone."""
+    other = options.copy_and_resolve_references()
+    other.alpha_search = next(name for name in SEARCHES if name != options.alpha_search)
+    other.per_task_rounds = 0
+    return other
+
+
+def _sweeps(options: ConfigDict) -> int:
+    """Of one search for alpha."""
+    return 1 if options.alpha_search == "grid" else 1 + int(options.refinements)
+
+
+def _rounds(options: ConfigDict, tasks: int) -> int:
+    """What addition and negation count as progress: one sweep and two, and tests at each share."""
+    counted = tasks * (3 * _sweeps(options) + len(options.control_shares))
+    return counted + (options.per_task_rounds > 0)
 
 
 def _disentanglement(

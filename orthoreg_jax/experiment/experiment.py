@@ -20,8 +20,9 @@ from orthoreg_jax.clip.preprocessing import Preprocessing
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.config import PLUS, split_method
 from orthoreg_jax.tasks.batches import limited_rows
-from orthoreg_jax.tasks.catalogue import KNOWN
+from orthoreg_jax.tasks.catalogue import KNOWN, other_training_set
 from orthoreg_jax.tasks.loading import Feed, load_images
+from orthoreg_jax.tasks.notes import Note
 from orthoreg_jax.tasks.task import Task
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.modes.mode import Apply, Mode
@@ -40,6 +41,7 @@ class Method:
     mode: Mode
     penalties: dict[str, Penalty]
     learning_rate: float
+    text_tensors: bool = False  # whether the authors' text tensors are trained beside the tower
 
     @property
     def label(self) -> str:
@@ -81,7 +83,9 @@ class Experiment:
             penalties[each] = row.make(options, strength)
         rate = own[name if name in own else mode].learning_rate
         rate = rate or self.config.training.learning_rate
-        return Method(name, MODES[mode](self.config.lora), penalties, rate)
+        made = MODES[mode](self.config.lora)
+        text = self.config.penalty.text_tensors and "orthoreg" in penalties and made.whole
+        return Method(name, made, penalties, rate, text)
 
     @functools.cached_property
     def apply(self) -> Apply:
@@ -99,15 +103,30 @@ class Experiment:
         return image_encoder(self.checkpoint.config, dtype, training.remat, gather)
 
     def describe(self) -> str:
-        """What is about to run, in one line."""
+        """What is about to run, in one line; one more for each task that takes others' epochs."""
         config, count = self.config, sum(map(np.size, jax.tree.leaves(self.checkpoint.params)))
         device = jax.devices()[0].device_kind
+        said = "".join(f"\n{name}: {text}" for name, text in self._others_epochs().items())
         return (
             f"model {config.model} ({count / 1e6:.1f} M parameters), {len(config.tasks)} tasks and "
             f"control {config.control}, methods {', '.join(config.methods)}, seeds "
             f"{', '.join(map(str, config.seeds))}, on {jax.device_count()} x {device}, in "
-            f"{self.folder}"
+            f"{self.folder}{said}"
         )
+
+    def _others_epochs(self) -> dict[str, Note]:
+        """What to say of tasks with the recipe's epochs that are not read as the recipe's tasks.
+
+        Those that are say it themselves.
+        """
+        if self.config.training.epochs >= 0:
+            return {}
+        counts = {name: len(self.tasks[name].splits["train"]) for name in self.config.tasks}
+        notes = {
+            name: Note(count, other_training_set(name, count)) for name, count in counts.items()
+        }
+        return {name: note for name, note in notes.items()
+                if note.what and note not in self.tasks[name].notes}  # fmt: skip
 
     @functools.cached_property
     def params0(self) -> Any:

@@ -10,6 +10,7 @@ import jax
 import optax
 
 from orthoreg_jax.arithmetic.low_rank import dense
+from orthoreg_jax.clip.weights import TEXT, beside_text_tensors
 from orthoreg_jax.hosts import fetch, is_first, wait
 from orthoreg_jax.storage import only_one, save_tree
 from orthoreg_jax.training.finetune import finetune, remove_states
@@ -65,7 +66,8 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
         shardings,
         options.accumulate,
     )
-    pretrained = experiment.checkpoint.params["visual"]
+    params = experiment.checkpoint.params
+    pretrained = beside_text_tensors(params) if method.text_tensors else params["visual"]
     params0 = shardings.put_weights(pretrained)
     heads = jax.device_put(jax.device_get(experiment.heads), shardings.replicated)
 
@@ -100,7 +102,9 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
             keep_checkpoints=options.keep_checkpoints,
             tensorboard=options.tensorboard,
         )
-        vector = fetch(dense(method.mode.delta(state.trainable, params0)))
+        delta = method.mode.delta(state.trainable, params0)
+        tower = {name: leaves for name, leaves in delta.items() if name != TEXT}
+        vector = fetch(dense(tower))
         if is_first():
             save_vector(experiment, method, seed, task, vector)
             remove_states(folder)

@@ -24,7 +24,15 @@ from .markup import (
 from .reading import read_results
 from .structure_tables import claims_table, features_table, geometry_table
 from .summary import control_title, group_methods, penalty_pairs
-from .tables import Table, alpha_table, analogy_table, difference_table, summary_table, task_table
+from .tables import (
+    Table,
+    alpha_table,
+    analogy_table,
+    difference_table,
+    other_search_table,
+    summary_table,
+    task_table,
+)
 
 # By name of the figure: heading, what is seen, and how to read it.
 FIGURES = {
@@ -135,6 +143,7 @@ def make_page(results: Results, figures: Mapping[str, Drawing], folder: pathlib.
 
     words = "".join(f"<p>{_lead(paragraph)}</p>" for paragraph in read_results(results))
     add(summary_table(results), "summary", f'<div class="reading">{words}</div>')
+    add(other_search_table(results), "other-search")
     add(difference_table(results), "differences")
     add(alpha_table(results), "alphas")
     add(claims_table(results), "claims")

@@ -20,12 +20,14 @@ from .tables import (
     difference_table,
     format_markdown,
     format_text,
+    other_search_table,
     summary_table,
     task_table,
 )
 
 TABLES: tuple[Callable[[Results], Table | None], ...] = (
     summary_table,
+    other_search_table,
     difference_table,
     alpha_table,
     claims_table,
@@ -74,13 +76,16 @@ def _write_report(folder: pathlib.Path) -> pathlib.Path:
 
 
 def summary_text(folder: pathlib.Path) -> str:
-    """The summary table for a terminal.
+    """The summary table for a terminal, and that of the other search for alpha, if there is one.
 
     Raises:
       StorageError, ValueError: as `write_report`.
     """
     with damage_is_said(folder):
-        return format_text(summary_table(read_results_file(folder)))
+        results = read_results_file(folder)
+        other = other_search_table(results)
+        more = "" if other is None else f"\n\n{other.title}\n\n{format_text(other)}"
+        return format_text(summary_table(results)) + more
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import math
 import operator
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from orthoreg_jax.evaluation.results import Added, Comparison, Results, Run
 
@@ -99,6 +99,20 @@ def summary_table(results: Results) -> Table:
         tuple(rows),
         (*notes, *seeds_note(methods)),
     )
+
+
+def other_search_table(results: Results) -> Table | None:
+    """The summary with the alphas of the other search; None if it was not measured."""
+    runs: Any = [{**run, **run["other_search"]} for run in results["runs"] if "other_search" in run]
+    if len(runs) < len(results["runs"]):
+        return None
+    table = summary_table({**results, "runs": runs})
+    if results["config"]["evaluation.alpha_search"] == "grid":
+        title, how = "refined", "first on a grid of relative length, then between neighbours"
+    else:
+        title, how = "from the grid", "on `evaluation.alphas` alone"
+    note = f"As the summary, but with α looked for {how}."
+    return table._replace(title=f"Summary, α {title}", notes=(note, *table.notes[1:]))
 
 
 def _summary_cells(method: Method, shares: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:

@@ -12,7 +12,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-ImageFolders = Mapping[str, str]  # split -> directory, or list of images, below the data folder
+# Split -> directories, or lists of images, below the data folder; of several it is all of them.
+Places = Mapping[str, tuple[str, ...]]
 
 
 class Known(NamedTuple):
@@ -20,126 +21,136 @@ class Known(NamedTuple):
 
     Attributes:
       epochs: of fine-tuning in the recipe that the papers share.
+      train: images that they train on, validation images not among them.
       tfds: name of the set in tensorflow-datasets; "" if it has none that serves.
       tfds_splits: split -> tfds split. Without "val", it is cut from train.
-      folders: split -> directory with one directory for each class, below the data folder.
+      layouts: directories of each split, which hold one directory for each class; the first layout
+        that is there counts, and in it val is optional.
       root: directory that the image lists speak of, below the data folder.
-      lists: split -> text file of images (the published split), below the data folder.
+      lists: text files of images, of each split.
+      halved: whether val is half of the lists' test, not a tenth of their train.
       source: where the data is described and to be had.
       licence: as its authors state it.
     """
 
     epochs: int
+    train: int
     tfds: str
     tfds_splits: Mapping[str, str]
-    folders: ImageFolders
+    layouts: tuple[Places, ...]
     source: str
     licence: str
     root: str = ""
-    lists: ImageFolders = {}
+    lists: Places = {}
+    halved: bool = False
 
 
 TRAIN_TEST = {"train": "train", "test": "test"}
-WITH_VALIDATION = {**TRAIN_TEST, "val": "validation"}
 RESEARCH = "for research, see its page"
 
 
-def _folders(name: str) -> dict[str, str]:
-    """The usual layout; val is optional."""
-    return {split: f"{name}/{split}" for split in ("train", "val", "test")}
+def _usual(name: str) -> tuple[Places]:
+    """NAME/train, NAME/val and NAME/test."""
+    return ({split: (f"{name}/{split}",) for split in ("train", "val", "test")},)
 
 
 KNOWN = {
     "cars": Known(
-        35, "cars196", TRAIN_TEST, _folders("cars"),
+        35, 7330, "cars196", TRAIN_TEST, _usual("cars"),
         "J. Krause et al., 3D Object Representations for Fine-Grained Categorization (2013)",
         "non-commercial research",
     ),
     "dtd": Known(
-        76, "dtd", WITH_VALIDATION, {"train": "dtd/train", "test": "dtd/val"},
+        76, 3384, "dtd", {"train": "train+validation", "test": "test"},
+        # The three published splits, or the field's two, of which train has train and val.
+        ({"train": ("dtd/train", "dtd/val"), "test": ("dtd/test",)},
+         {"train": ("dtd/train",), "test": ("dtd/val",)}),
         "https://www.robots.ox.ac.uk/~vgg/data/dtd/", RESEARCH, "dtd/images",
-        {split: f"dtd/labels/{split}1.txt" for split in ("train", "val", "test")},
+        {"train": ("dtd/labels/train1.txt", "dtd/labels/val1.txt"),
+         "test": ("dtd/labels/test1.txt",)},
     ),
     "eurosat": Known(
-        12, "eurosat/rgb", {}, {s: f"EuroSAT_splits/{s}" for s in ("train", "val", "test")},
+        12, 21_600, "eurosat/rgb", {}, _usual("EuroSAT_splits"),
         "https://github.com/phelber/EuroSAT", "MIT", "EuroSAT_RGB",
-        {split: f"eurosat-{split}.txt" for split in ("train", "val", "test")},
+        # 16,200, 5,400 and 5,400 images; the field has 21,600, 2,700 and 2,700.
+        {"train": ("eurosat-train.txt", "eurosat-val.txt"), "test": ("eurosat-test.txt",)}, True,
     ),
     "gtsrb": Known(
-        11, "", {}, {"train": "gtsrb/GTSRB/Training", "test": "gtsrb/test"},
+        11, 23_976, "", {}, ({"train": ("gtsrb/GTSRB/Training",), "test": ("gtsrb/test",)},),
         "https://benchmark.ini.rub.de/", RESEARCH,
     ),
     "mnist": Known(
-        5, "mnist", TRAIN_TEST, _folders("mnist"),
+        5, 55_000, "mnist", TRAIN_TEST, _usual("mnist"),
         "Y. LeCun, C. Cortes, C. Burges, http://yann.lecun.com/exdb/mnist/", "CC BY-SA 3.0",
     ),
     "resisc45": Known(
-        15, "resisc45", {}, _folders("resisc45"),
+        15, 17_010, "resisc45", {}, _usual("resisc45"),
         "G. Cheng, J. Han, X. Lu, Remote Sensing Image Scene Classification (2017)", RESEARCH,
         "resisc45/NWPU-RESISC45",
-        {split: f"resisc45/resisc45-{split}.txt" for split in ("train", "val", "test")},
+        # The field leaves the published validation list unused and cuts train.
+        {split: (f"resisc45/resisc45-{split}.txt",) for split in ("train", "test")},
     ),
     "sun397": Known(
-        14, "sun397", TRAIN_TEST, {"train": "sun397/train", "test": "sun397/val"},
+        14, 17_865, "sun397/standard-part1-120k", TRAIN_TEST,
+        ({"train": ("sun397/train",), "test": ("sun397/val",)},),
         "https://vision.princeton.edu/projects/2010/SUN/", RESEARCH, "SUN397",
-        {"train": "Partitions/Training_01.txt", "test": "Partitions/Testing_01.txt"},
+        {"train": ("Partitions/Training_01.txt",), "test": ("Partitions/Testing_01.txt",)},
     ),
     "svhn": Known(
-        4, "svhn_cropped", TRAIN_TEST, _folders("svhn"),
+        4, 68_257, "svhn_cropped", TRAIN_TEST, _usual("svhn"),
         "http://ufldl.stanford.edu/housenumbers/", "non-commercial use",
     ),
     "stl10": Known(
-        60, "stl10", TRAIN_TEST, _folders("stl10"),
+        60, 4500, "stl10", TRAIN_TEST, _usual("stl10"),
         "https://cs.stanford.edu/~acoates/stl10/", RESEARCH,
     ),
     "pets": Known(
-        82, "oxford_iiit_pet", TRAIN_TEST, _folders("pets"),
+        82, 3312, "oxford_iiit_pet", TRAIN_TEST, _usual("pets"),
         "https://www.robots.ox.ac.uk/~vgg/data/pets/", "CC BY-SA 4.0",
     ),
     "flowers102": Known(
-        147, "oxford_flowers102", WITH_VALIDATION, _folders("flowers102"),
+        147, 918, "oxford_flowers102", TRAIN_TEST, _usual("flowers102"),
         "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/", RESEARCH,
     ),
     "cifar100": Known(
-        6, "cifar100", TRAIN_TEST, _folders("cifar100"),
+        6, 45_000, "cifar100", TRAIN_TEST, _usual("cifar100"),
         "https://www.cs.toronto.edu/~kriz/cifar.html", RESEARCH,
     ),
     "pcam": Known(
-        1, "patch_camelyon", WITH_VALIDATION, _folders("pcam"),
+        1, 257_144, "patch_camelyon", TRAIN_TEST, _usual("pcam"),
         "https://github.com/basveeling/pcam", "CC0",
     ),
     "fer2013": Known(
-        10, "", {}, _folders("fer2013"),
+        10, 25_839, "", {}, _usual("fer2013"),
         "I. Goodfellow et al., Challenges in Representation Learning (2013)", RESEARCH,
     ),
     "cifar10": Known(
-        6, "cifar10", TRAIN_TEST, _folders("cifar10"),
+        6, 45_000, "cifar10", TRAIN_TEST, _usual("cifar10"),
         "https://www.cs.toronto.edu/~kriz/cifar.html", RESEARCH,
     ),
     "food101": Known(
-        4, "food101", {"train": "train", "test": "validation"}, _folders("food101"),
+        4, 70_750, "food101", {"train": "train", "test": "validation"}, _usual("food101"),
         "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/", RESEARCH,
     ),
     "fashion_mnist": Known(
-        5, "fashion_mnist", TRAIN_TEST, _folders("fashion_mnist"),
+        5, 55_000, "fashion_mnist", TRAIN_TEST, _usual("fashion_mnist"),
         "https://github.com/zalandoresearch/fashion-mnist", "MIT",
     ),
     "rendered_sst2": Known(
-        39, "", {}, {"train": "rendered-sst2/train", "val": "rendered-sst2/valid",
-                     "test": "rendered-sst2/test"},
+        39, 6228, "", {}, ({"train": ("rendered-sst2/train",), "test": ("rendered-sst2/test",)},),
         "https://github.com/openai/CLIP/blob/main/data/rendered-sst2.md", RESEARCH,
     ),
     "emnist": Known(
-        2, "emnist/digits", TRAIN_TEST, _folders("emnist"),
+        2, 235_000, "emnist/digits", TRAIN_TEST, _usual("emnist"),
         "https://www.nist.gov/itl/products-and-services/emnist-dataset", "public domain",
     ),
     "kmnist": Known(
-        5, "kmnist", TRAIN_TEST, _folders("kmnist"),
+        5, 55_000, "kmnist", TRAIN_TEST, _usual("kmnist"),
         "http://codh.rois.ac.jp/kmnist/", "CC BY-SA 4.0",
     ),
     "imagenet": Known(
-        0, "imagenet2012", {"train": "train", "test": "validation"},
-        {"train": "imagenet/train", "test": "imagenet/val"},
+        0, 0, "imagenet2012", {"train": "train", "test": "validation"},
+        ({"train": ("imagenet/train",), "test": ("imagenet/val",)},),
         "https://www.image-net.org/", "non-commercial research",
     ),
 }  # fmt: skip
@@ -151,6 +162,17 @@ BENCHMARKS = {
 }
 BENCHMARKS[14] = BENCHMARKS[8] + BENCHMARKS[14]
 BENCHMARKS[20] = BENCHMARKS[14] + BENCHMARKS[20]
+
+
+def other_training_set(name: str, images: int) -> str:
+    """What to say of so many images if they are not the recipe's training set; "" if they are."""
+    recipe = KNOWN[name].train
+    if images == recipe or not recipe:
+        return ""
+    return (
+        f"training images, where the field's recipe has {recipe}: other steps, and "
+        "results that do not compare with published ones"
+    )
 
 
 @functools.cache

@@ -33,23 +33,33 @@ def names_on_disk(exists: Callable[[str], bool], place: str) -> dict[str, str]:
 
 
 def with_validation(
-    read: Callable[[str], Split], present: Mapping[str, str], needed: Sequence[str], place: str
+    read: Callable[[str], Split],
+    present: Mapping[str, str],
+    needed: Sequence[str],
+    place: str,
+    halved: bool = False,
 ) -> tuple[dict[str, Split], list[Note]]:
-    """The needed splits; val is cut from train where there is none, which is said."""
+    """The needed splits; val is cut from train where there is none, or is half of test: it is said.
+
+    If `halved`, test is the same half, whether val is needed or not.
+    """
     wanted = set(needed)
     cut = "val" in wanted and "val" not in present
     if cut:
-        wanted = wanted - {"val"} | {"train"}
+        wanted = wanted - {"val"} | {"test" if halved else "train"}
     missing = [split for split in SPLITS if split in wanted and split not in present]
     if missing:
         raise ValueError(
             f"{place}: has no {' and no '.join(missing)} split"
-            f"{', of which 10 % would be the validation split' if cut else ''}; it has "
+            f"{', of which 10 % would be the validation split' * (cut and not halved)}; it has "
             f"{', '.join(present.values()) or 'none'}"
         )
     splits = {split: read(split) for split in SPLITS if split in wanted}
     notes = []
-    if cut:
+    if halved and "test" in splits:
+        splits["test"], splits["val"] = cut_validation(splits["test"], 0.5)
+        notes.append(Note(len(splits["val"]), "images of test, half of them, are validation"))
+    elif cut:
         splits["train"], splits["val"] = cut_validation(splits["train"])
         what = "images of train are the validation split, as there is none (10 %, at most 5000)"
         notes.append(Note(len(splits["val"]), what))

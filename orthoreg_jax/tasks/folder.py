@@ -231,6 +231,17 @@ def listed_images(
     return found, [note(what, again)] if again else []
 
 
+def join(parts: Sequence[Split]) -> Split:
+    """Several splits of files as one: one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    images = [part.images for part in parts if isinstance(part.images, FileImages)]
+    root = pathlib.Path(os.path.commonpath([each.root for each in images]))
+    paths = [each.root / path for each in images for path in each.paths]
+    files = FileImages(root, tuple(path.relative_to(root).as_posix() for path in paths))
+    return Split(files, np.concatenate([part.labels for part in parts]))
+
+
 def label_images(root: pathlib.Path, paths: Sequence[str], names: ClassNames) -> Split:
     """A split of files, each of the class whose directory it is in.
 

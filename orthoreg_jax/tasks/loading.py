@@ -120,7 +120,7 @@ def _made_ahead(make: Callable[[int], Any], first: int, last: int) -> Iterator[A
 def random_crop(
     rng: np.random.Generator, image: UInt8[np.ndarray, "h w 3"], size: int, smallest: float
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """A random box out of an image, resized bicubic to a square.
+    """A random box cut out of an image, then resized bicubic to a square.
 
     Its share of the area is uniform from `smallest` to 1, its aspect ratio log-uniform from 3:4
     to 4:3; boxes that do not fit are drawn again, at most 10 times, then the largest centred box
@@ -141,6 +141,5 @@ def random_crop(
         wide = min(width, round(height * RATIO[1]))
         tall = min(height, round(width / RATIO[0]))
         top, left = (height - tall) // 2, (width - wide) // 2
-    box = (left, top, left + wide, top + tall)
-    resized = PIL.Image.fromarray(image).resize((size, size), PIL.Image.Resampling.BICUBIC, box)
-    return np.asarray(resized)
+    cut = PIL.Image.fromarray(image[top : top + tall, left : left + wide])
+    return np.asarray(cut.resize((size, size), PIL.Image.Resampling.BICUBIC))

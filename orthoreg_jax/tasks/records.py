@@ -103,7 +103,7 @@ def read_records(builder: Any, split: str, labels: Sequence[str]) -> Split:
 
     Args:
       builder: from `find_builder`.
-      split: as tfds writes it, for example "train" or "train[:90%]".
+      split: as tfds writes it, for example "train", "train[:90%]" or "train+validation".
       labels: the task's, as the set calls them, in the order of the task's classes.
 
     Raises:
@@ -112,7 +112,8 @@ def read_records(builder: Any, split: str, labels: Sequence[str]) -> Split:
     import tensorflow_datasets as tfds
 
     features, known = builder.info.features, builder.info.splits
-    if split.partition("[")[0] not in known:
+    parts = [part.partition("[")[0].strip() for part in split.split("+")]
+    if not set(parts) <= set(known):
         raise ValueError(f"{builder.info.full_name}: has no split {split!r}, only {list(known)}")
     if not {"image", "label"} <= set(features):
         raise ValueError(
@@ -133,6 +134,6 @@ def read_records(builder: Any, split: str, labels: Sequence[str]) -> Split:
         found = [int(source[row]["label"]) for row in range(len(source))]
     except Exception as error:  # array_record's own kinds
         raise ValueError(f"{builder.info.full_name}/{split}: {_DAMAGED} ({error})") from error
-    files = tuple(pathlib.Path(path) for path in known[split.partition("[")[0]].filepaths)
+    files = tuple(pathlib.Path(path) for part in parts for path in known[part].filepaths)
     images = RecordImages(source, f"{builder.info.full_name}/{split}", files)
     return Split(images, positions[found])

@@ -9,7 +9,7 @@ from typing import Any
 from .catalogue import Known
 from .class_names import ClassNames, Name, first_name, labels_in_order
 from .content import NAMES, Content, names_on_disk, with_validation
-from .folder import find_images, label_images, listed_images, read_directory
+from .folder import find_images, join, label_images, listed_images, read_directory
 from .notes import Note, listed, note, shown
 from .records import find_builder, read_records
 from .split import Split
@@ -97,7 +97,7 @@ def _read_lists(
 
 
 def _unlisted(
-    there: Sequence[str], images: Mapping[str, tuple[Sequence[str], object]]
+    there: Sequence[str], images: Mapping[Any, tuple[Sequence[str], object]]
 ) -> list[Note]:
     named = {path for paths, _ in images.values() for path in paths}
     unlisted = [path for path in there if path not in named]
@@ -135,7 +135,7 @@ def read_set(
     Args:
       data: tfds' data directory.
       name: of the set, or "set/config".
-      splits: split -> tfds split, for example "train[:90%]".
+      splits: split -> tfds split, for example "train[:90%]" or "train+validation".
       labels: as the set calls its classes; empty: those of the set, in the order of `classes`
         unless they are numbers.
       classes: as prompts call them.
@@ -160,47 +160,69 @@ def read_known(
 ) -> Content:
     """A task of the catalogue: as directories, as published lists, or as a prepared set.
 
+    Each of them gives the split that the field trains on, whatever split is published.
+
     Raises:
       ValueError: it is in none of the places; all are named, and where to get the data.
     """
     labels = entry["labels"]
     names = ClassNames(labels, [first_name(names_of) for names_of in entry["classes"]])
-    directories = {split: data / path for split, path in known.folders.items()}
-    lists = {split: data / path for split, path in known.lists.items()}
+    layouts = [_places(data, layout) for layout in known.layouts]
+    directories = next((each for each in layouts if _there(each["test"])), layouts[-1])
+    lists = _places(data, known.lists)
     notes: list[Note] = []
-    if directories["test"].is_dir():
+    halved = False
+    if _there(directories["test"]):
         if "val" in directories:
-            directories["val"] = _by_any_name(directories["val"])
-        present = {split: place.name for split, place in directories.items() if place.is_dir()}
+            directories["val"] = [_by_any_name(place) for place in directories["val"]]
+        present = _present(directories)
 
         def read(split: str) -> Split:
-            found, more = read_directory(directories[split], names)
-            notes.extend(more)
-            return found
+            found = [read_directory(place, names) for place in directories[split]]
+            notes.extend(each for _, more in found for each in more)
+            return join([part for part, _ in found])
 
-    elif lists and lists["test"].is_file():
-        present = {split: place.name for split, place in lists.items() if place.is_file()}
+    elif lists and _there(lists["test"]):
+        present, halved = _present(lists), known.halved
         root = data / known.root
         there = find_images(root)
-        images = {split: listed_images(root, lists[split], there) for split in present}
-        notes += [each for _, more in images.values() for each in more]
-        notes += _unlisted(there.paths, images)
+        named = {file: listed_images(root, file, there) for split in present
+                 for file in lists[split]}  # fmt: skip
+        notes += [each for _, more in named.values() for each in more]
+        notes += _unlisted(there.paths, named)
 
         def read(split: str) -> Split:
-            return label_images(root, images[split][0], names)
+            return join([label_images(root, named[file][0], names) for file in lists[split]])
 
     elif known.tfds_splits and (data / known.tfds).is_dir():
         return read_set(data, known.tfds, dict(known.tfds_splits), labels, (), needed)
     else:
-        places = [f"{directories['test']}/CLASS/"]
-        places += [str(lists["test"])] if lists else []
+        places = [f"{directories['test'][0]}/CLASS/"]
+        places += [str(lists["test"][0])] if lists else []
         places += [f"{data / known.tfds}/ (prepared by tfds)"] if known.tfds_splits else []
         raise ValueError(
             f"no data at {' or '.join(places)}; it is described at {known.source} "
             f"(licence: {known.licence})"
         )
-    splits, more = with_validation(read, present, needed, name)
+    splits, more = with_validation(read, present, needed, name, halved)
     return Content(tuple(labels), splits, (*more, *notes))
+
+
+Places = dict[str, list[pathlib.Path]]
+
+
+def _places(data: pathlib.Path, places: Mapping[str, Sequence[str]]) -> Places:
+    return {split: [data / path for path in paths] for split, paths in places.items()}
+
+
+def _present(places: Places) -> dict[str, str]:
+    """Split -> what it is called there, of those that are there."""
+    return {split: " and ".join(path.name for path in paths)
+            for split, paths in places.items() if _there(paths)}  # fmt: skip
+
+
+def _there(places: Sequence[pathlib.Path]) -> bool:
+    return all(place.exists() for place in places)
 
 
 def _by_any_name(validation: pathlib.Path) -> pathlib.Path:

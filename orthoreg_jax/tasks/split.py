@@ -136,11 +136,11 @@ def content_sha256(facts: Sequence[Facts], labels: Int[np.ndarray, " n"]) -> str
     return digest.hexdigest()
 
 
-def cut_validation(train: Split) -> tuple[Split, Split]:
+def cut_validation(train: Split, share: float = VALIDATION_SHARE) -> tuple[Split, Split]:
     """Train and validation: 10 % of train, at most 5000 images, chosen with seed 0.
 
     For data whose authors publish no validation split; both parts keep the order of `train`.
     """
-    size = min(int(VALIDATION_SHARE * len(train)), VALIDATION_MOST)
+    size = min(int(share * len(train)), VALIDATION_MOST)
     order = np.random.default_rng(0).permutation(len(train))
     return train.take(np.sort(order[size:])), train.take(np.sort(order[:size]))

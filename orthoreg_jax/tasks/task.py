@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import read_arrays
-from .catalogue import KNOWN, entries
+from .catalogue import KNOWN, entries, other_training_set
 from .class_names import Name, first_name
 from .facts import Facts, changed_images
 from .notes import Note, note
@@ -164,8 +164,11 @@ def load_task(
         entry, known = entries()[name], KNOWN[name]
         content = read_known(directory, name, known, entry, needed)
         classes = tuple(c if isinstance(c, str) else tuple(c) for c in entry["classes"])
-        templates = tuple(entry["templates"])
-        task = Task(name, entry["title"], classes, templates, content.splits, content.notes)
+        templates, notes = tuple(entry["templates"]), content.notes
+        images = len(content.splits.get("train", ()))
+        if images and (what := other_training_set(name, images)):
+            notes = (Note(images, what), *notes)
+        task = Task(name, entry["title"], classes, templates, content.splits, notes)
         return _checked(task)
     raise ValueError(
         f"is not in {directory / TABLE} ({', '.join(table) or 'no such file'}), nor one of the "

@@ -7,6 +7,7 @@ from orthoreg_jax.reporting.tables import (
     difference_table,
     format_markdown,
     format_text,
+    other_search_table,
     summary_table,
     task_table,
 )
@@ -89,6 +90,21 @@ def test_analogy_table(results):
     for run in results["runs"]:
         run["analogies"] = []
     assert analogy_table(results) is None
+
+
+def test_the_other_search_is_a_summary_of_its_own(results):
+    assert other_search_table(results) is None
+    for run in results["runs"]:
+        addition = run["addition"] | {"alpha": 0.125, "absolute": 0.375, "at_edge": True}
+        run["other_search"] = {"addition": addition, "negation": run["negation"]}
+    table, summary = other_search_table(results), summary_table(results)
+    assert table.title == "Summary, α from the grid" and table.header == summary.header
+    assert [row[2] for row in table.rows] == ["30.00", "37.50", "37.50"]
+    assert [row[4] for row in table.rows] == ["–", "0.125*", "0.125*"]
+    for row, other in zip(table.rows, summary.rows, strict=True):
+        assert row[5:] == other[5:]
+    results["config"]["evaluation.alpha_search"] = "grid"
+    assert other_search_table(results).title == "Summary, α refined"
 
 
 def test_text_is_aligned():

@@ -102,19 +102,27 @@ def test_a_whole_crop_is_the_image():
     assert all(np.array_equal(crop, image) for crop in crops)
 
 
-@pytest.mark.parametrize("shape", [(40, 40), (30, 60), (80, 20)])
-def test_boxes_have_the_wanted_area_and_ratio(shape, monkeypatch):
-    boxes = []
+def cut_out(seed, shape, monkeypatch):
+    """The box (left, top, right, bottom) of a crop: what is resized says where it was."""
+    cuts = []
 
-    def resize(self, size, resample, box):
+    def resize(self, size, resample):
         assert (size, resample) == ((16, 16), PIL.Image.Resampling.BICUBIC)
-        boxes.append(box)
+        cuts.append(np.asarray(self))
         return PIL.Image.new("RGB", size)
 
-    monkeypatch.setattr(PIL.Image.Image, "resize", resize)
-    image = np.zeros((*shape, 3), np.uint8)
-    for seed in range(300):
-        random_crop(np.random.default_rng(seed), image, 16, 0.5)
+    places = np.zeros((*shape, 3), np.uint8)
+    places[..., 0], places[..., 1] = np.indices(shape)
+    with monkeypatch.context() as patch:
+        patch.setattr(PIL.Image.Image, "resize", resize)
+        random_crop(np.random.default_rng(seed), places, 16, 0.5)
+    (top, left), (bottom, right) = cuts[0][0, 0, :2].tolist(), cuts[0][-1, -1, :2].tolist()
+    return left, top, right + 1, bottom + 1
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (30, 60), (80, 20)])
+def test_boxes_have_the_wanted_area_and_ratio(shape, monkeypatch):
+    boxes = [cut_out(seed, shape, monkeypatch) for seed in range(300)]
     if shape == (80, 20):  # no box of half the area has a ratio in the bounds
         assert set(boxes) == {(0, 26, 20, 53)}
         return
@@ -128,6 +136,16 @@ def test_boxes_have_the_wanted_area_and_ratio(shape, monkeypatch):
         assert 0.48 < shares.min() < 0.55 and shares.max() > 0.9
         assert abs(shares.mean() - 0.73) < 0.03
     assert len({*zip(left, top, strict=True)}) > 10
+
+
+def test_no_pixel_outside_the_box_counts(monkeypatch):
+    """As torchvision crops: cut out first, then resized."""
+    image = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    for seed in range(20):
+        left, top, right, bottom = cut_out(seed, (40, 30), monkeypatch)
+        cut = PIL.Image.fromarray(image[top:bottom, left:right])
+        crop = random_crop(np.random.default_rng(seed), image, 16, 0.5)
+        np.testing.assert_array_equal(crop, cut.resize((16, 16), PIL.Image.Resampling.BICUBIC))
 
 
 def test_a_damaged_file_is_named(pictures, preprocessing, tmp_path):

@@ -2,15 +2,16 @@
 
 import hashlib
 import json
+import os
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from orthoreg_jax.tasks.catalogue import BENCHMARKS, KNOWN, entries
+from orthoreg_jax.tasks.catalogue import BENCHMARKS, KNOWN, entries, other_training_set
 from orthoreg_jax.tasks.check import check_tasks
 from orthoreg_jax.tasks.class_names import ClassNames, bare
-from orthoreg_jax.tasks.split import ArrayImages, Split, cut_validation
+from orthoreg_jax.tasks.split import ArrayImages, ImageRows, Split, cut_validation
 from orthoreg_jax.tasks.task import load_tasks
 
 CLASSES = ["red fox", "owl", "sea lion"]
@@ -124,19 +125,132 @@ def test_a_known_task_in_the_fields_layout(tmp_path):
 def test_a_known_task_by_its_published_lists(tmp_path, form):
     labels = entries()["resisc45"]["labels"]
     root = tmp_path / "resisc45" / "NWPU-RESISC45"
-    paths = write_images(root, labels, 3)
-    for place, split in enumerate(("train", "val", "test")):
-        chosen = paths[place::3]
+    paths = write_images(root, labels, 2)
+    for place, split in enumerate(("train", "test")):
+        chosen = paths[place::2]
         lines = {"paths": chosen, "slashed": [f"/{path}" for path in chosen],
                  "names": [path.rpartition("/")[2] for path in chosen]}[form]  # fmt: skip
         (tmp_path / "resisc45" / f"resisc45-{split}.txt").write_text("\n".join(lines) + "\n")
     splits = load_tasks(str(tmp_path), ["resisc45"])["resisc45"].splits
-    for data in splits.values():
-        np.testing.assert_array_equal(data.labels, np.arange(45))
-    np.testing.assert_array_equal(splits["val"].images[2], picture(201))
+    np.testing.assert_array_equal(splits["test"].labels, np.arange(45))
+    np.testing.assert_array_equal(splits["test"].images[2], picture(201))
+    trained = np.concatenate([splits["train"].labels, splits["val"].labels])
+    np.testing.assert_array_equal(np.sort(trained), np.arange(45))
+    row = splits["val"].labels[0]
+    np.testing.assert_array_equal(splits["val"].images[0], picture(100 * row))
     (root / paths[0]).unlink()
     with pytest.raises(ValueError, match="1 of its 45 images are not below"):
         load_tasks(str(tmp_path), ["resisc45"])
+
+
+def link_images(root, labels, counts):
+    """So many links to one image for each class; their paths below `root`, class by class."""
+    root.mkdir(parents=True)
+    PIL.Image.fromarray(picture(0)).save(root.parent / "one.png")
+    paths = []
+    for label, count in zip(labels, counts, strict=True):
+        (root / label).mkdir(parents=True)
+        for number in range(count):
+            name = f"{label}/{label}_{number}.png"
+            os.link(root.parent / "one.png", root / name)
+            paths.append(name)
+    return paths
+
+
+def write_lists(paths, **files):
+    """Text files that share out the paths: so many to each, none twice, of all classes alike."""
+    mixed = list(np.random.default_rng(0).permutation(paths))
+    assert sum(count for _, count in files.values()) == len(mixed)
+    for file, count in files.values():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\n".join(mixed[:count]))
+        mixed = mixed[count:]
+
+
+def paths_of(split):
+    """Below the task's directory."""
+    images, rows = split.images, range(len(split))
+    if isinstance(images, ImageRows):
+        images, rows = images.images, images.rows
+    return [images.paths[row] for row in rows]
+
+
+def sizes_of(folder, name):
+    splits = load_tasks(str(folder), [name])[name].splits
+    images = [data.images[row].tobytes() for data in splits.values() for row in (0, -1)]
+    assert set(images) == {picture(0).tobytes()}
+    return tuple(len(data) for data in splits.values())
+
+
+# Published train, val and test, and what the field makes of them. EuroSAT and RESISC45 at a tenth.
+@pytest.mark.parametrize(
+    "name, root, lists, published, field",
+    [
+        ("dtd", "dtd/images", "dtd/labels/{}1.txt", (1880, 1880, 1880), (3384, 376, 1880)),
+        ("eurosat", "EuroSAT_RGB", "eurosat-{}.txt", (1620, 540, 540), (2160, 270, 270)),
+        ("resisc45", "resisc45/NWPU-RESISC45", "resisc45/resisc45-{}.txt",
+         (1890, 630, 630), (1701, 189, 630)),
+    ],
+)  # fmt: skip
+def test_published_lists_give_the_fields_split(tmp_path, name, root, lists, published, field):
+    labels = entries()[name]["labels"]
+    paths = link_images(tmp_path / root, labels, [sum(published) // len(labels)] * len(labels))
+    files = {split: (tmp_path / lists.format(split), count)
+             for split, count in zip(("train", "val", "test"), published, strict=True)}  # fmt: skip
+    write_lists(paths, **files)
+    assert sizes_of(tmp_path, name) == field
+    splits = load_tasks(str(tmp_path), [name])[name].splits
+    chosen = {split: set(paths_of(data)) for split, data in splits.items()}
+    assert sum(map(len, chosen.values())) == len(set().union(*chosen.values()))  # none twice
+    tested = set(files["test"][0].read_text().splitlines())
+    assert chosen["test"] <= tested and not chosen["train"] & tested
+
+
+def test_dtd_in_its_three_published_splits_trains_on_two_of_them(tmp_path):
+    labels = entries()["dtd"]["labels"]
+    for number, split in enumerate(("train", "val", "test")):
+        write_images(tmp_path / "dtd" / split, labels, 2, first=10 * number)
+    splits = load_tasks(str(tmp_path), ["dtd"])["dtd"].splits
+    assert [len(data) for data in splits.values()] == [170, 18, 94]
+    np.testing.assert_array_equal(splits["test"].labels, np.repeat(np.arange(47), 2))
+    np.testing.assert_array_equal(splits["test"].images[3], picture(121))
+    trained = sorted(paths_of(splits["train"]) + paths_of(splits["val"]))
+    assert trained[0].startswith("train/") and trained[-1].startswith("val/")
+    for split in ("train", "val"):
+        for row, path in enumerate(paths_of(splits[split])):
+            label = labels.index(path.split("/")[1])
+            assert splits[split].labels[row] == label
+            number = int(path[-5]) + 10 * path.startswith("val/")
+            np.testing.assert_array_equal(splits[split].images[row], picture(100 * label + number))
+
+
+# As published: training images, those of the validation split where the field trains on them, too.
+PUBLISHED = {
+    "cars": 8144, "dtd": 1880 + 1880, "gtsrb": 26_640, "mnist": 60_000, "resisc45": 18_900,
+    "sun397": 19_850, "svhn": 73_257, "stl10": 5000, "pets": 3680, "flowers102": 1020,
+    "cifar100": 50_000, "pcam": 262_144, "fer2013": 28_709, "cifar10": 50_000, "food101": 75_750,
+    "fashion_mnist": 60_000, "rendered_sst2": 6920, "emnist": 240_000, "kmnist": 60_000,
+}  # fmt: skip
+
+
+def test_recipes_train_on_what_a_tenth_for_validation_leaves():
+    assert set(PUBLISHED) | {"eurosat", "imagenet"} == set(KNOWN)
+    for name, count in PUBLISHED.items():
+        assert KNOWN[name].train == count - min(count // 10, 5000), name
+    assert KNOWN["eurosat"].train == 16_200 + 5400  # validation is half of test
+    # The recipe's steps, with a partial batch at the end of each epoch: 2,052 for DTD.
+    assert 76 * -(-KNOWN["dtd"].train // 128) == 2052
+
+
+def test_another_training_set_is_said(tmp_path):
+    labels = entries()["dtd"]["labels"]
+    for split in ("train", "val"):  # in the field's layout, val is test
+        write_images(tmp_path / "dtd" / split, labels, 1)
+    (facts,) = check_tasks(str(tmp_path), ["dtd"])
+    assert "43 training images, where the field's recipe has 3384: other steps" in str(facts)
+    (control,) = check_tasks(str(tmp_path), [], "dtd")
+    assert "training images" not in str(control)
+    assert other_training_set("dtd", 3384) == other_training_set("imagenet", 7) == ""
 
 
 def test_nested_class_directories(tmp_path):
@@ -235,13 +349,19 @@ def test_a_set_prepared_by_tfds_gives_the_same_images(tmp_path):
         for row in range(len(data)):
             assert wanted.pop(data.images[row].tobytes()) == data.labels[row]
     assert not wanted
+    write_table(tmp_path, entry | {"splits": {"train": "train+test[:50%]", "test": "test"}})
+    joined = load_tasks(str(tmp_path), ["mine"])["mine"].splits
+    assert {split: len(data) for split, data in joined.items()} == {
+        "train": 30, "val": 3, "test": 6,
+    }  # fmt: skip
+    assert joined["train"].sha256 != splits["train"].sha256
     assert splits["test"].sha256 != splits["val"].sha256
     (facts,) = check_tasks(str(tmp_path), ["mine"])
     assert not facts.problem and facts.splits["test"].sha256 == splits["test"].sha256
     contents = [hashlib.sha256(encode(row)).digest() for row in range(36)]
     assert {each.sha256 for data in splits.values() for each in data.inspect()} == {*contents}
-    write_table(tmp_path, entry | {"splits": {"train": "extra", "test": "test"}})
-    with pytest.raises(ValueError, match="no split 'extra', only"):
+    write_table(tmp_path, entry | {"splits": {"train": "train+extra", "test": "test"}})
+    with pytest.raises(ValueError, match="no split 'train\\+extra', only"):
         load_tasks(str(tmp_path), ["mine"])
     write_table(tmp_path, entry)
     for pattern in ("*test.array_record*", "dataset_info.json"):

@@ -18,4 +18,5 @@ def full(options: ConfigDict) -> Mode:
         init=lambda params0, key: jax.tree.map(jnp.array, params0),
         delta=task_vector,
         forward=lambda apply, params0, trainable, inputs: apply(trainable, inputs),
+        whole=True,
     )

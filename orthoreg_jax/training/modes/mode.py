@@ -64,6 +64,7 @@ class Mode(NamedTuple):
       forward: (apply, params0, trainable, inputs) -> outputs while training.
       outputs: (apply, params0, vectors, coefficients, inputs) -> outputs of the edited models, by
         which task vectors are evaluated.
+      whole: whether every leaf of params0 is trained.
     """
 
     label: str
@@ -71,6 +72,7 @@ class Mode(NamedTuple):
     delta: Callable[[Any, Any], Any]
     forward: Callable[[Apply, Any, Any, Any], Any]
     outputs: Callable[[Apply, Any, Sequence[Any], Any, Any], Any] = edited_outputs
+    whole: bool = False
 
 
 def only(patterns: tuple[str, ...], label: str) -> Mode:
