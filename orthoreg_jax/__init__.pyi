@@ -11,8 +11,10 @@ from .arithmetic.kronecker import kronecker_penalty as kronecker_penalty
 from .arithmetic.kronecker import merge_kronecker as merge_kronecker
 from .arithmetic.low_rank import LowRank as LowRank
 from .arithmetic.low_rank import dense as dense
-from .arithmetic.matrices import Matrix as Matrix
-from .arithmetic.matrices import Skip as Skip
+from .arithmetic.layers import layer_rules as layer_rules
+from .arithmetic.rules import Adapter as Adapter
+from .arithmetic.rules import Matrix as Matrix
+from .arithmetic.rules import Skip as Skip
 from .arithmetic.matrices import describe_matrices as describe_matrices
 from .arithmetic.merging import adamerging as adamerging
 from .arithmetic.merging import average as average

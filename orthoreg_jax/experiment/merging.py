@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from orthoreg_jax.arithmetic.matrices import Rules
+from orthoreg_jax.arithmetic.rules import Rules
 from orthoreg_jax.arithmetic.merging import Merger
 from orthoreg_jax.arithmetic.merging.merger import (
     check_key,

@@ -130,7 +130,7 @@ def regmean(
     for path in inputs[0]:
         if path not in merged:
             raise ValueError(f"grams: {path!r} is no leaf; leaves are {', '.join(merged)}")
-        reading = read_leaf(path, merged[path].shape, matrices)
+        reading = read_leaf(path, merged[path], matrices)
         if not isinstance(reading, Matrix):
             raise ValueError(f"grams: leaf {path!r} is no matrix: {reading.reason}")
         stacks = jnp.stack([as_matrices(tree[path], reading) for tree in leaves])

@@ -11,16 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact
 
-from orthoreg_jax.arithmetic.matrices import (
-    Matrix,
-    Rules,
-    as_matrices,
-    from_matrices,
-    read_leaf,
-    rules_for_part,
-)
-from orthoreg_jax.arithmetic.paths import flatten
+from orthoreg_jax.arithmetic.matrices import as_matrices, from_matrices
+from orthoreg_jax.arithmetic.paths import check_arrays, flatten
 from orthoreg_jax.arithmetic.precision import wide_type
+from orthoreg_jax.arithmetic.rules import Adapter, Matrix, Rules, read_leaves, rules_for_part
 from orthoreg_jax.arithmetic.task_vectors import check_same, task_vector_rows
 
 PyTree = Any
@@ -134,13 +128,17 @@ def plan(vector: PyTree, merger: Merger, rules: Rules | None) -> dict[str, Piece
     Raises:
       ValueError: a leaf that needs a rule and has none.
     """
-    pieces = {}
-    part = rules_for_part(vector, rules or {})
-    for number, (path, leaf) in enumerate(flatten(vector).items()):
-        reading = None
-        if merger.reads != "entries":
-            found = read_leaf(path, leaf.shape, part)
-            reading = found if isinstance(found, Matrix) else None
+    pieces, leaves, readings = {}, flatten(vector), {}
+    if merger.reads != "entries":
+        readings = read_leaves(leaves, rules_for_part(vector, rules or {}))
+    for number, (path, leaf) in enumerate(leaves.items()):
+        found = readings.get(path)
+        if isinstance(found, Adapter):
+            raise ValueError(
+                f"leaf {path!r} is a factor of an update: factors cannot be merged one by one; "
+                "merge the updates, as oj.LowRank(left, right, scale) or multiplied out"
+            )
+        reading = found if isinstance(found, Matrix) else None
         axes = len(leaf.shape)
         used = () if reading is None else (*reading.rows, *reading.columns)
         free = merger.reads == "entries" or reading is not None
