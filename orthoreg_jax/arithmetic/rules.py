@@ -122,6 +122,11 @@ def bare(path: str) -> str:
     return path.removesuffix("/value")
 
 
+def is_factor(path: str) -> bool:
+    """Whether a leaf is called as LoRA's factors are."""
+    return not {*FACTORS}.isdisjoint(path.lower().split("/"))
+
+
 def matches(path: str, pattern: str, reading: Reading | None = None) -> bool:
     """Whether a rule is about a leaf."""
     if isinstance(reading, Adapter):
@@ -161,7 +166,7 @@ def read_leaf(path: str, leaf: Any, rules: Rules | None = None) -> Reading | Unr
         return Skip("a bias or scale, by its name")
     if "embed" in name.lower():
         return Skip("an embedding, by its name")
-    if {*FACTORS} & {part.lower() for part in (*parents, name)}:
+    if is_factor(path):
         return Unread("one of LoRA's two factors by its name, and by itself no update")
     if len(shape) > 2:
         return Unread("could be read in many ways")

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from orthoreg_jax.arithmetic.paths import flatten
+from orthoreg_jax.arithmetic.paths import check_finite, flatten
 from orthoreg_jax.storage import write_error
 
 from . import weights
@@ -116,6 +116,7 @@ def load_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
     try:
         layout = "open_clip" if "visual.conv1.weight" in tensors else "huggingface"
         params = weights.from_layout(tensors, config, layout)
+        check_finite(params, "its weights", "copy or download it again")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     sha256 = hash_file(path)
@@ -191,7 +192,8 @@ def save_checkpoint(
       The directory. It appears whole or not at all.
 
     Raises:
-      ValueError: the directory holds something, or the parameters are not those of `like`.
+      ValueError: the directory holds something, or the parameters are not those of `like`, or NaN
+        or infinite.
       StorageError: it cannot be written.
     """
     import safetensors
@@ -209,6 +211,8 @@ def save_checkpoint(
     ]
     if wrong:
         raise ValueError(f"parameters of another size: {'; '.join(wrong)}")
+    advice = f"choose a smaller alpha, or a wider type than {np.dtype(dtype)}"
+    check_finite(tensors, f"{target}: not written", advice)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))

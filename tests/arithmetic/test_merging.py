@@ -155,7 +155,10 @@ def ties_of_tensors(values):
 
 CASES = {
     "average": (oj.average(), lambda rows: by_tensor(rows, mean)),
-    "sum": (oj.task_arithmetic(), lambda rows: by_tensor(rows, lambda v: v.sum(axis=0))),
+    "task_arithmetic": (
+        oj.task_arithmetic(),
+        lambda rows: by_tensor(rows, lambda v: v.sum(axis=0)),
+    ),
     "ties": (oj.ties(), lambda rows: whole_vector_ties(rows, 20, "sum", "mean")),
     "ties, sum": (
         oj.ties(35, combine="sum"),
@@ -260,7 +263,7 @@ def test_zero_vectors_give_zero(name):
         np.testing.assert_array_equal(found, 0)
 
 
-@pytest.mark.parametrize("name", ["sum", "tsv_m", "iso_c"])
+@pytest.mark.parametrize("name", ["task_arithmetic", "tsv_m", "iso_c"])
 def test_a_zero_vector_beside_others_points_nowhere(name):
     """Its singular vectors are arbitrary and may not turn those of the others."""
     shapes = {"w": (8, 8)}

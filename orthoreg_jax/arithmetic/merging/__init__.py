@@ -35,7 +35,7 @@ __all__ = [
 # A name, as commands and tables call it -> what makes the merger from its parameters.
 MERGERS: dict[str, Callable[..., Merger]] = {
     "average": average,
-    "sum": task_arithmetic,
+    "task_arithmetic": task_arithmetic,
     "ties": ties,
     "dare": dare,
     "dare_ties": dare_ties,

@@ -51,7 +51,7 @@ def fisher(vectors: Trees, fishers: Trees) -> PyTree:
     def leaf(mean: Any, *both: Any) -> Any:
         values, weight = jnp.stack(both[: len(rows)]), jnp.stack(both[len(rows) :])
         total = jnp.sum(weight, axis=0)
-        known = total > 0
+        known = ~(total <= 0)  # NaN is none that may be passed over
         weighted = jnp.sum(weight.astype(values.dtype) * values, axis=0)
         return jnp.where(known, weighted / jnp.where(known, total, 1).astype(values.dtype), mean)
 
