@@ -84,24 +84,26 @@ def _haiku(shapes: Shapes, node: str, name: str) -> Reading | None:
     shape = shapes[_below(node, name)]
     if name == "b" and len(shape) > 1:
         return Skip("a bias, by its name")
-    return _kernel(shape, shapes.get(_below(node, "b")), node) if name == "w" else None
+    outputs = -2 if "transpose" in node.rpartition("/")[2] else -1
+    return _kernel(shape, shapes.get(_below(node, "b")), node, outputs) if name == "w" else None
 
 
-def _kernel(shape: tuple[int, ...], bias: tuple[int, ...] | None, layer: str) -> Reading | None:
+def _kernel(
+    shape: tuple[int, ...], bias: tuple[int, ...] | None, layer: str, outputs: int = -1
+) -> Reading | None:
     """A kernel (..., in, out) with more than two axes; None: it has two, or one cannot tell."""
     axes = len(shape)
     if axes < 3:
         return None
-    layer = layer.rpartition("/")[2].lower()
-    if "conv" not in layer:
+    if "conv" not in layer.rpartition("/")[2].lower():
         stacked = bias == (*shape[:-2], shape[-1])
         return Matrix() if stacked and bias != shape[1:] else None
     # (height, width, in, out); layers that are stacked have a further axis, and so have biases.
-    inputs, outputs = (-1, -2) if "transpose" in layer and "_nd" in layer else (-2, -1)
     first = 0 if bias is None else len(bias) - 1
     fits = axes <= 4 if bias is None else bias == (*shape[:first], shape[outputs])
-    rows = (*range(first, axes - 2), inputs % axes)
-    return Matrix(rows, (outputs % axes,)) if fits else None
+    columns = outputs % axes
+    rows = tuple(axis for axis in range(first, axes) if axis != columns)
+    return Matrix(rows, (columns,)) if fits else None
 
 
 # A library's name -> (shapes, path of a layer, name of its leaf) -> how it is read.

@@ -102,7 +102,7 @@ def read_updates(
             selected[path] = leaves[path], reading
         elif isinstance(reading, Adapter):
             node, pair = _factors(leaves, path, reading)
-            selected[node or path] = reading.update(*pair), Matrix()
+            selected[node or reading.left] = reading.update(*pair), Matrix()
     return selected
 
 

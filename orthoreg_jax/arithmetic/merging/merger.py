@@ -96,8 +96,8 @@ def merge_task_vectors(
     float64).
 
     NaN and infinity are never merged away: an entry of which one vector holds either is NaN in the
-    result, and so is all that is merged with it: the matrix or leaf where a merger looks at whole
-    tensors, the whole vector where it looks at whole vectors, as `ties()` does.
+    result, and so is the whole matrix or leaf for a merger that looks at whole tensors. One NaN
+    makes all NaN for a merger that looks at whole vectors, as `ties()` does.
 
     Args:
       vectors: a list of task vectors, or a dict of them by task; any pytrees of one structure.
@@ -232,7 +232,8 @@ def merge_slice(
     if key is not None:
         key = jax.random.fold_in(jax.random.fold_in(key, piece.number), place)
     if merger.reads == "matrices" and piece.reading is None:
-        return jnp.mean(wide, axis=0).astype(dtype)
+        mean = jnp.mean(wide, axis=0)
+        return jnp.where(jnp.isfinite(mean), mean, jnp.nan).astype(dtype)
     if merger.reads == "entries":
         flat = wide.reshape(len(wide), -1)
         return _merge_blocks(flat, cutoffs, key, merger).reshape(wide.shape[1:]).astype(dtype)
