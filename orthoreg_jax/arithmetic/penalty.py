@@ -307,9 +307,10 @@ def _is_donated(leaf: Any) -> bool:
 def _check_strength(strength: Any) -> None:
     if callable(strength):
         return
-    if not isinstance(strength, Real | jax.Array | np.ndarray) or np.shape(strength) != ():
-        came = f"{type(strength).__name__} of shape {np.shape(strength)}"
-        came = "None" if strength is None else repr(strength) if isinstance(strength, str) else came
+    number = isinstance(strength, Real | jax.Array | np.ndarray)
+    if not number or np.shape(strength) != ():
+        came = repr(strength) if strength is None or isinstance(strength, str) else None
+        came = came or f"{type(strength).__name__} of shape {np.shape(strength)}"
         raise ValueError(
             f"strength is {came}; give lambda as one finite number, 0 or more, or as a schedule of "
             "the number of updates"

@@ -46,6 +46,15 @@ MERGERS: dict[str, Callable[..., Merger]] = {
     "iso_cts": iso_cts,
 }
 
+# What other programs call their parameters, and what that is here.
+ELSEWHERE = {
+    "density": "as a share of entries kept, ties has k = 100 * density, dare p = 1 - density, "
+    "breadcrumbs beta = gamma - density",
+    "weight": "one for each task: scale the task vectors",
+    "scaling_coef": "it is alpha",
+    "scaling_factor": "it is alpha",
+}
+
 
 def make_merger(name: str, options: Mapping[str, str]) -> Merger:
     """A merger by its name, with parameters as texts: what a command line gives.
@@ -66,7 +75,8 @@ def make_merger(name: str, options: Mapping[str, str]) -> Merger:
         own = key if key in known else f"{key}_"
         if own not in known:
             shown = ", ".join(f"{each}={value}" for each, value in known.items())
-            raise ValueError(f"merger {name}: no parameter {key!r}; it has {shown or 'none'}")
+            hint = f" ({ELSEWHERE[key]})" if key in ELSEWHERE else ""
+            raise ValueError(f"merger {name}: no parameter {key!r}{hint}; it has {shown or 'none'}")
         kind = type(known[own])
         try:
             values[own] = kind(text)
