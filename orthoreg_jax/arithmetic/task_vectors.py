@@ -122,8 +122,9 @@ def add_task_vectors(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> PyTree
 
 
 def _sum(leaves: Sequence[Any]) -> Any:
-    types = [jnp.result_type(leaf) for leaf in leaves]
-    kind = functools.reduce(jnp.promote_types, types)
+    types = [getattr(leaf, "dtype", jnp.result_type(leaf)) for leaf in leaves]
+    same = len({*types}) == 1
+    kind = types[0] if same else functools.reduce(jnp.promote_types, types)
     if not jnp.issubdtype(kind, jnp.floating) or len(leaves) == 1:
         return functools.reduce(operator.add, leaves)  # whole numbers lose nothing
     wide = wide_type(*types)
@@ -228,8 +229,8 @@ def cosine_matrix(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> Float[Arr
     norms = jnp.sqrt(jnp.diag(products))
     scale = norms[:, None] * norms[None]
     cosines = jnp.where(scale == 0, 0.0, products / jnp.where(scale == 0, 1.0, scale))
-    own = jnp.where(jnp.isfinite(norms), jnp.ones_like(norms), jnp.nan)
-    return jnp.fill_diagonal(cosines, own, inplace=False)
+    cosines = jnp.fill_diagonal(cosines, 1.0, inplace=False)
+    return jnp.where(jnp.isfinite(scale), cosines, jnp.nan)
 
 
 def _widened(tree: PyTree) -> PyTree:

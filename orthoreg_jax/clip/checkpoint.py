@@ -202,7 +202,8 @@ def save_checkpoint(
     target = pathlib.Path(directory)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target}: is not empty; choose a new directory for the model")
-    tensors = {k: v.astype(dtype) for k, v in weights.to_layout(params, "huggingface").items()}
+    with np.errstate(over="ignore"):  # it is looked for below
+        tensors = {k: v.astype(dtype) for k, v in weights.to_layout(params, "huggingface").items()}
     expected, found = weights.param_shapes(like.config), flatten(params)
     wrong = [
         f"{path} is {found[path].shape}, expected {shape}"

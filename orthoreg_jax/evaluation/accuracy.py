@@ -350,6 +350,8 @@ def _classify(
 ) -> Int[Array, "g b"]:
     features = outputs(apply, params0, vectors, coefficients, normalize(images))
     logits = head.logits(features)
-    # Padding is minus infinity, and the largest logit NaN if any is.
-    finite = jnp.isfinite(jnp.max(logits, axis=-1))
+    # Padding is minus infinity, and the largest logit NaN if any is. Features too large for their
+    # norm are 0 once they are divided by it.
+    squares = jnp.sum(jnp.square(features), axis=-1)
+    finite = jnp.isfinite(jnp.max(logits, axis=-1)) & jnp.isfinite(squares)
     return jnp.where(finite, jnp.argmax(logits, axis=-1), NO_CLASS)

@@ -150,11 +150,14 @@ def test_a_run_of_an_earlier_version_without_its_data(finished, inputs, tmp_path
 @pytest.mark.parametrize(
     "start, more, message",
     [
-        (of_run, ["--merger", "mean"], "merger 'mean'; allowed: average, sum, ties"),
+        (of_run, ["--merger", "mean"], "merger 'mean'; allowed: average, task_arithmetic, ties"),
         (of_run, ["--merger", "ties", "--option", "q=1"], "no parameter 'q'; it has k=20.0"),
         (of_run, ["--merger", "ties", "--option", "k"], "--option k: write NAME=VALUE"),
         (of_run, ["--merger", "ties", "--option", "k=x"], "k=x is no float; give one as k=20.0"),
         (of_run, ["--merger", "ties", "--option", "k=0"], "k is 0.0; give per cent"),
+        (of_run, ["--merger", "ties", "--option", "k=0.2"], "for the share 0.2, k=20"),
+        (of_run, ["--merger", "dare", "--option", "density=0.2"], "dare p = 1 - density"),
+        (of_files, ["--merger", "ties", "--alpha", "1e39"], "--alpha 1e+39: weights in float32"),
         (
             of_run,
             ["--merger", "task_arithmetic", "--tasks", "third"],
