@@ -187,7 +187,7 @@ def _describe_leaf(path: str, leaves: Mapping[str, Any], rules: Rules | None) ->
     if f"/{bare(path)}".endswith(f"/{reading.right}"):
         return f"right of {product}"
     structs = [jax.ShapeDtypeStruct(shape_of(each), jnp.float32) for each in pair]
-    update = jax.eval_shape(reading.update, *structs)
+    update = jax.eval_shape(lambda left, right: reading.update(left, right).dense(), *structs)
     return f"left of {product}: {_describe_size(update.shape, Matrix())}"
 
 

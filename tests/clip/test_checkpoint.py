@@ -362,6 +362,5 @@ def test_weights_that_are_not_finite_are_neither_read_nor_written(directory, tmp
         tensors["visual_projection.weight"][0, 0] = np.nan
 
     change_tensors(directory, spoil)
-    message = "model.safetensors: its weights: leaf 'visual/projection/kernel' holds 1 numbers"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="not finite: visual_projection.weight holds NaN"):
         load_checkpoint(directory)
