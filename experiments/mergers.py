@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from mergers_page import TRIED, kept, report, shares
 
-from orthoreg_jax.arithmetic.matrices import rules_for_part
 from orthoreg_jax.arithmetic.merging import MERGERS, merge_task_vectors
+from orthoreg_jax.arithmetic.rules import rules_for_part
 from orthoreg_jax.arithmetic.task_vectors import add_task_vectors, norm
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.config import ORTHOREG

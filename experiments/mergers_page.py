@@ -26,7 +26,7 @@ SPECTRAL_SHARES = (0.25, 0.4, 0.63, 0.8, 1.0, 1.25, 1.6)
 LONG_SHARES = (*SPECTRAL_SHARES, 2.0, 2.5)
 # What is tried of each merger's own parameter, the paper's default first.
 TRIED: dict[str, tuple[dict[str, Any], ...]] = {
-    "sum": ({},),
+    "task_arithmetic": ({},),
     "ties": ({"k": 20}, {"k": 50}),
     "dare": ({"p": 0.9}, {"p": 0.5}),
     "dare_ties": ({"p": 0.9}, {"p": 0.5}),
@@ -37,7 +37,7 @@ TRIED: dict[str, tuple[dict[str, Any], ...]] = {
     "iso_cts": ({"common_space_fraction": 0.8}, {"common_space_fraction": 0.5}),
 }
 TITLES = {
-    "sum": "Task arithmetic",
+    "task_arithmetic": "Task arithmetic",
     "ties": "TIES",
     "dare": "DARE",
     "dare_ties": "DARE-TIES",
@@ -164,7 +164,7 @@ def verdict(cells: Mapping[tuple[str, str], Cell]) -> list[str]:
     for mode, label in modes.items():
         for plus in ("", ORTHOREG):
             own = [key for key in cells if key[0] == mode + plus]
-            top, base = max(own, key=mean), (mode + plus, "sum")
+            top, base = max(own, key=mean), (mode + plus, "task_arithmetic")
             lines.append(
                 f"- {label}{' + OrthoReg' * bool(plus)}: {TITLES[top[1]]} is best, "
                 f"{cells[top].text('absolute')}; plain addition has {cells[base].text('absolute')}."
@@ -213,7 +213,9 @@ def report(arguments: argparse.Namespace) -> None:
     zero_shot = read_json(arguments.run / "results.json")["zero_shot"]["test"]
     tasks = read_json(arguments.run / "config.json")["tasks"]
     base = 100 * statistics.fmean(zero_shot[task] for task in tasks)
-    grids = [", ".join(f"{share:g}" for share in shares(name)) for name in ("sum", "tsv_m")]
+    grids = [
+        ", ".join(f"{share:g}" for share in shares(name)) for name in ("task_arithmetic", "tsv_m")
+    ]
     more = " and ".join(f"{share:g}" for share in LONG_SHARES[len(SPECTRAL_SHARES) :])
     own = "; ".join(
         f"{TITLES[name]} {' or '.join(str(next(iter(o.values()))) for o in options)}"

@@ -9,10 +9,9 @@ from .arithmetic.jacobian import tau_jacobian_penalty as tau_jacobian_penalty
 from .arithmetic.kronecker import Kronecker as Kronecker
 from .arithmetic.kronecker import kronecker_penalty as kronecker_penalty
 from .arithmetic.kronecker import merge_kronecker as merge_kronecker
+from .arithmetic.layers import layer_rules as layer_rules
 from .arithmetic.low_rank import LowRank as LowRank
 from .arithmetic.low_rank import dense as dense
-from .arithmetic.matrices import Matrix as Matrix
-from .arithmetic.matrices import Skip as Skip
 from .arithmetic.matrices import describe_matrices as describe_matrices
 from .arithmetic.merging import adamerging as adamerging
 from .arithmetic.merging import average as average
@@ -32,6 +31,9 @@ from .arithmetic.merging import ties as ties
 from .arithmetic.merging import tsv_m as tsv_m
 from .arithmetic.penalty import add_orthogonality_penalty as add_orthogonality_penalty
 from .arithmetic.penalty import orthogonality_penalty as orthogonality_penalty
+from .arithmetic.rules import Adapter as Adapter
+from .arithmetic.rules import Matrix as Matrix
+from .arithmetic.rules import Skip as Skip
 from .arithmetic.task_vectors import add_task_vectors as add_task_vectors
 from .arithmetic.task_vectors import analogy as analogy
 from .arithmetic.task_vectors import apply_task_vector as apply_task_vector

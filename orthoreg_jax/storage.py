@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .arithmetic.paths import flatten, unflatten
+from .arithmetic.paths import check_finite, flatten, unflatten
 
 try:
     import fcntl
@@ -158,8 +158,8 @@ def save_tree(
       metadata: texts to be kept with it; "sha256" is the hash's own name.
 
     Raises:
-      ValueError: a tree that could not be read back: not nested dicts, or keys with a "/"; or
-        metadata with a name that is not free.
+      ValueError: a tree that could not be read back: not nested dicts, or keys with a "/"; numbers
+        that are NaN or infinite; or metadata with a name that is not free.
       StorageError: the file cannot be written.
     """
     import jax
@@ -173,6 +173,7 @@ def save_tree(
         )
     if "sha256" in (metadata or {}):
         raise ValueError("metadata: 'sha256' is the name of the content's own hash; take another")
+    check_finite(tree, f"{path}: not written", "find out where they come from")
     # np.array keeps 0-d leaves 0-d, which np.ascontiguousarray does not.
     arrays = {name: np.array(leaf, order="C") for name, leaf in flatten(tree).items()}
     with replacing(pathlib.Path(path)) as scratch:
@@ -188,7 +189,8 @@ def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
       path: of the file.
 
     Raises:
-      StorageError: no such file, not a whole safetensors file, or one that was changed since.
+      StorageError: no such file, not a whole safetensors file, one that was changed since, or one
+        that holds NaN or infinity.
     """
     import safetensors
     import safetensors.numpy
@@ -205,6 +207,7 @@ def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise _unreadable(path, error) from error
     if wanted is not None and wanted != _content_sha256(arrays):
         raise _damaged(path)
+    _check_finite(path, tree)
     return tree
 
 
@@ -256,11 +259,14 @@ class StoredTree:
         """The content's hash, taken leaf by leaf.
 
         Raises:
-          StorageError: it is not the one that the file was written with.
+          StorageError: it is not the one that the file was written with, or a leaf holds NaN or
+            infinity.
         """
         digest = hashlib.sha256()
         for name in self.shapes:
-            _digest(digest, name, self.read(name))
+            leaf = self.read(name)
+            _digest(digest, name, leaf)
+            _check_finite(self.path, {name: leaf})
         found = digest.hexdigest()
         if self.about.get("sha256", found) != found:
             raise _damaged(self.path)
@@ -275,6 +281,14 @@ class StoredTree:
                 yield file
         except (safetensors.SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
             raise _unreadable(self.path, error) from error
+
+
+def _check_finite(path: str | os.PathLike[str], tree: Any) -> None:
+    advice = "nothing can be made of it: make it again, or leave it out"
+    try:
+        check_finite(tree, str(path), advice)
+    except ValueError as error:
+        raise StorageError(str(error)) from None
 
 
 def _read_about(file: Any) -> dict[str, Any]:

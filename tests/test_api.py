@@ -13,8 +13,8 @@ import pytest
 import orthoreg_jax as oj
 
 PUBLIC = """
-LowRank Matrix Skip VISUAL_MATRICES Checkpoint Task
-add_orthogonality_penalty orthogonality_penalty describe_matrices dense
+Adapter LowRank Matrix Skip VISUAL_MATRICES Checkpoint Task
+add_orthogonality_penalty orthogonality_penalty describe_matrices layer_rules dense
 tau_jacobian_penalty Kronecker kronecker_penalty merge_kronecker kronecker_factors
 add_task_vectors analogy apply_task_vector cosine_matrix negate_task_vector norm task_vector
 column_angles column_cosines gram_deviations singular_values stable_ranks

@@ -1,11 +1,17 @@
 """The documentation's code runs as it stands, its links lead somewhere, and it fetches nothing."""
 
+import doctest
 import pathlib
 import re
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+
+import orthoreg_jax as oj
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -17,6 +23,16 @@ def test_python_blocks_run(path, tmp_path, monkeypatch):
     names: dict = {}  # a page's blocks go on where the one before ended
     for block in re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL):
         exec(compile(block, str(path), "exec"), names)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_dialogues_are_true(path):
+    blocks = re.findall(r"```pycon\n(.*?)```", path.read_text(), re.DOTALL)
+    names = {"oj": oj, "jax": jax, "jnp": jnp, "np": np}
+    parsed = doctest.DocTestParser().get_doctest("\n".join(blocks), names, path.stem, None, 0)
+    said: list[str] = []
+    doctest.DocTestRunner(verbose=False).run(parsed, out=said.append)
+    assert not said, "".join(said)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)

@@ -149,3 +149,19 @@ def test_a_second_process_is_kept_away(tmp_path):
         (tmp_path / "file").write_text("")
         with only_one(tmp_path / "file" / "run"):
             pass
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_neither_written_nor_read(tmp_path, bad):
+    tree = {"a": np.ones(3), "tower": {"kernel": np.array([[1.0, bad], [bad, 2.0]], np.float32)}}
+    path = tmp_path / "vector.safetensors"
+    message = (
+        "vector.safetensors.*leaf 'tower/kernel' holds 2 numbers of 4 that are NaN or infinite"
+    )
+    with pytest.raises(ValueError, match=message):
+        save_tree(path, tree)
+    assert not path.exists()
+    safetensors.numpy.save_file({"a": tree["a"], "tower/kernel": tree["tower"]["kernel"]}, path)
+    for read in (load_tree, lambda path: StoredTree(path).check()):
+        with pytest.raises(StorageError, match=message):
+            read(path)

@@ -18,8 +18,8 @@ import numpy as np
 from cost import random_model
 
 from orthoreg_jax.arithmetic.low_rank import dense
-from orthoreg_jax.arithmetic.matrices import Matrix
 from orthoreg_jax.arithmetic.penalty import orthogonality_penalty
+from orthoreg_jax.arithmetic.rules import Matrix
 from orthoreg_jax.clip.checkpoint import image_encoder, load_checkpoint
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.clip.zeroshot import Head

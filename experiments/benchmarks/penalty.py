@@ -25,8 +25,9 @@ import optax
 from measuring import medians, write_page
 
 from orthoreg_jax.arithmetic.low_rank import dense
-from orthoreg_jax.arithmetic.matrices import as_matrices, rules_for_part, select_leaves
+from orthoreg_jax.arithmetic.matrices import as_matrices, select_leaves
 from orthoreg_jax.arithmetic.penalty import orthogonality_penalty
+from orthoreg_jax.arithmetic.rules import rules_for_part
 from orthoreg_jax.clip.config import PRESETS
 from orthoreg_jax.clip.modules import VisionTransformer
 from orthoreg_jax.clip.weights import VISUAL_MATRICES

@@ -13,7 +13,7 @@ from .precision import wide_type
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class LowRank:
     """A weight update dW = scale * left @ right of rank at most r; a node of a delta tree.
 
@@ -51,6 +51,10 @@ class LowRank:
     def dtype(self) -> Any:
         """Of the factors."""
         return self.left.dtype
+
+    def __repr__(self) -> str:
+        left, right = (getattr(each, "shape", each) for each in (self.left, self.right))
+        return f"LowRank(left={left}, right={right}, scale={self.scale:g})"
 
     def dense(self) -> Inexact[Array, "*k m n"]:
         """The update itself."""

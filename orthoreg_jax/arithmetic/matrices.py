@@ -1,17 +1,7 @@
-"""Which leaves of a pytree are weight matrices, and how each is read as one.
-
-A rule says of a leaf, found by its path, either which axes are rows and which are columns
-(`Matrix`) or why it is none (`Skip`). Rules are a dict from glob patterns to readings; the first
-pattern that matches a path counts, and one that matches no leaf is an error. What no rule matches
-is read by its number of axes: 0 or 1, no matrix; 2, a matrix (rows, columns), unless it is called
-a bias or a scale; 3 or more, an error, because (layers, rows, columns), (rows, heads, head_dim)
-and a convolution look alike, and guessing would drop or misread weights.
-"""
+"""The weight matrices of a pytree, as rules read its leaves."""
 
 from __future__ import annotations
 
-import dataclasses
-import fnmatch
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -22,82 +12,18 @@ from jaxtyping import Array, Inexact
 
 from .low_rank import dense, is_low_rank
 from .paths import check_arrays, flatten, is_array
-
-
-@dataclasses.dataclass(frozen=True)
-class Matrix:
-    """Axes of a leaf that are rows (inputs) and columns (outputs, the features z = W^T x).
-
-    Several axes are merged in the order given, e.g. `Matrix(rows=(0,), columns=(1, 2))` for a
-    kernel of shape (d, heads, head_dim). Every other axis counts matrices: the default
-    `Matrix()` reads (rows, columns), (layers, rows, columns), and so on.
-    """
-
-    rows: tuple[int, ...] = (-2,)
-    columns: tuple[int, ...] = (-1,)
-
-
-@dataclasses.dataclass(frozen=True)
-class Skip:
-    """A leaf that is deliberately no matrix, and the reason, which the report shows."""
-
-    reason: str
-
-
-Reading = Matrix | Skip
-
-# Names of leaves that are vectors: with two axes they are most likely stacked, or split by heads.
-VECTORS = ("bias", "scale", "offset", "gamma", "beta")
-Rules = Mapping[str, Reading]
-
-
-def read_leaf(path: str, shape: tuple[int, ...], rules: Rules | None = None) -> Reading:
-    """How the leaf at `path` is read.
-
-    Raises:
-      ValueError: no rule for a leaf that needs one, or a rule that does not fit the shape.
-    """
-    for pattern, reading in (rules or {}).items():
-        if fnmatch.fnmatchcase(path, pattern):
-            if isinstance(reading, Matrix):
-                _check_axes(path, shape, pattern, reading)
-            elif not isinstance(reading, Skip):
-                raise ValueError(
-                    f"rule {pattern!r} is {reading!r}; allowed: Matrix(...) or Skip('why')"
-                )
-            return reading
-    if len(shape) < 2:
-        return Skip(f"{len(shape)} axes: a bias, scale or scalar")
-    name = path.removesuffix("/value").rsplit("/", 1)[-1]  # nnx.Variable holds its array there
-    if len(shape) == 2 and name not in VECTORS:
-        return Matrix()
-    if len(shape) == 2:
-        raise ValueError(
-            f"leaf {path!r} of shape {shape} has no rule, and is a matrix by its axes but not by "
-            f"its name: say how to read it, e.g. matrices={{{path!r}: Skip('a bias')}} to leave it "
-            "out, or Matrix() for (rows, columns). `describe_matrices(tree, rules)` shows all "
-            "leaves"
-        )
-    raise ValueError(
-        f"leaf {path!r} of shape {shape} has no rule and could be read in many ways: say how, "
-        f"e.g. matrices={{{path!r}: Matrix()}} for stacked (layers, rows, columns), "
-        "Matrix(rows=(0,), columns=(1, 2)) for (rows, heads, head_dim), "
-        "Matrix(rows=(0, 1), columns=(2,)) for (heads, head_dim, columns), "
-        "Matrix(rows=(0, 1, 2), columns=(3,)) for a convolution, or Skip('why') to leave it out. "
-        "`describe_matrices(tree, rules)` shows all leaves; a CLIP's rules are VISUAL_MATRICES"
-    )
-
-
-def _check_axes(path: str, shape: tuple[int, ...], pattern: str, reading: Matrix) -> None:
-    axes = (*reading.rows, *reading.columns)
-    inside = all(-len(shape) <= axis < len(shape) for axis in axes)
-    distinct = inside and len({axis % len(shape) for axis in axes}) == len(axes)
-    if not (distinct and reading.rows and reading.columns):
-        raise ValueError(
-            f"rule {pattern!r}: {reading} does not fit leaf {path!r} of shape {shape}; rows and "
-            f"columns must each name axes of it, none twice, between {-len(shape)} and "
-            f"{len(shape) - 1}"
-        )
+from .rules import (
+    Adapter,
+    Matrix,
+    Rules,
+    Skip,
+    Unread,
+    bare,
+    read_leaf,
+    read_leaves,
+    shape_of,
+    unused_rules,
+)
 
 
 def as_matrices(leaf: Inexact[Array, ...], reading: Matrix) -> Inexact[Array, "k m n"]:
@@ -129,8 +55,8 @@ def select_matrices(tree: Any, rules: Rules | None = None) -> dict[str, Inexact[
       rules: how leaves are read, see the module's docstring.
 
     Raises:
-      ValueError: from `read_leaf`; a rule that matches no leaf (most likely misspelt: "fc1" is not
-        "fc1/kernel" nor "*fc1*"); no matrix at all.
+      ValueError: from `read_leaves`; a rule that matches no leaf (most likely misspelt: "fc1" is
+        not "fc1/kernel" nor "*fc1*"); no matrix at all.
     """
     return {
         path: as_matrices(dense(leaf), reading)
@@ -141,26 +67,20 @@ def select_matrices(tree: Any, rules: Rules | None = None) -> dict[str, Inexact[
 def select_leaves(tree: Any, rules: Rules | None = None) -> dict[str, tuple[Any, Matrix]]:
     """The leaves that `select_matrices` reads, as they are, and how each is read.
 
+    Two leaves that a rule reads as an `Adapter` are one `LowRank`, by the path of their node.
+
     Raises:
-      ValueError: as `select_matrices`; a leaf that is no array.
+      ValueError: as `select_matrices`; a leaf that is no array; a factor without the other one.
     """
     check_arrays(tree, "tree of updates")
     leaves = flatten(tree, is_low_rank)
-    unused = [pattern for pattern in rules or {} if not fnmatch.filter(leaves, pattern)]
+    unused = unused_rules(tree, rules or {})
     if unused:
         raise ValueError(
             f"matrices: no leaf matches {', '.join(map(repr, unused))}; patterns are globs over "
             f"whole paths, which are {', '.join(leaves)}"
         )
-    readings = {
-        path: read_leaf(path, leaf.shape if is_low_rank(leaf) else jnp.shape(leaf), rules)
-        for path, leaf in leaves.items()
-    }
-    selected = {
-        path: (leaves[path], reading)
-        for path, reading in readings.items()
-        if isinstance(reading, Matrix)
-    }
+    selected = read_updates(leaves, rules)
     if not selected:
         raise ValueError(
             f"the tree holds no weight matrix: {describe_matrices(tree, rules) or 'it is empty'}"
@@ -168,22 +88,56 @@ def select_leaves(tree: Any, rules: Rules | None = None) -> dict[str, tuple[Any,
     return selected
 
 
+def read_updates(
+    leaves: Mapping[str, Any], rules: Rules | None = None
+) -> dict[str, tuple[Any, Matrix]]:
+    """Of leaves by path, the updates of matrices, and how each is read.
+
+    Raises:
+      ValueError: as `select_leaves`, except for rules that match nothing.
+    """
+    selected: dict[str, tuple[Any, Matrix]] = {}
+    for path, reading in read_leaves(leaves, rules).items():
+        if isinstance(reading, Matrix):
+            selected[path] = leaves[path], reading
+        elif isinstance(reading, Adapter):
+            node, pair = _factors(leaves, path, reading)
+            selected[node or reading.left] = reading.update(*pair), Matrix()
+    return selected
+
+
+def _factors(leaves: Mapping[str, Any], path: str, adapter: Adapter) -> tuple[str, tuple[Any, Any]]:
+    """The node that a factor belongs to, and both of its factors."""
+    node = adapter.node(path)
+    assert node is not None  # as the rule matched
+    paths = {bare(each): each for each in leaves}
+    names = [f"{node}/{factor}".lstrip("/") for factor in (adapter.left, adapter.right)]
+    missing = [name for name in names if name not in paths]
+    if missing:
+        raise ValueError(
+            f"{adapter}: leaf {path!r} is one of two factors, and {missing[0]!r} is not there; "
+            f"leaves are {', '.join(leaves)}"
+        )
+    left, right = (leaves[paths[name]] for name in names)
+    shapes = [shape_of(each) for each in (left, right)]
+    good = len(shapes[0]) == len(shapes[1]) >= 2 and shapes[0][-1] == shapes[1][-2]
+    if not (good and shapes[0][:-2] == shapes[1][:-2]):
+        raise ValueError(
+            f"{adapter}: {names[0]!r} of shape {shapes[0]} and {names[1]!r} of shape {shapes[1]} "
+            "are no factors of a product; the left one ends with the axes (m, r), the right one "
+            "with (r, n)"
+        )
+    return node, (left, right)
+
+
 def has_matrices(tree: Any, rules: Rules | None = None) -> bool:
     """Whether any leaf is read as a weight matrix.
 
     Raises:
-      ValueError: from `read_leaf`.
+      ValueError: from `read_leaves`.
     """
-    return any(
-        isinstance(read_leaf(path, tuple(leaf.shape), rules), Matrix)
-        for path, leaf in flatten(tree, is_low_rank).items()
-    )
-
-
-def rules_for_part(tree: Any, rules: Rules) -> dict[str, Reading]:
-    """Of rules written for a whole model, those that match a leaf of `tree`, a part of it."""
-    leaves = flatten(tree, is_low_rank)
-    return {pattern: rules[pattern] for pattern in rules if fnmatch.filter(leaves, pattern)}
+    readings = read_leaves(flatten(tree, is_low_rank), rules)
+    return not all(isinstance(each, Skip) for each in readings.values())
 
 
 def describe_matrices(tree: Any, rules: Rules | None = None) -> str:
@@ -205,26 +159,39 @@ def describe_matrices(tree: Any, rules: Rules | None = None) -> str:
     """
     lines = [("leaf", "shape", "read as")]
     leaves = flatten(tree, is_low_rank)
-    for name, leaf in leaves.items():
-        if not is_array(leaf):
-            lines.append((name, "", f"-- ERROR: a {type(leaf).__name__} and no array"))
-            continue
-        shape = tuple(jnp.shape(leaf))
-        try:
-            reading = read_leaf(name, shape, rules)
-        except ValueError as error:
-            reading = Skip(f"ERROR: {str(error).partition(', e.g.')[0]}")
-        if isinstance(reading, Matrix):
-            struct = jax.eval_shape(
-                lambda x, reading=reading: as_matrices(x, reading),
-                jax.ShapeDtypeStruct(shape, leaf.dtype),
-            )
-            count, rows, columns = struct.shape
-            text = f"{count} x " * (count != 1) + f"({rows} rows, {columns} columns)"
-        else:
-            text = f"-- {reading.reason}"
-        lines.append((name, str(shape), text))
+    for path, leaf in leaves.items():
+        shape = str(shape_of(leaf)) if is_array(leaf) else ""
+        lines.append((path, shape, _describe_leaf(path, leaves, rules)))
     widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
     table = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in lines]
-    unused = [pattern for pattern in rules or {} if not fnmatch.filter(leaves, pattern)]
+    unused = unused_rules(tree, rules or {})
     return "\n".join(table + [f"rule {pattern!r} matches no leaf" for pattern in unused])
+
+
+def _describe_leaf(path: str, leaves: Mapping[str, Any], rules: Rules | None) -> str:
+    leaf = leaves[path]
+    if not is_array(leaf):
+        return f"-- ERROR: a {type(leaf).__name__} and no array"
+    try:
+        reading = read_leaf(path, leaf, rules)
+        if isinstance(reading, Skip):
+            return f"-- {reading.reason}"
+        if isinstance(reading, Unread):
+            return f"-- ERROR: needs a rule, {reading.reason}"
+        if isinstance(reading, Matrix):
+            return _describe_size(shape_of(leaf), reading)
+        _, pair = _factors(leaves, path, reading)
+    except ValueError as error:
+        return f"-- ERROR: {error}"
+    product = f"{reading.scale:g} * left @ right"
+    if f"/{bare(path)}".endswith(f"/{reading.right}"):
+        return f"right of {product}"
+    structs = [jax.ShapeDtypeStruct(shape_of(each), jnp.float32) for each in pair]
+    update = jax.eval_shape(lambda left, right: reading.update(left, right).dense(), *structs)
+    return f"left of {product}: {_describe_size(update.shape, Matrix())}"
+
+
+def _describe_size(shape: tuple[int, ...], reading: Matrix) -> str:
+    leaf = jax.ShapeDtypeStruct(shape, jnp.float32)
+    count, rows, columns = jax.eval_shape(lambda x: as_matrices(x, reading), leaf).shape
+    return f"{count} x " * (count != 1) + f"({rows} rows, {columns} columns)"

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 
 def leaf_path(path: tuple[Any, ...]) -> str:
@@ -20,12 +22,13 @@ def flatten(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str
 
 
 def check_arrays(tree: Any, name: str) -> None:
-    """Checks that a tree holds arrays and nothing else.
+    """Checks that a tree holds arrays of real numbers and nothing else.
 
     Raises:
       ValueError: it does not; the leaves are named, and the tree called `name`.
     """
-    others = {path: leaf for path, leaf in flatten(tree).items() if not is_array(leaf)}
+    leaves = flatten(tree)
+    others = {path: leaf for path, leaf in leaves.items() if not is_array(leaf)}
     if others:
         path, leaf = next(iter(others.items()))
         raise ValueError(
@@ -33,6 +36,40 @@ def check_arrays(tree: Any, name: str) -> None:
             f"{type(leaf).__name__}; give the arrays alone, for an Equinox model "
             "eqx.filter(model, eqx.is_inexact_array)"
         )
+    complex_ = [path for path, leaf in leaves.items() if _is_a(leaf, jnp.complexfloating)]
+    if complex_:
+        raise ValueError(
+            f"{name}: {len(complex_)} of its leaves are complex, the first is {complex_[0]!r}; "
+            "weights are real here: give real and imaginary parts as two leaves"
+        )
+
+
+def check_finite(tree: Any, name: str, advice: str) -> None:
+    """Checks that no number of a tree is NaN or infinite.
+
+    Raises:
+      ValueError: one is; the leaf is named, the tree called `name`, and `advice` added.
+    """
+    wrong = {path: leaf for path, leaf in flatten(tree).items() if not _all_finite(leaf)}
+    if wrong:
+        path, leaf = next(iter(wrong.items()))
+        count = int(np.sum(~np.isfinite(np.asarray(leaf))))
+        more = f", and so do {len(wrong) - 1} more leaves" if len(wrong) > 1 else ""
+        raise ValueError(
+            f"{name}: leaf {path!r} holds {count} numbers of {np.size(leaf)} that are NaN or "
+            f"infinite{more}; {advice}"
+        )
+
+
+def _all_finite(leaf: Any) -> bool:
+    # Where the array is: what lives on a device is not copied to look at it.
+    library: Any = jnp if isinstance(leaf, jax.Array) else np
+    return not _is_a(leaf, jnp.inexact) or bool(library.isfinite(leaf).all())
+
+
+def _is_a(leaf: Any, kind: Any) -> bool:
+    """Whether a leaf is an array, or a number, of a kind of numbers."""
+    return is_array(leaf) and jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), kind)
 
 
 def is_array(leaf: Any) -> bool:

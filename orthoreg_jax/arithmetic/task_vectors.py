@@ -6,17 +6,20 @@ Updates that a tree keeps as `LowRank` count as what they multiply out to.
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
 
 from .low_rank import dense
 from .paths import check_arrays, flatten, leaf_path
 from .precision import wide_type
+from .rules import is_factor
 
 PyTree = Any
 
@@ -29,7 +32,8 @@ def task_vector(finetuned: PyTree, pretrained: PyTree) -> PyTree:
       pretrained: weights before, of the same structure and shapes.
 
     Raises:
-      ValueError: the trees differ in structure or in a shape; the leaves are named.
+      ValueError: the trees differ in structure or in a shape, or hold LoRA's factors, whose
+        differences are not the difference of the weights; the leaves are named.
 
     Reference: "Editing models with task arithmetic", ICLR 2023 (arXiv 2212.04089), section 2.
 
@@ -39,6 +43,13 @@ def task_vector(finetuned: PyTree, pretrained: PyTree) -> PyTree:
       {'w': Array([0., 2.], dtype=float32)}
     """
     check_same(finetuned, pretrained, ("finetuned", "pretrained"))
+    factors = [path for path in flatten(finetuned) if is_factor(path)]
+    if factors:
+        raise ValueError(
+            f"leaves {_some(factors)} are LoRA's factors, and what the weights changed by is their "
+            "product: give oj.dense of oj.LowRank(left, right, scale), less the one that they "
+            "began with where that is not 0"
+        )
     return optax.tree.sub(finetuned, pretrained)
 
 
@@ -64,6 +75,7 @@ def apply_task_vector(
       >>> oj.apply_task_vector(weights, vector, 0.5)
       {'b': Array([0.], dtype=float32), 'w': Array([1., 2.], dtype=float32)}
     """
+    check_arrays(vector, "vector")
     changes = flatten(dense(vector))
     weights = flatten(pretrained)
     unknown = [path for path in changes if path not in weights]
@@ -73,6 +85,7 @@ def apply_task_vector(
             f"{_some(list(weights))}: it belongs to another model or to another part of this one"
         )
     _check_shapes(changes, weights, ("vector", "pretrained"))
+    check_arrays({path: weights[path] for path in changes}, "pretrained")
 
     def edit(path: Any, leaf: Any) -> Any:
         change = changes.get(leaf_path(path))
@@ -89,11 +102,13 @@ def apply_task_vector(
 def add_task_vectors(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> PyTree:
     """sum_t tau_t (task addition, before its one scale).
 
+    Summed in float32 (float64 if one of them is), and returned in the type of the leaves.
+
     Args:
       vectors: a list of task vectors, or a dict of them by task.
 
     Raises:
-      ValueError: no vector, or vectors of different structure or shapes.
+      ValueError: no vector, vectors of different structure or shapes, or complex leaves.
 
     Examples:
       >>> oj.add_task_vectors([{"w": jnp.ones(2)}, {"w": jnp.array([0.0, 2.0])}])
@@ -102,9 +117,34 @@ def add_task_vectors(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> PyTree
     rows = task_vector_rows(vectors)
     if not rows:
         raise ValueError("no task vector to add; give at least one")
-    for number, vector in enumerate(rows[1:], start=1):
-        check_same(vector, rows[0], (f"vectors[{number}]", "vectors[0]"))
-    return functools.reduce(optax.tree.add, rows)
+    check_all_same(rows)
+    return jax.tree.map(lambda *leaves: _sum(leaves), *rows)
+
+
+def _sum(leaves: Sequence[Any]) -> Any:
+    types = [getattr(leaf, "dtype", jnp.result_type(leaf)) for leaf in leaves]
+    same = len({*types}) == 1
+    kind = types[0] if same else functools.reduce(jnp.promote_types, types)
+    if not jnp.issubdtype(kind, jnp.floating) or len(leaves) == 1:
+        return functools.reduce(operator.add, leaves)  # whole numbers lose nothing
+    wide = wide_type(*types)
+    total = functools.reduce(operator.add, (_as_type(leaf, wide) for leaf in leaves))
+    return _as_type(total, kind)
+
+
+def _as_type(leaf: Any, dtype: Any) -> Any:
+    """An array of a type; NumPy's stay NumPy's, whose 64 bits JAX would cut."""
+    return leaf.astype(dtype) if hasattr(leaf, "astype") else np.asarray(leaf, dtype)
+
+
+def check_all_same(rows: Sequence[PyTree]) -> None:
+    """Checks that task vectors are trees of one structure and of the same shapes.
+
+    Raises:
+      ValueError: they are not.
+    """
+    for number, row in enumerate(rows):
+        check_same(row, rows[0], (f"vectors[{number}]", "vectors[0]"))
 
 
 def task_vector_rows(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> list[PyTree]:
@@ -168,7 +208,8 @@ def norm(vector: PyTree) -> Float[Array, ""]:
 def cosine_matrix(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> Float[Array, "t t"]:
     """Cosine of the angle between each two task vectors, over all leaves.
 
-    A zero vector has cosine 0 with every other, and 1 with itself.
+    A zero vector has cosine 0 with every other, and 1 with itself; one with an entry that is NaN or
+    infinite, or whose squared norm is too large for float32, has NaN.
 
     Args:
       vectors: a list of task vectors, or a dict of them by task.
@@ -187,8 +228,9 @@ def cosine_matrix(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> Float[Arr
     products = jnp.array([[optax.tree.vdot(a, b) for b in rows] for a in rows])
     norms = jnp.sqrt(jnp.diag(products))
     scale = norms[:, None] * norms[None]
-    cosines = jnp.where(scale > 0, products / jnp.where(scale > 0, scale, 1.0), 0.0)
-    return jnp.fill_diagonal(cosines, 1.0, inplace=False)
+    cosines = jnp.where(scale == 0, 0.0, products / jnp.where(scale == 0, 1.0, scale))
+    cosines = jnp.fill_diagonal(cosines, 1.0, inplace=False)
+    return jnp.where(jnp.isfinite(scale), cosines, jnp.nan)
 
 
 def _widened(tree: PyTree) -> PyTree:

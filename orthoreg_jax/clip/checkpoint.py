@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from orthoreg_jax.arithmetic.paths import flatten
+from orthoreg_jax.arithmetic.paths import check_finite, flatten
 from orthoreg_jax.storage import write_error
 
 from . import weights
@@ -191,7 +191,8 @@ def save_checkpoint(
       The directory. It appears whole or not at all.
 
     Raises:
-      ValueError: the directory holds something, or the parameters are not those of `like`.
+      ValueError: the directory holds something, or the parameters are not those of `like`, or NaN
+        or infinite.
       StorageError: it cannot be written.
     """
     import safetensors
@@ -200,7 +201,8 @@ def save_checkpoint(
     target = pathlib.Path(directory)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target}: is not empty; choose a new directory for the model")
-    tensors = {k: v.astype(dtype) for k, v in weights.to_layout(params, "huggingface").items()}
+    with np.errstate(over="ignore"):  # it is looked for below
+        tensors = {k: v.astype(dtype) for k, v in weights.to_layout(params, "huggingface").items()}
     expected, found = weights.param_shapes(like.config), flatten(params)
     wrong = [
         f"{path} is {found[path].shape}, expected {shape}"
@@ -209,6 +211,8 @@ def save_checkpoint(
     ]
     if wrong:
         raise ValueError(f"parameters of another size: {'; '.join(wrong)}")
+    advice = f"choose a smaller alpha, or a wider type than {np.dtype(dtype)}"
+    check_finite(tensors, f"{target}: not written", advice)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))

@@ -82,6 +82,13 @@ class Normalization:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    def __post_init__(self) -> None:
+        if not (np.isfinite([*self.mean, *self.std]).all() and min(self.std) > 0):
+            raise ValueError(
+                f"image_mean {list(self.mean)} and image_std {list(self.std)} are to be finite "
+                "numbers, the latter above 0: pixels are (value - mean) / std"
+            )
+
     def __call__(self, images: Shaped[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
         """Images on the scale 0 to 255 (uint8, or float after a crop) as pixels for the tower."""
         # Scale and shift in one multiplication and one addition per value.
@@ -156,7 +163,10 @@ def load_preprocessing(directory: str | pathlib.Path, config: ClipConfig) -> Pre
             f"{path}: crops to {crop}, the model reads "
             f"({size}, {size}); use the preprocessor_config.json that belongs to the weights"
         )
-    normalization = Normalization(tuple(processor.image_mean), tuple(processor.image_std))
+    try:
+        normalization = Normalization(tuple(processor.image_mean), tuple(processor.image_std))
+    except ValueError as error:
+        raise ValueError(f"{path if path.is_file() else directory / OPEN_CLIP}: {error}") from error
     return Preprocessing(processor, size, normalization)
 
 

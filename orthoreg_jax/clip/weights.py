@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from orthoreg_jax.arithmetic.matrices import Matrix, Rules, Skip
 from orthoreg_jax.arithmetic.paths import flatten, unflatten
+from orthoreg_jax.arithmetic.rules import Matrix, Rules, Skip
 
 from .config import ClipConfig
 from .modules import Clip

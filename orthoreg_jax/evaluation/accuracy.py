@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
+from orthoreg_jax.arithmetic.paths import check_finite, flatten
+from orthoreg_jax.arithmetic.task_vectors import apply_task_vector, check_same
 from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder
 from orthoreg_jax.clip.preprocessing import load_preprocessing
 from orthoreg_jax.clip.zeroshot import Head, pad_heads, zero_shot_head
@@ -22,6 +23,7 @@ from orthoreg_jax.tasks.task import Task
 from orthoreg_jax.training.modes.mode import Apply, edited_outputs, linearized_outputs
 from orthoreg_jax.training.sharding import Shardings, make_shardings
 
+NO_CLASS = -1
 WINDOW = 8  # batches that are on their way at once, where a set is too large for the device
 
 
@@ -77,7 +79,10 @@ class Evaluator:
     def predictions(
         self, vectors: Sequence[Any], coefficients: Float[np.ndarray, "g v"], data: EvaluationSet
     ) -> Int[np.ndarray, "g n"]:
-        """The class that theta_0 + sum_v c_v tau_v gives each image, for g rows of c."""
+        """The class that theta_0 + sum_v c_v tau_v gives each image, for g rows of c.
+
+        `NO_CLASS` where a logit is not finite: such an answer is wrong, whatever the label.
+        """
         rows = jnp.asarray(coefficients, jnp.float32)
         answers, queued = [], collections.deque[Array]()
         for images in data.batches:
@@ -121,11 +126,13 @@ def measure_accuracy(
       batch_size: images at a time.
 
     Returns:
-      A share from 0 to 1.
+      A share from 0 to 1. An image whose logits are not finite counts as wrong.
 
     Raises:
-      ValueError: the task has no such split.
+      ValueError: the task has no such split or is none, or the parameters are not those of a
+        model: a task vector, another structure, numbers that are not finite.
     """
+    _check_tasks([task])
     return measure_accuracies(checkpoint, params, {task.name: task}, split, batch_size)[task.name]
 
 
@@ -149,8 +156,14 @@ def measure_accuracies(
       Shares from 0 to 1, by the same names.
 
     Raises:
-      ValueError: no task, or one that has no such split.
+      ValueError: no task, or one that has no such split; parameters as for `measure_accuracy`.
     """
+    if not isinstance(tasks, Mapping):
+        raise ValueError(
+            f"tasks is a {type(tasks).__name__}; give tasks by name: oj.load_tasks(source, names)"
+        )
+    _check_tasks(list(tasks.values()))
+    _check_weights(checkpoint, params)
     evaluator, sets = open_evaluation(
         checkpoint, params["visual"], tasks, split, batch_size=batch_size
     )
@@ -185,8 +198,11 @@ def sweep_accuracy(
       A row for each alpha, a column for each task.
 
     Raises:
-      ValueError: a task that has no such split, or a vector that is not of an image tower.
+      ValueError: a task that has no such split or is none, a vector that is not of an image tower,
+        or numbers that are not finite.
     """
+    if not np.isfinite(np.asarray(alphas, float)).all():
+        raise ValueError(f"alphas are {list(alphas)}; give finite numbers")
     (tower,) = visual_parts(checkpoint, [vector], linearized)
     evaluator, sets = open_evaluation(
         checkpoint,
@@ -218,6 +234,7 @@ def open_evaluation(
     tasks = list(tasks.values()) if isinstance(tasks, Mapping) else tasks
     if not tasks:
         raise ValueError("no task to measure on; give at least one")
+    _check_tasks(tasks)
     for task in tasks:
         if split not in task.splits:
             raise ValueError(f"task {task.name!r} has no split {split!r}, only {list(task.splits)}")
@@ -257,7 +274,7 @@ def visual_parts(checkpoint: Checkpoint, vectors: Sequence[Any], linearized: boo
     For a linearised model they are completed by zeros, as it needs a tangent for every leaf.
 
     Raises:
-      ValueError: one that is not of an image tower alone.
+      ValueError: one that is not of an image tower alone, or not finite.
     """
     for vector in vectors:
         if not isinstance(vector, Mapping) or list(vector) != ["visual"]:
@@ -266,11 +283,48 @@ def visual_parts(checkpoint: Checkpoint, vectors: Sequence[Any], linearized: boo
                 f"a task vector holds {found}; expected {{'visual': ...}}, as runs save it: the "
                 "text tower makes the heads and stays as it is"
             )
+    for number, vector in enumerate(vectors):
+        check_finite(vector, f"task vector {number}", "what is measured with it means nothing")
     parts = [vector["visual"] for vector in vectors]
     if not linearized:
         return parts
     zeros = jax.tree.map(jnp.zeros_like, checkpoint.params["visual"])
     return [apply_task_vector(zeros, part) for part in parts]
+
+
+def _check_tasks(tasks: Sequence[Any]) -> None:
+    for task in tasks:
+        if not isinstance(task, Task):
+            name = task if isinstance(task, str) else "mnist"
+            raise ValueError(
+                f"task is {task!r:.60}, a {type(task).__name__}; give one that is loaded: "
+                f"oj.load_tasks('embedded', [{name!r}])[{name!r}]"
+            )
+
+
+def _check_weights(checkpoint: Checkpoint, params: Any) -> None:
+    """Refuses what cannot be a model's weights, a task vector above all."""
+    remedy = "give oj.apply_task_vector(checkpoint.params, vector, alpha) to measure a task vector"
+    missing = [name for name in checkpoint.params if name not in params]
+    if missing:
+        raise ValueError(
+            f"params hold {', '.join(params) or 'nothing'} and no {', '.join(missing)}, so they "
+            f"are not the weights of a whole model; {remedy}"
+        )
+    check_same(params["visual"], checkpoint.params["visual"], ("params", "checkpoint.params"))
+    check_finite(params, "params", "the model that they are of has no accuracy")
+    # Near 1 in every model, whatever it was trained on, and near 0 in what training changed.
+    sizes = [_mean_scale(tree["visual"]) for tree in (params, checkpoint.params)]
+    if sizes[0] < 0.1 * sizes[1]:
+        raise ValueError(
+            f"params: the scales of their layer norms are {sizes[0]:.2g} in the mean, the "
+            f"checkpoint's {sizes[1]:.2g}, so they are a difference of weights, no model; {remedy}"
+        )
+
+
+def _mean_scale(tower: Any) -> float:
+    scales = [leaf for path, leaf in flatten(tower).items() if path.endswith("/scale")]
+    return float(np.mean([np.abs(np.asarray(leaf)).mean() for leaf in scales]))
 
 
 # Kept, so that in a notebook the second call finds what the first one compiled.
@@ -295,4 +349,9 @@ def _classify(
     images: Shaped[Array, "b ..."],
 ) -> Int[Array, "g b"]:
     features = outputs(apply, params0, vectors, coefficients, normalize(images))
-    return jnp.argmax(head.logits(features), axis=-1)
+    logits = head.logits(features)
+    # Padding is minus infinity, and the largest logit NaN if any is. Features too large for their
+    # norm are 0 once they are divided by it.
+    squares = jnp.sum(jnp.square(features), axis=-1)
+    finite = jnp.isfinite(jnp.max(logits, axis=-1)) & jnp.isfinite(squares)
+    return jnp.where(finite, jnp.argmax(logits, axis=-1), NO_CLASS)

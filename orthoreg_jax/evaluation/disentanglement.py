@@ -11,7 +11,7 @@ from jaxtyping import Float
 from orthoreg_jax.clip.checkpoint import Checkpoint
 from orthoreg_jax.tasks.task import Task
 
-from .accuracy import EvaluationSet, Evaluator, open_evaluation, visual_parts
+from .accuracy import NO_CLASS, EvaluationSet, Evaluator, open_evaluation, visual_parts
 
 
 def disentanglement_error(
@@ -26,7 +26,7 @@ def disentanglement_error(
                                            != argmax f(x; theta_0 + a_1 tau_1 + a_2 tau_2) ]
 
     All edits of a set are one compiled function; those of one vector alone are the grid's own
-    row and column at 0.
+    row and column at 0. An answer from logits that are not finite counts as changed.
 
     Args:
       evaluator: of the method by which the vectors were made.
@@ -38,20 +38,22 @@ def disentanglement_error(
       Rows are a1, columns a2; from 0 (disentangled) to 2 (every answer changes on both tasks).
 
     Raises:
-      ValueError: a grid without 0.
+      ValueError: a grid without 0, or with numbers that are not finite.
 
     Reference: "Task Arithmetic in the Tangent Space", NeurIPS 2023 (arXiv 2305.12827), equation 5.
     """
     grid = np.asarray(alphas, float)
     if not np.any(grid == 0):
         raise ValueError(f"alphas {list(alphas)} hold no 0, the edit by one vector alone; add it")
+    if not np.isfinite(grid).all():
+        raise ValueError(f"alphas {list(alphas)} are not all finite; leave out those that are not")
     zero, size = int(np.argmax(grid == 0)), len(grid)
     rows = np.stack(np.meshgrid(grid, grid, indexing="ij"), axis=-1).reshape(-1, 2)
     error = np.zeros((size, size))
     for axis, data in enumerate(sets):
         answers = evaluator.predictions(vectors, rows, data).reshape(size, size, -1)
         alone = answers.take([zero], axis=1 - axis)  # the other vector's coefficient is 0
-        error += np.mean(answers != alone, axis=-1)
+        error += np.mean((answers != alone) | (answers == NO_CLASS), axis=-1)
     return error
 
 

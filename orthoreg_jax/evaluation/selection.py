@@ -35,6 +35,16 @@ def normalised(
     return accuracy / single
 
 
+def _check_finite(**numbers: Float[np.ndarray, ...]) -> None:
+    for name, values in numbers.items():
+        if not np.isfinite(values).all():
+            where = np.argwhere(~np.isfinite(values))[0].tolist()
+            raise ValueError(
+                f"{name} hold a number that is NaN or infinite, the first at {where}; measure the "
+                "models that it is of again, or leave these alphas out: no choice rests on it"
+            )
+
+
 def choose_addition(
     alphas: Numbers, accuracy: Float[np.ndarray, "a t"] | Sequence[Sequence[float]], single: Numbers
 ) -> Choice:
@@ -49,7 +59,8 @@ def choose_addition(
       The row of the grid, its alpha, and whether it is the last, which a longer grid might change.
 
     Raises:
-      ValueError: numbers that do not belong together, or a single-task accuracy of 0.
+      ValueError: numbers that do not belong together, are NaN or infinite, or a single-task
+        accuracy of 0.
 
     Examples:
       >>> alphas, single = np.array([0.0, 0.5, 1.0]), np.array([0.9, 0.8])
@@ -63,6 +74,7 @@ def choose_addition(
             f"accuracy is of shape {accuracy.shape}, expected a row for each of {len(alphas)} "
             f"alphas and a column for each of {len(single)} tasks"
         )
+    _check_finite(alphas=alphas, accuracy=accuracy, single=single)
     means = normalised(accuracy, single).mean(axis=1)
     index = int(np.argmax(means))
     return Choice(index, float(alphas[index]), index == len(alphas) - 1)
@@ -85,7 +97,7 @@ def choose_negation(alphas: Numbers, target: Numbers, control: Numbers, share: f
 
     Raises:
       ValueError: a grid that does not begin with 0, which says what is to be kept; or numbers that
-        are not one for each alpha.
+        are not one for each alpha, or NaN or infinite.
 
     Examples:
       >>> alphas, target = np.array([0.0, 0.5, 1.0]), np.array([0.9, 0.4, 0.1])
@@ -103,6 +115,7 @@ def choose_negation(alphas: Numbers, target: Numbers, control: Numbers, share: f
             f"{len(alphas)} alphas, but target of shape {target.shape} and control of shape "
             f"{control.shape}; give a number for each alpha"
         )
+    _check_finite(alphas=alphas, target=target, control=control, share=np.array(share))
     kept = control >= share * control[0]
     index = int(np.argmin(np.where(kept, target, np.inf)))
     return Choice(index, float(alphas[index]), index == len(alphas) - 1)

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from orthoreg_jax.arithmetic.matrices import Rules
 from orthoreg_jax.arithmetic.merging import Merger
 from orthoreg_jax.arithmetic.merging.merger import (
     check_key,
@@ -20,6 +19,7 @@ from orthoreg_jax.arithmetic.merging.merger import (
     stack_cutoffs,
 )
 from orthoreg_jax.arithmetic.paths import flatten, unflatten
+from orthoreg_jax.arithmetic.rules import Rules
 from orthoreg_jax.arithmetic.task_vectors import check_same, norm
 from orthoreg_jax.evaluation.results import Run
 from orthoreg_jax.evaluation.search import search_addition

@@ -16,7 +16,8 @@ from orthoreg_jax.arithmetic.geometry import (
     singular_values,
     stable_rank,
 )
-from orthoreg_jax.arithmetic.matrices import has_matrices, rules_for_part
+from orthoreg_jax.arithmetic.matrices import has_matrices
+from orthoreg_jax.arithmetic.rules import rules_for_part
 from orthoreg_jax.arithmetic.task_vectors import cosine_matrix, norm
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.evaluation.results import Features, Geometry

@@ -61,6 +61,9 @@ Made by `orthoreg export` of a run whose every option, with the hashes of its da
 """
 
 
+LARGEST_ALPHA = 3.4e38  # of float32
+
+
 class Edit(NamedTuple):
     """theta_0 + alpha * sum of the tasks' vectors, or theta_0 - alpha * tau to forget."""
 
@@ -130,6 +133,8 @@ def check_request(out: pathlib.Path, alpha: float | None) -> None:
         raise ValueError(f"--out {out}: is not empty; choose a new directory for the model")
     if alpha is not None and not 0 < alpha < float("inf"):
         raise ValueError(f"--alpha {alpha}: give a number above 0; to subtract, export --forget")
+    if alpha is not None and alpha > LARGEST_ALPHA:
+        raise ValueError(f"--alpha {alpha}: weights in float32 cannot be as large; give a smaller")
 
 
 def load_pretrained(results: Results) -> Checkpoint:

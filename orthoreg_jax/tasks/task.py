@@ -23,7 +23,7 @@ from .table import SPLITS, TABLE, check_entry, check_name, read_table
 MOST_NAMED = 20
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Task:
     """One task.
 
@@ -49,6 +49,10 @@ class Task:
         """The notes, and what reading its images leaves out or changes."""
         found = [facts for data in self.splits.values() for facts in data.inspect()]
         return [*self.notes, *changed_images(found)]
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{len(split)} {name}" for name, split in self.splits.items())
+        return f"Task({self.name!r}: {len(self.classes)} classes, {counts} images)"
 
     @property
     def prompts_sha256(self) -> str:

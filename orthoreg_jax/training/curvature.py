@@ -11,8 +11,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from orthoreg_jax.arithmetic.kronecker import Kronecker
-from orthoreg_jax.arithmetic.matrices import VECTORS
 from orthoreg_jax.arithmetic.paths import flatten, replace, unflatten
+from orthoreg_jax.arithmetic.rules import VECTORS
 
 
 def kronecker_factors(

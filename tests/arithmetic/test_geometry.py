@@ -8,7 +8,7 @@ from orthoreg_jax.arithmetic.geometry import (
     singular_values,
     stable_ranks,
 )
-from orthoreg_jax.arithmetic.matrices import Matrix
+from orthoreg_jax.arithmetic.rules import Matrix
 
 RULES = {"stack": Matrix()}
 

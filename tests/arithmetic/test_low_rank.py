@@ -79,3 +79,9 @@ def test_other_axes_read_the_product():
     expected = orthogonality_penalty({"w": dense(update)}, matrices=rules, form="paper")
     value = orthogonality_penalty({"w": update}, matrices=rules, form="paper")
     np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+def test_shown_by_its_shapes():
+    assert (
+        repr(random_update((2,), 6, 4, 3)) == "LowRank(left=(2, 6, 3), right=(2, 3, 4), scale=0.5)"
+    )

@@ -6,7 +6,8 @@ import pytest
 
 import orthoreg_jax as oj
 from orthoreg_jax import Matrix, Skip, describe_matrices
-from orthoreg_jax.arithmetic.matrices import as_matrices, rules_for_part, select_matrices
+from orthoreg_jax.arithmetic.matrices import as_matrices, select_matrices
+from orthoreg_jax.arithmetic.rules import rules_for_part
 
 
 def test_axes_are_merged_in_the_order_given():

@@ -1,6 +1,7 @@
 """Each merger against its formula in NumPy, float64; what must hold for any of them."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 import orthoreg_jax as oj
 from orthoreg_jax.arithmetic.merging import MERGERS
 from orthoreg_jax.arithmetic.merging.magnitudes import kth_magnitude
+from orthoreg_jax.arithmetic.paths import flatten, leaf_path
 
 RULES = {"stack/*": oj.Matrix(), "conv": oj.Skip("a convolution"), "heads": oj.Matrix((0,), (1, 2))}
 SHAPES = {
@@ -155,7 +157,10 @@ def ties_of_tensors(values):
 
 CASES = {
     "average": (oj.average(), lambda rows: by_tensor(rows, mean)),
-    "sum": (oj.task_arithmetic(), lambda rows: by_tensor(rows, lambda v: v.sum(axis=0))),
+    "task_arithmetic": (
+        oj.task_arithmetic(),
+        lambda rows: by_tensor(rows, lambda v: v.sum(axis=0)),
+    ),
     "ties": (oj.ties(), lambda rows: whole_vector_ties(rows, 20, "sum", "mean")),
     "ties, sum": (
         oj.ties(35, combine="sum"),
@@ -249,8 +254,30 @@ def test_draws_follow_key_leaf_and_layer():
         assert 0.3 < np.mean(np.asarray(left) != np.asarray(right)) < 0.7
 
 
+# Ahead of the check of types that the tests put on every function.
+unchecked_merge = inspect.unwrap(oj.merge_task_vectors)
 KTH = jax.jit(kth_magnitude, static_argnames="k")
 EVERY = {name: make(**({"p": 0.5} if "dare" in name else {})) for name, make in MERGERS.items()}
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("bad", [jnp.nan, -jnp.inf])
+@pytest.mark.parametrize("path", FEW)
+def test_what_is_not_finite_is_never_merged_away(name, bad, path):
+    rows = [vector(seed, shapes=FEW) for seed in range(3)]
+    worse = jax.tree.map_with_path(
+        lambda key, leaf: leaf.at[(0,) * leaf.ndim].set(bad) if leaf_path(key) == path else leaf,
+        rows[1],
+    )
+    found = flatten(merge([rows[0], worse, rows[2]], EVERY[name]))
+    clean = flatten(merge(rows, EVERY[name]))
+    assert np.isnan(found[path][(0,) * found[path].ndim])
+    whole = name == "ties" and np.isnan(bad)
+    for other in set(found) - {path}:
+        if whole:
+            assert np.isnan(found[other]).all()
+        elif name != "ties":
+            np.testing.assert_array_equal(found[other], clean[other])
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -260,7 +287,7 @@ def test_zero_vectors_give_zero(name):
         np.testing.assert_array_equal(found, 0)
 
 
-@pytest.mark.parametrize("name", ["sum", "tsv_m", "iso_c"])
+@pytest.mark.parametrize("name", ["task_arithmetic", "tsv_m", "iso_c"])
 def test_a_zero_vector_beside_others_points_nowhere(name):
     """Its singular vectors are arbitrary and may not turn those of the others."""
     shapes = {"w": (8, 8)}
@@ -345,12 +372,15 @@ def test_equal_mergers_are_one_value_and_compiled_once():
     [
         (lambda: oj.ties(0), "ties: k is 0; give per cent"),
         (lambda: oj.ties(101), "k is 101"),
+        (lambda: oj.ties(0.2), "k is 0.2; give per cent .* for the share 0.2, k=20"),
+        (lambda: oj.dare(90), "p is 90; give the probability .* 0.9 for 90 %"),
+        (lambda: oj.breadcrumbs(85, 99.3), "beta is 85; give shares .* of mergekit's density"),
         (lambda: oj.ties(over="layer"), "over is 'layer'; allowed: 'vector', 'tensor'"),
         (lambda: oj.ties(elect="vote"), "elect is 'vote'; allowed"),
         (lambda: oj.ties(combine="max"), "combine is 'max'; allowed"),
-        (lambda: oj.dare(1), "dare: p is 1; give a probability"),
+        (lambda: oj.dare(1), "dare: p is 1; give the probability.*1 less what others call density"),
         (lambda: oj.dare_ties(-0.1), "dare_ties: p is -0.1"),
-        (lambda: oj.breadcrumbs(0.9, 0.9), "beta is 0.9; give 0 <= beta < gamma"),
+        (lambda: oj.breadcrumbs(0.9, 0.9), "beta is 0.9; give shares 0 <= beta < gamma"),
         (lambda: oj.consensus(-1), "k is -1; give a whole number"),
         (lambda: oj.consensus(lambda_=-1), "lambda_ is -1"),
         (lambda: oj.tsv_m(-1), "rank is -1"),
@@ -361,6 +391,27 @@ def test_equal_mergers_are_one_value_and_compiled_once():
             r"only in vectors\[1\]: v",
         ),
         (lambda: oj.merge_task_vectors([{"w": jnp.ones(2)}], oj.dare()), "give key="),
+        (
+            lambda: oj.merge_task_vectors([{"n": jnp.ones(2, jnp.int32)}], oj.average()),
+            "leaves n are not floating point",
+        ),
+        (
+            lambda: oj.merge_task_vectors([{"w": jnp.ones(2, jnp.complex64)}], oj.average()),
+            "the first is 'w'; weights are real",
+        ),
+        (
+            lambda: unchecked_merge([{"w": jnp.ones(2)}], "tsv_m"),
+            "merger is 'tsv_m', a str.*as oj.tsv_m",
+        ),
+        (lambda: unchecked_merge([{"w": jnp.ones(2)}], oj.ties), "merger is ties.*as oj.ties"),
+        (
+            lambda: oj.merge_task_vectors(
+                [{"lora_a": jnp.ones((4, 2)), "lora_b": jnp.ones((2, 4))}],
+                oj.iso_c(),
+                matrices={"": oj.Adapter("lora_a", "lora_b")},
+            ),
+            "factors cannot be merged one by one",
+        ),
         (
             lambda: oj.merge_task_vectors([{"w": jnp.ones(2)}], oj.ties(), key=jax.random.key(0)),
             "leave out the key",
@@ -391,3 +442,18 @@ def test_blocks_of_entries_make_up_the_leaf(size):
 def test_entries_need_no_rules():
     tree = {"w": jnp.ones((2, 3, 4))}
     np.testing.assert_array_equal(oj.merge_task_vectors([tree, tree], oj.ties())["w"], 1.0)
+
+
+def test_mergers_are_shown_as_the_calls_that_make_them():
+    assert repr(oj.ties(30)) == "ties(k=30, over='vector', elect='sum', combine='mean')"
+    assert repr(oj.average()) == "average()"
+    assert repr(oj.consensus(k=3)) == "consensus(k=3, lambda_=0.4)"
+    # Which is no part of what they are.
+    assert oj.ties(30) == oj.ties(k=30.0) and hash(oj.ties(30)) == hash(oj.ties(k=30.0))
+
+
+def test_sums_of_many_small_numbers_are_taken_in_float32():
+    rows = [{"w": jnp.full(3, 0.001, jnp.bfloat16)}] * 1000
+    for merged in (oj.add_task_vectors(rows), oj.merge_task_vectors(rows, oj.task_arithmetic())):
+        assert merged["w"].dtype == jnp.bfloat16
+        np.testing.assert_allclose(np.float32(merged["w"]), 1.0, rtol=5e-3)

@@ -1,5 +1,7 @@
 """The penalty against formulas written here in numpy float64, and at its edges."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from orthoreg_jax import Matrix, Skip, add_orthogonality_penalty, orthogonality_penalty
+from orthoreg_jax import (
+    LowRank,
+    Matrix,
+    Skip,
+    add_orthogonality_penalty,
+    orthogonality_penalty,
+)
 
 SHAPES = [(1, 1), (1, 5), (5, 1), (4, 4), (7, 3), (3, 7), (64, 16), (16, 48)]
 
@@ -173,14 +181,82 @@ def test_never_nan(shape, seed, exponent, form):
     assert np.isfinite(value) and np.all(np.isfinite(gradient))
 
 
+def test_all_leaves_that_need_a_rule_are_in_one_error():
+    tree = {f"conv{i}": {"kernel": jnp.ones((3, 3, 2, 2))} for i in range(15)}
+    tree |= {
+        "embedder": {"weight": jnp.ones((9, 4))},
+        "q": {"lora_A": {"weight": jnp.ones((2, 4))}},
+    }
+    with pytest.raises(ValueError) as error:
+        orthogonality_penalty(tree)
+    lines = str(error.value).splitlines()
+    assert sum("has no rule: could be read in many ways" in line for line in lines) == 12
+    assert "and 5 leaves more" in lines[-2] and "layer_rules(library, tree)" in lines[-1]
+    del tree["conv0"]
+    rules = {"conv*": Skip("convolutions")}
+    with pytest.raises(ValueError, match="(?s)'embedder/weight'.*'q/lora_A/weight'.*Adapter"):
+        orthogonality_penalty(tree, matrices=rules)
+
+
+def test_what_is_no_matrix_is_left_out_unasked():
+    left_out = {
+        "ids": jnp.ones((4, 4), jnp.int32),
+        "mask": jnp.ones((4, 4), bool),
+        "attention": {"bias": jnp.ones((2, 4)), "scale": jnp.ones((3, 2, 4))},
+        "token_embed": {"embedding": jnp.ones((9, 4))},
+        "ln_1": {"weight": jnp.ones((3, 4))},
+        "LayerNorm_0": {"weight": jnp.ones((3, 4))},
+    }
+    tree = {**left_out, "dense": {"weight": random_update((4, 4), 0.5)}}
+    expected = orthogonality_penalty(tree["dense"])
+    assert orthogonality_penalty(tree) == expected
+    asked = orthogonality_penalty(tree, matrices={"token_embed/*": Matrix()})
+    np.testing.assert_allclose(asked, expected + oracle(np.ones((9, 4)), "released")[0], rtol=1e-6)
+    # The optax form: whole numbers have no gradient, and none is taken.
+    optimizer = add_orthogonality_penalty(1.0)
+    updates, _ = optimizer.update(tree, optimizer.init(tree), tree)
+    assert updates["ids"] is tree["ids"]
+
+
+BAD = [float("nan"), float("inf"), -float("inf"), 1e20]
+
+
+@pytest.mark.parametrize("form", ["released", "paper"])
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_what_is_not_finite_stays_so(form, bad, everywhere):
+    update = random_update((7, 3), 0.3)
+    update = jnp.full_like(update, bad) if everywhere else update.at[2, 1].set(bad)
+    value, gradient = jax.value_and_grad(lambda w: orthogonality_penalty(w, form=form))(update)
+    assert not np.isfinite(value)
+    assert (
+        not np.any(np.isfinite(gradient)) if form == "released" else np.any(~np.isfinite(gradient))
+    )
+    stacked = jnp.stack([update, random_update((7, 3), 0.3)])
+    assert not np.isfinite(orthogonality_penalty(stacked, matrices={"": Matrix()}, form=form))
+    factored = LowRank(update[:, :2], jnp.ones((2, 5)))
+    if everywhere:
+        assert not np.isfinite(orthogonality_penalty(factored, form=form))
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (3, 7), (4, 4)])
+@pytest.mark.parametrize("size", [1e6, 1e10, 1e15, 1e18])
+def test_huge_updates_have_the_right_gradient(shape, size):
+    update = random_update(shape, size)
+    value, gradient = jax.value_and_grad(orthogonality_penalty)(update)
+    expected, slope = oracle(update, "released")
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, slope, rtol=1e-4, atol=1e-6 * size)
+
+
 def test_states_of_nnx():
     """Variables of flax.nnx: their paths end in "value"."""
     model = nnx.MultiHeadAttention(2, 16, decode=False, rngs=nnx.Rngs(0))
     state = nnx.state(model, nnx.Param)
-    rules = {"out/kernel*": Matrix((0, 1), (2,)), "*/kernel*": Matrix((0,), (1, 2))}
-    with pytest.raises(ValueError, match="key/bias/value' of shape .* has no rule"):
-        orthogonality_penalty(state, matrices=rules)
-    rules["*/bias*"] = Skip("biases by head")
+    with pytest.raises(ValueError, match="'key/kernel/value' of shape .* has no rule"):
+        orthogonality_penalty(state)
+    # Patterns match with "/value" and without.
+    rules = {"out/kernel/value": Matrix((0, 1), (2,)), "*/kernel": Matrix((0,), (1, 2))}
     kernels = [
         getattr(model, name).kernel[...].reshape(16, 16) for name in ("query", "key", "value")
     ]
@@ -199,14 +275,16 @@ def test_states_of_nnx():
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="'squared'.*'released', 'paper'"):
         orthogonality_penalty({"w": jnp.ones((2, 2))}, form="squared")
-    with pytest.raises(ValueError, match="'q/kernel' of shape \\(4, 2, 2\\).*Matrix\\("):
+    with pytest.raises(ValueError, match="(?s)'q/kernel' of shape \\(4, 2, 2\\).*Matrix\\("):
         orthogonality_penalty({"q": {"kernel": jnp.ones((4, 2, 2))}})
     with pytest.raises(ValueError, match="no weight matrix"):
         orthogonality_penalty({"bias": jnp.ones(3)})
     with pytest.raises(ValueError, match="no leaf matches 'typo\\*'.*globs over whole paths"):
         orthogonality_penalty({"w": jnp.ones((2, 2))}, matrices={"typo*": Matrix()})
-    with pytest.raises(ValueError, match="'attn/bias' of shape \\(12, 8\\) has no rule"):
-        orthogonality_penalty({"attn": {"bias": jnp.ones((12, 8)), "kernel": jnp.ones((8, 8))}})
+    with pytest.raises(ValueError, match="'ids' holds int32, which are no weights"):
+        orthogonality_penalty({"ids": jnp.ones((2, 2), jnp.int32)}, matrices={"ids": Matrix()})
+    with pytest.raises(ValueError, match="1 of its leaves are complex, the first is 'w'"):
+        orthogonality_penalty({"w": jnp.ones((2, 2), jnp.complex64)})
     with pytest.raises(ValueError, match="does not fit leaf 'w'"):
         orthogonality_penalty(
             {"w": jnp.ones((2, 2))}, matrices={"w": Matrix(rows=(0,), columns=(0,))}
@@ -315,6 +393,100 @@ def test_explicit_anchor_and_donation():
 def test_strengths_that_are_none(strength):
     with pytest.raises(ValueError, match="a penalty needs a finite number, 0 or more"):
         add_orthogonality_penalty(strength)
+
+
+@pytest.mark.parametrize(
+    "strength, came",
+    [(None, "None"), ("0.1", "'0.1'"), (np.ones(3), "ndarray of shape"), ([0.1], "list of shape")],
+)
+def test_strengths_that_are_no_number(strength, came):
+    with pytest.raises(ValueError, match=f"strength is {came}.*give lambda as one finite number"):
+        inspect.unwrap(add_orthogonality_penalty)(strength)  # ahead of the tests' own check
+
+
+def masked_problem():
+    params = {
+        "tower": {"kernel": random_update((6, 4), 0.4), "conv": random_update((2, 2, 3, 4), 0.3)},
+        "head": {"kernel": random_update((4, 3), 0.5, seed=2)},
+    }
+    rules = {"tower/conv": Matrix((0, 1, 2), (3,)), "head/*": Skip("a head"), "*/kernel": Matrix()}
+    return params, jax.tree.map(lambda leaf: leaf * 0.9, params), rules
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        {"tower": {"kernel": True, "conv": True}, "head": {"kernel": False}},
+        {"tower": True, "head": False},  # a whole part at once
+    ],
+)
+def test_masks_pass_over_anchor_and_rules_of_the_whole_model(mask):
+    params, anchor, rules = masked_problem()
+    expected = jax.grad(
+        lambda tree: orthogonality_penalty(jax.tree.map(jnp.subtract, tree, anchor), matrices=rules)
+    )(params)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    term = add_orthogonality_penalty(1.0, anchor, matrices=rules)
+    labels = jax.tree.map(lambda keep: "penalised" if keep else "plain", mask)
+    either = (
+        optax.masked(term, mask),
+        optax.multi_transform({"penalised": term, "plain": optax.identity()}, labels),
+    )
+    for optimizer in either:
+        updates, _ = jax.jit(optimizer.update)(zeros, optimizer.init(params), params)
+        for ours, theirs in zip(*map(jax.tree.leaves, (updates, expected)), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_rules_beyond_a_mask_are_still_checked():
+    params, anchor, rules = masked_problem()
+    mask = {"tower": True, "head": False}
+    for typo, wrong in (("tower/cnov", True), ("head/kernle", False), ("*/kernle", False)):
+        # What is masked out cannot be told from what was never there.
+        term = add_orthogonality_penalty(1.0, anchor, matrices={**rules, typo: Matrix()})
+        optimizer = optax.masked(term, mask)
+        if wrong:
+            with pytest.raises(ValueError, match=f"no leaf matches '{typo}'"):
+                optimizer.init(params)
+        else:
+            optimizer.init(params)
+
+
+def test_the_anchor_may_stay_outside_of_the_state():
+    params, anchor, rules = masked_problem()
+    gradients = jax.tree.map(jnp.ones_like, params)
+    kept = add_orthogonality_penalty(0.5, anchor, matrices=rules)
+    outside = add_orthogonality_penalty(0.5, matrices=rules, keep_anchor=False)
+    expected, _ = kept.update(gradients, kept.init(params), params)
+    for optimizer in (outside, optax.chain(outside, optax.identity())):
+        state = optimizer.init(params)
+        assert sum(leaf.size for leaf in jax.tree.leaves(state)) == 2
+        update = jax.jit(lambda state, anchor, each=optimizer: each.update(
+            gradients, state, params, anchor=anchor
+        ))  # fmt: skip
+        found, state = update(state, anchor)
+        for ours, theirs in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    with pytest.raises(ValueError, match="call optimizer.update\\(.*anchor=pretrained"):
+        outside.update(gradients, outside.init(params), params)
+    with pytest.raises(ValueError, match="the state has the anchor already"):
+        kept.update(gradients, kept.init(params), params, anchor=anchor)
+    with pytest.raises(ValueError, match="given to each `update`"):
+        add_orthogonality_penalty(0.5, anchor, keep_anchor=False)
+    with pytest.raises(ValueError, match="params and anchor differ in shape: tower/kernel"):
+        wrong = {**anchor, "tower": {**anchor["tower"], "kernel": jnp.ones((6, 5))}}
+        outside.update(gradients, outside.init(params), params, anchor=wrong)
+
+
+def test_initialising_again_after_donation():
+    params = {"w": jnp.ones((3, 2))}
+    optimizer = add_orthogonality_penalty(1.0)
+    later = add_orthogonality_penalty(1.0, anchor=params)
+    jax.jit(lambda tree: jax.tree.map(jnp.add, tree, tree), donate_argnums=0)(params)
+    with pytest.raises(ValueError, match="params: the memory of 1 leaves was donated .*'w'"):
+        optimizer.init(params)
+    with pytest.raises(ValueError, match="anchor: the memory of 1 leaves was donated"):
+        later.init({"w": jnp.ones((3, 2))})
 
 
 def test_optax_form_refuses_bad_input():

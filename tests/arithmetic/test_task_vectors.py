@@ -121,3 +121,49 @@ def test_low_rank_updates_count_as_their_product():
 def test_numbers_are_leaves_like_any_other():
     assert float(oj.norm({"a": 3.0, "b": jnp.array([4.0])})) == 5
     assert float(oj.apply_task_vector({"a": 1.0}, {"a": 2.0}, 0.5)["a"]) == 2
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, 1e20])
+def test_cosines_of_what_is_not_finite_are_nan(bad):
+    good, worse = tree(0), tree(1)
+    worse["visual"]["bias"] = worse["visual"]["bias"].at[0].set(bad)
+    cosines = np.asarray(oj.cosine_matrix([good, worse, tree(2)]))
+    np.testing.assert_array_equal(np.isnan(cosines), [[0, 1, 0], [1, 1, 1], [0, 1, 0]])
+    assert not np.isfinite(oj.norm(worse))
+    for sum_ in (oj.add_task_vectors([good, worse]), oj.apply_task_vector(good, worse, np.inf)):
+        assert not np.isfinite(sum_["visual"]["bias"][0]) or bad == 1e20
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("library", [jnp, np])
+def test_sums_do_not_lose_what_is_small(dtype, library):
+    rows = [{"w": library.full(4, 0.001, dtype)}] * 1000
+    found = oj.add_task_vectors(rows)["w"]
+    assert found.dtype == dtype and isinstance(found, jax.Array if library is jnp else np.ndarray)
+    np.testing.assert_allclose(np.float32(found), 1000 * np.float32(dtype(0.001)), rtol=5e-3)
+
+
+def test_types_of_sums():
+    whole = [{"n": jnp.array([2**24 + 1])}, {"n": jnp.array([1])}]
+    assert oj.add_task_vectors(whole)["n"] == 2**24 + 2
+    double = [{"w": np.array([1.0, 1e-12])}, {"w": np.array([1.0, 1e-12])}]
+    np.testing.assert_array_equal(oj.add_task_vectors(double)["w"], [2.0, 2e-12])
+    mixed = [{"w": jnp.ones(2, jnp.bfloat16)}, {"w": jnp.full(2, 2.0**-12)}]
+    with jax.numpy_dtype_promotion("standard"):
+        np.testing.assert_array_equal(oj.add_task_vectors(mixed)["w"], 1 + 2.0**-12)
+
+
+def test_complex_leaves_are_refused_by_name():
+    wrong, right = {"w": {"k": jnp.ones(2, jnp.complex64)}}, {"w": {"k": jnp.ones(2)}}
+    for function in (
+        lambda: oj.add_task_vectors([wrong]),
+        lambda: oj.add_task_vectors([right, wrong]),
+        lambda: oj.task_vector(wrong, right),
+        lambda: oj.apply_task_vector(right, wrong),
+        lambda: oj.apply_task_vector(wrong, right),
+        lambda: oj.cosine_matrix([wrong, wrong]),
+        lambda: oj.norm(wrong),
+        lambda: oj.analogy(right, right, wrong),
+    ):
+        with pytest.raises(ValueError, match="1 of its leaves are complex, the first is 'w/k'"):
+            function()

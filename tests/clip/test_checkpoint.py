@@ -349,3 +349,18 @@ def test_saved_from_open_clip_it_is_whole_for_transformers(open_clip, tmp_path):
     assert saved.config.visual == source.config.visual
     normalization = load_preprocessing(out, saved.config).normalize
     assert (normalization.mean, normalization.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+def test_weights_that_are_not_finite_are_neither_read_nor_written(directory, tmp_path):
+    checkpoint = load_checkpoint(directory)
+    scaled = jax.tree.map(lambda leaf: leaf * np.float32(1e6), checkpoint.params)
+    with pytest.raises(ValueError, match="out: not written: leaf .* wider type than float16"):
+        save_checkpoint(tmp_path / "out", scaled, checkpoint, dtype=np.float16)
+    assert not (tmp_path / "out").exists()
+
+    def spoil(tensors):
+        tensors["visual_projection.weight"][0, 0] = np.nan
+
+    change_tensors(directory, spoil)
+    with pytest.raises(ValueError, match="not finite: visual_projection.weight holds NaN"):
+        load_checkpoint(directory)

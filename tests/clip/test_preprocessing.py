@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import jax.numpy as jnp
 import numpy as np
@@ -108,3 +109,11 @@ def test_tokens_are_those_of_the_directory_s_tokenizer(tmp_path):
     assert tokens[2, -1] == checkpoint.config.text.eos_token_id  # cut, but still ended
     with pytest.raises(ValueError, match="holds no tokenizer"):
         tokenize(texts, tmp_path, checkpoint.config)
+
+
+@pytest.mark.parametrize("std", [[0.5, 0.0, 0.5], [0.5, -0.1, 0.5], [0.5, float("nan"), 0.5]])
+def test_nothing_is_divided_by_zero(tmp_path, std):
+    values = {"image_std": std, "crop_size": {"height": 32, "width": 32}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="preprocessor_config.json: image_mean .*above 0"):
+        load_preprocessing(tmp_path, load_checkpoint("embedded").config)

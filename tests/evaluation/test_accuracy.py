@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -139,3 +140,56 @@ def test_wrong_arguments_are_named(embedded):
         oj.sweep_accuracy(checkpoint, {"visual": {"strange": np.ones(2)}}, tasks, [0.0])
     with pytest.raises(ValueError, match="1 vectors and 2 tasks"):
         oj.measure_disentanglement(checkpoint, [vector], list(tasks.values()), [0.0])
+
+
+def test_answers_that_are_not_finite_are_wrong():
+    """Not of class 0, which is what the largest of NaNs is."""
+    images, labels = np.full((6, 2, 2, 3), 9, np.uint8), np.zeros(6, int)
+    head = Head(jnp.eye(5, 6), jnp.int32(3))
+    data = put_evaluation_set(head, images, labels, 4, make_shardings())
+    evaluator = Evaluator(
+        lambda params, pixels: pixels.reshape(len(pixels), -1) @ params["kernel"],
+        {"kernel": jnp.ones((12, 6))},
+        lambda images: images / 255,
+    )
+    vector = {"kernel": jnp.zeros((12, 6))}
+    np.testing.assert_array_equal(
+        evaluator.predictions([vector], np.array([[0.0], [np.nan]]), data), [[0] * 6, [-1] * 6]
+    )
+    assert evaluator.accuracies([vector], np.array([[0.0], [np.nan]]), [data]).tolist() == [
+        [1],
+        [0],
+    ]
+    huge = {"kernel": jnp.full((12, 6), 1e38)}
+    assert evaluator.accuracies([huge], np.array([[3.0]]), [data]) == 0
+
+
+def test_what_is_no_model_or_no_task_is_refused(embedded):
+    checkpoint, tasks, (vector, _) = embedded
+    task = tasks["digits"]
+    measure = inspect.unwrap(oj.measure_accuracy)  # ahead of the tests' own check of types
+    with pytest.raises(ValueError, match="params hold visual and no .*give oj.apply_task_vector"):
+        measure(checkpoint, vector, task)
+    zeros = jax.tree.map(np.zeros_like, checkpoint.params)
+    with pytest.raises(ValueError, match="scales of their layer norms are 0 .*a difference of"):
+        measure(checkpoint, oj.apply_task_vector(zeros, vector), task)
+    bad = jax.tree.map(np.array, checkpoint.params)
+    bad["visual"]["class_embedding"][3] = np.nan
+    with pytest.raises(ValueError, match="params: leaf 'visual/class_embedding' holds 1 numbers"):
+        measure(checkpoint, bad, task)
+    with pytest.raises(ValueError, match=r"task is 'mnist', a str; .*\['mnist'\]\)\['mnist'\]"):
+        measure(checkpoint, checkpoint.params, "mnist")
+    with pytest.raises(ValueError, match="tasks is a list; give tasks by name"):
+        inspect.unwrap(oj.measure_accuracies)(checkpoint, checkpoint.params, [task])
+    bad = jax.tree.map(lambda leaf: leaf * np.nan, vector)
+    with pytest.raises(ValueError, match="task vector 0: leaf 'visual/projection/kernel' holds"):
+        oj.sweep_accuracy(checkpoint, bad, tasks, [0.0])
+    with pytest.raises(ValueError, match="task vector 1: leaf"):
+        oj.measure_disentanglement(checkpoint, [vector, bad], tasks, [0.0])
+    with pytest.raises(ValueError, match="alphas are .*give finite numbers"):
+        oj.sweep_accuracy(checkpoint, vector, tasks, [0.0, np.nan])
+    assert repr(task) == f"Task('digits': 10 classes, {counts(task)} images)"
+
+
+def counts(task):
+    return ", ".join(f"{len(split)} {name}" for name, split in task.splits.items())

@@ -69,3 +69,19 @@ def test_against_the_definition(linearized):
     assert error.max() > 0.1 and not error[1, 1]
     with pytest.raises(ValueError, match="hold no 0"):
         disentanglement_error(evaluator, vectors, sets, [1.0, 2.0])
+
+
+def test_answers_that_are_not_finite_count_as_changed():
+    weights, images = SETS[0]
+    head = Head(jnp.asarray(weights, jnp.float32), jnp.int32(3))
+    labels = np.zeros(len(images), int)
+    data = put_evaluation_set(head, images.astype(np.uint8), labels, 16, make_shardings())
+    params = {"kernel": jnp.asarray(PARAMS, jnp.float32)}
+    evaluator = Evaluator(apply, params, lambda images: images / 255 - 0.5)
+    good, huge = jnp.zeros((12, 6)), jnp.full((12, 6), jnp.nan)
+    error = disentanglement_error(
+        evaluator, ({"kernel": good}, {"kernel": huge}), (data, data), [0.0, 1.0]
+    )
+    np.testing.assert_array_equal(error, 2.0)
+    with pytest.raises(ValueError, match="are not all finite"):
+        disentanglement_error(evaluator, ({"kernel": good},) * 2, (data, data), [0.0, np.inf])

@@ -49,3 +49,19 @@ def test_lists_do_and_what_does_not_fit_is_named():
         choose_negation([0.0, 0.2], [0.9], [0.7, 0.7], 0.95)
     with pytest.raises(ValueError, match="a row for each of 2 alphas and a column for each of 1"):
         choose_addition([0, 1], [[0.1, 0.2], [0.3, 0.2]], [0.9])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("which", range(3))
+def test_no_choice_rests_on_what_is_not_finite(bad, which):
+    addition = [ALPHAS.copy(), np.full((4, 2), 0.5), np.ones(2)]
+    negation = [ALPHAS.copy(), np.full(4, 0.5), np.ones(4)]
+    for choose, numbers, more in (
+        (choose_addition, addition, ()),
+        (choose_negation, negation, (0.9,)),
+    ):
+        numbers[which].reshape(-1)[-1] = bad
+        with pytest.raises(ValueError, match="hold a number that is NaN or infinite, the first at"):
+            choose(*numbers, *more)
+    with pytest.raises(ValueError, match="share hold a number"):
+        choose_negation(ALPHAS, np.ones(4), np.ones(4), np.nan)

@@ -82,6 +82,7 @@ def test_weights_and_card(finished, inputs, results, tmp_path, edit):
         (METHOD, ["--tasks", "first", "--forget", "second"], "give one of them"),
         (METHOD, ["--out", __file__], "is not empty; choose a new directory"),
         (METHOD, ["--alpha", "-1"], "--alpha -1.0: give a number above 0"),
+        (METHOD, ["--alpha", "1e39"], "--alpha 1e+39: weights in float32 cannot be as large"),
     ],
 )
 def test_bad_requests(finished, tmp_path, capfd, method, more, message):

@@ -112,7 +112,9 @@ def test_vectors_of_another_model_are_refused(finished, tmp_path, capfd):
         "--model",
         str(pretrained(finished).directory),
     ]
-    assert cli.main([*command, "--merger", "sum", "--alpha", "1", "--out", str(tmp_path / "x")])
+    assert cli.main(
+        [*command, "--merger", "task_arithmetic", "--alpha", "1", "--out", str(tmp_path / "x")]
+    )
     said = capfd.readouterr().err
     assert f"{other}: is the difference to other pre-trained weights (SHA-256 000000000000)" in said
     assert not (tmp_path / "x").exists()
@@ -137,9 +139,9 @@ def test_a_run_of_an_earlier_version_without_its_data(finished, inputs, tmp_path
     assert reopen(copy).config.training.accumulate == 1
     config["data"] = str(tmp_path / "gone")
     (copy / "config.json").write_text(json.dumps(config))
-    assert of_run(copy, tmp_path / "chosen", "--merger", "sum") == 1
+    assert of_run(copy, tmp_path / "chosen", "--merger", "task_arithmetic") == 1
     assert "gone" in capfd.readouterr().err
-    assert of_run(copy, tmp_path / "given", "--merger", "sum", "--alpha", "0.5") == 0
+    assert of_run(copy, tmp_path / "given", "--merger", "task_arithmetic", "--alpha", "0.5") == 0
     found = load_checkpoint(tmp_path / "given")
     assert_same(found.params, edited(finished, oj.task_arithmetic(), 0.5))
     assert "α was given by hand" in (tmp_path / "given" / "README.md").read_text()
@@ -148,17 +150,36 @@ def test_a_run_of_an_earlier_version_without_its_data(finished, inputs, tmp_path
 @pytest.mark.parametrize(
     "start, more, message",
     [
-        (of_run, ["--merger", "mean"], "merger 'mean'; allowed: average, sum, ties"),
+        (of_run, ["--merger", "mean"], "merger 'mean'; allowed: average, task_arithmetic, ties"),
         (of_run, ["--merger", "ties", "--option", "q=1"], "no parameter 'q'; it has k=20.0"),
         (of_run, ["--merger", "ties", "--option", "k"], "--option k: write NAME=VALUE"),
         (of_run, ["--merger", "ties", "--option", "k=x"], "k=x is no float; give one as k=20.0"),
         (of_run, ["--merger", "ties", "--option", "k=0"], "k is 0.0; give per cent"),
-        (of_run, ["--merger", "sum", "--tasks", "third"], "--tasks third: the run has first"),
-        (of_run, ["--merger", "sum", "--tasks", "first,first"], "a task stands twice"),
-        (of_run, ["--merger", "sum", "--alpha", "0"], "--alpha 0.0: give a number above 0"),
-        (of_run, ["--merger", "sum", "--model", "embedded"], "neither --vectors nor --model"),
-        (of_files, ["--merger", "sum"], "and --alpha, as there is no validation data"),
-        (of_files, ["--merger", "sum", "--alpha", "1", "--tasks", "first"], "only with --workdir"),
+        (of_run, ["--merger", "ties", "--option", "k=0.2"], "for the share 0.2, k=20"),
+        (of_run, ["--merger", "dare", "--option", "density=0.2"], "dare p = 1 - density"),
+        (of_files, ["--merger", "ties", "--alpha", "1e39"], "--alpha 1e+39: weights in float32"),
+        (
+            of_run,
+            ["--merger", "task_arithmetic", "--tasks", "third"],
+            "--tasks third: the run has first",
+        ),
+        (of_run, ["--merger", "task_arithmetic", "--tasks", "first,first"], "a task stands twice"),
+        (
+            of_run,
+            ["--merger", "task_arithmetic", "--alpha", "0"],
+            "--alpha 0.0: give a number above 0",
+        ),
+        (
+            of_run,
+            ["--merger", "task_arithmetic", "--model", "embedded"],
+            "neither --vectors nor --model",
+        ),
+        (of_files, ["--merger", "task_arithmetic"], "and --alpha, as there is no validation data"),
+        (
+            of_files,
+            ["--merger", "task_arithmetic", "--alpha", "1", "--tasks", "first"],
+            "only with --workdir",
+        ),
     ],
 )
 def test_bad_requests(finished, tmp_path, capfd, start, more, message):
@@ -169,7 +190,7 @@ def test_bad_requests(finished, tmp_path, capfd, start, more, message):
 
 def test_a_directory_with_files_is_left_alone(finished, tmp_path, capfd):
     (tmp_path / "mine").write_text("mine")
-    assert of_run(finished, tmp_path, "--merger", "sum") == 1
+    assert of_run(finished, tmp_path, "--merger", "task_arithmetic") == 1
     assert "is not empty" in capfd.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from orthoreg_jax.arithmetic.matrices import Matrix, Skip
+from orthoreg_jax.arithmetic.rules import Matrix, Skip
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.penalties.orthoreg import orthogonality

@@ -35,7 +35,7 @@ __all__ = [
 # A name, as commands and tables call it -> what makes the merger from its parameters.
 MERGERS: dict[str, Callable[..., Merger]] = {
     "average": average,
-    "sum": task_arithmetic,
+    "task_arithmetic": task_arithmetic,
     "ties": ties,
     "dare": dare,
     "dare_ties": dare_ties,
@@ -44,6 +44,15 @@ MERGERS: dict[str, Callable[..., Merger]] = {
     "tsv_m": tsv_m,
     "iso_c": iso_c,
     "iso_cts": iso_cts,
+}
+
+# What other programs call their parameters, and what that is here.
+ELSEWHERE = {
+    "density": "as a share of entries kept, ties has k = 100 * density, dare p = 1 - density, "
+    "breadcrumbs beta = gamma - density",
+    "weight": "one for each task: scale the task vectors",
+    "scaling_coef": "it is alpha",
+    "scaling_factor": "it is alpha",
 }
 
 
@@ -66,7 +75,8 @@ def make_merger(name: str, options: Mapping[str, str]) -> Merger:
         own = key if key in known else f"{key}_"
         if own not in known:
             shown = ", ".join(f"{each}={value}" for each, value in known.items())
-            raise ValueError(f"merger {name}: no parameter {key!r}; it has {shown or 'none'}")
+            hint = f" ({ELSEWHERE[key]})" if key in ELSEWHERE else ""
+            raise ValueError(f"merger {name}: no parameter {key!r}{hint}; it has {shown or 'none'}")
         kind = type(known[own])
         try:
             values[own] = kind(text)

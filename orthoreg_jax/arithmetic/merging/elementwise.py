@@ -20,15 +20,19 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from .merger import Merger
+from .merger import Merger, shown_as_called
 from .sparsify import Agreed, Band, Drop, Everything, Largest, Sparsifier
 
 OVER = ("vector", "tensor")
 ELECTIONS = ("sum", "count")
 COMBINATIONS = ("mean", "sum")
+DROPPED = (
+    "the probability that an entry is dropped, from 0 to below 1: 0.9 for 90 %, and 1 less what "
+    "others call density"
+)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Elementwise(Merger):
     """One row of the table.
 
@@ -69,6 +73,7 @@ class Elementwise(Merger):
         return total / count if self.combine == "mean" else total
 
 
+@shown_as_called
 def average() -> Merger:
     """The mean, tau = (1/T) sum_t tau_t: with alpha = 1, the mean of the fine-tuned weights.
 
@@ -77,6 +82,7 @@ def average() -> Merger:
     return Elementwise(Everything(), "", "mean")
 
 
+@shown_as_called
 def task_arithmetic() -> Merger:
     """The sum, tau = sum_t tau_t; alpha is chosen on validation, often near 0.3.
 
@@ -85,6 +91,7 @@ def task_arithmetic() -> Merger:
     return Elementwise(Everything(), "", "sum")
 
 
+@shown_as_called
 def ties(
     k: float = 20.0, over: str = "vector", elect: str = "sum", combine: str = "mean"
 ) -> Merger:
@@ -95,7 +102,7 @@ def ties(
     differ in all three steps, so that three methods go by this name:
 
     * the authors trim over the whole vector and take the mean; k = 20 and alpha = 1 are theirs
-      where there is no validation data (`ties()`);
+      where there is no validation data (`ties()`); their code takes the share 0.2 for it;
     * much work on CLIP (AdaMerging, TALL masks and what builds on them) takes the same trim and
       the sum, with alpha about 0.3 (`ties(combine="sum")`);
     * mergekit trims each tensor, and may elect by count (`ties(over="tensor", elect="count")`).
@@ -107,7 +114,8 @@ def ties(
     Over files, `over="vector"` takes two passes: one for the cutoff of each vector.
 
     Args:
-      k: per cent of entries kept, above 0, up to 100.
+      k: per cent of entries kept, from 1 to 100: of what others give as a share or a density
+        (mergekit's), 100 times it.
       over: what is trimmed at once: "vector" or "tensor" (a matrix of a stacked leaf, or a leaf).
       elect: "sum" of values or "count" of signs.
       combine: "mean" over the entries that agree, or their "sum".
@@ -118,13 +126,17 @@ def ties(
     Reference: "TIES-Merging: Resolving Interference When Merging Models", NeurIPS 2023
       (arXiv 2306.01708), section 4 and algorithm 1.
     """
-    _within("ties", "k", k, 0 < k <= 100, "per cent of entries kept, above 0, up to 100")
+    allowed = "per cent of entries kept, from 1 to 100"
+    if 0 < k < 1:
+        allowed += f": for the share {k:g}, k={100 * k:g}"
+    _within("ties", "k", k, 1 <= k <= 100, allowed)
     _among("ties", "over", over, OVER)
     _among("ties", "elect", elect, ELECTIONS)
     _among("ties", "combine", combine, COMBINATIONS)
     return Elementwise(Largest(float(k), over), elect, combine)
 
 
+@shown_as_called
 def dare(p: float = 0.9) -> Merger:
     """Drop and rescale: tau = sum_t m_t * tau_t / (1 - p), m_t being 0 with probability p.
 
@@ -133,7 +145,8 @@ def dare(p: float = 0.9) -> Merger:
     validation. Needs a key: each task, leaf and layer has its own draw.
 
     Args:
-      p: probability that an entry is dropped, from 0 to below 1.
+      p: probability that an entry is dropped, from 0 to below 1: 1 less what mergekit calls
+        density.
 
     Raises:
       ValueError: p out of its range.
@@ -141,10 +154,11 @@ def dare(p: float = 0.9) -> Merger:
     Reference: "Language Models are Super Mario: Absorbing Abilities from Homologous Models as a
       Free Lunch", ICML 2024 (arXiv 2311.03099), section 3.
     """
-    _within("dare", "p", p, 0 <= p < 1, "a probability, from 0 to below 1")
+    _within("dare", "p", p, 0 <= p < 1, DROPPED)
     return Elementwise(Drop(float(p)), "", "sum")
 
 
+@shown_as_called
 def dare_ties(p: float = 0.9, elect: str = "sum", combine: str = "mean") -> Merger:
     """DARE in place of TIES' trim, then its election and mean over agreeing entries.
 
@@ -152,7 +166,7 @@ def dare_ties(p: float = 0.9, elect: str = "sum", combine: str = "mean") -> Merg
     DARE" drops first and trims afterwards, too.
 
     Args:
-      p: probability that an entry is dropped, from 0 to below 1.
+      p: as for `dare`.
       elect: as for `ties`.
       combine: as for `ties`.
 
@@ -161,12 +175,13 @@ def dare_ties(p: float = 0.9, elect: str = "sum", combine: str = "mean") -> Merg
 
     Reference: see `dare` and `ties`.
     """
-    _within("dare_ties", "p", p, 0 <= p < 1, "a probability, from 0 to below 1")
+    _within("dare_ties", "p", p, 0 <= p < 1, DROPPED)
     _among("dare_ties", "elect", elect, ELECTIONS)
     _among("dare_ties", "combine", combine, COMBINATIONS)
     return Elementwise(Drop(float(p)), elect, combine)
 
 
+@shown_as_called
 def breadcrumbs(beta: float = 0.85, gamma: float = 0.993) -> Merger:
     """Each tensor loses its smallest magnitudes and its outliers: tau = sum_t m_t * tau_t.
 
@@ -184,11 +199,15 @@ def breadcrumbs(beta: float = 0.85, gamma: float = 0.993) -> Merger:
     Reference: "Model Breadcrumbs: Scaling Multi-Task Model Merging with Sparse Masks", ECCV 2024
       (arXiv 2312.06795), section 3.
     """
-    good, allowed = 0 <= beta < gamma <= 1, f"0 <= beta < gamma <= 1 (gamma is {gamma})"
-    _within("breadcrumbs", "beta", beta, good, allowed)
+    allowed = (
+        f"shares 0 <= beta < gamma <= 1 (gamma is {gamma}): of mergekit's density and gamma, "
+        "beta = 1 - gamma - density and gamma = 1 - gamma"
+    )
+    _within("breadcrumbs", "beta", beta, 0 <= beta < gamma <= 1, allowed)
     return Elementwise(Band(float(beta), float(gamma)), "", "sum")
 
 
+@shown_as_called
 def consensus(k: int = 2, lambda_: float = 0.4) -> Merger:
     """Consensus task arithmetic: only what at least k tasks need of the sum.
 

@@ -51,7 +51,7 @@ def fisher(vectors: Trees, fishers: Trees) -> PyTree:
     def leaf(mean: Any, *both: Any) -> Any:
         values, weight = jnp.stack(both[: len(rows)]), jnp.stack(both[len(rows) :])
         total = jnp.sum(weight, axis=0)
-        known = total > 0
+        known = ~(total <= 0)  # NaN is none that may be passed over
         weighted = jnp.sum(weight.astype(values.dtype) * values, axis=0)
         return jnp.where(known, weighted / jnp.where(known, total, 1).astype(values.dtype), mean)
 
@@ -130,7 +130,7 @@ def regmean(
     for path in inputs[0]:
         if path not in merged:
             raise ValueError(f"grams: {path!r} is no leaf; leaves are {', '.join(merged)}")
-        reading = read_leaf(path, merged[path].shape, matrices)
+        reading = read_leaf(path, merged[path], matrices)
         if not isinstance(reading, Matrix):
             raise ValueError(f"grams: leaf {path!r} is no matrix: {reading.reason}")
         stacks = jnp.stack([as_matrices(tree[path], reading) for tree in leaves])

@@ -15,12 +15,14 @@ from orthoreg_jax.arithmetic.precision import wide_type
 def kth_magnitude(leaves: Sequence[Inexact[Array, ...]], k: int) -> Float[Array, ""]:
     """The k-th largest magnitude, counted from 1, of all entries of several arrays; exact.
 
+    NaN if one of them is NaN.
+
     A bisection over the bits: magnitudes, being floats from 0 up, are ordered as their bits are.
     31 passes (63 in float64) that only compare and count need no copy of the arrays, where a sort
     would need the whole vector twice.
 
     Args:
-      leaves: arrays of any shapes; none of their entries may be NaN.
+      leaves: arrays of any shapes.
       k: from 1 to the number of entries.
     """
     dtype = wide_type(*(leaf.dtype for leaf in leaves))
@@ -39,4 +41,5 @@ def kth_magnitude(leaves: Sequence[Inexact[Array, ...]], k: int) -> Float[Array,
 
     start = (jnp.zeros((), integer), top + 1)
     low, _ = jax.lax.fori_loop(0, 8 * dtype.itemsize, halve, start)
-    return jax.lax.bitcast_convert_type(low, dtype)
+    ordered = jnp.stack([jnp.all(leaf <= top) for leaf in bits]).all()
+    return jnp.where(ordered, jax.lax.bitcast_convert_type(low, dtype), jnp.nan)

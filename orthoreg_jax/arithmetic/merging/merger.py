@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, ParamSpec
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact
 
-from orthoreg_jax.arithmetic.matrices import (
-    Matrix,
-    Rules,
-    as_matrices,
-    from_matrices,
-    read_leaf,
-    rules_for_part,
-)
+from orthoreg_jax.arithmetic.matrices import as_matrices, from_matrices
 from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.arithmetic.precision import wide_type
-from orthoreg_jax.arithmetic.task_vectors import check_same, task_vector_rows
+from orthoreg_jax.arithmetic.rules import Adapter, Matrix, Rules, read_leaves, rules_for_part
+from orthoreg_jax.arithmetic.task_vectors import check_all_same, task_vector_rows
 
 PyTree = Any
+Options = ParamSpec("Options")
 BLOCK = 2**16  # entries that are merged at once where each is merged by itself
 
 
@@ -53,6 +49,24 @@ class Merger:
         """One tensor (or a piece of it, where `reads` is "entries") of `t` task vectors."""
         raise NotImplementedError
 
+    def __repr__(self) -> str:
+        return getattr(self, "call", type(self).__name__)
+
+
+def shown_as_called(make: Callable[Options, Merger]) -> Callable[Options, Merger]:
+    """Mergers that this function makes are shown as the call, with all parameters."""
+
+    @functools.wraps(make)
+    def made(*args: Options.args, **kwargs: Options.kwargs) -> Merger:
+        merger = make(*args, **kwargs)
+        bound = inspect.signature(make).bind(*args, **kwargs)
+        bound.apply_defaults()
+        options = ", ".join(f"{name}={value!r}" for name, value in bound.arguments.items())
+        object.__setattr__(merger, "call", f"{make.__name__}({options})")  # no part of its value
+        return merger
+
+    return made
+
 
 class Piece(NamedTuple):
     """How a leaf is merged.
@@ -78,7 +92,12 @@ def merge_task_vectors(
     """One task vector tau out of several; the merged model is theta_0 + alpha * tau.
 
     All mergers keep to this one convention: `alpha` is left to `apply_task_vector`, and what a
-    method calls its scaling coefficient is that alpha.
+    method calls its scaling coefficient is that alpha. Sums are taken in float32 (float64 for
+    float64).
+
+    NaN and infinity are never merged away: an entry of which one vector holds either is NaN in the
+    result, and so is the whole matrix or leaf for a merger that looks at whole tensors. One NaN
+    makes all NaN for a merger that looks at whole vectors, as `ties()` does.
 
     Args:
       vectors: a list of task vectors, or a dict of them by task; any pytrees of one structure.
@@ -92,14 +111,15 @@ def merge_task_vectors(
       A tree like each of the vectors, with the types of their leaves.
 
     Raises:
-      ValueError: no vector, vectors of different structure or shapes, a leaf that needs a rule and
-        has none, a key that is missing or not used.
+      ValueError: a merger that is none, no vector, vectors of different structure or shapes,
+        leaves that are not floating point or need a rule and have none, a key that is missing or
+        not used.
     """
+    _check_merger(merger)
     rows = task_vector_rows(vectors)
     if not rows:
         raise ValueError("no task vector to merge; give at least one")
-    for number, row in enumerate(rows[1:], start=1):
-        check_same(row, rows[0], (f"vectors[{number}]", "vectors[0]"))
+    check_all_same(rows)
     check_key(merger, key)
     pieces = plan(rows[0], merger, matrices)
     cutoffs = stack_cutoffs([find_cutoff(merger, jax.tree.leaves(row)) for row in rows])
@@ -109,6 +129,16 @@ def merge_task_vectors(
         for path, piece in pieces.items()
     ]
     return jax.tree.unflatten(jax.tree.structure(rows[0]), merged)
+
+
+def _check_merger(merger: Any) -> None:
+    if not isinstance(merger, Merger):
+        name = getattr(merger, "__name__", merger)
+        name = name if isinstance(name, str) and name.isidentifier() else "ties"
+        raise ValueError(
+            f"merger is {getattr(merger, '__name__', repr(merger))}, a {type(merger).__name__}; "
+            f"give what a merger's function returns, as oj.{name}()"
+        )
 
 
 def check_key(merger: Merger, key: jax.Array | None) -> None:
@@ -132,21 +162,35 @@ def plan(vector: PyTree, merger: Merger, rules: Rules | None) -> dict[str, Piece
       rules: see `merge_task_vectors`.
 
     Raises:
-      ValueError: a leaf that needs a rule and has none.
+      ValueError: leaves that are not floating point, or that need a rule and have none.
     """
-    pieces = {}
-    part = rules_for_part(vector, rules or {})
-    for number, (path, leaf) in enumerate(flatten(vector).items()):
-        reading = None
-        if merger.reads != "entries":
-            found = read_leaf(path, leaf.shape, part)
-            reading = found if isinstance(found, Matrix) else None
+    whole = [path for path, leaf in flatten(vector).items() if not _is_floating(leaf)]
+    if whole:
+        raise ValueError(
+            f"leaves {', '.join(whole[:6])}{' and more' * (len(whole) > 6)} are not floating "
+            "point, and means of them would be cut to whole numbers; leave them out of the vectors"
+        )
+    pieces, leaves, readings = {}, flatten(vector), {}
+    if merger.reads != "entries":
+        readings = read_leaves(leaves, rules_for_part(vector, rules or {}))
+    for number, (path, leaf) in enumerate(leaves.items()):
+        found = readings.get(path)
+        if isinstance(found, Adapter):
+            raise ValueError(
+                f"leaf {path!r} is a factor of an update: factors cannot be merged one by one; "
+                "merge the updates, as oj.LowRank(left, right, scale) or multiplied out"
+            )
+        reading = found if isinstance(found, Matrix) else None
         axes = len(leaf.shape)
         used = () if reading is None else (*reading.rows, *reading.columns)
         free = merger.reads == "entries" or reading is not None
         stacked = axes >= 3 and free and 0 not in {axis % axes for axis in used}
         pieces[path] = Piece(number, reading, stacked)
     return pieces
+
+
+def _is_floating(leaf: Any) -> bool:
+    return jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.floating)
 
 
 @functools.partial(jax.jit, static_argnames="merger")
@@ -188,16 +232,28 @@ def merge_slice(
     if key is not None:
         key = jax.random.fold_in(jax.random.fold_in(key, piece.number), place)
     if merger.reads == "matrices" and piece.reading is None:
-        return jnp.mean(wide, axis=0).astype(dtype)
+        mean = jnp.mean(wide, axis=0)
+        return jnp.where(jnp.isfinite(mean), mean, jnp.nan).astype(dtype)
     if merger.reads == "entries":
         flat = wide.reshape(len(wide), -1)
         return _merge_blocks(flat, cutoffs, key, merger).reshape(wide.shape[1:]).astype(dtype)
     if piece.reading is None:
-        return merger.merge(wide, cutoffs, key).astype(dtype)
+        return _merge(wide, cutoffs, key, merger).astype(dtype)
     reading, shape = piece.reading, wide.shape[1:]
     stacks = jax.vmap(lambda value: as_matrices(value, reading))(wide)
-    merged = jax.vmap(lambda value: merger.merge(value, cutoffs, key), in_axes=1)(stacks)
+    merged = jax.vmap(lambda value: _merge(value, cutoffs, key, merger), in_axes=1)(stacks)
     return from_matrices(merged, shape, reading).astype(dtype)
+
+
+def _merge(
+    values: Float[Array, "t ..."], cutoffs: Float[Array, " t"] | None, key: Any, merger: Merger
+) -> Float[Array, ...]:
+    """`merger.merge`, which sees finite numbers alone; NaN where it would have seen others."""
+    finite = jnp.isfinite(values)
+    good = jnp.all(finite, axis=0 if merger.reads == "entries" else None)
+    if cutoffs is not None:
+        good = good & jnp.all(jnp.isfinite(cutoffs))
+    return jnp.where(good, merger.merge(jnp.where(finite, values, 0), cutoffs, key), jnp.nan)
 
 
 def _merge_blocks(
@@ -210,9 +266,8 @@ def _merge_blocks(
 
     def merge_block(number: Any, size: int) -> Float[Array, " b"]:
         block = jax.lax.dynamic_slice_in_dim(values, number * BLOCK, size, axis=1)
-        return merger.merge(
-            block, cutoffs, None if key is None else jax.random.fold_in(key, number)
-        )
+        own = None if key is None else jax.random.fold_in(key, number)
+        return _merge(block, cutoffs, own, merger)
 
     count, rest = divmod(values.shape[1], BLOCK)
     merged = [merge_block(count, rest)]

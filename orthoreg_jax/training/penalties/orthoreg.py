@@ -7,8 +7,8 @@ from typing import Any
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from orthoreg_jax.arithmetic.matrices import Rules, rules_for_part
 from orthoreg_jax.arithmetic.penalty import orthogonality_penalty
+from orthoreg_jax.arithmetic.rules import Rules, rules_for_part
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 
 from .penalty import Penalty

@@ -1,0 +1,32 @@
+"""Computations on arrays that are sharded over a mesh whose axes are Explicit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, PartitionSpec
+
+
+def automatically_sharded(compute: Callable[[Any], Any], tree: Any) -> Any:
+    """`compute(tree)`, where XLA lays out what is on the way, as over a mesh of Auto axes.
+
+    A product over a sharded axis is ambiguous over a mesh of Explicit axes, which is what
+    `jax.make_mesh` makes. Arrays of other meshes, and of none, are left to `compute` as they are.
+
+    Args:
+      compute: a function of arrays whose result is small and replicated, as a scalar is.
+      tree: of arrays on one mesh.
+    """
+    meshes = [jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(tree)]
+    for mesh in meshes:
+        kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+        explicit = tuple(name for name, kind in kinds if kind == AxisType.Explicit)
+        if explicit:
+            with jax.sharding.use_abstract_mesh(mesh):
+                automatic = jax.sharding.auto_axes(
+                    compute, axes=explicit, out_sharding=PartitionSpec()
+                )
+                return automatic(tree)
+    return compute(tree)

@@ -1,0 +1,250 @@
+"""Rules that say of each leaf of a pytree how it is read: as a matrix, as a factor, or not at all.
+
+A rule says of a leaf, found by its path, which axes are rows and which are columns (`Matrix`), that
+it is one of two factors (`Adapter`), or why it is none of these (`Skip`). Rules are a dict from
+glob patterns to readings; the first pattern that matches a path counts, and one that matches no
+leaf is an error. nnx ends its paths in "/value": patterns match with and without it.
+
+What no rule matches is read by its numbers, its name and its axes: integers and booleans are no
+weights; biases, scales and embeddings are no matrices, nor are the weights of normalisations; of
+the rest, 0 or 1 axes are no matrix and 2 are one, (rows, columns). 3 or more are an error, because
+(layers, rows, columns), (rows, heads, head_dim) and a convolution look alike, and guessing would
+drop or misread weights; and so are LoRA's factors, of which each by itself is no update.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from .low_rank import LowRank, is_low_rank
+from .paths import flatten
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrix:
+    """Axes of a leaf that are rows (inputs) and columns (outputs, the features z = W^T x).
+
+    Several axes are merged in the order given, e.g. `Matrix(rows=(0,), columns=(1, 2))` for a
+    kernel of shape (d, heads, head_dim). Every other axis counts matrices: the default
+    `Matrix()` reads (rows, columns), (layers, rows, columns), and so on.
+    """
+
+    rows: tuple[int, ...] = (-2,)
+    columns: tuple[int, ...] = (-1,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """Two leaves that are one update, dW = scale * left @ right, as LoRA's are.
+
+    The pattern of this rule matches the path of the node that holds both: of leaves "q/lora_a" and
+    "q/lora_b" it matches "q". Leading axes of the leaves stack matrices.
+
+    Attributes:
+      left: path below that node of the leaf of shape (..., m, r).
+      right: of the leaf of shape (..., r, n).
+      scale: alpha / r; 1 in nnx, whose LoRA has no other.
+      transposed: the product is (outputs, inputs), as PyTorch's layers and peft's adapters are,
+        and columns, where they matter, are its rows.
+
+    Examples:
+      >>> factors = {"q": {"lora_a": jnp.ones((4, 1)), "lora_b": jnp.ones((1, 3))}}
+      >>> print(oj.describe_matrices(factors, {"*": oj.Adapter("lora_a", "lora_b", scale=0.5)}))
+      leaf      shape   read as
+      q/lora_a  (4, 1)  left of 0.5 * left @ right: (4 rows, 3 columns)
+      q/lora_b  (1, 3)  right of 0.5 * left @ right
+    """
+
+    left: str
+    right: str
+    scale: float = 1.0
+    transposed: bool = False
+
+    @property
+    def reason(self) -> str:
+        """Why neither leaf is a matrix."""
+        return "one of an update's two factors"
+
+    def node(self, path: str) -> str | None:
+        """The path of the node whose left or right factor this leaf is; None: it is neither."""
+        for factor in (self.left, self.right):
+            if f"/{bare(path)}".endswith(f"/{factor}"):
+                return bare(path)[: -len(factor)].rstrip("/")
+        return None
+
+    def update(self, left: Any, right: Any) -> LowRank:
+        """The update of two factors."""
+        if self.transposed:
+            left, right = jnp.swapaxes(right, -1, -2), jnp.swapaxes(left, -1, -2)
+        return LowRank(left, right, self.scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class Skip:
+    """A leaf that is deliberately no matrix, and the reason, which the report shows."""
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Unread:
+    """A leaf that needs a rule and has none, and why it needs one."""
+
+    reason: str
+
+
+Reading = Matrix | Adapter | Skip
+
+# Names of leaves that are vectors: with more axes than one they are stacked, or split by heads.
+VECTORS = ("bias", "scale", "offset", "gamma", "beta")
+FACTORS = ("lora_a", "lora_b")  # as nnx and, in capitals, peft call LoRA's leaves
+MOST = 12  # leaves in one message
+ADVICE = (
+    "say how to read each, by patterns over whole paths, in matrices={PATTERN: READING}: Matrix() "
+    "for (rows, columns) and stacked (layers, rows, columns), Matrix(rows=(0,), columns=(1, 2)) "
+    "for (rows, heads, head_dim), Matrix(rows=(0, 1), columns=(2,)) for (heads, head_dim, "
+    "columns), Matrix(rows=(0, 1, 2), columns=(3,)) for a convolution, Adapter('lora_a', 'lora_b') "
+    "for two leaves that are one update, or Skip('why') to leave it out. "
+    "`layer_rules(library, tree)` has the rules of stock layers, a CLIP's are VISUAL_MATRICES, and "
+    "`describe_matrices(tree, rules)` shows all leaves"
+)
+Rules = Mapping[str, Reading]
+
+
+def bare(path: str) -> str:
+    """A leaf's path without the "/value" below which nnx.Variable holds its array."""
+    return path.removesuffix("/value")
+
+
+def is_factor(path: str) -> bool:
+    """Whether a leaf is called as LoRA's factors are."""
+    return not {*FACTORS}.isdisjoint(path.lower().split("/"))
+
+
+def matches(path: str, pattern: str, reading: Reading | None = None) -> bool:
+    """Whether a rule is about a leaf."""
+    if isinstance(reading, Adapter):
+        node = reading.node(path)
+        return node is not None and fnmatch.fnmatchcase(node, pattern)
+    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(bare(path), pattern)
+
+
+def read_leaf(path: str, leaf: Any, rules: Rules | None = None) -> Reading | Unread:
+    """How the leaf at `path` is read: an array, its shape and type, or a `LowRank`.
+
+    Raises:
+      ValueError: a rule that does not fit it.
+    """
+    shape, dtype = shape_of(leaf), getattr(leaf, "dtype", type(leaf))
+    weights = jnp.issubdtype(dtype, jnp.floating)
+    for pattern, reading in (rules or {}).items():
+        if not isinstance(reading, Reading):
+            raise ValueError(
+                f"rule {pattern!r} is {reading!r}; allowed: Matrix(...), Adapter(...), Skip('why')"
+            )
+        if matches(path, pattern, reading):
+            if not isinstance(reading, Skip) and not weights:
+                raise ValueError(
+                    f"rule {pattern!r}: leaf {path!r} holds {dtype}, which are no weights; give "
+                    "Skip('why'), or floating point"
+                )
+            if isinstance(reading, Matrix):
+                _check_axes(path, shape, pattern, reading)
+            return reading
+    *parents, name = bare(path).split("/")
+    if not weights:
+        return Skip(f"{dtype}: no weights")
+    if len(shape) < 2:
+        return Skip(f"{len(shape)} axes: a bias, scale or scalar")
+    if name in VECTORS:
+        return Skip("a bias or scale, by its name")
+    if "embed" in name.lower():
+        return Skip("an embedding, by its name")
+    if is_factor(path):
+        return Unread("one of LoRA's two factors by its name, and by itself no update")
+    if len(shape) > 2:
+        return Unread("could be read in many ways")
+    if name in ("weight", "w") and parents:
+        parent = parents[-1].lower()
+        if "norm" in parent or parent.rstrip("_0123456789") == "ln":
+            return Skip("the weight of a normalisation, by its name")
+        if "embed" in parent:
+            return Unread("by its name an embedding, or a layer that makes one")
+    return Matrix()
+
+
+def read_leaves(leaves: Mapping[str, Any], rules: Rules | None = None) -> dict[str, Reading]:
+    """How each of some leaves is read.
+
+    Raises:
+      ValueError: leaves that need a rule and have none, all of them in one message; or a rule that
+        does not fit.
+    """
+    readings = {path: read_leaf(path, leaf, rules) for path, leaf in leaves.items()}
+    unread = {path: each for path, each in readings.items() if isinstance(each, Unread)}
+    if unread:
+        lines = [
+            f"leaf {path!r} of shape {shape_of(leaves[path])} has no rule: {each.reason}"
+            for path, each in unread.items()
+        ]
+        lines[MOST:] = [f"and {len(lines) - MOST} leaves more"] * (len(lines) > MOST)
+        raise ValueError("\n  ".join([*lines, ADVICE]))
+    return {path: each for path, each in readings.items() if not isinstance(each, Unread)}
+
+
+def shape_of(leaf: Any) -> tuple[int, ...]:
+    """Of an array, its shape and type, a number, or a `LowRank`."""
+    return tuple(leaf.shape) if is_low_rank(leaf) else tuple(jnp.shape(leaf))
+
+
+def _check_axes(path: str, shape: tuple[int, ...], pattern: str, reading: Matrix) -> None:
+    axes = (*reading.rows, *reading.columns)
+    inside = all(-len(shape) <= axis < len(shape) for axis in axes)
+    distinct = inside and len({axis % len(shape) for axis in axes}) == len(axes)
+    if not (distinct and reading.rows and reading.columns):
+        raise ValueError(
+            f"rule {pattern!r}: {reading} does not fit leaf {path!r} of shape {shape}; rows and "
+            f"columns must each name axes of it, none twice, between {-len(shape)} and "
+            f"{len(shape) - 1}"
+        )
+
+
+def unused_rules(tree: Any, rules: Rules) -> list[str]:
+    """Patterns that match no leaf, nor one that `optax.MaskedNode` may stand for."""
+    leaves = flatten(tree, is_low_rank)
+    masked = [
+        path for path, node in flatten(tree, _is_masked_or_low_rank).items() if is_masked(node)
+    ]
+    return [
+        pattern
+        for pattern, reading in rules.items()
+        if not any(matches(path, pattern, reading) for path in leaves)
+        and not any(_may_match_below(path, pattern) for path in masked)
+    ]
+
+
+def _may_match_below(path: str, pattern: str) -> bool:
+    """Whether a pattern matches a path or might match one that goes on from it."""
+    starts = (pattern[:end] for end in range(1, len(pattern) + 1))
+    return any(fnmatch.fnmatchcase(each, start) for start in starts for each in (path, f"{path}/"))
+
+
+def is_masked(node: Any) -> bool:
+    """Whether a node stands for leaves that were left out; for `is_leaf=`."""
+    return isinstance(node, optax.MaskedNode)
+
+
+def _is_masked_or_low_rank(node: Any) -> bool:
+    return is_masked(node) or is_low_rank(node)
+
+
+def rules_for_part(tree: Any, rules: Rules) -> dict[str, Reading]:
+    """Of rules written for a whole model, those that match a leaf of `tree`, a part of it."""
+    unused = unused_rules(tree, rules)
+    return {pattern: rules[pattern] for pattern in rules if pattern not in unused}
