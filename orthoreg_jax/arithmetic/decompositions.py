@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import threadpoolctl
 from jaxtyping import Array, Float
 
 Matrices = Float[Array | np.ndarray, "k m n"]
@@ -184,5 +183,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @functools.cache
-def _controller() -> threadpoolctl.ThreadpoolController:
+def _controller() -> Any:
+    import threadpoolctl
+
     return threadpoolctl.ThreadpoolController()
