@@ -58,9 +58,8 @@ def stable_ranks(delta: Any, matrices: Rules | None = None) -> dict[str, Float[A
 def stable_rank(values: Float[Array, "k s"]) -> Float[Array, " k"]:
     """The stable rank of matrices whose singular values these are, falling."""
     largest = jnp.max(values, axis=1, initial=0) ** 2
-    return jnp.where(
-        largest > 0, jnp.sum(values**2, axis=1) / jnp.where(largest > 0, largest, 1.0), 0.0
-    )
+    zero = largest == 0  # and not "not above 0", which NaN is, too
+    return jnp.where(zero, 0.0, jnp.sum(values**2, axis=1) / jnp.where(zero, 1.0, largest))
 
 
 def gram_deviations(delta: Any, matrices: Rules | None = None) -> dict[str, Float[Array, " k"]]:

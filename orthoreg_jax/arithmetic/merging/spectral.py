@@ -65,7 +65,7 @@ class IsoCts(Merger):
             xp = values.__array_namespace__()
             rest = values - _product(_product(values, right.T), right)
             # What the common space leaves behind of a task is judged by the task's own size.
-            own = _leading(rest, specific, xp.linalg.norm(values, axis=(1, 2)))
+            own = _leading(rest, specific, _norms(values))
             left = xp.concatenate([own[0], left], axis=1)
             scale = xp.concatenate([own[1], scale])
             right = xp.concatenate([own[2], right])
@@ -139,6 +139,14 @@ def iso_cts(common_space_fraction: float = 0.8) -> Merger:
 def _product(left: Any, right: Any) -> Any:
     with jax.default_matmul_precision("highest"):  # of traced ones
         return left @ right
+
+
+def _norms(values: Any) -> Any:
+    """Of each matrix, whose entries' squares need not fit into their type."""
+    xp = values.__array_namespace__()
+    largest = abs(values).max(axis=(1, 2))
+    scaled = values / xp.where(largest > 0, largest, 1)[:, None, None]
+    return largest * xp.linalg.norm(scaled, axis=(1, 2))
 
 
 def _leading(values: Any, rank: int, sizes: Any = 0.0) -> tuple[Any, Any, Any]:
