@@ -1,10 +1,10 @@
 """Singular values and vectors of stacks of matrices, one matrix after another.
 
 Numbers that are there go to NumPy's LAPACK, outside of XLA; what is being traced is left to XLA.
-Neither hands XLA's CPU client a batch: from jaxlib 0.10.0 on it spreads batches over the threads
-that it runs on, and waits there, for ever if all of its threads wait
+Neither hands XLA a batch: jaxlib 0.10 spreads a batch over the very threads of the CPU client that
+it runs on, and waits for them, for ever if all of them wait
 (`experiments/upstream/batched_svd_hang.py`). Nor does either hand LAPACK a matrix that is not
-finite, from whose decomposition it need not come back: that is NaN.
+finite, from which it need not come back: of such a matrix everything is NaN.
 """
 
 from __future__ import annotations
