@@ -1,4 +1,4 @@
-"""Singular values and vectors of stacks of matrices, one matrix after another.
+"""Singular values and vectors of stacks of matrices, each matrix by itself.
 
 Numbers that are there go to NumPy's LAPACK, outside of XLA; what is being traced is left to XLA.
 Neither hands XLA a batch: jaxlib 0.10 spreads a batch over the very threads of the CPU client that
@@ -9,10 +9,11 @@ finite, from which it need not come back: of such a matrix everything is NaN.
 
 from __future__ import annotations
 
-import contextlib
+import concurrent.futures
 import functools
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -63,10 +64,9 @@ def svd(matrices: Matrices, rank: int | None = None) -> Svd:
         np.empty((count, size), matrices.dtype),
         np.empty((count, size, columns), matrices.dtype),
     )
-    with _one_thread():
-        for number, matrix in enumerate(matrices):
-            for whole, part in zip(found, _svd(matrix, size), strict=True):
-                whole[number] = part
+    for number, parts in enumerate(_each(lambda matrix: _svd(matrix, size), matrices)):
+        for whole, part in zip(found, parts, strict=True):
+            whole[number] = part
     return found
 
 
@@ -79,9 +79,8 @@ def svdvals(matrices: Matrices) -> Float[Array | np.ndarray, "k s"]:
     if isinstance(matrices, jax.core.Tracer):
         return jax.lax.map(_traced_svdvals, matrices)
     values = np.empty((len(matrices), min(matrices.shape[1:])), matrices.dtype)
-    with _one_thread():
-        for number, matrix in enumerate(matrices):
-            values[number] = _svdvals(matrix)
+    for number, found in enumerate(_each(_svdvals, matrices)):
+        values[number] = found
     return values
 
 
@@ -97,8 +96,7 @@ def pseudo_inverse(matrices: Square) -> Square:
     if isinstance(matrices, jax.core.Tracer):
         return jax.lax.map(_traced_pseudo_inverse, matrices)
     rounding = 10 * matrices.shape[-1] * float(np.finfo(matrices.dtype).eps)
-    with _one_thread():
-        found = [_pseudo_inverse(matrix, rounding) for matrix in matrices]
+    found = [*_each(lambda matrix: _pseudo_inverse(matrix, rounding), matrices)]
     return np.stack(found) if found else matrices
 
 
@@ -175,11 +173,14 @@ def _traced_svdvals_jvp(primals: Any, tangents: Any) -> Any:
 _LOCK = threading.Lock()  # two limits at once would restore each other's
 
 
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """LAPACK on one thread: on matrices of these sizes several mostly wait for one another."""
+def _each(decompose: Callable[[Any], Any], matrices: Any) -> Iterator[Any]:
+    """What it makes of each matrix, several at a time, each of them by one thread.
+
+    On matrices of these sizes several threads of LAPACK's mostly wait for one another.
+    """
     with _LOCK, _controller().limit(limits=1, user_api="blas"):
-        yield
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            yield from pool.map(decompose, matrices)
 
 
 @functools.cache
