@@ -141,9 +141,10 @@ def _cut(parts: Any, rank: int | None) -> tuple[Any, Any, Any]:
     return left[:, :rank], values[:rank], right[:rank]
 
 
-def _one_by_one(decompose: Any) -> Any:
+def _one_by_one(decompose: Callable[[Any], Any], name: str) -> Any:
     """Of a traced matrix: never as a batch, whoever maps over it, and NaN if it is not finite."""
 
+    @jax.custom_jvp
     @jax.custom_batching.sequential_vmap
     @functools.wraps(decompose)
     def guarded(matrix: Any) -> Any:
@@ -151,11 +152,23 @@ def _one_by_one(decompose: Any) -> Any:
         parts = decompose(jnp.where(finite, matrix, 0))
         return jax.tree.map(lambda part: jnp.where(finite, part, jnp.nan), parts)
 
+    @guarded.defjvp
+    def refuse(primals: Any, tangents: Any) -> Any:
+        raise NotImplementedError(
+            f"{name} has no derivative here (singular values have one); to hold constant what it "
+            "is taken of, use jax.lax.stop_gradient"
+        )
+
     return guarded
 
 
-_traced_svd = _one_by_one(lambda matrix: tuple(jnp.linalg.svd(matrix, full_matrices=False)))
-_traced_pseudo_inverse = _one_by_one(lambda matrix: jnp.linalg.pinv(matrix, hermitian=True))
+_traced_svd = _one_by_one(
+    lambda matrix: tuple(jnp.linalg.svd(matrix, full_matrices=False)),
+    "the singular value decomposition",
+)
+_traced_pseudo_inverse = _one_by_one(
+    lambda matrix: jnp.linalg.pinv(matrix, hermitian=True), "the pseudo-inverse"
+)
 
 
 @jax.custom_jvp

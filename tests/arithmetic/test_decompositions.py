@@ -139,6 +139,12 @@ def test_the_nuclear_norm_s_gradient_is_the_polar_factor():
     np.testing.assert_allclose(mapped, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("decompose", [svd, pseudo_inverse])
+def test_vectors_have_no_derivative_and_say_so(decompose):
+    with pytest.raises(NotImplementedError, match=r"has no derivative here .*stop_gradient"):
+        jax.grad(lambda matrices: jax.tree.leaves(decompose(matrices))[0].sum())(jnp.eye(3)[None])
+
+
 @pytest.mark.parametrize("decompose", [svd, svdvals, pseudo_inverse])
 def test_no_batch_reaches_xla_s_lapack(decompose):
     """However it is mapped: batches are what XLA's CPU client was seen to stop at for ever."""
