@@ -57,7 +57,23 @@ def test_no_module_imports_itself_around_corners():
     assert sorted(order) == sorted(NAMES)
 
 
-def test_arithmetic_needs_jax_and_optax_only():
-    allowed = sys.stdlib_module_names | {"numpy", "jax", "jaxtyping", "optax", "orthoreg_jax"}
-    for path in (PACKAGE / "arithmetic").glob("*.py"):
+def test_arithmetic_needs_little():
+    third_party = {"numpy", "jax", "jaxtyping", "optax", "threadpoolctl"}
+    allowed = sys.stdlib_module_names | third_party | {"orthoreg_jax"}
+    for path in (PACKAGE / "arithmetic").rglob("*.py"):
         assert {name.split(".")[0] for name in imported(path)} <= allowed, path
+
+
+def test_only_decompositions_call_lapack():
+    """A batch of these may stop for ever in XLA's CPU client, and so may a matrix with Inf."""
+    names = {"svd", "svdvals", "eigh", "eigvalsh", "eig", "qr", "cholesky", "inv", "pinv", "solve",
+             "lstsq", "matrix_rank", "slogdet", "det", "cond", "polar", "expm"}  # fmt: skip
+    for path in PACKAGE.rglob("*.py"):
+        if path.name == "decompositions.py":
+            continue
+        called = {
+            node.func.attr
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        }
+        assert not called & names, path

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .decompositions import svdvals
 from .matrices import Rules, select_matrices
 
 
@@ -28,9 +29,14 @@ def singular_values(delta: Any, matrices: Rules | None = None) -> dict[str, Floa
       {'kernel': Array([[2., 1.]], dtype=float32)}
     """
     return {
-        path: jnp.linalg.svd(matrix.astype(jnp.float32), compute_uv=False)
+        path: _svdvals(matrix.astype(jnp.float32))
         for path, matrix in select_matrices(delta, matrices).items()
     }
+
+
+def _svdvals(matrices: Float[Array | np.ndarray, "k m n"]) -> Float[Array, "k s"]:
+    traced = isinstance(matrices, jax.core.Tracer)
+    return jnp.asarray(svdvals(matrices if traced else np.asarray(matrices)))
 
 
 def stable_ranks(delta: Any, matrices: Rules | None = None) -> dict[str, Float[Array, " k"]]:
@@ -51,10 +57,9 @@ def stable_ranks(delta: Any, matrices: Rules | None = None) -> dict[str, Float[A
 
 def stable_rank(values: Float[Array, "k s"]) -> Float[Array, " k"]:
     """The stable rank of matrices whose singular values these are, falling."""
-    largest = values[:, 0] ** 2
-    return jnp.where(
-        largest > 0, jnp.sum(values**2, axis=1) / jnp.where(largest > 0, largest, 1.0), 0.0
-    )
+    largest = jnp.max(values, axis=1, initial=0) ** 2
+    zero = largest == 0  # and not "not above 0", which NaN is, too
+    return jnp.where(zero, 0.0, jnp.sum(values**2, axis=1) / jnp.where(zero, 1.0, largest))
 
 
 def gram_deviations(delta: Any, matrices: Rules | None = None) -> dict[str, Float[Array, " k"]]:

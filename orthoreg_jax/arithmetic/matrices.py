@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Inexact
 
 from .low_rank import dense, is_low_rank
@@ -26,25 +27,25 @@ from .rules import (
 )
 
 
-def as_matrices(leaf: Inexact[Array, ...], reading: Matrix) -> Inexact[Array, "k m n"]:
-    """A leaf as `k` matrices of `m` rows and `n` columns."""
+def as_matrices(leaf: Inexact[Array | np.ndarray, ...], reading: Matrix) -> Any:
+    """A leaf as `k` matrices of `m` rows and `n` columns, (k, m, n); NumPy's if the leaf is."""
     rows = tuple(axis % leaf.ndim for axis in reading.rows)
     columns = tuple(axis % leaf.ndim for axis in reading.columns)
     batch = tuple(axis for axis in range(leaf.ndim) if axis not in rows + columns)
     size = [math.prod(leaf.shape[axis] for axis in axes) for axes in (batch, rows, columns)]
-    return jnp.transpose(leaf, batch + rows + columns).reshape(size)
+    return leaf.transpose(batch + rows + columns).reshape(size)
 
 
 def from_matrices(
-    matrices: Inexact[Array, "k m n"], shape: tuple[int, ...], reading: Matrix
-) -> Inexact[Array, ...]:
+    matrices: Inexact[Array | np.ndarray, "k m n"], shape: tuple[int, ...], reading: Matrix
+) -> Any:
     """The leaf of a shape that `as_matrices` reads as these matrices: its inverse."""
     axes = len(shape)
     rows = tuple(axis % axes for axis in reading.rows)
     columns = tuple(axis % axes for axis in reading.columns)
     order = (*(axis for axis in range(axes) if axis not in rows + columns), *rows, *columns)
     leaf = matrices.reshape([shape[axis] for axis in order])
-    return jnp.transpose(leaf, [order.index(axis) for axis in range(axes)])
+    return leaf.transpose([order.index(axis) for axis in range(axes)])
 
 
 def select_matrices(tree: Any, rules: Rules | None = None) -> dict[str, Inexact[Array, "k m n"]]:
@@ -59,7 +60,7 @@ def select_matrices(tree: Any, rules: Rules | None = None) -> dict[str, Inexact[
         not "fc1/kernel" nor "*fc1*"); no matrix at all.
     """
     return {
-        path: as_matrices(dense(leaf), reading)
+        path: as_matrices(jnp.asarray(dense(leaf)), reading)
         for path, (leaf, reading) in select_leaves(tree, rules).items()
     }
 

@@ -12,8 +12,10 @@ import numpy as np
 
 from orthoreg_jax.arithmetic.merging import Merger
 from orthoreg_jax.arithmetic.merging.merger import (
+    check_finite,
     check_key,
     find_cutoff,
+    is_on_host,
     merge_slice,
     plan,
     stack_cutoffs,
@@ -78,14 +80,21 @@ def merge_files(
         # Waiting for each keeps the next vector from being read before this one is let go.
         found = [jax.block_until_ready(find_cutoff(merger, vector)) for vector in vectors]
         cutoffs = stack_cutoffs(found)
+    on_host = is_on_host(merger, ())
+    values: Any
     merged = {}
     for path, shape in flatten(shapes).items():
         leaf = merged[path] = np.empty(shape.shape, shape.dtype)
         piece = pieces[path]
         for place in range(len(leaf)) if piece.stacked else [None]:
             index = ... if place is None else slice(place, place + 1)
-            values = _read_all(files, path, place)
-            leaf[index] = _merge_slice(values, cutoffs, key, place or 0, merger, piece)
+            if on_host:
+                values = np.stack([file.read(path, place) for file in files])
+                check_finite(merger, path, values, [str(file.path) for file in files])
+                leaf[index] = merge_slice(values, cutoffs, key, place or 0, merger, piece)
+            else:
+                values = _read_all(files, path, place)
+                leaf[index] = _merge_slice(values, cutoffs, key, place or 0, merger, piece)
             del values  # ahead of the next ones
     return Merged(unflatten(merged), sha256)
 

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -66,3 +67,19 @@ def test_zero_update_has_stable_rank_zero_and_the_penalty_s_value():
     np.testing.assert_allclose(stable_ranks({"w": jnp.eye(4)})["w"], 4, rtol=1e-6)
     # Orthogonal columns: all in the bin that holds 90 degrees.
     assert column_angles({"w": jnp.eye(4)}, bins=3)["w"].tolist() == [[0.0, 1.0, 0.0]]
+
+
+def test_matrices_of_no_entries_and_those_that_are_not_finite():
+    tree = {"none": jnp.zeros((0, 3)), "stack": jnp.stack([jnp.eye(3), jnp.full((3, 3), jnp.inf)])}
+    rules = {"stack": Matrix()}
+    values, ranks = singular_values(tree, rules), stable_ranks(tree, rules)
+    assert values["none"].shape == (1, 0) and ranks["none"] == 0
+    np.testing.assert_array_equal(values["stack"], [[1, 1, 1], [np.nan] * 3])
+    np.testing.assert_array_equal(ranks["stack"], [3, np.nan])
+    np.testing.assert_array_equal(gram_deviations(tree, rules)["stack"], [0, np.nan])
+
+
+def test_measures_of_spectra_can_be_traced():
+    tree = {"w": jnp.asarray(np.random.default_rng(2).normal(size=(5, 4)), jnp.float32)}
+    for measure in (singular_values, stable_ranks, gram_deviations):
+        np.testing.assert_allclose(jax.jit(measure)(tree)["w"], measure(tree)["w"], rtol=1e-5)

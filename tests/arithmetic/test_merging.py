@@ -344,6 +344,37 @@ def test_order_does_not_matter_and_scale_goes_through(name, order, scale):
         np.testing.assert_allclose(scale * a, c, atol=3e-5 * scale)
 
 
+SPECTRAL = {name: EVERY[name] for name in ("tsv_m", "iso_c", "iso_cts")}
+
+
+@pytest.mark.parametrize("name", SPECTRAL)
+def test_traced_and_on_the_host_are_one(name):
+    rows = [vector(seed) for seed in range(3)]
+    found = jax.jit(lambda rows: merge(rows, EVERY[name]))(rows)
+    for a, b in zip(*map(jax.tree.leaves, (found, merge(rows, EVERY[name]))), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", SPECTRAL)
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_scales_near_the_ends_of_float32(name, scale):
+    rows = [vector(seed) for seed in range(3)]
+    base = merge(rows, EVERY[name])
+    found = merge([jax.tree.map(lambda leaf: leaf * scale, row) for row in rows], EVERY[name])
+    for a, b in zip(*map(jax.tree.leaves, (base, found)), strict=True):
+        np.testing.assert_allclose(a, np.asarray(b, np.float64) / scale, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_leaves_of_no_entries_stay(name):
+    tree = {"none": jnp.zeros((0, 4)), "no rows": jnp.zeros((2, 0, 3)), "one": jnp.ones((1, 1))}
+    rules = {"no rows": oj.Matrix()}
+    options = {"key": jax.random.key(0)} if EVERY[name].random else {}
+    merge = functools.partial(oj.merge_task_vectors, merger=EVERY[name], matrices=rules, **options)
+    for found in (merge([tree, tree]), jax.jit(merge)([tree, tree])):
+        assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, tree)
+
+
 FLOATS = st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False)
 
 
@@ -420,11 +451,32 @@ def test_equal_mergers_are_one_value_and_compiled_once():
             lambda: oj.merge_task_vectors([{"w": jnp.ones((2, 3, 4))}], oj.iso_c()),
             "leaf 'w' of shape .* has no rule",
         ),
+        *(
+            (
+                lambda merger=merger, bad=bad: oj.merge_task_vectors(
+                    [{"w": jnp.ones((2, 3)), "b": jnp.ones(3)}, {"w": jnp.ones((2, 3)), "b": bad}],
+                    merger,
+                ),
+                r"vectors\[1\]: leaf 'b' holds NaN or Inf, and .* decomposes matrices",
+            )
+            for merger in SPECTRAL.values()
+            for bad in (jnp.array([1, jnp.nan, 1]), jnp.array([1, 1, -jnp.inf]))
+        ),
     ],
 )
 def test_refusals(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", SPECTRAL)
+def test_in_a_trace_a_matrix_that_is_not_finite_gives_nan(name):
+    rows = [
+        {"w": jnp.ones((2, 3)), "v": jnp.eye(2)},
+        {"w": jnp.full((2, 3), jnp.inf), "v": jnp.eye(2)},
+    ]
+    found = jax.jit(lambda rows: oj.merge_task_vectors(rows, SPECTRAL[name]))(rows)
+    assert jnp.isnan(found["w"]).all() and jnp.isfinite(found["v"]).all()
 
 
 @pytest.mark.parametrize("size", [2**16 - 1, 2**16, 2 * 2**16 + 7])

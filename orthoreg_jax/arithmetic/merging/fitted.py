@@ -10,9 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from orthoreg_jax.arithmetic.decompositions import pseudo_inverse
 from orthoreg_jax.arithmetic.matrices import Matrix, Rules, as_matrices, from_matrices, read_leaf
 from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.arithmetic.task_vectors import check_same, task_vector_rows
@@ -143,15 +145,24 @@ def regmean(
     return jax.tree.unflatten(jax.tree.structure(mean), list(merged.values()))
 
 
-@jax.jit
 def _regress(
-    values: Float[Array, "t k m n"], grams: Float[Array, "t k m m"], alpha: Any
+    values: Float[Array, "t k m n"], grams: Float[Array, "t k m m"], alpha: float
 ) -> Float[Array, "k m n"]:
+    total, targets = _normal_equations(values, grams, alpha)
+    traced = isinstance(total, jax.core.Tracer)
+    inverse = jnp.asarray(pseudo_inverse(total if traced else np.asarray(total)))
+    return jnp.matmul(inverse, targets, precision="highest")
+
+
+@jax.jit
+def _normal_equations(
+    values: Float[Array, "t k m n"], grams: Float[Array, "t k m m"], alpha: Any
+) -> tuple[Float[Array, "k m m"], Float[Array, "k m n"]]:
     eye = jnp.eye(grams.shape[-1], dtype=grams.dtype)
     scale = jnp.asarray(alpha, grams.dtype)
     grams = grams * (scale + (1 - scale) * eye)
     targets = jnp.einsum("tkij,tkjn->kin", grams, values, precision="highest")
-    return jnp.matmul(jnp.linalg.pinv(jnp.sum(grams, axis=0), hermitian=True), targets)
+    return jnp.sum(grams, axis=0), targets
 
 
 def adamerging(

@@ -31,7 +31,8 @@ class Merger:
     Attributes:
       reads: what it must be shown whole. "entries": nothing, each entry is merged by itself;
         "tensors": each matrix of a leaf, and each leaf that is no matrix, as statistics are taken
-        over it; "matrices": the same, and leaves that are no matrices are averaged.
+        over it; "matrices": the same, and leaves that are no matrices are averaged. The last is
+        given NumPy arrays, for LAPACK to decompose (see `decompositions`), unless it is traced.
       random: whether it draws, and so needs a key.
     """
 
@@ -113,7 +114,7 @@ def merge_task_vectors(
     Raises:
       ValueError: a merger that is none, no vector, vectors of different structure or shapes,
         leaves that are not floating point or need a rule and have none, a key that is missing or
-        not used.
+        not used; for mergers that decompose matrices, a vector that is not finite.
     """
     _check_merger(merger)
     rows = task_vector_rows(vectors)
@@ -124,10 +125,16 @@ def merge_task_vectors(
     pieces = plan(rows[0], merger, matrices)
     cutoffs = stack_cutoffs([find_cutoff(merger, jax.tree.leaves(row)) for row in rows])
     leaves = [flatten(row) for row in rows]
-    merged = [
-        _merge_leaf([tree[path] for tree in leaves], cutoffs, key, merger, piece)
-        for path, piece in pieces.items()
-    ]
+    on_host = is_on_host(merger, rows)
+    merged = []
+    for path, piece in pieces.items():
+        own = [tree[path] for tree in leaves]
+        if on_host:
+            values = np.stack([np.asarray(leaf) for leaf in own])
+            check_finite(merger, path, values, [f"vectors[{number}]" for number in range(len(own))])
+            merged.append(_merge_on_host(values, cutoffs, key, merger, piece))
+        else:
+            merged.append(_merge_leaf(own, cutoffs, key, merger, piece))
     return jax.tree.unflatten(jax.tree.structure(rows[0]), merged)
 
 
@@ -151,6 +158,33 @@ def check_key(merger: Merger, key: jax.Array | None) -> None:
         raise ValueError(f"{merger} draws random numbers: give key=jax.random.key(seed)")
     if not merger.random and key is not None:
         raise ValueError(f"{merger} draws no random numbers: leave out the key")
+
+
+def is_on_host(merger: Merger, values: PyTree) -> bool:
+    """Whether it is given NumPy arrays: it decomposes matrices, and their numbers are there."""
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+    return merger.reads == "matrices" and not traced
+
+
+def check_finite(merger: Merger, path: str, values: np.ndarray, names: Sequence[str]) -> None:
+    """What is decomposed is finite.
+
+    Args:
+      merger: the method, for the message.
+      path: of the leaf.
+      values: of each vector.
+      names: of the vectors.
+
+    Raises:
+      ValueError: it is not.
+    """
+    for name, value in zip(names, values, strict=True):
+        if not np.isfinite(value).all():
+            raise ValueError(
+                f"{name}: leaf {path!r} holds NaN or Inf, and {merger} decomposes matrices into "
+                "singular values, which such a leaf has none of; leave this vector out, or make it "
+                "anew"
+            )
 
 
 def plan(vector: PyTree, merger: Merger, rules: Rules | None) -> dict[str, Piece]:
@@ -218,30 +252,53 @@ def _merge_leaf(
     return jax.vmap(one, in_axes=(1, 0))(values, jnp.arange(values.shape[1]))
 
 
+def _merge_on_host(
+    values: Inexact[np.ndarray, "t ..."], cutoffs: Any, key: Any, merger: Merger, piece: Piece
+) -> Inexact[Array, ...]:
+    """As `_merge_leaf`, and not compiled."""
+    if not piece.stacked:
+        return jnp.asarray(merge_slice(values, cutoffs, key, 0, merger, piece))
+    merged = np.empty(values.shape[1:], values.dtype)
+    for place in range(len(merged)):
+        own = slice(place, place + 1)
+        merged[own] = merge_slice(values[:, own], cutoffs, key, place, merger, piece)
+    return jnp.asarray(merged)
+
+
 def merge_slice(
-    values: Inexact[Array, "t ..."] | Inexact[np.ndarray, "t ..."],
+    values: Inexact[Array | np.ndarray, "t ..."],
     cutoffs: Float[Array, " t"] | None,
     key: jax.Array | None,
     place: Any,
     merger: Merger,
     piece: Piece,
-) -> Inexact[Array, ...]:
-    """A leaf, or the slice of it at `place` of its first axis (which it keeps, of length 1)."""
-    dtype = values.dtype
-    wide = jnp.asarray(values, wide_type(dtype))
+) -> Any:
+    """A leaf, or the slice of it at `place` of its first axis (which it keeps, of length 1).
+
+    NumPy's if the values are.
+    """
+    dtype, shape = values.dtype, values.shape[1:]
+    xp = values.__array_namespace__()
+    wide: Any = values.astype(wide_type(dtype))
     if key is not None:
         key = jax.random.fold_in(jax.random.fold_in(key, piece.number), place)
-    if merger.reads == "matrices" and piece.reading is None:
-        mean = jnp.mean(wide, axis=0)
-        return jnp.where(jnp.isfinite(mean), mean, jnp.nan).astype(dtype)
+    # What is on the host was found to be finite before.
+    merge = merger.merge if xp is np else functools.partial(_merge, merger=merger)
+    if not values.size or (merger.reads == "matrices" and piece.reading is None):
+        mean = wide.mean(axis=0)
+        return xp.where(xp.isfinite(mean), mean, xp.nan).astype(dtype)
     if merger.reads == "entries":
         flat = wide.reshape(len(wide), -1)
-        return _merge_blocks(flat, cutoffs, key, merger).reshape(wide.shape[1:]).astype(dtype)
+        return _merge_blocks(flat, cutoffs, key, merger).reshape(shape).astype(dtype)
     if piece.reading is None:
-        return _merge(wide, cutoffs, key, merger).astype(dtype)
-    reading, shape = piece.reading, wide.shape[1:]
-    stacks = jax.vmap(lambda value: as_matrices(value, reading))(wide)
-    merged = jax.vmap(lambda value: _merge(value, cutoffs, key, merger), in_axes=1)(stacks)
+        return merge(wide, cutoffs, key).astype(dtype)
+
+    def merge_matrix(values: Any) -> Any:
+        return merge(values, cutoffs, key)
+
+    reading = piece.reading
+    stacks = xp.stack([as_matrices(value, reading) for value in wide], axis=1)
+    merged = np.stack([*map(merge_matrix, stacks)]) if xp is np else jax.vmap(merge_matrix)(stacks)
     return from_matrices(merged, shape, reading).astype(dtype)
 
 

@@ -12,10 +12,14 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from orthoreg_jax.arithmetic.decompositions import svd
+
 from .merger import Merger
+
+Values = Float[Array | np.ndarray, "t m n"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +29,7 @@ class TsvM(Merger):
     rank: int
     reads = "matrices"
 
-    def merge(
-        self, values: Float[Array, "t m n"], cutoffs: Float[Array, " t"] | None, key: Any
-    ) -> Float[Array, "m n"]:
+    def merge(self, values: Values, cutoffs: Float[Array, " t"] | None, key: Any) -> Any:
         tasks, side = len(values), min(values.shape[1:])
         rank = min(self.rank, side) if self.rank else max(1, side // tasks)
         left, scale, right = _leading(values, rank)
@@ -40,12 +42,10 @@ class IsoC(Merger):
 
     reads = "matrices"
 
-    def merge(
-        self, values: Float[Array, "t m n"], cutoffs: Float[Array, " t"] | None, key: Any
-    ) -> Float[Array, "m n"]:
-        left, scale, right = jnp.linalg.svd(jnp.sum(values, axis=0), full_matrices=False)
-        there = _there(scale, values.shape[1:])
-        return _mean(scale, there) * _product(left * there, right)
+    def merge(self, values: Values, cutoffs: Float[Array, " t"] | None, key: Any) -> Any:
+        # Directions that are not there have value 0, and vectors of zeros.
+        left, scale, right = _leading(values.sum(axis=0)[None], min(values.shape[1:]))
+        return _mean(scale) * _product(left, right)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,23 +55,21 @@ class IsoCts(Merger):
     common_space_fraction: float
     reads = "matrices"
 
-    def merge(
-        self, values: Float[Array, "t m n"], cutoffs: Float[Array, " t"] | None, key: Any
-    ) -> Float[Array, "m n"]:
+    def merge(self, values: Values, cutoffs: Float[Array, " t"] | None, key: Any) -> Any:
         tasks, side = len(values), min(values.shape[1:])
         specific = round((side - int(side * self.common_space_fraction)) / tasks)
         specific = min(specific, side // tasks)
         common = side - tasks * specific
-        left, scale, right = (part for part in _leading(jnp.sum(values, axis=0)[None], common))
+        left, scale, right = _leading(values.sum(axis=0)[None], common)
         if specific:
+            xp = values.__array_namespace__()
             rest = values - _product(_product(values, right.T), right)
             # What the common space leaves behind of a task is judged by the task's own size.
-            own = _leading(rest, specific, jnp.linalg.norm(values, axis=(1, 2)))
-            left = jnp.concatenate([own[0], left], axis=1)
-            scale = jnp.concatenate([own[1], scale])
-            right = jnp.concatenate([own[2], right])
-        there = (scale > 0).astype(scale.dtype)
-        return _mean(scale, there) * _product(_orthogonal(left), _orthogonal(right))
+            own = _leading(rest, specific, _norms(values))
+            left = xp.concatenate([own[0], left], axis=1)
+            scale = xp.concatenate([own[1], scale])
+            right = xp.concatenate([own[2], right])
+        return _mean(scale) * _product(_orthogonal(left), _orthogonal(right))
 
 
 def tsv_m(rank: int = 0) -> Merger:
@@ -138,49 +136,47 @@ def iso_cts(common_space_fraction: float = 0.8) -> Merger:
     return IsoCts(float(common_space_fraction))
 
 
-def _product(left: Float[Array, "*k m r"], right: Float[Array, "r n"]) -> Float[Array, "*k m n"]:
-    return jnp.matmul(left, right, precision="highest")
+def _product(left: Any, right: Any) -> Any:
+    with jax.default_matmul_precision("highest"):  # of traced ones
+        return left @ right
 
 
-def _leading(
-    values: Float[Array, "t m n"], rank: int, sizes: Float[Array, " t"] | None = None
-) -> tuple[Float[Array, "m tr"], Float[Array, " tr"], Float[Array, "tr n"]]:
-    """The first singular triples of each matrix side by side; those that are not there are 0.
+def _norms(values: Any) -> Any:
+    """Of each matrix, whose entries' squares need not fit into their type."""
+    xp = values.__array_namespace__()
+    largest = abs(values).max(axis=(1, 2))
+    scaled = values / xp.where(largest > 0, largest, 1)[:, None, None]
+    return largest * xp.linalg.norm(scaled, axis=(1, 2))
 
-    `sizes` are what rounding is measured by; None: the largest singular value of each.
+
+def _leading(values: Any, rank: int, sizes: Any = 0.0) -> tuple[Any, Any, Any]:
+    """The first `rank` singular triples of each matrix side by side; 0 where they are not there.
+
+    `sizes`: what the largest singular value of each counts as where it is smaller.
     """
-    shape = values.shape[1:]
-
-    def cut(pair: tuple[Any, Any]) -> tuple[Any, Any, Any]:
-        value, size = pair
-        left, scale, right = jnp.linalg.svd(value, full_matrices=False)
-        there = _there(scale, shape, size)[:rank]
-        return left[:, :rank] * there, scale[:rank] * there, right[:rank] * there[:, None]
-
-    largest = jnp.zeros(len(values), values.dtype) if sizes is None else sizes
-    # One after another: of whole decompositions, memory holds one.
-    left, scale, right = jax.lax.map(cut, (values, largest))
-    return (
-        jnp.moveaxis(left, 0, 1).reshape(shape[0], -1),
-        scale.reshape(-1),
-        right.reshape(-1, shape[1]),
-    )
+    xp = values.__array_namespace__()
+    left, scale, right = svd(values, rank)
+    there = _there(scale, values.shape[1:], sizes)
+    left, scale, right = left * there[:, None], scale * there, right * there[:, :, None]
+    left = xp.moveaxis(left, 0, 1).reshape(values.shape[1], -1)
+    return left, scale.reshape(-1), right.reshape(-1, values.shape[2])
 
 
-def _orthogonal(factor: Float[Array, "m n"]) -> Float[Array, "m n"]:
+def _orthogonal(factor: Any) -> Any:
     """The polar factor: U V^T of U S V^T, over the directions that are there."""
-    left, scale, right = jnp.linalg.svd(factor, full_matrices=False)
-    return _product(left * _there(scale, factor.shape), right)
+    left, scale, right = svd(factor[None])
+    return _product(left[0] * _there(scale, factor.shape), right[0])
 
 
-def _there(
-    scale: Float[Array, " s"], shape: tuple[int, ...], size: Any = 0.0
-) -> Float[Array, " s"]:
-    """1 for singular values that are more than rounding, 0 for the others."""
-    rounding = jnp.finfo(scale.dtype).eps * max(shape)
-    limit = rounding * jnp.maximum(scale[0], jnp.asarray(size, scale.dtype))
-    return (scale > limit).astype(scale.dtype)
+def _there(scale: Any, shape: tuple[int, ...], sizes: Any = 0.0) -> Any:
+    """1 for singular values (t, s), falling, that are more than rounding, 0 for the others."""
+    xp = scale.__array_namespace__()
+    rounding = np.finfo(scale.dtype).eps * max(shape)
+    largest = xp.max(scale, axis=1, initial=0)
+    limit = rounding * xp.maximum(largest, xp.asarray(sizes, scale.dtype))
+    return (scale > limit[:, None]).astype(scale.dtype)
 
 
-def _mean(scale: Float[Array, " s"], there: Float[Array, " s"]) -> Float[Array, ""]:
-    return jnp.sum(scale * there) / jnp.maximum(jnp.sum(there), 1)
+def _mean(scale: Any) -> Any:
+    """Over those that are there."""
+    return scale.sum() / (scale > 0).sum().astype(scale.dtype).clip(1)

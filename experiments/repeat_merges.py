@@ -1,0 +1,88 @@
+r"""Merges by singular values again and again beside a busy process: none may stop for ever.
+
+    python experiments/repeat_merges.py --merges 200
+
+Five vectors of the embedded model's shapes are merged, by TSV-M and Iso-CTS in turn; with --traced
+inside `jax.jit`, where XLA decomposes. A process that computes without end keeps a core busy. A
+merge that computes nothing for --patience seconds counts as stopped: its number is printed and the
+process ends with 1. `experiments/upstream/batched_svd_hang.py` tells what would stop them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from orthoreg_jax.arithmetic.matrices import Matrix
+from orthoreg_jax.arithmetic.merging import iso_cts, merge_task_vectors, tsv_m
+
+RULES = {"*": Matrix()}
+
+
+def vectors(width: int, tasks: int = 5, layers: int = 3) -> list[dict[str, jax.Array]]:
+    """Of a tower of so many layers and features."""
+    rng = np.random.default_rng(0)
+    shapes = {"in_proj": (width, 3 * width), "out_proj": (width, width),
+              "fc1": (width, 4 * width), "fc2": (4 * width, width)}  # fmt: skip
+    return [
+        {name: jnp.asarray(rng.normal(size=(layers, *shape)), jnp.float32)
+         for name, shape in shapes.items()}
+        for _ in range(tasks)
+    ]  # fmt: skip
+
+
+def watch(done: list[float], patience: float) -> None:
+    """Ends the process once it has computed nothing for so many seconds."""
+    spent, since = 0.0, time.monotonic()
+    while True:
+        time.sleep(1)
+        if time.process_time() - spent > 0.1:
+            spent, since = time.process_time(), time.monotonic()
+        if time.monotonic() - since > patience:
+            print(f"merge {len(done)} has stopped: no core is busy", flush=True)
+            os._exit(1)
+
+
+def main() -> None:
+    """Merges until all are done or one has stopped."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--merges", type=int, default=200)
+    parser.add_argument("--width", type=int, default=256, help="the embedded model's is 256")
+    parser.add_argument("--patience", type=float, default=30.0)
+    parser.add_argument("--traced", action="store_true")
+    options = parser.parse_args()
+    trees = vectors(options.width)
+    merges = [functools.partial(merge_task_vectors, merger=merger, matrices=RULES)
+              for merger in (tsv_m(), iso_cts())]  # fmt: skip
+    if options.traced:
+        merges = [jax.jit(merge) for merge in merges]
+    seconds: list[float] = []
+    threading.Thread(target=watch, args=(seconds, options.patience), daemon=True).start()
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        for number in range(options.merges):
+            began = time.monotonic()
+            jax.block_until_ready(merges[number % 2](trees))
+            seconds.append(time.monotonic() - began)
+            if number == 0:
+                print("the first is done", flush=True)
+    finally:
+        busy.kill()
+        busy.wait()
+    print(
+        f"{len(seconds)} merges in a row on {os.cpu_count()} cores, seconds of one: median "
+        f"{np.median(seconds):.2f}, longest {max(seconds):.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

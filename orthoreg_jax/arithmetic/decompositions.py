@@ -1,0 +1,203 @@
+"""Singular values and vectors of stacks of matrices, each matrix by itself.
+
+Numbers that are there go to NumPy's LAPACK, outside of XLA; what is being traced is left to XLA.
+Neither hands XLA a batch: jaxlib 0.10 spreads a batch over the very threads of the CPU client that
+it runs on, and waits for them, for ever if all of them wait
+(`experiments/upstream/batched_svd_hang.py`). Nor does either hand LAPACK a matrix that is not
+finite, from which it need not come back: of such a matrix everything is NaN.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+Matrices = Float[Array | np.ndarray, "k m n"]
+Square = Float[Array | np.ndarray, "k m m"]
+
+
+class Svd(NamedTuple):
+    """A = left diag(values) right of each matrix, values falling.
+
+    Attributes:
+      left: orthonormal columns.
+      values: none negative.
+      right: orthonormal rows.
+    """
+
+    left: Float[Array | np.ndarray, "k m s"]
+    values: Float[Array | np.ndarray, "k s"]
+    right: Float[Array | np.ndarray, "k s n"]
+
+
+def svd(matrices: Matrices, rank: int | None = None) -> Svd:
+    """The thin singular value decomposition of each matrix.
+
+    Of float32 numbers it is taken from the eigenvectors of A A^T in float64, at a tenth of the
+    time of LAPACK's SVD: singular values that are more than 1e-7 times the largest, and their
+    vectors, are as exact as those of LAPACK in float64, rounded. Vectors of smaller ones, which
+    are rounding, need not be orthogonal. Of float64 numbers it is LAPACK's.
+
+    Args:
+      matrices: NumPy's, or traced.
+      rank: how many to return, the leading ones; None: all.
+
+    Returns:
+      NumPy arrays, or traced ones as the matrices are.
+    """
+    if isinstance(matrices, jax.core.Tracer):
+        return Svd(*jax.lax.map(lambda matrix: _cut(_traced_svd(matrix), rank), matrices))
+    size = min(matrices.shape[1:])
+    size = size if rank is None else min(rank, size)
+    count, rows, columns = matrices.shape
+    found = Svd(
+        np.empty((count, rows, size), matrices.dtype),
+        np.empty((count, size), matrices.dtype),
+        np.empty((count, size, columns), matrices.dtype),
+    )
+    for number, parts in enumerate(_each(lambda matrix: _svd(matrix, size), matrices)):
+        for whole, part in zip(found, parts, strict=True):
+            whole[number] = part
+    return found
+
+
+def svdvals(matrices: Matrices) -> Float[Array | np.ndarray, "k s"]:
+    """The singular values of each matrix, falling, as `svd` gives them; differentiable if traced.
+
+    Args:
+      matrices: NumPy's, or traced.
+    """
+    if isinstance(matrices, jax.core.Tracer):
+        return jax.lax.map(_traced_svdvals, matrices)
+    values = np.empty((len(matrices), min(matrices.shape[1:])), matrices.dtype)
+    for number, found in enumerate(_each(_svdvals, matrices)):
+        values[number] = found
+    return values
+
+
+def pseudo_inverse(matrices: Square) -> Square:
+    """The pseudo-inverse of each symmetric matrix.
+
+    Eigenvalues up to 10 m eps times the largest, in magnitude, are rounding and count as 0; eps is
+    that of the matrices' type.
+
+    Args:
+      matrices: NumPy's, or traced.
+    """
+    if isinstance(matrices, jax.core.Tracer):
+        return jax.lax.map(_traced_pseudo_inverse, matrices)
+    rounding = 10 * matrices.shape[-1] * float(np.finfo(matrices.dtype).eps)
+    found = [*_each(lambda matrix: _pseudo_inverse(matrix, rounding), matrices)]
+    return np.stack(found) if found else matrices
+
+
+def _svd(matrix: Any, size: int) -> tuple[Any, Any, Any]:
+    rows, columns = matrix.shape
+    if rows > columns:
+        left, values, right = _svd(matrix.T, size)
+        return right.T, values, left.T
+    if not np.isfinite(matrix).all():
+        return np.full((rows, size), np.nan), np.nan, np.full((size, columns), np.nan)
+    if matrix.dtype == np.float64:
+        return _cut(np.linalg.svd(matrix, full_matrices=False), size)
+    wide = matrix.astype(np.float64)
+    # Squares of float32 numbers, and of what lies 1e-7 below them, fit into float64.
+    left = np.linalg.eigh(wide @ wide.T).eigenvectors[:, ::-1][:, :size]
+    right = left.T @ wide
+    values = np.linalg.norm(right, axis=1)
+    return left, values, right / np.where(values > 0, values, 1.0)[:, None]
+
+
+def _svdvals(matrix: Any) -> Any:
+    if not np.isfinite(matrix).all():
+        return np.nan
+    if matrix.dtype == np.float64:
+        return np.linalg.svd(matrix, compute_uv=False)
+    wide = matrix.astype(np.float64)
+    gram = wide @ wide.T if wide.shape[0] <= wide.shape[1] else wide.T @ wide
+    return np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[::-1], 0))
+
+
+def _pseudo_inverse(matrix: Any, rounding: float) -> Any:
+    if not np.isfinite(matrix).all():
+        return np.full_like(matrix, np.nan)
+    values, vectors = np.linalg.eigh(matrix.astype(np.float64))
+    there = np.abs(values) > rounding * np.abs(values).max(initial=0)
+    inverse = np.where(there, 1 / np.where(there, values, 1), 0)
+    return ((vectors * inverse) @ vectors.T).astype(matrix.dtype)
+
+
+def _cut(parts: Any, rank: int | None) -> tuple[Any, Any, Any]:
+    left, values, right = parts
+    return left[:, :rank], values[:rank], right[:rank]
+
+
+def _one_by_one(decompose: Callable[[Any], Any], name: str) -> Any:
+    """Of a traced matrix: never as a batch, whoever maps over it, and NaN if it is not finite."""
+
+    @jax.custom_jvp
+    @jax.custom_batching.sequential_vmap
+    @functools.wraps(decompose)
+    def guarded(matrix: Any) -> Any:
+        finite = jnp.all(jnp.isfinite(matrix))
+        parts = decompose(jnp.where(finite, matrix, 0))
+        return jax.tree.map(lambda part: jnp.where(finite, part, jnp.nan), parts)
+
+    @guarded.defjvp
+    def refuse(primals: Any, tangents: Any) -> Any:
+        raise NotImplementedError(
+            f"{name} has no derivative here (singular values have one); to hold constant what it "
+            "is taken of, use jax.lax.stop_gradient"
+        )
+
+    return guarded
+
+
+_traced_svd = _one_by_one(
+    lambda matrix: tuple(jnp.linalg.svd(matrix, full_matrices=False)),
+    "the singular value decomposition",
+)
+_traced_pseudo_inverse = _one_by_one(
+    lambda matrix: jnp.linalg.pinv(matrix, hermitian=True), "the pseudo-inverse"
+)
+
+
+@jax.custom_jvp
+def _traced_svdvals(matrix: Float[Array, "m n"]) -> Float[Array, " s"]:
+    return _traced_svd(matrix)[1]
+
+
+@_traced_svdvals.defjvp
+def _traced_svdvals_jvp(primals: Any, tangents: Any) -> Any:
+    """The derivative of s_i is u_i^T dA v_i."""
+    left, values, right = _traced_svd(*primals)
+    return values, jnp.einsum("ms,mn,sn->s", left, *tangents, right, precision="highest")
+
+
+_LOCK = threading.Lock()  # two limits at once would restore each other's
+
+
+def _each(decompose: Callable[[Any], Any], matrices: Any) -> Iterator[Any]:
+    """What it makes of each matrix, several at a time, each of them by one thread.
+
+    On matrices of these sizes several threads of LAPACK's mostly wait for one another.
+    """
+    with _LOCK, _controller().limit(limits=1, user_api="blas"):
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            yield from pool.map(decompose, matrices)
+
+
+@functools.cache
+def _controller() -> Any:
+    import threadpoolctl
+
+    return threadpoolctl.ThreadpoolController()
