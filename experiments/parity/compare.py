@@ -25,7 +25,7 @@ from orthoreg_jax.arithmetic.paths import flatten, replace
 from orthoreg_jax.arithmetic.task_vectors import norm
 from orthoreg_jax.clip.checkpoint import image_encoder, load_checkpoint
 from orthoreg_jax.clip.preprocessing import load_preprocessing
-from orthoreg_jax.clip.weights import TEXT, VISUAL_MATRICES, beside_text_tensors, to_layout
+from orthoreg_jax.clip.weights import TEXT, TRAINED_MATRICES, beside_text_tensors, to_layout
 from orthoreg_jax.clip.zeroshot import pad_heads, zero_shot_head
 from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
 from orthoreg_jax.reporting.tables import markdown_rows
@@ -81,7 +81,7 @@ def compare(
         setting.apply,
         optimizer,
         setting.preprocessing.normalize,
-        (orthogonality(strength, "released", VISUAL_MATRICES),),
+        (orthogonality(strength, "released", TRAINED_MATRICES),),
     )
     state = init_state(mode, optimizer, params0, jax.random.key(0))
     factors = {}

@@ -276,3 +276,5 @@ VISUAL_MATRICES: Rules = {
     "*blocks/*/scale": Skip("layer norm scales, one vector per layer"),
     "*projection/kernel": Matrix(),
 }
+# The same with the text tensors beside it; an embedding needs a rule to be read as a matrix.
+TRAINED_MATRICES: Rules = {**VISUAL_MATRICES, f"{TEXT}/token_embedding": Matrix()}

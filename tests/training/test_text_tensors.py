@@ -14,7 +14,7 @@ from orthoreg_jax.arithmetic.paths import flatten, unflatten
 from orthoreg_jax.clip.checkpoint import image_encoder
 from orthoreg_jax.clip.config import ClipConfig
 from orthoreg_jax.clip.modules import Clip
-from orthoreg_jax.clip.weights import VISUAL_MATRICES, beside_text_tensors, to_layout
+from orthoreg_jax.clip.weights import TRAINED_MATRICES, beside_text_tensors, to_layout
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.penalties.orthoreg import orthogonality
@@ -116,7 +116,7 @@ def ours(problem, mode, text_tensors):
         image_encoder(config),
         optimizer,
         lambda images: images / 255,
-        (orthogonality(STRENGTH, "released", VISUAL_MATRICES),),
+        (orthogonality(STRENGTH, "released", TRAINED_MATRICES),),
     )
     state = init_state(made, optimizer, start, jax.random.key(0))
     terms, norms = [], []

@@ -9,14 +9,14 @@ from ml_collections import ConfigDict
 
 from orthoreg_jax.arithmetic.penalty import orthogonality_penalty
 from orthoreg_jax.arithmetic.rules import Rules, rules_for_part
-from orthoreg_jax.clip.weights import VISUAL_MATRICES
+from orthoreg_jax.clip.weights import TRAINED_MATRICES
 
 from .penalty import Penalty
 
 
 def orthoreg(options: ConfigDict, strength: float) -> Penalty:
     """Needs nothing but the update; options: `form` and `precision`."""
-    return orthogonality(strength, options.form, VISUAL_MATRICES, options.precision)
+    return orthogonality(strength, options.form, TRAINED_MATRICES, options.precision)
 
 
 def orthogonality(
