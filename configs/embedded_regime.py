@@ -1,6 +1,6 @@
 """The embedded suite's thirteen tasks, from which the trials of experiments/regime differ.
 
-Command:   python experiments/regime/run.py --workdir runs/regime
+Command:   python experiments/regime/run.py --config configs/embedded_regime.py --workdir WORKDIR
 Hardware:  one GPU, ten minutes; on two CPU cores days.
 Expected:  experiments/results/regime.md.
 """

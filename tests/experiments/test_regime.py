@@ -11,20 +11,18 @@ from orthoreg_jax import load_config, load_task_vectors
 from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.experiment.finetuning import finetune_all
 from orthoreg_jax.experiment.setup import prepare
-from tests.small_run import write_inputs
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "experiments" / "regime"))
 from fleet import Replica, finetune_fleet  # noqa: E402
 
 
 @pytest.mark.parametrize("mode", ["full", "lora"])
-def test_a_fleet_makes_the_vectors_of_single_runs(tmp_path, mode):
-    config_file = write_inputs(tmp_path / "data")
+def test_a_fleet_makes_the_vectors_of_single_runs(inputs, tmp_path, mode):
     expected = {}
     for strength in (0.0, 2.0):
         method = mode + "+orthoreg" * (strength > 0)
         options = [f"methods={method}", "seeds=3", f"penalty.strength={strength or 1.0}"]
-        config = load_config(config_file, options)
+        config = load_config(inputs, options)
         with jax.default_matmul_precision("highest"):
             experiment = prepare(config, tmp_path / method)
             finetune_all(experiment)
