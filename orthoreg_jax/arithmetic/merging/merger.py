@@ -279,7 +279,7 @@ def merge_slice(
     """
     dtype, shape = values.dtype, values.shape[1:]
     xp = values.__array_namespace__()
-    wide: Any = values.astype(wide_type(dtype))
+    wide: Any = values.astype(wide_type(dtype), copy=False)
     if key is not None:
         key = jax.random.fold_in(jax.random.fold_in(key, piece.number), place)
     # What is on the host was found to be finite before.
@@ -293,13 +293,22 @@ def merge_slice(
     if piece.reading is None:
         return merge(wide, cutoffs, key).astype(dtype)
 
-    def merge_matrix(values: Any) -> Any:
-        return merge(values, cutoffs, key)
+    matrices = as_matrices(wide, _behind_tasks(piece.reading, len(shape)))
+    stacks: Any = matrices.reshape(len(wide), -1, *matrices.shape[1:])  # (t, k, m, n)
+    if xp is np:
+        own = [merge(stacks[:, number], cutoffs, key) for number in range(stacks.shape[1])]
+        merged: Any = np.stack(own)
+    else:
+        merged = jax.vmap(lambda own: merge(own, cutoffs, key), in_axes=1)(stacks)
+    return from_matrices(merged, shape, piece.reading).astype(dtype)
 
-    reading = piece.reading
-    stacks = xp.stack([as_matrices(value, reading) for value in wide], axis=1)
-    merged = np.stack([*map(merge_matrix, stacks)]) if xp is np else jax.vmap(merge_matrix)(stacks)
-    return from_matrices(merged, shape, reading).astype(dtype)
+
+def _behind_tasks(reading: Matrix, axes: int) -> Matrix:
+    """The reading of a leaf of so many axes where one that counts tasks stands before them."""
+    rows, columns = (
+        tuple(axis % axes + 1 for axis in own) for own in (reading.rows, reading.columns)
+    )
+    return Matrix(rows, columns)
 
 
 def _merge(
