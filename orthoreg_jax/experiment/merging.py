@@ -12,7 +12,6 @@ import numpy as np
 
 from orthoreg_jax.arithmetic.merging import Merger
 from orthoreg_jax.arithmetic.merging.merger import (
-    check_finite,
     check_key,
     find_cutoff,
     is_on_host,
@@ -92,7 +91,6 @@ def merge_files(
                 values = np.empty((len(files), *leaf[index].shape), leaf.dtype)
                 for number, file in enumerate(files):
                     values[number] = file.read(path, place)
-                check_finite(merger, path, values, [str(file.path) for file in files])
                 leaf[index] = merge_slice(values, cutoffs, key, place or 0, merger, piece)
             else:
                 values = _read_all(files, path, place)
