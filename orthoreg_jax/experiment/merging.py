@@ -12,7 +12,6 @@ import numpy as np
 
 from orthoreg_jax.arithmetic.merging import Merger
 from orthoreg_jax.arithmetic.merging.merger import (
-    check_finite,
     check_key,
     find_cutoff,
     is_on_host,
@@ -89,8 +88,9 @@ def merge_files(
         for place in range(len(leaf)) if piece.stacked else [None]:
             index = ... if place is None else slice(place, place + 1)
             if on_host:
-                values = np.stack([file.read(path, place) for file in files])
-                check_finite(merger, path, values, [str(file.path) for file in files])
+                values = np.empty((len(files), *leaf[index].shape), leaf.dtype)
+                for number, file in enumerate(files):
+                    values[number] = file.read(path, place)
                 leaf[index] = merge_slice(values, cutoffs, key, place or 0, merger, piece)
             else:
                 values = _read_all(files, path, place)

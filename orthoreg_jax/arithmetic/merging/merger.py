@@ -114,7 +114,7 @@ def merge_task_vectors(
     Raises:
       ValueError: a merger that is none, no vector, vectors of different structure or shapes,
         leaves that are not floating point or need a rule and have none, a key that is missing or
-        not used; for mergers that decompose matrices, a vector that is not finite.
+        not used.
     """
     _check_merger(merger)
     rows = task_vector_rows(vectors)
@@ -131,7 +131,6 @@ def merge_task_vectors(
         own = [tree[path] for tree in leaves]
         if on_host:
             values = np.stack([np.asarray(leaf) for leaf in own])
-            check_finite(merger, path, values, [f"vectors[{number}]" for number in range(len(own))])
             merged.append(_merge_on_host(values, cutoffs, key, merger, piece))
         else:
             merged.append(_merge_leaf(own, cutoffs, key, merger, piece))
@@ -164,27 +163,6 @@ def is_on_host(merger: Merger, values: PyTree) -> bool:
     """Whether it is given NumPy arrays: it decomposes matrices, and their numbers are there."""
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
     return merger.reads == "matrices" and not traced
-
-
-def check_finite(merger: Merger, path: str, values: np.ndarray, names: Sequence[str]) -> None:
-    """What is decomposed is finite.
-
-    Args:
-      merger: the method, for the message.
-      path: of the leaf.
-      values: of each vector.
-      names: of the vectors.
-
-    Raises:
-      ValueError: it is not.
-    """
-    for name, value in zip(names, values, strict=True):
-        if not np.isfinite(value).all():
-            raise ValueError(
-                f"{name}: leaf {path!r} holds NaN or Inf, and {merger} decomposes matrices into "
-                "singular values, which such a leaf has none of; leave this vector out, or make it "
-                "anew"
-            )
 
 
 def plan(vector: PyTree, merger: Merger, rules: Rules | None) -> dict[str, Piece]:
@@ -279,11 +257,10 @@ def merge_slice(
     """
     dtype, shape = values.dtype, values.shape[1:]
     xp = values.__array_namespace__()
-    wide: Any = values.astype(wide_type(dtype))
+    wide: Any = values.astype(wide_type(dtype), copy=False)
     if key is not None:
         key = jax.random.fold_in(jax.random.fold_in(key, piece.number), place)
-    # What is on the host was found to be finite before.
-    merge = merger.merge if xp is np else functools.partial(_merge, merger=merger)
+    merge = functools.partial(_merge_numpy if xp is np else _merge, merger=merger)
     if not values.size or (merger.reads == "matrices" and piece.reading is None):
         mean = wide.mean(axis=0)
         return xp.where(xp.isfinite(mean), mean, xp.nan).astype(dtype)
@@ -293,13 +270,22 @@ def merge_slice(
     if piece.reading is None:
         return merge(wide, cutoffs, key).astype(dtype)
 
-    def merge_matrix(values: Any) -> Any:
-        return merge(values, cutoffs, key)
+    matrices = as_matrices(wide, _behind_tasks(piece.reading, len(shape)))
+    stacks: Any = matrices.reshape(len(wide), -1, *matrices.shape[1:])  # (t, k, m, n)
+    if xp is np:
+        own = [merge(stacks[:, number], cutoffs, key) for number in range(stacks.shape[1])]
+        merged: Any = np.stack(own)
+    else:
+        merged = jax.vmap(lambda own: merge(own, cutoffs, key), in_axes=1)(stacks)
+    return from_matrices(merged, shape, piece.reading).astype(dtype)
 
-    reading = piece.reading
-    stacks = xp.stack([as_matrices(value, reading) for value in wide], axis=1)
-    merged = np.stack([*map(merge_matrix, stacks)]) if xp is np else jax.vmap(merge_matrix)(stacks)
-    return from_matrices(merged, shape, reading).astype(dtype)
+
+def _behind_tasks(reading: Matrix, axes: int) -> Matrix:
+    """The reading of a leaf of so many axes where one that counts tasks stands before them."""
+    rows, columns = (
+        tuple(axis % axes + 1 for axis in own) for own in (reading.rows, reading.columns)
+    )
+    return Matrix(rows, columns)
 
 
 def _merge(
@@ -311,6 +297,13 @@ def _merge(
     if cutoffs is not None:
         good = good & jnp.all(jnp.isfinite(cutoffs))
     return jnp.where(good, merger.merge(jnp.where(finite, values, 0), cutoffs, key), jnp.nan)
+
+
+def _merge_numpy(values: Any, cutoffs: Any, key: Any, merger: Merger) -> Any:
+    """As `_merge`, of a matrix that is NumPy's."""
+    if np.isfinite(values).all():
+        return merger.merge(values, cutoffs, key)
+    return np.full(values.shape[1:], np.nan, values.dtype)
 
 
 def _merge_blocks(
