@@ -11,6 +11,39 @@ OPEN_CLIP = "open_clip_config.json"
 # In the configurations of OpenAI's own checkpoints: the end of a text is its largest id.
 LEGACY_EOS = 2
 ACTIVATIONS = ("quick_gelu", "gelu")
+ALONE = (
+    "an image tower alone; name the CLIP that it was fine-tuned from, whose text tower it takes: "
+    "--base, or base= in Python"
+)
+# What a size in a configuration can be; tensors are compared with it before memory is taken.
+LARGEST = {"layers": 2**10, "size": 2**20}
+# What open_clip's configurations may say without changing a plain CLIP ViT; None: anything.
+NEUTRAL: dict[str, dict[str, tuple[Any, ...] | None]] = {
+    "model_cfg": {
+        "cast_dtype": None, "custom_text": (False,), "init_logit_bias": (None,),
+        "init_logit_scale": None, "multimodal_cfg": (None,), "nonscalar_logit_scale": None,
+        "output_dict": None,
+    },
+    "vision_cfg": {
+        "act_kwargs": (None, {}), "attentional_pool": (False,), "attn_pooler_heads": None,
+        "attn_pooler_queries": None, "final_ln_after_pool": (False,),
+        "global_average_pool": (False,), "input_patchnorm": (False,), "ls_init_value": (None,),
+        "n_queries": None, "no_ln_pre": (False,), "norm_kwargs": (None, {}),
+        "output_tokens": None, "patch_dropout": None, "pool_type": ("tok",),
+        "pos_embed_type": ("learnable",), "timm_drop": None, "timm_drop_path": None,
+        "timm_model_name": (None, ""), "timm_model_pretrained": None, "timm_pool": None,
+        "timm_proj": None, "timm_proj_bias": None,
+    },
+    "text_cfg": {
+        "act_kwargs": (None, {}), "embed_cls": (False,), "eos_id": None,
+        "final_ln_after_pool": (False,), "hf_model_config": None, "hf_model_name": (None, ""),
+        "hf_model_pretrained": None, "hf_pooler_type": None, "hf_proj_type": None,
+        "hf_tokenizer_name": None, "ls_init_value": (None,), "no_causal_mask": (False,),
+        "norm_kwargs": (None, {}), "output_tokens": None, "pad_id": None,
+        "pool_type": ("argmax",), "proj_bias": (False,), "proj_type": (None, "linear"),
+        "tokenizer_kwargs": None, "tokenizer_mode": None,
+    },
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +89,7 @@ class TextConfig(TowerConfig):
 
     vocab_size: int
     context_length: int
-    bos_token_id: int
+    bos_token_id: int | None
     eos_token_id: int
 
 
@@ -69,8 +102,13 @@ class ClipConfig:
     projection: int
 
 
-def read_config(directory: str | pathlib.Path) -> ClipConfig:
+def read_config(directory: str | pathlib.Path, base: ClipConfig | None = None) -> ClipConfig:
     """Reads `config.json` of a Hugging Face CLIP directory, or else `open_clip_config.json`.
+
+    Args:
+      directory: of the model.
+      base: of the model that it was fine-tuned from, from which an image tower alone has its text
+        tower, and a directory without a configuration everything.
 
     Raises:
       ValueError: the file is missing, is not JSON, describes another kind of model, or sizes that
@@ -80,21 +118,28 @@ def read_config(directory: str | pathlib.Path) -> ClipConfig:
     if is_open_clip(directory):
         return from_open_clip(read_open_clip(directory))
     if not path.is_file():
+        if base is not None:
+            return base
         raise ValueError(
             f"{path}: not found; a CLIP directory holds config.json, model.safetensors and the "
             "tokenizer's files, as `save_pretrained` of transformers writes them"
         )
     try:
         raw = json.loads(path.read_text())
-    except ValueError as error:  # not JSON, or not text at all
+    except (OSError, ValueError, RecursionError) as error:  # not JSON, or not text at all
         raise ValueError(f"{path}: is not JSON ({error}); download or save it again") from error
     kind = raw.get("model_type") if isinstance(raw, dict) else None
-    if kind != "clip":
+    if kind not in ("clip", "clip_vision_model"):
         raise ValueError(
             f"{path}: describes a model of type {kind!r}; this program reads type 'clip' "
-            "(for example openai/clip-vit-large-patch14)"
+            "(for example openai/clip-vit-large-patch14) and, beside a base, 'clip_vision_model'"
         )
+    if kind == "clip_vision_model" and base is None:
+        raise ValueError(f"{path}: describes {ALONE}")
     try:
+        if base is not None and kind == "clip_vision_model":
+            visual = from_huggingface({"vision_config": raw}).visual
+            return ClipConfig(visual, base.text, base.projection)
         return from_huggingface(raw)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -146,10 +191,15 @@ def from_open_clip(raw: dict[str, Any]) -> ClipConfig:
         "vision_cfg": {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"},
         "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"},
     }
+    own = {key: value for key, value in model.items() if key not in known}
+    tables = {"model_cfg": own, **{name: model[name] for name in known}}
+    known |= {"model_cfg": {"embed_dim", "quick_gelu"}}
     strange = [
-        f"{tower}.{key}" for tower, keys in known.items() for key in model[tower] if key not in keys
+        f"{name}.{key} = {value!r}".removeprefix("model_cfg.")
+        for name, table in tables.items()
+        for key, value in table.items()
+        if key not in known[name] and not _is_neutral(NEUTRAL[name], key, value)
     ]
-    strange += [key for key in model if key not in {*known, "embed_dim", "quick_gelu"}]
     if strange:
         raise ValueError(
             f"{OPEN_CLIP}: has {', '.join(strange)}, which a plain CLIP ViT does not; this program "
@@ -157,6 +207,18 @@ def from_open_clip(raw: dict[str, Any]) -> ClipConfig:
         )
     vision, text = model["vision_cfg"], model["text_cfg"]
     activation = "quick_gelu" if model.get("quick_gelu", False) else "gelu"
+    problems: list[str] = []
+    vision = vision | {"head_width": vision.get("head_width", 64)}
+    for name, table in (("vision_cfg", vision), ("text_cfg", text), ("model_cfg", model)):
+        if name == "vision_cfg":
+            table["image_size"] = _square(table, "image_size")
+            table["patch_size"] = _square(table, "patch_size")
+        problems += _bad_sizes(name, {k: v for k, v in table.items() if k in OPEN_CLIP_SIZES})
+        ratio = table.get("mlp_ratio", 4)
+        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 64:
+            problems.append(f"{name}.mlp_ratio is {ratio!r}, allowed: a number above 0, to 64")
+    if problems:
+        raise ValueError(f"{OPEN_CLIP}: {'; '.join(problems)}")
     try:
         return ClipConfig(
             visual=VisionConfig(
@@ -187,6 +249,51 @@ def from_open_clip(raw: dict[str, Any]) -> ClipConfig:
         raise ValueError(f"{OPEN_CLIP}: {type(error).__name__}: {error}") from error
 
 
+def _is_neutral(table: dict[str, tuple[Any, ...] | None], key: str, value: Any) -> bool:
+    return key in table and (table[key] is None or value in (table[key] or ()))
+
+
+def _square(table: dict[str, Any], key: str) -> Any:
+    """A size that is stated as one number, or as two equal ones."""
+    value = table.get(key)
+    if isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1]:
+        return value[0]
+    return value
+
+
+OPEN_CLIP_SIZES = (
+    "context_length", "embed_dim", "head_width", "heads", "image_size", "layers", "patch_size",
+    "vocab_size", "width",
+)  # fmt: skip
+HUGGINGFACE_SIZES = (
+    "hidden_size", "image_size", "intermediate_size", "max_position_embeddings",
+    "num_attention_heads", "num_hidden_layers", "patch_size", "vocab_size",
+)  # fmt: skip
+
+
+def _bad_sizes(name: str, table: dict[str, Any]) -> list[str]:
+    """Sizes that no model has, in words."""
+    problems = []
+    for key, value in table.items():
+        largest = LARGEST["layers" if key.endswith("layers") else "size"]
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or not 0 < value <= largest:
+            problems.append(f"{name}.{key} is {value!r}, allowed: one int from 1 to {largest}")
+    return problems
+
+
+def _end_of_text(value: Any, problems: list[str]) -> int:
+    """The id at which a text is read; without one, its largest, as in OpenAI's configurations."""
+    if isinstance(value, list | tuple) and len({*value}) == 1:
+        value = value[0]
+    if value is None:
+        return LEGACY_EOS
+    if isinstance(value, bool) or not isinstance(value, int):
+        problems.append(f"text_config.eos_token_id is {value!r}, allowed: one id, or null")
+        return LEGACY_EOS
+    return value
+
+
 def from_huggingface(raw: dict[str, Any]) -> ClipConfig:
     """Reads a parsed `config.json`; what it leaves out has transformers' defaults.
 
@@ -196,6 +303,19 @@ def from_huggingface(raw: dict[str, Any]) -> ClipConfig:
     import transformers
 
     problems: list[str] = []
+    raw = raw | {
+        name: dict(raw[name]) for name in ("vision_config", "text_config")
+        if isinstance(raw.get(name), dict)
+    }  # fmt: skip
+    for name in ("vision_config", "text_config"):
+        stated: dict[str, Any] = raw[name] if isinstance(raw.get(name), dict) else {}
+        for key in {"image_size", "patch_size"} & stated.keys():
+            stated[key] = _square(stated, key)
+        problems += _bad_sizes(
+            name, {key: stated[key] for key in HUGGINGFACE_SIZES if key in stated}
+        )
+    if problems:
+        raise ValueError("; ".join(problems))
     try:
         config = transformers.CLIPConfig.from_dict(raw)
     except Exception as error:  # transformers raises many kinds, all about the file's content
@@ -207,15 +327,18 @@ def from_huggingface(raw: dict[str, Any]) -> ClipConfig:
             problems.append(
                 f"{name}.hidden_act is {tower.hidden_act!r}, allowed: {', '.join(ACTIVATIONS)}"
             )
-    for size in ("image_size", "patch_size"):
-        if not isinstance(getattr(vision, size), int):
-            problems.append(f"vision_config.{size} is {getattr(vision, size)!r}, allowed: one int")
+        if not isinstance(tower.layer_norm_eps, float) or not 0 <= tower.layer_norm_eps < 1:
+            problems.append(
+                f"{name}.layer_norm_eps is {tower.layer_norm_eps!r}, allowed: a number from 0 to 1"
+            )
     if vision.num_channels != 3:
         problems.append(f"vision_config.num_channels is {vision.num_channels}, allowed: 3")
-    if not problems and vision.image_size % vision.patch_size:
+    if vision.image_size % vision.patch_size:
         problems.append(
             f"vision_config: patches of {vision.patch_size} px do not tile {vision.image_size} px"
         )
+    problems += _bad_sizes("config", {"projection_dim": config.projection_dim})
+    end = _end_of_text(text.eos_token_id, problems)
     if problems:
         raise ValueError("; ".join(problems))
     sizes = {
@@ -238,7 +361,7 @@ def from_huggingface(raw: dict[str, Any]) -> ClipConfig:
             vocab_size=text.vocab_size,
             context_length=text.max_position_embeddings,
             bos_token_id=text.bos_token_id,
-            eos_token_id=text.eos_token_id,
+            eos_token_id=end,
         ),
         projection=config.projection_dim,
     )

@@ -15,7 +15,6 @@ from jaxtyping import Array, Float, Int, Shaped
 from orthoreg_jax.arithmetic.paths import check_finite, flatten
 from orthoreg_jax.arithmetic.task_vectors import apply_task_vector, check_same
 from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder
-from orthoreg_jax.clip.preprocessing import load_preprocessing
 from orthoreg_jax.clip.zeroshot import Head, pad_heads, zero_shot_head
 from orthoreg_jax.tasks.batches import evaluation_batches, limited_rows
 from orthoreg_jax.tasks.loading import load_images
@@ -243,7 +242,7 @@ def open_evaluation(
     most += -most % jax.local_device_count()
     batch_size = min(batch_size, most)  # less padding where all there is fits into one batch
     shardings = make_shardings(batch_size, local=True)
-    preprocessing = load_preprocessing(checkpoint.directory, checkpoint.config)
+    preprocessing = checkpoint.preprocessing
     evaluator = Evaluator(
         _encoder(checkpoint.config),
         jax.device_put(params0, shardings.replicated),

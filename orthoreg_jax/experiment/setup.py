@@ -8,7 +8,6 @@ import jax
 from ml_collections import ConfigDict
 
 from orthoreg_jax.clip.checkpoint import load_checkpoint
-from orthoreg_jax.clip.preprocessing import load_preprocessing
 from orthoreg_jax.clip.zeroshot import pad_heads, zero_shot_head
 from orthoreg_jax.config import default_config, flatten_config, split_method, validate
 from orthoreg_jax.storage import StorageError, read_json
@@ -40,7 +39,7 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
     local = make_shardings(config.evaluation.batch_size, local=True)
     tasks = load_tasks(config.data, config.tasks, config.control)
     checkpoint = load_checkpoint(config.model)
-    preprocessing = load_preprocessing(checkpoint.directory, checkpoint.config)
+    preprocessing = checkpoint.preprocessing
     heads = {}
     for name, task in tasks.items():
         try:
