@@ -180,7 +180,8 @@ class StoredAdapter:
     def read(self, path: str, place: int | None = None) -> np.ndarray:
         """A leaf of the base with its update, or a slice of it; see `delta`."""
         base = self._base[path]
-        return (base if place is None else base[place : place + 1]) + self.delta(path, place)
+        part = base if place is None else base[place : place + 1]
+        return np.asarray(part + self.delta(path, place))
 
     def params(self, base: Mapping[str, np.ndarray]) -> Params:
         """All leaves of the base, with the updates."""

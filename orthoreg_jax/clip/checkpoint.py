@@ -39,6 +39,7 @@ class Checkpoint:
       sha256: hash of the weights file; of shards, of their hashes.
       base: the model that was named as the one it was fine-tuned from.
       files: of its weights.
+      texts: where the tokenizer's files are, if elsewhere: they belong to the text tower.
       notes: a sentence for all that was left out, taken from the base, or by default.
     """
 
@@ -48,6 +49,7 @@ class Checkpoint:
     sha256: str
     base: Checkpoint | None = dataclasses.field(default=None, repr=False)
     files: tuple[pathlib.Path, ...] = dataclasses.field(default=(), repr=False)
+    texts: pathlib.Path | None = dataclasses.field(default=None, repr=False)
     notes: tuple[str, ...] = ()
 
     @property
@@ -57,11 +59,8 @@ class Checkpoint:
 
     @property
     def tokenizer_directory(self) -> pathlib.Path:
-        """Where the tokenizer's files are: they belong to the text tower, as the base's may be."""
-        own = any((self.directory / name).is_file() for name in TOKENIZER)
-        if self.base is None or (own and self.params["text"] is not self.base.params["text"]):
-            return self.directory
-        return self.base.tokenizer_directory
+        """Where the tokenizer's files are."""
+        return self.texts or self.directory
 
     @property
     def preprocessing_directory(self) -> pathlib.Path:
@@ -131,14 +130,16 @@ def load_checkpoint(
             f"{where}: is not the file of OpenAI's {source} (SHA-256 {sha256}, expected "
             f"{WEIGHTS_SHA256[str(source)]}); delete it to have it downloaded again"
         )
-    if base is not None and "logit_scale" not in stored.paths:
-        params["text"] = base.params["text"]
-        config = ClipConfig(config.visual, base.config.text, config.projection)
-    directory = opened.directory
-    if directory is None:
-        assert base is not None
-        directory = base.directory
-    return Checkpoint(config, params, directory, sha256, base, files.paths, opened.notes)
+    directory, texts = opened.directory, None
+    if base is not None:
+        directory = directory or base.directory
+        if "logit_scale" not in stored.paths:
+            config = ClipConfig(config.visual, base.config.text, config.projection)
+            texts = base.tokenizer_directory
+        elif not any((directory / name).is_file() for name in TOKENIZER):
+            texts = base.tokenizer_directory
+    assert directory is not None
+    return Checkpoint(config, params, directory, sha256, base, files.paths, texts, opened.notes)
 
 
 def save_checkpoint(

@@ -88,7 +88,7 @@ class ModelVector:
         try:
             if isinstance(self._stored, StoredAdapter):
                 return self._stored.delta(name, place)
-            return self._stored.read(name, place) - base
+            return np.asarray(self._stored.read(name, place) - base)
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from error
 
@@ -113,8 +113,13 @@ def base_facts(base: Checkpoint) -> dict[str, str]:
 
     The tower's is of the numbers, whatever the file's layout and type.
     """
-    leaves = flatten({"visual": base.params["visual"]})
-    return {FILE: base.sha256, TOWER: hash_leaves(sorted(leaves.items()))}
+    return {FILE: base.sha256, TOWER: hash_tower(base.params["visual"])}
+
+
+def hash_tower(visual: Any) -> str:
+    """SHA-256 of an image tower's numbers in float32, by the paths of its leaves."""
+    leaves = flatten({"visual": visual})
+    return hash_leaves((path, np.asarray(leaves[path], np.float32)) for path in sorted(leaves))
 
 
 def base_problem(about: Mapping[str, Any], base: Checkpoint) -> str:
@@ -139,7 +144,7 @@ def load_task_vector(
     base: str | os.PathLike[str] | Checkpoint,
     visual_only: bool = False,
 ) -> dict[str, Any]:
-    """tau = theta - theta_0 of a fine-tuned CLIP.
+    """Tau = theta - theta_0 of a fine-tuned CLIP.
 
     Args:
       model: whatever `load_checkpoint` reads beside a base: a whole CLIP, an image tower, a LoRA

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.clip.zeroshot import pad_heads, zero_shot_head
 from orthoreg_jax.config import default_config, flatten_config, split_method, validate
+from orthoreg_jax.progress import say
 from orthoreg_jax.storage import StorageError, read_json
 from orthoreg_jax.tasks.catalogue import KNOWN
 from orthoreg_jax.tasks.task import load_tasks
@@ -40,6 +41,8 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
     tasks = load_tasks(config.data, config.tasks, config.control)
     checkpoint = load_checkpoint(config.model)
     preprocessing = checkpoint.preprocessing
+    for note in (*checkpoint.notes, *preprocessing.notes):
+        say(note)
     heads = {}
     for name, task in tasks.items():
         try:
