@@ -210,13 +210,22 @@ def from_open_clip(raw: dict[str, Any]) -> ClipConfig:
     problems: list[str] = []
     vision = vision | {"head_width": vision.get("head_width", 64)}
     for name, table in (("vision_cfg", vision), ("text_cfg", text), ("model_cfg", model)):
-        if name == "vision_cfg":
-            table["image_size"] = _square(table, "image_size")
-            table["patch_size"] = _square(table, "patch_size")
+        for key in {"image_size", "patch_size"} & table.keys():
+            table[key] = _square(table, key)
         problems += _bad_sizes(name, {k: v for k, v in table.items() if k in OPEN_CLIP_SIZES})
         ratio = table.get("mlp_ratio", 4)
         if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 64:
             problems.append(f"{name}.mlp_ratio is {ratio!r}, allowed: a number above 0, to 64")
+    if not problems:
+        for name, table, whole, part in (
+            ("vision_cfg", vision, "width", "head_width"),
+            ("vision_cfg", vision, "image_size", "patch_size"),
+            ("text_cfg", text, "width", "heads"),
+        ):
+            if whole in table and part in table and table[whole] % table[part]:
+                problems.append(
+                    f"{name}.{whole} {table[whole]} is not a multiple of {part} {table[part]}"
+                )
     if problems:
         raise ValueError(f"{OPEN_CLIP}: {'; '.join(problems)}")
     try:

@@ -295,6 +295,39 @@ def test_open_clip_models_of_another_kind_are_refused(open_clip):
         load_checkpoint(directory)
 
 
+@pytest.mark.parametrize("tower, change", [
+    ("vision_cfg", {"ls_init_value": None, "patch_dropout": 0.5, "attentional_pool": False,
+                    "pool_type": "tok", "timm_model_name": None, "output_tokens": True}),
+    ("text_cfg", {"hf_model_name": None, "pad_id": 0, "no_causal_mask": False, "proj_bias": False}),
+    (None, {"custom_text": False, "init_logit_scale": 2.6, "multimodal_cfg": None}),
+])  # fmt: skip
+def test_neutral_keys_of_open_clip(open_clip, tower, change):
+    directory, source, _, raw = open_clip
+    (raw["model_cfg"][tower] if tower else raw["model_cfg"]).update(change)
+    vision = raw["model_cfg"]["vision_cfg"]
+    vision["image_size"] = [vision["image_size"]] * 2
+    (directory / "open_clip_config.json").write_text(json.dumps(raw))
+    assert load_checkpoint(directory).config.visual == source.config.visual
+
+
+@pytest.mark.parametrize("tower, change, message", [
+    ("vision_cfg", {"pool_type": "avg"}, "vision_cfg.pool_type = 'avg'"),
+    ("text_cfg", {"hf_model_name": "roberta"}, "text_cfg.hf_model_name = 'roberta'"),
+    ("vision_cfg", {"layers": [3, 4, 6, 3]}, r"vision_cfg.layers is \[3, 4, 6, 3\], allowed: one"),
+    ("vision_cfg", {"head_width": 7}, "vision_cfg.width 24 is not a multiple of head_width 7"),
+    ("vision_cfg", {"patch_size": 5}, "image_size .* is not a multiple of patch_size 5"),
+    ("text_cfg", {"heads": 0}, "text_cfg.heads is 0, allowed: one int"),
+    ("text_cfg", {"vocab_size": 10**9}, "text_cfg.vocab_size is 1000000000, allowed"),
+    ("text_cfg", {"mlp_ratio": "4"}, "text_cfg.mlp_ratio is '4', allowed: a number"),
+])  # fmt: skip
+def test_open_clip_configurations_that_do_not_fit(open_clip, tower, change, message):
+    directory, _, _, raw = open_clip
+    raw["model_cfg"][tower].update(change)
+    (directory / "open_clip_config.json").write_text(json.dumps(raw))
+    with pytest.raises(ValueError, match=f"open_clip_config.json: .*{message}"):
+        load_checkpoint(directory)
+
+
 def test_timms_files_beside_those_of_open_clip(open_clip):
     """As the hub keeps OpenAI's weights: another model of timm's is in the same repository."""
     directory, source, _, _ = open_clip
