@@ -172,8 +172,10 @@ def save_checkpoint(
     target = pathlib.Path(directory)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target}: is not empty; choose a new directory for the model")
+    tensors = weights.to_layout(params, "huggingface")
     with np.errstate(over="ignore"):  # it is looked for below
-        tensors = {k: v.astype(dtype) for k, v in weights.to_layout(params, "huggingface").items()}
+        for key in tensors:  # one after the other, as there is memory for one copy of all
+            tensors[key] = tensors[key].astype(dtype, copy=False)
     expected, found = weights.param_shapes(like.config), flatten(params)
     wrong = [
         f"{path} is {found[path].shape}, expected {shape}"

@@ -31,7 +31,6 @@ class ModelVector:
     Attributes:
       path: the model's name, for messages.
       shapes: of the leaves by their path.
-      about: hashes of the model and of the base.
       notes: a sentence for all that was left out, or taken from the base.
     """
 
@@ -54,7 +53,7 @@ class ModelVector:
             raise ValueError(f"{source}: is no fine-tuned model of that base: {'; '.join(wrong)}")
         self.notes, self._directory = opened.notes, opened.directory
         self._size = base.config.visual.image_size
-        self.about = base_facts(base) | {"model_sha256": opened.files.sha256}
+        self._files, self._checkpoint = opened.files, base
         image = [path for path in self._base if path.startswith("visual/")]
         self._text = [path for path in self._base if path not in image]
         self.shapes = self._shapes_of(image)
@@ -93,8 +92,13 @@ class ModelVector:
             raise ValueError(f"{self.path}: {error}") from error
 
     def check(self) -> str:
-        """The hash of its content, as `save_tree` takes it; reads all of it."""
-        return hash_leaves((name, self.read(name)) for name in self.shapes)
+        """The hash of the model's weights files; what is read of them is checked as it is read."""
+        return self._files.sha256
+
+    @property
+    def about(self) -> dict[str, str]:
+        """Hashes of the model and of the base."""
+        return base_facts(self._checkpoint) | {"model_sha256": self._files.sha256}
 
     def tree(self) -> dict[str, Any]:
         """All of it, in memory."""

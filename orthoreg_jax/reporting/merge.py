@@ -356,8 +356,7 @@ def _card(
     """The model card; `beyond` are leaves of the vector that are not of the image tower."""
     origins = [f"- pre-trained weights: SHA-256 `{checkpoint.sha256}`"]
     origins += [
-        f"- {name} of {source}: SHA-256 of its content `{content}`"
-        for source, (name, content) in sources.items()
+        f"- {name} of {source}: SHA-256 `{content}`" for source, (name, content) in sources.items()
     ]
     origins += [f"- {note}" for note in notes]
     return CARD.format(
