@@ -188,11 +188,12 @@ def _merge(options: argparse.Namespace) -> None:
     choice = Choice(options.merger, chosen, options.draw)
     tasks = [name for name in options.tasks.split(",") if name]
     given = {name for name in _MERGE_OPTIONS if getattr(options, name) not in (None, "", False)}
-    kinds = [name for name in ("workdir", "vectors", "models") if name in given]
+    kinds = [name for name in ("workdir", "vectors", "models", "experts") if name in given]
     if len(kinds) != 1:
         raise ValueError(
             "give --workdir and --method of a run; or --models MODEL MODEL ... or --vectors FILE "
-            f"FILE ... and their --base{'; not several of them at once' if kinds else ''}"
+            "FILE ... and their --base; or --experts SET and --tasks"
+            f"{'; not several of them at once' if kinds else ''}"
         )
     if unused := sorted(given - {kinds[0], *_MERGE_OPTIONS[kinds[0]]}):
         names = [", ".join(f"--{name.replace('_', '-')}" for name in each)
@@ -205,14 +206,19 @@ def _merge(options: argparse.Namespace) -> None:
             options.workdir, options.out, options.method, choice, options.seed, tasks, options.alpha
         )
     else:
-        if not options.base:
+        models, base = options.models, options.base
+        if kinds == ["experts"]:
+            from .tasks.experts import find_experts
+
+            base, models = find_experts(options.experts, tasks)
+        if not base:
             raise ValueError("--base: give the CLIP that the models were fine-tuned from")
         data = Data(options.data or "embedded", tasks) if tasks else None
-        common = (options.out, options.base, choice, options.alpha, data)
-        if kinds == ["models"]:
-            out = merge_models(options.models, *common, options.visual_only)
-        else:
+        common = (options.out, base, choice, options.alpha, data)
+        if kinds == ["vectors"]:
             out = merge_vectors(options.vectors, *common, options.any_base)
+        else:
+            out = merge_models(models, *common, options.visual_only)
     print(f"{out}: a Hugging Face CLIP directory; what it is stands in its README.md")
 
 
@@ -221,6 +227,7 @@ _MERGE_OPTIONS: dict[str, tuple[str, ...]] = {
     "workdir": ("method", "seed", "tasks"),
     "models": ("base", "visual_only", "data", "tasks"),
     "vectors": ("base", "any_base", "data", "tasks"),
+    "experts": ("data", "tasks"),
     **{name: () for name in ("method", "seed", "tasks", "base", "visual_only", "any_base", "data")},
 }
 
@@ -303,6 +310,8 @@ def _add_merge(commands: Any) -> None:
     files = merge.add_argument_group("of any models or vectors").add_argument
     files("--models", nargs="+", metavar="MODEL", help="fine-tuned CLIPs, image towers or LoRA "
           "adapters: directories, safetensors files or hub names, with @REVISION")  # fmt: skip
+    files("--experts", default="", metavar="SET", help="published models of the --tasks, on the "
+          "hub: fusionbench/ViT-B/32, .../ViT-B/16, .../ViT-L/14")  # fmt: skip
     files("--vectors", nargs="+", metavar="FILE", type=pathlib.Path, help="task vectors, as files")
     files("--base", "--model", dest="base", default="", help="the CLIP that they come from")
     files("--visual-only", action="store_true", help="leave out the models' text towers")

@@ -157,7 +157,7 @@ def is_open_clip(directory: str | pathlib.Path) -> bool:
         raw = json.loads(path.read_text())
     except FileNotFoundError:
         return True
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return not isinstance(raw, dict) or raw.get("model_type") != "clip"
 
@@ -172,7 +172,7 @@ def read_open_clip(directory: str | pathlib.Path) -> dict[str, Any]:
     try:
         raw: dict[str, Any] = json.loads(path.read_text())
         _ = raw["model_cfg"]["vision_cfg"], raw["model_cfg"]["text_cfg"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path}: is not the configuration of an open_clip model ({type(error).__name__}: "
             f"{error}); download it again"

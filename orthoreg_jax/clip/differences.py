@@ -100,6 +100,12 @@ class ModelVector:
         """Hashes of the model and of the base."""
         return base_facts(self._checkpoint) | {"model_sha256": self._files.sha256}
 
+    @property
+    def revision(self) -> str:
+        """The commit of a model of the hub, by the hub's own cache; of others an empty text."""
+        parts = self._directory.parts if self._directory else ()
+        return parts[-1] if parts[-2:-1] == ("snapshots",) else ""
+
     def tree(self) -> dict[str, Any]:
         """All of it, in memory."""
         return unflatten({name: self.read(name) for name in self.shapes})

@@ -311,9 +311,14 @@ def _merge(
         measured = _accuracy_table(rows, found.at_edge)
     names = [f"τ_{name}" for name in tasks] or [f"τ_{n}" for n in range(1, len(sources) + 1)]
     files = zip(sources, names, merged.sha256, strict=True)
-    described = {f"`{source.path}`": (name, content) for source, name, content in files}
+    described = {_describe(source): (name, content) for source, name, content in files}
     card = _card(checkpoint, base, merger, alpha, described, "", measured, beyond, notes)
     return _save(checkpoint, merged.vector, alpha, out, card)
+
+
+def _describe(source: Source) -> str:
+    revision = source.revision if isinstance(source, ModelVector) else ""
+    return f"`{source.path}`" + (f" at revision `{revision}`" if revision else "")
 
 
 def _save(

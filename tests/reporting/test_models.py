@@ -16,7 +16,10 @@ import safetensors.numpy
 import orthoreg_jax as oj
 from orthoreg_jax import cli
 from orthoreg_jax.clip import weights
+from orthoreg_jax.clip.config import PRESETS
 from orthoreg_jax.storage import StoredTree
+from orthoreg_jax.tasks.catalogue import BENCHMARKS
+from orthoreg_jax.tasks.experts import EXPERTS
 from tests.small_run import virtual_devices
 
 
@@ -287,7 +290,48 @@ def test_hub_names_with_revisions_from_the_cache(base, experts, tmp_path, monkey
     expected = oj.apply_task_vector(base.params, experts[1][1])
     assert_same(oj.load_checkpoint(out).params, expected, 2e-6)
     card = (out / "README.md").read_text()
-    assert "base_model: me/base\n" in card and "`me/expert@v2`" in card
+    assert "base_model: me/base\n" in card
+    assert f"`me/expert@v2` at revision `{('c0ffee' * 7)[:40]}`" in card
+
+
+def test_published_experts_by_the_names_of_tasks(base, experts, tmp_path, monkeypatch, capsys):
+    """From the hub's cache, as they lie there; the small base stands in for OpenAI's."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    small = {
+        "fusionbench/ViT-B/32": EXPERTS["fusionbench/ViT-B/32"]._replace(base=str(base.directory))
+    }
+    monkeypatch.setattr("orthoreg_jax.tasks.experts.EXPERTS", small)
+    for name, source in zip(("sun397", "stanford-cars"), experts[0][:2], strict=True):
+        folder = tmp_path / f"models--tanganke--clip-vit-base-patch32_{name}"
+        shutil.copytree(source, folder / "snapshots" / ("ab" * 20))
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text("ab" * 20)
+    command = ["merge", "--experts", "fusionbench/ViT-B/32", "--merger", "sum", "--alpha", "0.3"]
+    assert cli.main([*command, "--tasks", "sun397,cars", "--out", str(tmp_path / "out")]) == 0
+    added = oj.add_task_vectors(experts[1][:2])
+    expected = oj.apply_task_vector(base.params, added, 0.3)
+    assert_same(oj.load_checkpoint(tmp_path / "out").params, expected, 2e-6)
+    assert "clip-vit-base-patch32_stanford-cars" in (tmp_path / "out" / "README.md").read_text()
+    for more, message in (
+        (["--tasks", "sun397,emnist"], "has models of cars, cifar10"),
+        ([], "--tasks none: fusionbench/ViT-B/32 has models of"),
+        (["--base", "embedded"], "--base: not with --experts, which takes --d"),
+    ):
+        assert cli.main([*command, *more, "--out", str(tmp_path / "x")]) == 1
+        assert message in capsys.readouterr().err
+    command[2] = "fusionbench/RN50"
+    assert cli.main([*command, "--tasks", "dtd", "--out", str(tmp_path / "x")]) == 1
+    assert "--experts fusionbench/RN50: allowed are" in capsys.readouterr().err
+
+
+def test_the_table_of_experts_has_tasks_of_the_field():
+    for name, (base, models) in EXPERTS.items():
+        assert name == f"fusionbench/{base}" and base in PRESETS
+        assert {*BENCHMARKS[14]} <= models.keys() and {*BENCHMARKS[20]} - models.keys() == {
+            "emnist"
+        }
+        assert len({*models.values()}) == len(models) == 19
 
 
 def test_measure_rounds_its_batches_on_three_devices(inputs):
