@@ -64,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _merge(options)
         elif options.command == "vector":
             _vector(options)
+        elif options.command == "push":
+            _push(options)
         elif options.command == "measure":
             _measure(options)
         else:
@@ -238,6 +240,12 @@ def _vector(options: argparse.Namespace) -> None:
     print(write_vector(options.model, options.base, options.out, options.visual_only))
 
 
+def _push(options: argparse.Namespace) -> None:
+    from .reporting.push import push_model
+
+    print(push_model(options.model, options.to, options.private))
+
+
 def _measure(options: argparse.Namespace) -> None:
     from .reporting.measure import measure_model
 
@@ -267,6 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_merge(commands)
     _add_vector(commands)
+    _add_push(commands)
     _add_measure(commands)
     text = "look at the config's data, or prepare what tensorflow-datasets has of it"
     data = commands.add_parser("data", help=text, description=text, allow_abbrev=False)
@@ -327,6 +336,15 @@ def _add_vector(commands: Any) -> None:
     add("--base", required=True, help="the CLIP that it was fine-tuned from")
     add("--out", required=True, type=pathlib.Path, help="file to write, new")
     add("--visual-only", action="store_true", help="leave out the model's text tower")
+
+
+def _add_push(commands: Any) -> None:
+    text = "upload a directory of export or merge to the hub, with its card"
+    push = commands.add_parser("push", help=text, description=text, allow_abbrev=False)
+    add = push.add_argument
+    add("--model", required=True, type=pathlib.Path, help="the directory")
+    add("--to", required=True, metavar="USER/NAME", help="on the hub; made if it is not there")
+    add("--private", action="store_true", help="make it for yourself alone")
 
 
 def _add_measure(commands: Any) -> None:

@@ -37,12 +37,6 @@ from .tables import markdown_rows, percent
 
 CARD = """\
 ---
-library_name: transformers
-pipeline_tag: zero-shot-image-classification
-tags:
-- clip
-- task-arithmetic
-- model-merging
 {front}---
 
 # {title}
@@ -299,7 +293,7 @@ def _merge(
             "alpha, and it is chosen for the image tower alone (see --visual-only for models)"
         )
     merged = merge_files(sources, made, matrices=VISUAL_MATRICES, key=key)
-    measured = f"Nothing yet: `orthoreg measure --model {out}` does so."
+    measured = Shown(f"Nothing yet: `orthoreg measure --model {out}` does so.")
     if alpha is None:
         with jax.default_matmul_precision("highest"):  # as runs have by default
             found = compare_merged(checkpoint, merged.vector, sources, tasks)
@@ -328,9 +322,17 @@ def _save(
     return save_checkpoint(out, params, checkpoint, texts={"README.md": card})
 
 
-def _measured(results: Results, run: Run, measured: Measured | None) -> str:
+class Shown(NamedTuple):
+    """What a card says of accuracies, and the merged model's by the titles of tasks."""
+
+    text: str
+    test: tuple[tuple[str, float], ...] = ()
+
+
+def _measured(results: Results, run: Run, measured: Measured | None) -> Shown:
     if measured is None:
-        return "Nothing: α was given by hand. `orthoreg measure --model .` measures this model."
+        by_hand = "Nothing: α was given by hand. `orthoreg measure --model .` measures this model."
+        return Shown(by_hand)
     zero_shot, single = results["zero_shot"]["test"], run["single"]["test"]
     rows = [
         (results["tasks"][task], zero_shot[task], single[task], value)
@@ -339,12 +341,14 @@ def _measured(results: Results, run: Run, measured: Measured | None) -> str:
     return _accuracy_table(rows, measured.at_edge)
 
 
-def _accuracy_table(rows: Sequence[tuple[str, float, float, float]], at_edge: bool) -> str:
+def _accuracy_table(rows: Sequence[tuple[str, float, float, float]], at_edge: bool) -> Shown:
     cells = [(title, *map(percent, values)) for title, *values in rows]
     header = ("Test accuracy, %", "zero-shot", "its own model", "this model")
     edge = " It is the largest that was tried: a larger one might be better." if at_edge else ""
     note = f"α is the best on validation (mean of accuracies normalised by single-task ones).{edge}"
-    return f"{markdown_rows(header, cells)}\n\n{note}"
+    return Shown(
+        f"{markdown_rows(header, cells)}\n\n{note}", tuple((row[0], row[-1]) for row in rows)
+    )
 
 
 def _card(
@@ -354,7 +358,7 @@ def _card(
     alpha: float,
     sources: Mapping[str, tuple[str, str]],
     made_by: str,
-    measured: str,
+    measured: Shown,
     beyond: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> str:
@@ -364,9 +368,10 @@ def _card(
         f"- {name} of {source}: SHA-256 `{content}`" for source, (name, content) in sources.items()
     ]
     origins += [f"- {note}" for note in notes]
+    title = f"{model}, {len(sources)} tasks merged by {merger.name}"
     return CARD.format(
-        front=card_front(model),
-        title=f"{model}, {len(sources)} tasks merged by {merger.name}",
+        front=card_front(model, title, measured.test, ["model-merging"]),
+        title=title,
         towers="towers merge" if beyond else "image tower merges",
         text=TEXT[bool(beyond)],
         count=len(sources),
@@ -376,7 +381,7 @@ def _card(
         model=model,
         made_by=made_by,
         options=merger.describe(),
-        measured=measured,
+        measured=measured.text,
         origins="\n".join(origins),
         versions=", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES),
     )
