@@ -34,8 +34,9 @@ def push_model(directory: pathlib.Path, repository: str, private: bool = False) 
             repo_id=repository, folder_path=directory, commit_message="Upload by orthoreg push"
         )
     except Exception as error:  # no login, no network, no such user: the hub's words say which
+        reason = error.__cause__ or error  # its own error may name the file alone
         raise ValueError(
-            f"--to {repository}: cannot be uploaded ({type(error).__name__}: {error}); log in by "
+            f"--to {repository}: cannot be uploaded ({type(reason).__name__}: {reason}); log in by "
             "`hf auth login`, and check the name and the network"
         ) from error
     return f"{hub.endpoint}/{repository}"

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import huggingface_hub
 import jax
 import numpy as np
 import pytest
@@ -182,9 +183,9 @@ def test_merge_of_models_is_the_merge_of_their_vectors(base, experts, tmp_path, 
 
 
 def test_alpha_chosen_on_validation(base, experts, inputs, tmp_path, capsys):
-    data = ["--data", str(inputs.parent), "--tasks", "first,second"]
+    given = ["--data", str(inputs.parent), "--tasks", "first,second"]
     out = tmp_path / "out"
-    assert merge(base, out, "--models", *experts[0][:2], *data) == 0
+    assert merge(base, out, "--models", *experts[0][:2], *given) == 0
     card = (out / "README.md").read_text()
     alpha = float(re.search(r"θ₀ \+ ([\d.]+) · sum\(τ_first, τ_second\)", card)[1])
     tasks = oj.load_tasks(str(inputs.parent), ["first", "second"], "others")
@@ -202,9 +203,16 @@ def test_alpha_chosen_on_validation(base, experts, inputs, tmp_path, capsys):
     assert (single > 0).all()
     best = (validation(alpha) / single).mean()
     assert all(best >= (validation(at) / single).mean() - 1e-9 for at in (0, alpha / 8, alpha * 8))
+    # The hub's metadata hold the same numbers.
+    data = huggingface_hub.ModelCard.load(out / "README.md").data
+    assert data.tags == ["clip", "task-arithmetic", "model-merging"] and data.base_model is None
+    shown = {each.dataset_name: each.metric_value for each in data.eval_results}
+    assert {title: f"{100 * value:.2f}" for title, value in shown.items()} == dict(
+        re.findall(r"^\| (.+?) \| .* \| ([\d.]+) \|$", card, re.M)
+    )
     # The card says what command and Python measure on the files.
     capsys.readouterr()
-    assert cli.main(["measure", "--model", str(out), *data]) == 0
+    assert cli.main(["measure", "--model", str(out), *given]) == 0
     said, found = capsys.readouterr().out, oj.load_checkpoint(out)
     for name, accuracy in oj.measure_accuracies(found, found.params, both).items():
         assert re.search(rf"{name} +30 +{100 * accuracy:.2f}", said)

@@ -86,8 +86,9 @@ def hub(monkeypatch):
 
 @pytest.fixture
 def model(tmp_path):
-    for name, text in (("config.json", "{}"), ("model.safetensors", "weights"),
-                       ("README.md", "---\nlibrary_name: transformers\n---\n\n# A model\n")):  # fmt: skip
+    card = "---\nlibrary_name: transformers\n---\n\n# A model\n"
+    texts = {"config.json": "{}", "model.safetensors": "weights", "README.md": card}
+    for name, text in texts.items():
         (tmp_path / name).write_text(text)
     return tmp_path
 
@@ -96,12 +97,16 @@ def push(model, *more):
     return cli.main(["push", "--model", str(model), "--to", "me/model", *more])
 
 
+# The hub's own client sends files in a way that its own HTTP library is about to give up.
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 @pytest.mark.parametrize("private", [False, True])
 def test_every_file_arrives(hub, model, capsys, private):
     assert push(model, *["--private"] * private) == 0
     assert f":{hub.server_port}/me/model" in capsys.readouterr().out
     assert hub.files == {path.name: path.read_bytes() for path in model.iterdir()}
-    assert hub.made[0]["name"] == "model" and bool(hub.made[0].get("private")) == private
+    asked = hub.made[0]
+    hidden = bool(asked.get("private")) or asked.get("visibility") == "private"
+    assert asked["name"] == "model" and hidden == private
 
 
 def test_refusals_are_the_hub_s_own(hub, model, monkeypatch, capsys):
