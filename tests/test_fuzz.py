@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 
 from orthoreg_jax.clip.checkpoint import load_checkpoint, save_checkpoint
-from orthoreg_jax.clip.config import read_config
+from orthoreg_jax.clip.config_files import read_config
 from orthoreg_jax.clip.preprocessing import load_preprocessing, tokenize
 from orthoreg_jax.config import default_config, flatten_config, load_config, override
 from orthoreg_jax.experiment import evaluation, run_folder, setup

@@ -19,9 +19,11 @@ from orthoreg_jax.arithmetic.paths import check_finite, flatten
 from orthoreg_jax.storage import write_error
 
 from . import weights
-from .config import WEIGHTS_SHA256, ClipConfig, is_open_clip, to_huggingface
+from .config import WEIGHTS_SHA256, ClipConfig
+from .config_files import to_huggingface
 from .location import COMPANIONS, TOKENIZER, WEIGHTS
 from .modules import Gather, VisionTransformer
+from .open_clip import is_open_clip
 from .opening import Base, open_model
 from .preprocessing import Preprocessing, load_preprocessing, write_preprocessing
 from .processor import has_processor

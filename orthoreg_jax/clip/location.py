@@ -7,7 +7,8 @@ import pathlib
 
 from .adapters import CONFIG as ADAPTER_CONFIG
 from .adapters import WEIGHTS as ADAPTER_WEIGHTS
-from .config import HUB_NAMES, OPEN_CLIP, PRESETS
+from .config import HUB_NAMES, PRESETS
+from .open_clip import OPEN_CLIP
 from .processor import PREPROCESSOR, PROCESSOR
 from .tensors import PICKLES
 

@@ -12,8 +12,10 @@ import numpy as np
 from .adapters import CONFIG as ADAPTER_CONFIG
 from .adapters import WEIGHTS as ADAPTER_WEIGHTS
 from .adapters import StoredAdapter, is_adapter, read_adapter_config
-from .config import PRESETS, ClipConfig, is_open_clip, read_config
+from .config import PRESETS, ClipConfig
+from .config_files import read_config
 from .location import OPEN_CLIP_WEIGHTS, WEIGHTS, locate
+from .open_clip import is_open_clip
 from .stored import StoredClip, misfits
 from .tensors import TensorFiles, find_weights
 

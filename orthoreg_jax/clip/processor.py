@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .config import OPEN_CLIP, is_open_clip, read_open_clip
+from .open_clip import OPEN_CLIP, is_open_clip, read_open_clip
 
 PROCESSOR = "processor_config.json"
 PREPROCESSOR = "preprocessor_config.json"

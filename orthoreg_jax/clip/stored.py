@@ -16,7 +16,8 @@ import numpy as np
 
 from orthoreg_jax.arithmetic.paths import unflatten
 
-from .config import ALONE, ClipConfig
+from .config import ClipConfig
+from .config_files import ALONE
 from .tensors import FLOATS, Tensors
 from .weights import LAYOUTS, Params, from_theirs, is_stacked, param_shapes, pieces
 

@@ -12,14 +12,8 @@ import transformers
 
 from orthoreg_jax.clip import weights
 from orthoreg_jax.clip.checkpoint import load_checkpoint, save_checkpoint
-from orthoreg_jax.clip.config import (
-    HUB_NAMES,
-    PRESETS,
-    WEIGHTS_SHA256,
-    from_huggingface,
-    read_config,
-    to_huggingface,
-)
+from orthoreg_jax.clip.config import HUB_NAMES, PRESETS, WEIGHTS_SHA256
+from orthoreg_jax.clip.config_files import from_huggingface, read_config, to_huggingface
 from orthoreg_jax.clip.location import locate
 from orthoreg_jax.clip.preprocessing import load_preprocessing
 from tests.clip.test_parity import FIXTURES

@@ -11,7 +11,8 @@ import transformers
 
 from orthoreg_jax import apply_task_vector
 from orthoreg_jax.clip.checkpoint import image_encoder, load_checkpoint
-from orthoreg_jax.clip.config import PRESETS, read_config
+from orthoreg_jax.clip.config import PRESETS
+from orthoreg_jax.clip.config_files import read_config
 from orthoreg_jax.clip.differences import base_problem
 from orthoreg_jax.storage import StoredTree, load_tree
 from tests.clip.test_parity import FIXTURES, relative_error
