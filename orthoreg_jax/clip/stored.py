@@ -89,6 +89,8 @@ def _find_layout(keys: list[str]) -> tuple[str, str]:
 def _cause(keys: list[str]) -> str:
     if any("lora_A" in key or "lora_B" in key for key in keys):
         return "it is an adapter, which needs the adapter_config.json of peft beside it"
+    if any(key.startswith("visual/") for key in keys):
+        return "it is a task vector of this program's; give it as one of --vectors"
     if any(key.endswith("attn.qkv.weight") for key in keys):
         return "its keys are timm's; this program reads transformers' and open_clip's"
     return f"its keys are {', '.join(keys[:5])} ..."

@@ -283,6 +283,7 @@ def test_another_base(tmp_path, base, change, message):
 @pytest.mark.parametrize("tensors, message", [
     ({"blocks.0.attn.qkv.weight": np.ones(2)}, "its keys are timm's"),
     ({"q_proj.lora_A.weight": np.ones(2)}, "it is an adapter, which needs the adapter_config.json"),
+    ({"visual/blocks/attn/in_proj/kernel": np.ones(2)}, "it is a task vector of this program's"),
     ({"weight": np.ones(2)}, "holds no image tower of a CLIP ViT; its keys are weight"),
     ({f"{name}.visual.proj": np.ones(2) for name in ("student", "teacher")},
      "holds several models, with keys that begin with 'student.', 'teacher.'"),
