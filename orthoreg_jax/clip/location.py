@@ -41,8 +41,8 @@ def locate(source: str | os.PathLike[str]) -> pathlib.Path:
     repo, _, revision = HUB_NAMES.get(name, name).partition("@")
     if repo.count("/") != 1 or repo.startswith((".", "/", "~")):
         raise ValueError(
-            f"model {name!r}: no such directory or safetensors file; allowed: 'embedded', a "
-            f"directory, {', '.join(map(repr, HUB_NAMES))}, or a hub name like "
+            f"model {name!r}: no such directory; allowed: 'embedded', a directory, a safetensors "
+            f"file, {', '.join(map(repr, HUB_NAMES))}, or a hub name like "
             "'openai/clip-vit-large-patch14'"
         )
     import huggingface_hub

@@ -121,7 +121,7 @@ def measure_accuracy(
     Args:
       checkpoint: the model whose sizes, tokenizer and preprocessing hold.
       params: parameters like `checkpoint.params`, for example with task vectors added. Their text
-        tower makes the zero-shot head; where they hold none, that of `checkpoint`.
+        tower makes the zero-shot head.
       task: from `load_tasks`.
       split: "train", "val" or "test".
       batch_size: images at a time.
@@ -165,7 +165,7 @@ def measure_accuracies(
         )
     _check_tasks(list(tasks.values()))
     _check_weights(checkpoint, params)
-    whole = dataclasses.replace(checkpoint, params={**checkpoint.params, **params})
+    whole = dataclasses.replace(checkpoint, params=params)
     evaluator, sets = open_evaluation(whole, params["visual"], tasks, split, batch_size=batch_size)
     return dict(zip(tasks, evaluator.zero_shot(sets).tolist(), strict=True))
 

@@ -171,7 +171,7 @@ def test_missing_and_broken_config(directory):
 
 
 def test_names_that_are_no_model(monkeypatch):
-    with pytest.raises(ValueError, match="no such directory or safetensors file; allowed: 'emb"):
+    with pytest.raises(ValueError, match="no such directory; allowed: 'emb"):
         locate("ViT-B-32")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

@@ -158,24 +158,48 @@ def test_a_run_of_an_earlier_version_without_its_data(finished, inputs, tmp_path
         (of_run, ["--merger", "ties", "--option", "k=0.2"], "for the share 0.2, k=20"),
         (of_run, ["--merger", "dare", "--option", "density=0.2"], "dare p = 1 - density"),
         (of_files, ["--merger", "ties", "--alpha", "1e39"], "--alpha 1e+39: weights in float32"),
-        (of_run, ["--merger", "task_arithmetic", "--tasks", "third"], "--tasks third: the run has first"),
+        (
+            of_run,
+            ["--merger", "task_arithmetic", "--tasks", "third"],
+            "--tasks third: the run has first",
+        ),
         (of_run, ["--merger", "task_arithmetic", "--tasks", "first,first"], "a task stands twice"),
-        (of_run, ["--merger", "task_arithmetic", "--alpha", "0"], "--alpha 0.0: give a number above 0"),
+        (
+            of_run,
+            ["--merger", "task_arithmetic", "--alpha", "0"],
+            "--alpha 0.0: give a number above 0",
+        ),
         (
             of_run,
             ["--merger", "task_arithmetic", "--model", "embedded"],
             "--base: not with --workdir, which takes --method",
         ),
-        (of_files, ["--merger", "task_arithmetic"], "--alpha: give it; or --data and --tasks, one for each"),
+        (
+            of_files,
+            ["--merger", "task_arithmetic"],
+            "--alpha: give it; or --data and --tasks, one for each",
+        ),
         (
             of_files,
             ["--merger", "task_arithmetic", "--tasks", "first"],
             "--tasks first: give 2 different tasks",
         ),
-        (of_files, ["--merger", "task_arithmetic", "--tasks", "first,first"], "give 2 different tasks"),
-        (of_files, ["--merger", "task_arithmetic", "--method", "full"], "--method: not with --vectors, which"),
+        (
+            of_files,
+            ["--merger", "task_arithmetic", "--tasks", "first,first"],
+            "give 2 different tasks",
+        ),
+        (
+            of_files,
+            ["--merger", "task_arithmetic", "--method", "full"],
+            "--method: not with --vectors, which",
+        ),
         (of_files, ["--merger", "task_arithmetic", "--models", "a"], "not several of them at once"),
-        (of_files, ["--merger", "task_arithmetic", "--visual-only"], "--visual-only: not with --vectors"),
+        (
+            of_files,
+            ["--merger", "task_arithmetic", "--visual-only"],
+            "--visual-only: not with --vectors",
+        ),
     ],
 )
 def test_bad_requests(finished, tmp_path, capfd, start, more, message):

@@ -78,7 +78,15 @@ def assert_same(ours, theirs, atol=0.0):
 
 
 def merge(base, out, *more):
-    command = ["merge", "--base", str(base.directory), "--out", str(out), "--merger", "sum"]
+    command = [
+        "merge",
+        "--base",
+        str(base.directory),
+        "--out",
+        str(out),
+        "--merger",
+        "task_arithmetic",
+    ]
     return cli.main([*command, *map(str, more)])
 
 
@@ -162,13 +170,13 @@ def test_the_base_is_known_by_its_numbers_too(base, experts, tmp_path, capsys):
         assert message in card and "merged all the same" in card
 
 
-@pytest.mark.parametrize("merger", ["sum", "tsv_m", "iso_c", "ties"])
+@pytest.mark.parametrize("merger", ["task_arithmetic", "tsv_m", "iso_c", "ties"])
 def test_merge_of_models_is_the_merge_of_their_vectors(base, experts, tmp_path, capsys, merger):
     paths, vectors = experts
     out = tmp_path / "out"
     more = ["--merger", merger, "--alpha", "0.7", "--models", *paths]
     assert merge(base, out, *more) == 0
-    made = {"sum": oj.task_arithmetic(), "tsv_m": oj.tsv_m(), "iso_c": oj.iso_c(),
+    made = {"task_arithmetic": oj.task_arithmetic(), "tsv_m": oj.tsv_m(), "iso_c": oj.iso_c(),
             "ties": oj.ties()}[merger]  # fmt: skip
     merged = oj.merge_task_vectors(vectors, made, matrices=oj.VISUAL_MATRICES)
     expected = oj.apply_task_vector(base.params, merged, 0.7)
@@ -187,7 +195,7 @@ def test_alpha_chosen_on_validation(base, experts, inputs, tmp_path, capsys):
     out = tmp_path / "out"
     assert merge(base, out, "--models", *experts[0][:2], *given) == 0
     card = (out / "README.md").read_text()
-    alpha = float(re.search(r"θ₀ \+ ([\d.]+) · sum\(τ_first, τ_second\)", card)[1])
+    alpha = float(re.search(r"θ₀ \+ ([\d.]+) · task_arithmetic\(τ_first, τ_second\)", card)[1])
     tasks = oj.load_tasks(str(inputs.parent), ["first", "second"], "others")
     both = {name: tasks[name] for name in ("first", "second")}
     added = oj.add_task_vectors(experts[1][:2])
@@ -238,13 +246,9 @@ def test_both_towers(base, experts, inputs, tmp_path, capsys):
     assert cli.main([*command, "--tasks", "first"]) == 0
     assert re.search(rf"first +30 +{100 * accuracy:.2f}", capsys.readouterr().out)
     # Its heads are not the pre-trained ones, on which that would be another number.
-    frozen = {"visual": params["visual"]}
     assert not np.array_equal(
         oj.zero_shot_head(base, ["a", "b"], ["a {}"]),
         oj.zero_shot_head(dataclasses.replace(base, params=params), ["a", "b"], ["a {}"]),
-    )
-    assert oj.measure_accuracy(base, frozen, tasks["first"]) == oj.measure_accuracy(
-        base, base.params | frozen, tasks["first"]
     )
     assert merge(base, tmp_path / "y", *models, "--data", inputs.parent, "--tasks", "first,second")
     assert "--alpha: give it; these vectors change the text tower" in capsys.readouterr().err
@@ -267,7 +271,7 @@ def test_models_that_preprocess_otherwise_are_refused(base, experts, tmp_path, c
 
 
 @pytest.mark.parametrize("models, more, message", [
-    (["none"], [], "model 'none': no such directory or safetensors file"),
+    (["none"], [], "model 'none': no such directory; allowed: "),
     (["{0}"], ["--base", "embedded"], "is no fine-tuned model of that base: width is 32, the base"),
     (["{0}"], ["--any-base"], "--any-base: not with --models, which takes --base"),
 ])  # fmt: skip
@@ -315,7 +319,16 @@ def test_published_experts_by_the_names_of_tasks(base, experts, tmp_path, monkey
         shutil.copytree(source, folder / "snapshots" / ("ab" * 20))
         (folder / "refs").mkdir()
         (folder / "refs" / "main").write_text("ab" * 20)
-    command = ["merge", "--experts", "fusionbench/ViT-B/32", "--merger", "sum", "--alpha", "0.3"]
+    command = [
+        "merge",
+        "--experts",
+        "fusionbench/ViT-B/32",
+        "--merger",
+        "task_arithmetic",
+        "--alpha",
+        "0.3",
+    ]
+    command += ["--alpha", "0.3"]
     assert cli.main([*command, "--tasks", "sun397,cars", "--out", str(tmp_path / "out")]) == 0
     added = oj.add_task_vectors(experts[1][:2])
     expected = oj.apply_task_vector(base.params, added, 0.3)
