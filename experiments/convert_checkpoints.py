@@ -4,30 +4,38 @@ r"""Turns torch checkpoints of this field's code into task vectors of this packa
     python experiments/convert_checkpoints.py --pretrained zeroshot.pt --finetuned finetuned.pt \
         --backbone ViT-B/32 --out vector.safetensors
 
-Reads state dicts of open_clip's layout, as task-arithmetic code saves them: of the image encoder
-or of the whole model, with any prefix before "visual.". Only tensors are read
-(`weights_only=True`); a file that holds pickled modules is refused, because loading it would run
-whatever code it names. Without --pretrained, OpenAI's weights of --backbone are subtracted.
+Reads state dicts of open_clip's or transformers' layout, as training code saves them: of the image
+encoder or of the whole model, with any prefix ("module.", "image_encoder.model."), and with what
+hangs beside it listed as left out. That is how task-arithmetic code, merge-and-rebase and OrthoReg
+publish theirs. Only tensors are read (`weights_only=True`); a file that holds pickled modules is
+refused, because loading it would run whatever code it names. Without --pretrained, OpenAI's weights
+of --backbone are subtracted. The vector's file says which weights it is the difference to, by the
+numbers of their image tower, so that `orthoreg merge --vectors` knows its base again.
 """
 
 from __future__ import annotations
 
 import argparse
 import pathlib
+import sys
 from typing import Any
 
 import jax
 import numpy as np
 import torch
 
+from orthoreg_jax.arithmetic.paths import unflatten
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.clip.config import PRESETS, ClipConfig
-from orthoreg_jax.clip.weights import Params, visual_from_open_clip
+from orthoreg_jax.clip.differences import TOWER, hash_tower
+from orthoreg_jax.clip.stored import StoredClip
+from orthoreg_jax.clip.tensors import Arrays
+from orthoreg_jax.clip.weights import Params, param_shapes
 from orthoreg_jax.storage import save_tree
 
 
 def read_state(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Tensors of the image tower, their keys beginning with "visual."."""
+    """Tensors of a state dict, by their keys."""
     if not path.is_file():
         raise SystemExit(f"{path}: no such file")
     try:
@@ -41,22 +49,30 @@ def read_state(path: pathlib.Path) -> dict[str, np.ndarray]:
         found = found["state_dict"]
     if not isinstance(found, dict):
         raise SystemExit(f"{path}: holds a {type(found).__name__}, expected a state dict")
-    tensors = {
-        "visual." + key.partition("visual.")[2]: value.float().numpy()
+    others = [str(key) for key, value in found.items() if not isinstance(value, torch.Tensor)]
+    if others:
+        raise SystemExit(f"{path}: holds no tensors as {', '.join(others[:5])}; save those alone")
+    return {
+        key: (value.float() if value.is_floating_point() else value).numpy()
         for key, value in found.items()
-        if "visual." in key and isinstance(value, torch.Tensor)
     }
-    if not tensors:
-        raise SystemExit(f"{path}: no key has 'visual.' in it; keys are {list(found)[:5]} ...")
-    return tensors
 
 
 def read_tower(path: pathlib.Path, config: ClipConfig) -> Params:
     """The image tower in our layout."""
     try:
-        return visual_from_open_clip(read_state(path), config)
+        stored = StoredClip(Arrays(read_state(path)), config, based=True)
     except ValueError as error:
         raise SystemExit(f"{path}: {error}") from error
+    wanted = [name for name in param_shapes(config) if name.startswith("visual/")]
+    if missing := [name for name in wanted if name not in stored.paths]:
+        raise SystemExit(f"{path}: holds an image tower without {', '.join(missing)}")
+    unused = [*stored.ignored, *(name for name in stored.paths if name not in wanted)]
+    if unused:
+        more = f" and {len(unused) - 6} more" if len(unused) > 6 else ""
+        print(f"{path}: left out {', '.join(unused[:6])}{more}", file=sys.stderr)
+    visual: Params = unflatten({name: stored.read(name) for name in wanted})["visual"]
+    return visual
 
 
 def main() -> None:
@@ -75,7 +91,7 @@ def main() -> None:
     else:
         before = load_checkpoint(options.backbone).params["visual"]
     vector = jax.tree.map(np.subtract, after, before)
-    save_tree(options.out, {"visual": vector})
+    save_tree(options.out, {"visual": vector}, {TOWER: hash_tower(before)})
     length = np.sqrt(sum(float(np.sum(leaf**2)) for leaf in jax.tree.leaves(vector)))
     print(f"{options.out}: task vector of length {length:.3f}")
 

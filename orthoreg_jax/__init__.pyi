@@ -45,6 +45,7 @@ from .clip.checkpoint import Checkpoint as Checkpoint
 from .clip.checkpoint import image_encoder as image_encoder
 from .clip.checkpoint import load_checkpoint as load_checkpoint
 from .clip.checkpoint import save_checkpoint as save_checkpoint
+from .clip.differences import load_task_vector as load_task_vector
 from .clip.preprocessing import load_preprocessing as load_preprocessing
 from .clip.weights import VISUAL_MATRICES as VISUAL_MATRICES
 from .clip.zeroshot import zero_shot_head as zero_shot_head

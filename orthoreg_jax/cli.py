@@ -24,6 +24,8 @@ examples:
   orthoreg data check --config configs/embedded.py
   orthoreg export --workdir runs/embedded --method full --out added
   orthoreg merge --workdir runs/embedded --method full --merger tsv_m --out merged
+  orthoreg merge --models A B C --base ViT-B/32 --merger tsv_m --alpha 1 --out merged
+  orthoreg vector --model A --base ViT-B/32 --out a.safetensors
   orthoreg measure --model merged --data embedded
 
 Every stage skips what is done, so a run that was cut off goes on with the same command.
@@ -60,6 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _export(options)
         elif options.command == "merge":
             _merge(options)
+        elif options.command == "vector":
+            _vector(options)
+        elif options.command == "push":
+            _push(options)
         elif options.command == "measure":
             _measure(options)
         else:
@@ -174,7 +180,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _merge(options: argparse.Namespace) -> None:
-    from .reporting.merge import Choice, merge_run, merge_vectors
+    from .reporting.merge import Choice, Data, merge_models, merge_run, merge_vectors
 
     _keep_compiled()
     pairs = [text.partition("=") for text in options.option]
@@ -182,25 +188,62 @@ def _merge(options: argparse.Namespace) -> None:
         raise ValueError(f"--option {wrong[0]}: write NAME=VALUE, e.g. --option k=20")
     chosen = {key: value for key, _, value in pairs}
     choice = Choice(options.merger, chosen, options.draw)
-    of_run = {"--method": options.method, "--seed": options.seed, "--tasks": options.tasks}
-    if options.workdir is not None:
-        if options.vectors or options.model or not options.method:
-            raise ValueError("--workdir takes --method, and neither --vectors nor --model")
-        tasks = [name for name in options.tasks.split(",") if name]
+    tasks = [name for name in options.tasks.split(",") if name]
+    given = {name for name in _MERGE_OPTIONS if getattr(options, name) not in (None, "", False)}
+    kinds = [name for name in ("workdir", "vectors", "models", "experts") if name in given]
+    if len(kinds) != 1:
+        raise ValueError(
+            "give --workdir and --method of a run; or --models MODEL MODEL ... or --vectors FILE "
+            "FILE ... and their --base; or --experts SET and --tasks"
+            f"{'; not several of them at once' if kinds else ''}"
+        )
+    if unused := sorted(given - {kinds[0], *_MERGE_OPTIONS[kinds[0]]}):
+        names = [", ".join(f"--{name.replace('_', '-')}" for name in each)
+                 for each in (unused, _MERGE_OPTIONS[kinds[0]])]  # fmt: skip
+        raise ValueError(f"{names[0]}: not with --{kinds[0]}, which takes {names[1]}")
+    if kinds == ["workdir"]:
+        if not options.method:
+            raise ValueError("--method: give one of the run's, e.g. full+orthoreg")
         out = merge_run(
             options.workdir, options.out, options.method, choice, options.seed, tasks, options.alpha
         )
     else:
-        unused = [name for name, value in of_run.items() if value not in (None, "")]
-        if unused:
-            raise ValueError(f"{', '.join(unused)}: only with --workdir, which names a run")
-        if not options.vectors or not options.model or options.alpha is None:
-            raise ValueError(
-                "give --workdir and --method of a run; or --vectors FILE FILE ..., their --model, "
-                "and --alpha, as there is no validation data to choose it on"
-            )
-        out = merge_vectors(options.vectors, options.out, options.model, choice, options.alpha)
+        models, base = options.models, options.base
+        if kinds == ["experts"]:
+            from .tasks.experts import find_experts
+
+            base, models = find_experts(options.experts, tasks)
+        if not base:
+            raise ValueError("--base: give the CLIP that the models were fine-tuned from")
+        data = Data(options.data or "embedded", tasks) if tasks else None
+        common = (options.out, base, choice, options.alpha, data)
+        if kinds == ["vectors"]:
+            out = merge_vectors(options.vectors, *common, options.any_base)
+        else:
+            out = merge_models(models, *common, options.visual_only)
     print(f"{out}: a Hugging Face CLIP directory; what it is stands in its README.md")
+
+
+# What each way to name task vectors takes beside it.
+_MERGE_OPTIONS: dict[str, tuple[str, ...]] = {
+    "workdir": ("method", "seed", "tasks"),
+    "models": ("base", "visual_only", "data", "tasks"),
+    "vectors": ("base", "any_base", "data", "tasks"),
+    "experts": ("data", "tasks"),
+    **{name: () for name in ("method", "seed", "tasks", "base", "visual_only", "any_base", "data")},
+}
+
+
+def _vector(options: argparse.Namespace) -> None:
+    from .reporting.vector import write_vector
+
+    print(write_vector(options.model, options.base, options.out, options.visual_only))
+
+
+def _push(options: argparse.Namespace) -> None:
+    from .reporting.push import push_model
+
+    print(push_model(options.model, options.to, options.private))
 
 
 def _measure(options: argparse.Namespace) -> None:
@@ -208,7 +251,7 @@ def _measure(options: argparse.Namespace) -> None:
 
     _keep_compiled()
     names = [name for name in options.tasks.split(",") if name]
-    print(measure_model(options.model, options.data, names, options.split))
+    print(measure_model(options.model, options.data, names, options.split, options.base))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -231,6 +274,8 @@ def _parser() -> argparse.ArgumentParser:
         )
     _add_export(commands)
     _add_merge(commands)
+    _add_vector(commands)
+    _add_push(commands)
     _add_measure(commands)
     text = "look at the config's data, or prepare what tensorflow-datasets has of it"
     data = commands.add_parser("data", help=text, description=text, allow_abbrev=False)
@@ -257,22 +302,49 @@ def _add_export(commands: Any) -> None:
 
 
 def _add_merge(commands: Any) -> None:
-    text = "merge task vectors, of a run or any files, into a Hugging Face directory with its card"
+    text = "merge task vectors of a run, of models or of files into a CLIP directory with its card"
     merge = commands.add_parser("merge", help=text, description=text, allow_abbrev=False)
     add = merge.add_argument
     add("--merger", required=True, help="average, sum, ties, dare, tsv_m, iso_c, ...")
     add("--option", nargs="*", default=[], metavar="NAME=VALUE", help="its parameters, e.g. k=30")
     add("--out", required=True, type=pathlib.Path, help="directory to write, new")
-    add("--alpha", type=float, help="of θ₀ + α τ; of a run, else chosen on its validation data")
+    add("--alpha", type=float, help="of θ₀ + α τ; else chosen on validation data")
     add("--draw", type=int, default=0, help="seed of mergers that draw random numbers; 0")
+    add("--tasks", default="", help="of a run: whose vectors, all; else: where to choose alpha, "
+        "one for each model or vector and in their order, e.g. mnist,emoji")  # fmt: skip
     run = merge.add_argument_group("of a run").add_argument
     run("--workdir", type=pathlib.Path, help="folder of the run")
     run("--method", default="", help="of the run, e.g. full+orthoreg")
     run("--seed", type=int, help="of the run; its first")
-    run("--tasks", default="", help="whose vectors, e.g. mnist,emoji; all of the run")
-    files = merge.add_argument_group("of any files").add_argument
-    files("--vectors", nargs="+", type=pathlib.Path, help="task vectors, as safetensors")
-    files("--model", default="", help="the pre-trained model that they belong to")
+    files = merge.add_argument_group("of any models or vectors").add_argument
+    files("--models", nargs="+", metavar="MODEL", help="fine-tuned CLIPs, image towers or LoRA "
+          "adapters: directories, safetensors files or hub names, with @REVISION")  # fmt: skip
+    files("--experts", default="", metavar="SET", help="published models of the --tasks, on the "
+          "hub: fusionbench/ViT-B/32, .../ViT-B/16, .../ViT-L/14")  # fmt: skip
+    files("--vectors", nargs="+", metavar="FILE", type=pathlib.Path, help="task vectors, as files")
+    files("--base", "--model", dest="base", default="", help="the CLIP that they come from")
+    files("--visual-only", action="store_true", help="leave out the models' text towers")
+    files("--any-base", action="store_true", help="take vectors of another or unknown base, too")
+    files("--data", default="", help="where to choose alpha: embedded, or a folder; embedded")
+
+
+def _add_vector(commands: Any) -> None:
+    text = "write a fine-tuned model's task vector, its difference to the base, as safetensors"
+    vector = commands.add_parser("vector", help=text, description=text, allow_abbrev=False)
+    add = vector.add_argument
+    add("--model", required=True, help="a CLIP, image tower or LoRA adapter; see merge --models")
+    add("--base", required=True, help="the CLIP that it was fine-tuned from")
+    add("--out", required=True, type=pathlib.Path, help="file to write, new")
+    add("--visual-only", action="store_true", help="leave out the model's text tower")
+
+
+def _add_push(commands: Any) -> None:
+    text = "upload a directory of export or merge to the hub, with its card"
+    push = commands.add_parser("push", help=text, description=text, allow_abbrev=False)
+    add = push.add_argument
+    add("--model", required=True, type=pathlib.Path, help="the directory")
+    add("--to", required=True, metavar="USER/NAME", help="on the hub; made if it is not there")
+    add("--private", action="store_true", help="make it for yourself alone")
 
 
 def _add_measure(commands: Any) -> None:
@@ -280,6 +352,7 @@ def _add_measure(commands: Any) -> None:
     measure = commands.add_parser("measure", help=text, description=text, allow_abbrev=False)
     add = measure.add_argument
     add("--model", required=True, help="a CLIP directory, embedded, ViT-B/32, ... or a hub name")
+    add("--base", default="", help="of an image tower or adapter: the CLIP that it comes from")
     add("--data", default="embedded", help="embedded, or a folder; see `data` in a config")
     add("--tasks", default="", help="e.g. mnist,emoji; all that the data's tasks.json has")
     add("--split", default="test", choices=("train", "val", "test"), help="of each task")

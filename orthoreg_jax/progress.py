@@ -1,4 +1,4 @@
-"""What a person sees of a long phase: one live line on a terminal, plain lines elsewhere."""
+"""What a person sees of a command: a live line on a terminal, plain lines elsewhere, notes."""
 
 from __future__ import annotations
 
@@ -69,6 +69,12 @@ class Progress:
             self._bar.close()
         elif error is None:
             self._print()
+
+
+def say(note: str) -> None:
+    """One line about what was left out, guessed or taken by default, beside a command's output."""
+    if is_first():
+        print(f"note: {note}", file=sys.stderr, flush=True)
 
 
 def _shown(values: dict[str, float]) -> dict[str, str]:

@@ -7,8 +7,9 @@ import hashlib
 import json
 import os
 import pathlib
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,17 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+DEEPEST = 100  # levels of a tree in a file; JAX walks trees by recursion
+# Types whose arrays a file of safetensors gives back to NumPy.
+STORED = (
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16",
+    "bfloat16", "float32", "float64",
+)  # fmt: skip
+
+# What reading a damaged file raises beside the library's own error; AttributeError: a type that
+# NumPy does not have.
+_UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
 
 
 class StorageError(Exception):
@@ -165,6 +177,7 @@ def save_tree(
     import jax
     import safetensors.numpy
 
+    _check_depth(tree)
     if str(jax.tree.structure(unflatten(flatten(tree)))) != str(jax.tree.structure(tree)):
         raise ValueError(
             "save_tree writes nested dicts whose keys are strings without '/'; this tree's leaves "
@@ -173,13 +186,41 @@ def save_tree(
         )
     if "sha256" in (metadata or {}):
         raise ValueError("metadata: 'sha256' is the name of the content's own hash; take another")
-    check_finite(tree, f"{path}: not written", "find out where they come from")
-    # np.array keeps 0-d leaves 0-d, which np.ascontiguousarray does not.
-    arrays = {name: np.array(leaf, order="C") for name, leaf in flatten(tree).items()}
+    arrays = {name: _as_stored(name, leaf) for name, leaf in flatten(tree).items()}
+    check_finite(arrays, f"{path}: not written", "find out where they come from")
     with replacing(pathlib.Path(path)) as scratch:
         # One entry: the order of several, and so the file's bytes, would differ from run to run.
         about = json.dumps({"sha256": _content_sha256(arrays), **(metadata or {})})
         safetensors.numpy.save_file(arrays, scratch, metadata={"about": about})
+
+
+def _as_stored(name: str, leaf: Any) -> np.ndarray:
+    """A leaf as a file holds it: in order, little-endian, of a type that comes back.
+
+    Raises:
+      ValueError: of a type that safetensors does not give back, or a name that it keeps for itself.
+    """
+    # np.array keeps 0-d leaves 0-d, which np.ascontiguousarray does not.
+    array = np.array(leaf, order="C")
+    if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and sys.byteorder == "big"):
+        array = array.astype(array.dtype.newbyteorder("<"))
+    if array.dtype.name not in STORED:
+        raise ValueError(
+            f"leaf {name!r} is of type {array.dtype}, which a file would not give back; allowed: "
+            f"{', '.join(STORED)}"
+        )
+    if name == "__metadata__":
+        raise ValueError("safetensors keeps the name '__metadata__' for itself; rename that key")
+    return array
+
+
+def _check_depth(tree: Any) -> None:
+    """Refuses a tree that JAX would fail to walk, level by level and without recursion."""
+    level = [tree]
+    for _ in range(DEEPEST + 1):
+        level = [child for node in level if isinstance(node, dict) for child in node.values()]
+    if level:
+        raise ValueError(f"the tree is more than {DEEPEST} levels deep; save parts of it")
 
 
 def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -202,8 +243,11 @@ def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
             about = _read_about(file)
         arrays = safetensors.numpy.load_file(path)
         wanted = about.get("sha256")
+        deep = [name for name in arrays if name.count("/") >= DEEPEST]
+        if deep:
+            raise ValueError(f"a key of {deep[0].count('/') + 1} levels, allowed: {DEEPEST}")
         tree = unflatten(arrays)
-    except (safetensors.SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
+    except (safetensors.SafetensorError, OSError, *_UNREADABLE) as error:
         raise _unreadable(path, error) from error
     if wanted is not None and wanted != _content_sha256(arrays):
         raise _damaged(path)
@@ -262,15 +306,16 @@ class StoredTree:
           StorageError: it is not the one that the file was written with, or a leaf holds NaN or
             infinity.
         """
-        digest = hashlib.sha256()
-        for name in self.shapes:
-            leaf = self.read(name)
-            _digest(digest, name, leaf)
-            _check_finite(self.path, {name: leaf})
-        found = digest.hexdigest()
+        found = hash_leaves(self._finite_leaves())
         if self.about.get("sha256", found) != found:
             raise _damaged(self.path)
         return found
+
+    def _finite_leaves(self) -> Iterator[tuple[str, np.ndarray]]:
+        for name in self.shapes:
+            leaf = self.read(name)
+            _check_finite(self.path, {name: leaf})
+            yield name, leaf
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[Any]:
@@ -279,7 +324,7 @@ class StoredTree:
         try:
             with safetensors.safe_open(self.path, "numpy") as file:
                 yield file
-        except (safetensors.SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
+        except (safetensors.SafetensorError, OSError, *_UNREADABLE) as error:
             raise _unreadable(self.path, error) from error
 
 
@@ -315,8 +360,13 @@ def _damaged(path: str | os.PathLike[str]) -> StorageError:
 
 def _content_sha256(arrays: Mapping[str, np.ndarray]) -> str:
     """Hash of names, types, shapes and bytes."""
+    return hash_leaves(sorted(arrays.items()))
+
+
+def hash_leaves(leaves: Iterable[tuple[str, np.ndarray]]) -> str:
+    """The hash that `save_tree` takes of a tree's content; leaves are to come sorted by path."""
     digest = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
+    for name, array in leaves:
         _digest(digest, name, array)
     return digest.hexdigest()
 

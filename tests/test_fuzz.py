@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
+import safetensors.numpy
 
 from orthoreg_jax.clip.checkpoint import load_checkpoint, save_checkpoint
-from orthoreg_jax.clip.config import read_config
+from orthoreg_jax.clip.config_files import read_config
 from orthoreg_jax.clip.preprocessing import load_preprocessing, tokenize
 from orthoreg_jax.config import default_config, flatten_config, load_config, override
 from orthoreg_jax.experiment import evaluation, run_folder, setup
@@ -176,6 +177,38 @@ def test_companions_of_a_model(tmp_path, name):
         tokenize(["a photo of a fox"], model, embedded.config)
 
     fuzz(model / name, read, cases=CASES // 4 if name == "tokenizer.json" else CASES)
+
+
+@pytest.mark.parametrize("name", [
+    "processor_config.json", "model.safetensors.index.json", "model-2.safetensors",
+])  # fmt: skip
+def test_models_in_shards_with_a_nested_processor(tmp_path, name):
+    model = shutil.copytree(FIXTURES / "gelu_patch4", tmp_path / "model")
+    tensors = safetensors.numpy.load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    names, places = sorted(tensors), {}
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        places |= dict.fromkeys(part, f"model-{number}.safetensors")
+        safetensors.numpy.save_file({key: tensors[key] for key in part}, model / places[part[0]])
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    values = {"size": {"shortest_edge": 12}, "crop_size": 12, "image_std": [0.5, 0.4, 0.3]}
+    (model / "processor_config.json").write_text(json.dumps({"image_processor": values}))
+    fuzz(model / name, lambda: load_checkpoint(model).preprocessing)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_adapters(tmp_path, name):
+    base, layer = load_checkpoint(FIXTURES / "gelu_patch4"), "vision_model.encoder.layers.0"
+    width = base.config.visual.width
+    factors = {"A": np.ones((2, width), np.float32), "B": np.ones((width, 2), np.float32)}
+    safetensors.numpy.save_file(
+        {f"base_model.model.{layer}.self_attn.q_proj.lora_{key}.weight": factor
+         for key, factor in factors.items()}, tmp_path / "adapter_model.safetensors",
+    )  # fmt: skip
+    options = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "use_rslora": False,
+               "alpha_pattern": {"q_proj": 2}, "fan_in_fan_out": False}  # fmt: skip
+    (tmp_path / "adapter_config.json").write_text(json.dumps(options))
+    fuzz(tmp_path / name, lambda: load_checkpoint(tmp_path, base))
 
 
 def test_configurations_of_open_clip(tmp_path):

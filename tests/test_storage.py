@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -40,6 +41,46 @@ def test_trees_survive(tmp_path):
 def test_trees_that_would_not_come_back_are_refused(tmp_path, tree):
     with pytest.raises(ValueError, match="nested dicts whose keys are strings without '/'"):
         save_tree(tmp_path / "tree.safetensors", tree)
+
+
+def nested(levels):
+    tree = np.ones(2)
+    for _ in range(levels):
+        tree = {"a": tree}
+    return tree
+
+
+@pytest.mark.parametrize("tree, message", [
+    ({"__metadata__": np.ones(2)}, "keeps the name '__metadata__' for itself"),
+    ({"w": np.ones(2, ml_dtypes.float8_e4m3fn)}, "leaf 'w' is of type float8_e4m3fn, .* allowed"),
+    ({"w": np.ones(2, np.complex64)}, "leaf 'w' is of type complex64"),
+    ({"w": np.array(["a"])}, "leaf 'w' is of type"),
+    (nested(101), "more than 100 levels deep"),
+    (nested(9000), "more than 100 levels deep"),
+])  # fmt: skip
+def test_leaves_that_would_not_come_back_are_refused(tmp_path, tree, message):
+    with pytest.raises(ValueError, match=message):
+        save_tree(tmp_path / "tree.safetensors", tree)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", [">f4", ">i8", "<f2", ml_dtypes.bfloat16, bool])
+def test_types_and_byte_orders_come_back(tmp_path, kind):
+    leaf = np.arange(3).astype(kind)
+    save_tree(tmp_path / "tree.safetensors", {"b": {"__metadata__": leaf}} | nested(100))
+    back = load_tree(tmp_path / "tree.safetensors")["b"]["__metadata__"]
+    np.testing.assert_array_equal(back, leaf)
+    assert StoredTree(tmp_path / "tree.safetensors").check()
+
+
+@pytest.mark.parametrize("name, kind", [
+    ("w", ml_dtypes.float8_e4m3fn), ("/".join("a" * 30000), np.float32),
+])  # fmt: skip
+def test_files_of_others_that_no_tree_holds(tmp_path, name, kind):
+    path = tmp_path / "tree.safetensors"
+    safetensors.numpy.save_file({name: np.ones(2, kind)}, path)
+    with pytest.raises(StorageError, match="tree.safetensors: not a whole safetensors file"):
+        load_tree(path)
 
 
 def test_json_survives_and_refuses_nan(tmp_path):

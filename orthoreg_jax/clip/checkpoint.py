@@ -1,9 +1,8 @@
-"""A CLIP model on disk: a Hugging Face directory, or one of open_clip, without torch."""
+"""A CLIP model in memory, read from others' files and written as a Hugging Face directory."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -20,32 +19,15 @@ from orthoreg_jax.arithmetic.paths import check_finite, flatten
 from orthoreg_jax.storage import write_error
 
 from . import weights
-from .config import (
-    HUB_NAMES,
-    OPEN_CLIP,
-    PRESETS,
-    WEIGHTS_SHA256,
-    ClipConfig,
-    is_open_clip,
-    read_config,
-    to_huggingface,
-)
+from .config import WEIGHTS_SHA256, ClipConfig
+from .config_files import to_huggingface
+from .location import COMPANIONS, TOKENIZER, WEIGHTS
 from .modules import Gather, VisionTransformer
-from .preprocessing import load_preprocessing
-
-WEIGHTS = "model.safetensors"
-OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
-# What a Hugging Face CLIP directory holds beside its weights; copied along when one is saved.
-PREPROCESSOR = "preprocessor_config.json"
-COMPANIONS = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    PREPROCESSOR,
-    OPEN_CLIP,
-)
+from .open_clip import is_open_clip
+from .opening import Base, open_model
+from .preprocessing import Preprocessing, load_preprocessing, write_preprocessing
+from .processor import has_processor
+from .tensors import hash_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,34 +37,75 @@ class Checkpoint:
     Attributes:
       config: its sizes.
       params: float32 numpy leaves, `{"visual": ..., "text": ..., "logit_scale": ()}`.
-      directory: where it came from; holds the tokenizer's and the preprocessing's files.
-      sha256: hash of the weights file.
+      directory: where it came from; the base's for a single file of weights.
+      sha256: hash of the weights file; of shards, of their hashes.
+      base: the model that was named as the one it was fine-tuned from.
+      files: of its weights.
+      texts: where the tokenizer's files are, if elsewhere: they belong to the text tower.
+      notes: a sentence for all that was left out, taken from the base, or by default.
     """
 
     config: ClipConfig
     params: weights.Params = dataclasses.field(repr=False)
     directory: pathlib.Path
     sha256: str
+    base: Checkpoint | None = dataclasses.field(default=None, repr=False)
+    files: tuple[pathlib.Path, ...] = dataclasses.field(default=(), repr=False)
+    texts: pathlib.Path | None = dataclasses.field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def tower(self) -> VisionTransformer:
         """The image tower as a linen module; its parameters are `params["visual"]`."""
         return VisionTransformer(self.config.visual, self.config.projection)
 
+    @property
+    def tokenizer_directory(self) -> pathlib.Path:
+        """Where the tokenizer's files are."""
+        return self.texts or self.directory
+
+    @property
+    def preprocessing_directory(self) -> pathlib.Path:
+        """Where the files are that say how images become pixels: its own, or else the base's."""
+        if self.base is None or has_processor(self.directory):
+            return self.directory
+        return self.base.preprocessing_directory
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How the model wants its images.
+
+        Raises:
+          ValueError: as `load_preprocessing`.
+        """
+        return load_preprocessing(self.preprocessing_directory, self.config)
+
     def hash_files(self) -> dict[str, str]:
-        """SHA-256 of every file that the model consists of, by name."""
-        paths = [self.directory / name for name in _own_files(self.directory)]
-        return {path.name: hash_file(path) for path in paths if path.is_file()}
+        """SHA-256 of every file that the model consists of, by name; a base's behind "base/"."""
+        names = COMPANIONS if is_open_clip(self.directory) else ("config.json", *COMPANIONS)
+        paths = [*(self.directory / name for name in names), *self.files]
+        if self.base is not None and self.base.directory == self.directory:
+            paths = list(self.files)
+        hashes = {path.name: hash_file(path) for path in paths if path.is_file()}
+        below = {} if self.base is None else self.base.hash_files()
+        return hashes | {f"base/{name}": each for name, each in below.items()}
 
 
-def load_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
-    """Reads a CLIP model.
+def load_checkpoint(
+    source: str | os.PathLike[str], base: str | os.PathLike[str] | Checkpoint | None = None
+) -> Checkpoint:
+    """Reads a CLIP model, or a part of one beside its base.
 
     Args:
-      source: "embedded" (the small model that comes with this package), a Hugging Face
-        directory, one of open_clip (open_clip_config.json and safetensors), a preset ("ViT-B/32",
-        "ViT-B/16", "ViT-L/14": OpenAI's weights, of a fixed revision whose hash is checked) or a
-        hub name such as "openai/clip-vit-large-patch14", optionally with "@revision".
+      source: "embedded" (the small model that comes with this package), a directory of
+        transformers (of a whole CLIPModel, or with `base` of an image tower alone, with or without
+        a projection or a classifier's head, or of a LoRA adapter of peft), one of open_clip
+        (open_clip_config.json and safetensors), with `base` a safetensors file of either layout, a
+        preset ("ViT-B/32", "ViT-B/16", "ViT-L/14": OpenAI's weights, of a fixed revision whose hash
+        is checked) or a hub name such as "openai/clip-vit-large-patch14", optionally with
+        "@revision". Weights are safetensors, in one file or in shards.
+      base: the CLIP that it was fine-tuned from, as `source` or read already. What the model does
+        not hold is the base's: its text tower and tokenizer, projection, preprocessing.
 
     Raises:
       ValueError: nothing of that name, a truncated file, a config of another kind of model, or
@@ -93,82 +116,32 @@ def load_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
       >>> clip.params["visual"]["projection"]["kernel"].shape
       (256, 256)
     """
-    import safetensors
-    import safetensors.numpy
-
-    directory = locate(source)
-    # The sizes and QuickGELU of OpenAI's models are known, whatever a copy's configuration says.
-    config = PRESETS.get(str(source)) or read_config(directory)
-    path = directory / (OPEN_CLIP_WEIGHTS if is_open_clip(directory) else WEIGHTS)
-    if not path.is_file():
-        raise ValueError(
-            f"{path}: not found; this program reads weights as safetensors only, never pickles. A "
-            "hub repository often has them in a pull request: name it as REPOSITORY@refs/pr/NUMBER"
-            "; or save the model again with transformers' `save_pretrained`"
-        )
+    if base is not None and not isinstance(base, Checkpoint):
+        base = load_checkpoint(base)
+    known = None if base is None else Base(base.config, flatten(base.params))
+    opened = open_model(source, known)
+    stored, files = opened.stored, opened.files
+    where = files.paths[0] if len(files.paths) == 1 else opened.directory
     try:
-        tensors = safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path}: not a whole safetensors file ({error}); it may be truncated or a git-lfs "
-            "pointer: download or copy it again"
-        ) from error
-    try:
-        layout = "open_clip" if "visual.conv1.weight" in tensors else "huggingface"
-        params = weights.from_layout(tensors, config, layout)
+        params = stored.params({} if known is None else known.leaves)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    sha256 = hash_file(path)
+        raise ValueError(f"{where}: {error}") from error
+    config, sha256 = stored.config, files.sha256
     if sha256 != WEIGHTS_SHA256.get(str(source), sha256):
         raise ValueError(
-            f"{path}: is not the file of OpenAI's {source} (SHA-256 {sha256}, expected "
+            f"{where}: is not the file of OpenAI's {source} (SHA-256 {sha256}, expected "
             f"{WEIGHTS_SHA256[str(source)]}); delete it to have it downloaded again"
         )
-    return Checkpoint(config, params, directory, sha256)
-
-
-def _own_files(directory: pathlib.Path) -> tuple[str, ...]:
-    """Names of the files that a model may consist of; others of the hub may lie beside them."""
-    if is_open_clip(directory):
-        return (OPEN_CLIP_WEIGHTS, *COMPANIONS)
-    return ("config.json", WEIGHTS, *COMPANIONS)
-
-
-def locate(source: str | os.PathLike[str]) -> pathlib.Path:
-    """The local directory of a model, downloaded from the hub if its name says so."""
-    name = str(source)
-    if name == "embedded":
-        return pathlib.Path(__file__).parents[1] / "embedded" / "model"
-    if pathlib.Path(name).is_dir():
-        return pathlib.Path(name)
-    repo, _, revision = HUB_NAMES.get(name, name).partition("@")
-    if repo.count("/") != 1 or repo.startswith((".", "/", "~")):
-        raise ValueError(
-            f"model {name!r}: no such directory; allowed: 'embedded', a directory, "
-            f"{', '.join(map(repr, HUB_NAMES))}, or a hub name like 'openai/clip-vit-large-patch14'"
-        )
-    import huggingface_hub
-
-    try:
-        return pathlib.Path(
-            huggingface_hub.snapshot_download(
-                repo,
-                revision=revision or None,
-                allow_patterns=_wanted_files(name),
-            )
-        )
-    except Exception as error:  # offline, not found, no access: the hub's own words say which
-        raise ValueError(
-            f"model {name!r}: neither a directory here nor to be had from the hub "
-            f"({type(error).__name__}: {error}); check the name and the network, or pass a "
-            "directory that holds the model"
-        ) from error
-
-
-def _wanted_files(name: str) -> list[str]:
-    """What to download; of the presets, timm's own configuration and weights are left there."""
-    transformers = [] if name in PRESETS else ["config.json", WEIGHTS]
-    return [*transformers, OPEN_CLIP_WEIGHTS, *COMPANIONS]
+    directory, texts = opened.directory, None
+    if base is not None:
+        directory = directory or base.directory
+        if "logit_scale" not in stored.paths:
+            config = ClipConfig(config.visual, base.config.text, config.projection)
+            texts = base.tokenizer_directory
+        elif not any((directory / name).is_file() for name in TOKENIZER):
+            texts = base.tokenizer_directory
+    assert directory is not None
+    return Checkpoint(config, params, directory, sha256, base, files.paths, texts, opened.notes)
 
 
 def save_checkpoint(
@@ -191,8 +164,8 @@ def save_checkpoint(
       The directory. It appears whole or not at all.
 
     Raises:
-      ValueError: the directory holds something, or the parameters are not those of `like`, or NaN
-        or infinite.
+      ValueError: the directory holds something, the parameters are not those of `like`, or NaN or
+        infinite, or its preprocessing cannot be read.
       StorageError: it cannot be written.
     """
     import safetensors
@@ -201,8 +174,10 @@ def save_checkpoint(
     target = pathlib.Path(directory)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target}: is not empty; choose a new directory for the model")
+    tensors = weights.to_layout(params, "huggingface")
     with np.errstate(over="ignore"):  # it is looked for below
-        tensors = {k: v.astype(dtype) for k, v in weights.to_layout(params, "huggingface").items()}
+        for key in tensors:  # one after the other, as there is memory for one copy of all
+            tensors[key] = tensors[key].astype(dtype, copy=False)
     expected, found = weights.param_shapes(like.config), flatten(params)
     wrong = [
         f"{path} is {found[path].shape}, expected {shape}"
@@ -211,6 +186,7 @@ def save_checkpoint(
     ]
     if wrong:
         raise ValueError(f"parameters of another size: {'; '.join(wrong)}")
+    preprocessing = like.preprocessing
     advice = f"choose a smaller alpha, or a wider type than {np.dtype(dtype)}"
     check_finite(tensors, f"{target}: not written", advice)
     try:
@@ -222,11 +198,10 @@ def save_checkpoint(
         config = json.dumps(to_huggingface(like.config), indent=2)
         (scratch / "config.json").write_text(config + "\n")
         safetensors.numpy.save_file(tensors, scratch / WEIGHTS, metadata={"format": "pt"})
-        for name in COMPANIONS:
-            if name != OPEN_CLIP and (like.directory / name).is_file():
-                shutil.copy(like.directory / name, scratch / name)
-        if not (scratch / PREPROCESSOR).is_file():
-            load_preprocessing(like.directory, like.config).processor.save_pretrained(scratch)
+        for name in TOKENIZER:
+            if (like.tokenizer_directory / name).is_file():
+                shutil.copy(like.tokenizer_directory / name, scratch / name)
+        write_preprocessing(preprocessing, scratch)
         for name, text in (texts or {}).items():
             (scratch / name).write_text(text, encoding="utf-8")
         for path in scratch.iterdir():
@@ -267,9 +242,3 @@ def image_encoder(
         return tower.apply({"params": params}, pixels)
 
     return apply
-
-
-def hash_file(path: pathlib.Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

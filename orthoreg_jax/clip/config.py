@@ -1,16 +1,15 @@
-"""The sizes of a CLIP model, as its `config.json` or `open_clip_config.json` states them."""
+"""The sizes of a CLIP model: their types, what they can be, and those of OpenAI's models."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import pathlib
 from typing import Any
 
-OPEN_CLIP = "open_clip_config.json"
 # In the configurations of OpenAI's own checkpoints: the end of a text is its largest id.
 LEGACY_EOS = 2
 ACTIVATIONS = ("quick_gelu", "gelu")
+# What a size in a configuration can be; tensors are compared with it before memory is taken.
+LARGEST = {"layers": 2**10, "size": 2**20}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +55,7 @@ class TextConfig(TowerConfig):
 
     vocab_size: int
     context_length: int
-    bos_token_id: int
+    bos_token_id: int | None
     eos_token_id: int
 
 
@@ -69,217 +68,23 @@ class ClipConfig:
     projection: int
 
 
-def read_config(directory: str | pathlib.Path) -> ClipConfig:
-    """Reads `config.json` of a Hugging Face CLIP directory, or else `open_clip_config.json`.
-
-    Raises:
-      ValueError: the file is missing, is not JSON, describes another kind of model, or sizes that
-        do not fit together; every problem found is named.
-    """
-    path = pathlib.Path(directory) / "config.json"
-    if is_open_clip(directory):
-        return from_open_clip(read_open_clip(directory))
-    if not path.is_file():
-        raise ValueError(
-            f"{path}: not found; a CLIP directory holds config.json, model.safetensors and the "
-            "tokenizer's files, as `save_pretrained` of transformers writes them"
-        )
-    try:
-        raw = json.loads(path.read_text())
-    except ValueError as error:  # not JSON, or not text at all
-        raise ValueError(f"{path}: is not JSON ({error}); download or save it again") from error
-    kind = raw.get("model_type") if isinstance(raw, dict) else None
-    if kind != "clip":
-        raise ValueError(
-            f"{path}: describes a model of type {kind!r}; this program reads type 'clip' "
-            "(for example openai/clip-vit-large-patch14)"
-        )
-    try:
-        return from_huggingface(raw)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+def square(table: dict[str, Any], key: str) -> Any:
+    """A size that is stated as one number, or as two equal ones."""
+    value = table.get(key)
+    if isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1]:
+        return value[0]
+    return value
 
 
-def is_open_clip(directory: str | pathlib.Path) -> bool:
-    """Whether a directory holds a model as open_clip keeps it, and not as transformers does.
-
-    On the hub, timm's configuration may lie beside open_clip's: it is another kind of model.
-    """
-    path = pathlib.Path(directory) / "config.json"
-    if not path.with_name(OPEN_CLIP).is_file():
-        return False
-    try:
-        raw = json.loads(path.read_text())
-    except FileNotFoundError:
-        return True
-    except (OSError, ValueError):
-        return False
-    return not isinstance(raw, dict) or raw.get("model_type") != "clip"
-
-
-def read_open_clip(directory: str | pathlib.Path) -> dict[str, Any]:
-    """The content of `open_clip_config.json`: "model_cfg" and "preprocess_cfg".
-
-    Raises:
-      ValueError: it cannot be read.
-    """
-    path = pathlib.Path(directory) / OPEN_CLIP
-    try:
-        raw: dict[str, Any] = json.loads(path.read_text())
-        _ = raw["model_cfg"]["vision_cfg"], raw["model_cfg"]["text_cfg"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ValueError(
-            f"{path}: is not the configuration of an open_clip model ({type(error).__name__}: "
-            f"{error}); download it again"
-        ) from error
-    return raw
-
-
-def from_open_clip(raw: dict[str, Any]) -> ClipConfig:
-    """Reads a parsed `open_clip_config.json`.
-
-    Raises:
-      ValueError: something in it that a plain CLIP ViT does not have, or sizes missing.
-    """
-    model = raw["model_cfg"]
-    known = {
-        "vision_cfg": {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"},
-        "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"},
-    }
-    strange = [
-        f"{tower}.{key}" for tower, keys in known.items() for key in model[tower] if key not in keys
-    ]
-    strange += [key for key in model if key not in {*known, "embed_dim", "quick_gelu"}]
-    if strange:
-        raise ValueError(
-            f"{OPEN_CLIP}: has {', '.join(strange)}, which a plain CLIP ViT does not; this program "
-            "reads those only"
-        )
-    vision, text = model["vision_cfg"], model["text_cfg"]
-    activation = "quick_gelu" if model.get("quick_gelu", False) else "gelu"
-    try:
-        return ClipConfig(
-            visual=VisionConfig(
-                vision["width"],
-                vision["layers"],
-                vision["width"] // vision.get("head_width", 64),
-                int(vision["width"] * vision.get("mlp_ratio", 4)),
-                activation,
-                1e-5,
-                vision["image_size"],
-                vision["patch_size"],
-            ),
-            text=TextConfig(
-                text["width"],
-                text["layers"],
-                text["heads"],
-                int(text["width"] * text.get("mlp_ratio", 4)),
-                activation,
-                1e-5,
-                text["vocab_size"],
-                text["context_length"],
-                text["vocab_size"] - 2,
-                LEGACY_EOS,
-            ),
-            projection=model["embed_dim"],
-        )
-    except (LookupError, TypeError) as error:
-        raise ValueError(f"{OPEN_CLIP}: {type(error).__name__}: {error}") from error
-
-
-def from_huggingface(raw: dict[str, Any]) -> ClipConfig:
-    """Reads a parsed `config.json`; what it leaves out has transformers' defaults.
-
-    Raises:
-      ValueError: sizes that do not fit together or an activation not known.
-    """
-    import transformers
-
-    problems: list[str] = []
-    try:
-        config = transformers.CLIPConfig.from_dict(raw)
-    except Exception as error:  # transformers raises many kinds, all about the file's content
-        raise ValueError(f"not a CLIP configuration: {error}") from error
-    vision, text = config.vision_config, config.text_config
-    towers = {"vision_config": vision, "text_config": text}
-    for name, tower in towers.items():
-        if tower.hidden_act not in ACTIVATIONS:
-            problems.append(
-                f"{name}.hidden_act is {tower.hidden_act!r}, allowed: {', '.join(ACTIVATIONS)}"
-            )
-    for size in ("image_size", "patch_size"):
-        if not isinstance(getattr(vision, size), int):
-            problems.append(f"vision_config.{size} is {getattr(vision, size)!r}, allowed: one int")
-    if vision.num_channels != 3:
-        problems.append(f"vision_config.num_channels is {vision.num_channels}, allowed: 3")
-    if not problems and vision.image_size % vision.patch_size:
-        problems.append(
-            f"vision_config: patches of {vision.patch_size} px do not tile {vision.image_size} px"
-        )
-    if problems:
-        raise ValueError("; ".join(problems))
-    sizes = {
-        name: {
-            "width": tower.hidden_size,
-            "layers": tower.num_hidden_layers,
-            "heads": tower.num_attention_heads,
-            "mlp_width": tower.intermediate_size,
-            "activation": tower.hidden_act,
-            "eps": tower.layer_norm_eps,
-        }
-        for name, tower in towers.items()
-    }
-    return ClipConfig(
-        visual=VisionConfig(
-            **sizes["vision_config"], image_size=vision.image_size, patch_size=vision.patch_size
-        ),
-        text=TextConfig(
-            **sizes["text_config"],
-            vocab_size=text.vocab_size,
-            context_length=text.max_position_embeddings,
-            bos_token_id=text.bos_token_id,
-            eos_token_id=text.eos_token_id,
-        ),
-        projection=config.projection_dim,
-    )
-
-
-def to_huggingface(config: ClipConfig) -> dict[str, Any]:
-    """The `config.json` that transformers' CLIPModel reads: the inverse of `from_huggingface`."""
-
-    def tower(sizes: TowerConfig) -> dict[str, Any]:
-        return {
-            "hidden_size": sizes.width,
-            "num_hidden_layers": sizes.layers,
-            "num_attention_heads": sizes.heads,
-            "intermediate_size": sizes.mlp_width,
-            "hidden_act": sizes.activation,
-            "layer_norm_eps": sizes.eps,
-            "projection_dim": config.projection,
-        }
-
-    return {
-        "architectures": ["CLIPModel"],
-        "model_type": "clip",
-        "projection_dim": config.projection,
-        "logit_scale_init_value": 2.6592,
-        "vision_config": tower(config.visual)
-        | {
-            "model_type": "clip_vision_model",
-            "image_size": config.visual.image_size,
-            "patch_size": config.visual.patch_size,
-            "num_channels": 3,
-        },
-        "text_config": tower(config.text)
-        | {
-            "model_type": "clip_text_model",
-            "vocab_size": config.text.vocab_size,
-            "max_position_embeddings": config.text.context_length,
-            "bos_token_id": config.text.bos_token_id,
-            "eos_token_id": config.text.eos_token_id,
-            "pad_token_id": config.text.eos_token_id,
-        },
-    }
+def bad_sizes(name: str, table: dict[str, Any]) -> list[str]:
+    """Sizes that no model has, in words."""
+    problems = []
+    for key, value in table.items():
+        largest = LARGEST["layers" if key.endswith("layers") else "size"]
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or not 0 < value <= largest:
+            problems.append(f"{name}.{key} is {value!r}, allowed: one int from 1 to {largest}")
+    return problems
 
 
 def _openai(width: int, layers: int, patch: int, text_width: int, projection: int) -> ClipConfig:

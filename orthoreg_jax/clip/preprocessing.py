@@ -7,6 +7,7 @@ host (RGB, resize, centre crop), `Normalization` the rest inside the compiled st
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 
-from .config import LEGACY_EOS, OPEN_CLIP, ClipConfig, read_open_clip
+from .config import LEGACY_EOS, ClipConfig
+from .processor import PREPROCESSOR, defaults, read_processor
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 
@@ -57,6 +59,11 @@ def tokenize(
             f"{directory}: the tokenizer knows {len(tokenizer)} tokens, the model "
             f"{config.text.vocab_size}; use the tokenizer that belongs to the weights"
         )
+    if tokenizer.pad_token_id is None:
+        raise ValueError(
+            f"{directory}: its tokenizer has no pad_token; write CLIP's, the end of text, into "
+            "tokenizer_config.json"
+        )
     length, end = config.text.context_length, config.text.eos_token_id
     rows = tokenizer(list(texts), truncation=truncate, max_length=length)["input_ids"]
     long = [text for text, row in zip(texts, rows, strict=True) if len(row) > length]
@@ -72,15 +79,24 @@ def tokenize(
             f"{directory}: the tokenizer ends a text with {tokenizer.eos_token_id}, config.json "
             f"says {end} (text_config.eos_token_id); use the files that belong together"
         )
+    if end == LEGACY_EOS and not (ids.max(axis=1) == tokenizer.eos_token_id).all():
+        raise ValueError(
+            f"{directory}: the tokenizer ends a text with {tokenizer.eos_token_id}, which is not "
+            "its largest id; config.json must name it as text_config.eos_token_id"
+        )
     return ids
 
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """Mean and standard deviation of each colour channel, on the scale 0 to 1."""
+    """(factor * image - mean) / std of each colour channel, of images on the scale 0 to 255.
+
+    `mean` and `std` are on the scale that `factor` leads to: from 0 to 1, as a rule.
+    """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    factor: float = 1 / 255
 
     def __post_init__(self) -> None:
         if not (np.isfinite([*self.mean, *self.std]).all() and min(self.std) > 0):
@@ -93,22 +109,29 @@ class Normalization:
         """Images on the scale 0 to 255 (uint8, or float after a crop) as pixels for the tower."""
         # Scale and shift in one multiplication and one addition per value.
         mean, std = jnp.float32(jnp.array(self.mean)), jnp.float32(jnp.array(self.std))
-        return images.astype(jnp.float32) * (1 / (255 * std)) - mean / std
+        return images.astype(jnp.float32) * (1 / (jnp.float32(1 / self.factor) * std)) - mean / std
 
 
 class Preprocessing(NamedTuple):
-    """A checkpoint's image preprocessing: on the host up to uint8, the rest on the device."""
+    """A checkpoint's image preprocessing: on the host up to uint8, the rest on the device.
+
+    `notes` say what the checkpoint's files leave open.
+    """
 
     processor: Any  # transformers' CLIPImageProcessorPil
     size: int
     normalize: Normalization
+    notes: tuple[str, ...] = ()
 
     def leaves_as_is(self, images: Any) -> bool:
         """Whether resize and crop would give the same bytes back."""
         sides = {self.size}  # of what the processor resizes to, and of the images
-        return isinstance(images, np.ndarray) and {*images.shape[1:3]} == sides == {
-            value for value in dict(self.processor.size).values() if value
-        }
+        target = {value for value in dict(self.processor.size).values() if value}
+        return (
+            isinstance(images, np.ndarray)
+            and {*images.shape[1:3]} == sides
+            and (not self.processor.do_resize or target == sides)
+        )
 
     def resize(self, images: Sequence[Any] | np.ndarray) -> UInt8[np.ndarray, "b size size 3"]:
         """RGB conversion, resize of the shorter side and centre crop, as the checkpoint says.
@@ -130,55 +153,42 @@ class Preprocessing(NamedTuple):
 
 
 def load_preprocessing(directory: str | pathlib.Path, config: ClipConfig) -> Preprocessing:
-    """Reads `preprocessor_config.json`, or else what `open_clip_config.json` says.
+    """Reads how a checkpoint wants its images.
 
-    Without either, CLIP's published values hold.
+    In this order: open_clip's configuration for a model of open_clip's; `processor_config.json`
+    with an image processor inside; `preprocessor_config.json`. Without any, OpenAI's published
+    values hold, and `notes` say so.
 
     Args:
       directory: of the checkpoint.
       config: its sizes.
 
     Raises:
-      ValueError: the crop is not the size of image that the model reads.
+      ValueError: a file that cannot be read or says what this program does not do, for example a
+        crop of another size than the model reads.
     """
     # By its module: the plain name needs torchvision in some versions of transformers.
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    directory = pathlib.Path(directory)
     size = config.visual.image_size
-    path = directory / "preprocessor_config.json"
-    if path.is_file():
-        try:
-            processor = CLIPImageProcessorPil.from_pretrained(str(directory))
-        except Exception as error:  # not JSON, or values of a wrong kind
-            raise ValueError(f"{path}: cannot be read ({error}); copy it again") from error
-    else:
-        changes = _from_open_clip(directory) if (directory / OPEN_CLIP).is_file() else {}
-        processor = CLIPImageProcessorPil(
-            size={"shortest_edge": size}, crop_size={"height": size, "width": size}, **changes
-        )
-    crop = (processor.crop_size["height"], processor.crop_size["width"])
-    if crop != (size, size):
-        raise ValueError(
-            f"{path}: crops to {crop}, the model reads "
-            f"({size}, {size}); use the preprocessor_config.json that belongs to the weights"
-        )
-    try:
-        normalization = Normalization(tuple(processor.image_mean), tuple(processor.image_std))
-    except ValueError as error:
-        raise ValueError(f"{path if path.is_file() else directory / OPEN_CLIP}: {error}") from error
-    return Preprocessing(processor, size, normalization)
+    values, notes = read_processor(pathlib.Path(directory), size)
+    # Images are RGB, whatever a file says: the tower reads three channels.
+    processor = CLIPImageProcessorPil(**values, do_convert_rgb=True)
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if values["do_normalize"]:
+        mean, std = values["image_mean"], values["image_std"]
+    factor = float(values["rescale_factor"]) if values["do_rescale"] else 1.0
+    return Preprocessing(processor, size, Normalization(mean, std, factor), notes)
 
 
-def _from_open_clip(directory: pathlib.Path) -> dict[str, Any]:
-    """Mean and standard deviation that open_clip's configuration states."""
-    stated = read_open_clip(directory).get("preprocess_cfg") or {}
-    other = {key: stated[key] for key, usual in (("interpolation", "bicubic"),
-             ("resize_mode", "shortest")) if stated.get(key, usual) != usual}  # fmt: skip
-    if other:
-        raise ValueError(
-            f"{directory / OPEN_CLIP}: preprocesses images by {other}; this program does as CLIP "
-            "does: shortest side, bicubic"
-        )
-    names = {"mean": "image_mean", "std": "image_std"}
-    return {ours: stated[theirs] for theirs, ours in names.items() if theirs in stated}
+def write_preprocessing(preprocessing: Preprocessing, directory: pathlib.Path) -> None:
+    """Writes `preprocessor_config.json`, which every version of transformers reads.
+
+    All steps are stated, so that no default of a version takes part.
+    """
+    processor = preprocessing.processor
+    stated = {key: getattr(processor, key) for key in defaults(preprocessing.size)}
+    for key in ("size", "crop_size"):
+        stated[key] = dict(stated[key])
+    stated |= {"image_processor_type": "CLIPImageProcessor", "do_convert_rgb": True}
+    (directory / PREPROCESSOR).write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")

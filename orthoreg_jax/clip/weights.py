@@ -1,12 +1,10 @@
-"""CLIP weights in and out of other layouts: one key table for each, strict both ways.
+"""CLIP weights in other layouts: one key table for each, from ours to theirs and leaf by leaf back.
 
-Every tensor of the file is used or listed as ignored, every leaf of the parameters is filled;
-whatever does not fit is collected and reported at once, before anything is built.
+What of a table a file holds, and whether it fits, is `stored`'s part.
 """
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -14,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from orthoreg_jax.arithmetic.paths import flatten, unflatten
+from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.arithmetic.rules import Matrix, Rules, Skip
 
 from .config import ClipConfig
@@ -147,93 +145,45 @@ def param_shapes(config: ClipConfig) -> dict[str, tuple[int, ...]]:
     return {path: leaf.shape for path, leaf in flatten(shapes).items()}
 
 
-def _pieces(row: Row, shape: tuple[int, ...]) -> Iterator[tuple[str, Any, tuple[int, ...]]]:
-    """Each tensor of a row: its key, where it stands in our leaf, its shape in their layout."""
-    stacked = "{layer}" in row.keys[0]
+def pieces(
+    row: Row, shape: tuple[int, ...], place: int | None = None
+) -> Iterator[tuple[str, Any, tuple[int, ...]]]:
+    """Each tensor of a row: its key, where it stands in our leaf, its shape in their layout.
+
+    With `place`, those of one layer alone.
+    """
+    stacked = is_stacked(row)
     inner = shape[1:] if stacked else shape
     if inner and len(row.keys) > 1:
         inner = (*inner[:-1], inner[-1] // len(row.keys))
     theirs = tuple(inner[axis] for axis in _BACK[row.layout] or range(len(inner)))
-    for layer in range(shape[0] if stacked else 1):
+    for layer in range(shape[0] if stacked else 1) if place is None else (place,):
         for part, key in enumerate(row.keys):
             columns = (slice(part * inner[-1], (part + 1) * inner[-1]),) if inner else ()
             index = (layer,) * stacked + (...,) + columns
             yield key.format(layer=layer), index, theirs
 
 
+def is_stacked(row: Row) -> bool:
+    """Whether the leaf of a row has a first axis of layers."""
+    return "{layer}" in row.keys[0]
+
+
+def from_theirs(row: Row, tensor: np.ndarray) -> np.ndarray:
+    """A tensor of a row with its axes in our order."""
+    return _reorder(tensor, _FORTH[row.layout])
+
+
 def _reorder(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     return array.transpose(axes) if axes else array
 
 
-def from_layout(tensors: dict[str, np.ndarray], config: ClipConfig, layout: str) -> Params:
-    """Parameters in our layout, float32, from tensors in another.
+def to_layout(params: Params, layout: str) -> dict[str, np.ndarray]:
+    """Tensors in another layout and naming, by their keys.
 
     Args:
-      tensors: arrays of any float dtype by their key.
-      config: sizes that the tensors must have.
+      params: `{"visual": ..., "text": ..., "logit_scale": ()}`.
       layout: a key of `LAYOUTS`.
-
-    Returns:
-      Nested dict `{"visual": ..., "text": ..., "logit_scale": ()}` of float32 numpy arrays.
-
-    Raises:
-      ValueError: keys missing or not known, wrong shapes, integer or non-finite values: all of
-        them in one message.
-    """
-    rows, ignored = LAYOUTS[layout]
-    return _fill(tensors, config, rows, ignored)
-
-
-def visual_from_open_clip(tensors: dict[str, np.ndarray], config: ClipConfig) -> Params:
-    """The image tower alone, from the tensors of open_clip's layout that begin with "visual.".
-
-    Raises:
-      ValueError: as `from_layout`.
-    """
-    rows = tuple(row for row in _OPEN_CLIP if row.path.startswith("visual/"))
-    visual: Params = _fill(tensors, config, rows, ())["visual"]
-    return visual
-
-
-def _fill(
-    tensors: dict[str, np.ndarray],
-    config: ClipConfig,
-    rows: tuple[Row, ...],
-    ignored: tuple[str, ...],
-) -> Params:
-    shapes, problems, known = param_shapes(config), [], set()
-    leaves: dict[str, np.ndarray] = {}
-    for row in rows:
-        leaf = leaves[row.path] = np.empty(shapes[row.path], np.float32)
-        for key, index, expected in _pieces(row, leaf.shape):
-            known.add(key)
-            if key not in tensors:
-                problems.append(f"missing: {key} {expected}")
-                continue
-            tensor = tensors[key]
-            if tensor.shape != expected:
-                problems.append(f"wrong shape: {key} is {tensor.shape}, expected {expected}")
-            elif not jnp.issubdtype(tensor.dtype, jnp.floating):
-                problems.append(f"wrong type: {key} is {tensor.dtype}, expected floats")
-            elif not np.isfinite(tensor.astype(np.float32)).all():
-                problems.append(f"not finite: {key} holds NaN or infinity")
-            else:
-                leaf[index] = _reorder(tensor, _FORTH[row.layout])
-    for key in tensors:
-        if key not in known and not any(fnmatch.fnmatch(key, pattern) for pattern in ignored):
-            problems.append(f"not a CLIP tensor: {key} {tensors[key].shape}")
-    if problems:
-        shown = "\n  ".join(problems[:20])
-        more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise ValueError(
-            f"{len(problems)} tensors do not fit the model that its config describes:\n  "
-            f"{shown}{more}\nUse the weights that belong to this config."
-        )
-    return unflatten(leaves)
-
-
-def to_layout(params: Params, layout: str) -> dict[str, np.ndarray]:
-    """Tensors in another layout and naming: the inverse of `from_layout`.
 
     Raises:
       ValueError: a leaf of the key table is missing, or one is not in it.
@@ -250,7 +200,7 @@ def to_layout(params: Params, layout: str) -> dict[str, np.ndarray]:
         # np.array and not np.ascontiguousarray, which would make the 0-d logit_scale 1-d.
         key: np.array(_reorder(leaves[row.path][index], _BACK[row.layout]), order="C")
         for row in rows
-        for key, index, _ in _pieces(row, leaves[row.path].shape)
+        for key, index, _ in pieces(row, leaves[row.path].shape)
     }
 
 

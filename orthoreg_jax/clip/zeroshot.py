@@ -28,7 +28,7 @@ def _text_encoder(config: TextConfig, projection: int) -> Callable[[Any, Any], A
 def encode_texts(checkpoint: Checkpoint, texts: Sequence[str]) -> Float[np.ndarray, "t p"]:
     """Normalised features of texts, in batches of one compiled shape."""
     encode = _text_encoder(checkpoint.config.text, checkpoint.config.projection)
-    tokens = tokenize(texts, checkpoint.directory, checkpoint.config)
+    tokens = tokenize(texts, checkpoint.tokenizer_directory, checkpoint.config)
     padded = np.pad(tokens, ((0, -len(tokens) % BATCH), (0, 0)), mode="edge")
     batches = padded.reshape(-1, BATCH, tokens.shape[1])
     features = [encode(checkpoint.params["text"], batch) for batch in batches]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +16,6 @@ from jaxtyping import Array, Float, Int, Shaped
 from orthoreg_jax.arithmetic.paths import check_finite, flatten
 from orthoreg_jax.arithmetic.task_vectors import apply_task_vector, check_same
 from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder
-from orthoreg_jax.clip.preprocessing import load_preprocessing
 from orthoreg_jax.clip.zeroshot import Head, pad_heads, zero_shot_head
 from orthoreg_jax.tasks.batches import evaluation_batches, limited_rows
 from orthoreg_jax.tasks.loading import load_images
@@ -116,11 +116,12 @@ class Evaluator:
 def measure_accuracy(
     checkpoint: Checkpoint, params: Any, task: Task, split: str = "test", batch_size: int = 256
 ) -> float:
-    """Accuracy of a whole CLIP's parameters on one task, with the zero-shot head of `checkpoint`.
+    """Accuracy of a whole CLIP's parameters on one task, as `orthoreg measure` has it of its files.
 
     Args:
-      checkpoint: the pre-trained model: its text tower makes the head, its files the pixels.
-      params: parameters like `checkpoint.params`, for example with task vectors added.
+      checkpoint: the model whose sizes, tokenizer and preprocessing hold.
+      params: parameters like `checkpoint.params`, for example with task vectors added. Their text
+        tower makes the zero-shot head.
       task: from `load_tasks`.
       split: "train", "val" or "test".
       batch_size: images at a time.
@@ -164,9 +165,8 @@ def measure_accuracies(
         )
     _check_tasks(list(tasks.values()))
     _check_weights(checkpoint, params)
-    evaluator, sets = open_evaluation(
-        checkpoint, params["visual"], tasks, split, batch_size=batch_size
-    )
+    whole = dataclasses.replace(checkpoint, params=params)
+    evaluator, sets = open_evaluation(whole, params["visual"], tasks, split, batch_size=batch_size)
     return dict(zip(tasks, evaluator.zero_shot(sets).tolist(), strict=True))
 
 
@@ -240,10 +240,10 @@ def open_evaluation(
             raise ValueError(f"task {task.name!r} has no split {split!r}, only {list(task.splits)}")
     counts = [len(task.splits[split]) for task in tasks]
     most = max(min(count, limit or count) for count in counts)
-    most += -most % jax.local_device_count()
     batch_size = min(batch_size, most)  # less padding where all there is fits into one batch
+    batch_size += -batch_size % jax.local_device_count()
     shardings = make_shardings(batch_size, local=True)
-    preprocessing = load_preprocessing(checkpoint.directory, checkpoint.config)
+    preprocessing = checkpoint.preprocessing
     evaluator = Evaluator(
         _encoder(checkpoint.config),
         jax.device_put(params0, shardings.replicated),

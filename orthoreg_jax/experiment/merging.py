@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,14 +22,21 @@ from orthoreg_jax.arithmetic.merging.merger import (
 from orthoreg_jax.arithmetic.paths import flatten, unflatten
 from orthoreg_jax.arithmetic.rules import Rules
 from orthoreg_jax.arithmetic.task_vectors import check_same, norm
+from orthoreg_jax.clip.checkpoint import Checkpoint
+from orthoreg_jax.clip.differences import ModelVector
+from orthoreg_jax.config import default_config
+from orthoreg_jax.evaluation.accuracy import open_evaluation
 from orthoreg_jax.evaluation.results import Run
 from orthoreg_jax.evaluation.search import search_addition
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import StoredTree
+from orthoreg_jax.tasks.task import Task
 
 from .edits import first_alphas
 from .evaluation import make_evaluator, put_sets
 from .experiment import Experiment
+
+Source = StoredTree | ModelVector  # of one task vector, read leaf by leaf
 
 
 class Merged(NamedTuple):
@@ -40,7 +47,7 @@ class Merged(NamedTuple):
 
 
 def merge_files(
-    paths: Sequence[pathlib.Path],
+    paths: Sequence[pathlib.Path | Source],
     merger: Merger,
     *,
     matrices: Rules | None = None,
@@ -55,7 +62,7 @@ def merge_files(
     vector (`ties(over="vector")`) once more, a vector at a time.
 
     Args:
-      paths: safetensors files of task vectors, as a run writes them.
+      paths: safetensors files of task vectors, as a run writes them; or models beside their base.
       merger: see `merge_task_vectors`, as `matrices` and `key`.
       matrices: rules.
       key: for mergers that draw.
@@ -67,7 +74,7 @@ def merge_files(
     if not paths:
         raise ValueError("no task vector to merge; give at least one")
     check_key(merger, key)
-    files = [StoredTree(path) for path in paths]
+    files = [StoredTree(each) if isinstance(each, pathlib.Path) else each for each in paths]
     shapes = unflatten(files[0].shapes)
     for file in files[1:]:
         check_same(unflatten(file.shapes), shapes, (str(file.path), str(files[0].path)))
@@ -102,7 +109,7 @@ def merge_files(
 _merge_slice = jax.jit(merge_slice, static_argnames=("merger", "piece"))
 
 
-def _read_all(files: Sequence[StoredTree], path: str, place: int | None) -> jax.Array:
+def _read_all(files: Sequence[Source], path: str, place: int | None) -> jax.Array:
     """Of all files in one array, filled in place: on the host there is one file's at a time."""
     leaf = files[0].shapes[path]
     shape = leaf.shape if place is None else (1, *leaf.shape[1:])
@@ -158,3 +165,67 @@ def choose_alpha(experiment: Experiment, run: Run, tasks: Sequence[str], vector:
         test = evaluator.accuracies([tower], np.full((1, 1), best.alpha), sets["test"])[0]
         progress.update()
     return Measured(best.alpha, best.at_edge, dict(zip(tasks, test.tolist(), strict=True)))
+
+
+class Compared(NamedTuple):
+    """A merged model of any vectors, beside what it was made of: accuracies by task.
+
+    Attributes:
+      alpha: with the best validation mean of normalised accuracy.
+      at_edge: it is the largest that was tried; a larger one might be better.
+      zero_shot: of the base, on test.
+      single: of each task's own model, on test.
+      test: of the merged model.
+    """
+
+    alpha: float
+    at_edge: bool
+    zero_shot: dict[str, float]
+    single: dict[str, float]
+    test: dict[str, float]
+
+
+def compare_merged(
+    base: Checkpoint, vector: Any, sources: Sequence[Source], tasks: Mapping[str, Task]
+) -> Compared:
+    """Alpha of theta_0 + alpha * tau, searched on validation as a run does by default, and test.
+
+    Args:
+      base: theta_0; its text tower makes the heads.
+      vector: the merged one, of the image tower alone.
+      sources: what was merged, of which the nth belongs to the nth task.
+      tasks: with the splits "val" and "test".
+
+    Raises:
+      ValueError: a task that lacks a split, or whose own model is never right.
+    """
+    options = default_config().evaluation
+    size, params0 = options.batch_size, base.params["visual"]
+    splits = ("val", "test")
+    with Progress("choose alpha on validation", 2 * len(tasks) + 2) as progress:
+        opened = {
+            split: open_evaluation(base, params0, tasks, split, batch_size=size) for split in splits
+        }
+        single: dict[str, list[float]] = {split: [] for split in splits}
+        for number, source in enumerate(sources):
+            own = unflatten({name: source.read(name) for name in source.shapes})["visual"]
+            for split, (evaluator, sets) in opened.items():
+                found = evaluator.accuracies([own], np.ones((1, 1)), [sets[number]])
+                single[split].append(float(found[0, 0]))
+                progress.update()
+        tower = vector["visual"]
+        _, alphas, rounds = first_alphas(options, tower, float(norm(params0)))
+
+        def measure(tried: np.ndarray) -> np.ndarray:
+            evaluator, sets = opened["val"]
+            return evaluator.accuracies([tower], tried[:, None], sets)
+
+        best = search_addition(measure, alphas, np.array(single["val"]), rounds).choice
+        progress.update()
+        evaluator, sets = opened["test"]
+        rows = evaluator.accuracies([tower], np.array([[0.0], [best.alpha]]), sets).tolist()
+        progress.update()
+    zero_shot, own_test, test = (
+        dict(zip(tasks, row, strict=True)) for row in (rows[0], single["test"], rows[1])
+    )
+    return Compared(best.alpha, best.at_edge, zero_shot, own_test, test)

@@ -8,9 +8,9 @@ import jax
 from ml_collections import ConfigDict
 
 from orthoreg_jax.clip.checkpoint import load_checkpoint
-from orthoreg_jax.clip.preprocessing import load_preprocessing
 from orthoreg_jax.clip.zeroshot import pad_heads, zero_shot_head
 from orthoreg_jax.config import default_config, flatten_config, split_method, validate
+from orthoreg_jax.progress import say
 from orthoreg_jax.storage import StorageError, read_json
 from orthoreg_jax.tasks.catalogue import KNOWN
 from orthoreg_jax.tasks.task import load_tasks
@@ -40,7 +40,9 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
     local = make_shardings(config.evaluation.batch_size, local=True)
     tasks = load_tasks(config.data, config.tasks, config.control)
     checkpoint = load_checkpoint(config.model)
-    preprocessing = load_preprocessing(checkpoint.directory, checkpoint.config)
+    preprocessing = checkpoint.preprocessing
+    for note in (*checkpoint.notes, *preprocessing.notes):
+        say(note)
     heads = {}
     for name, task in tasks.items():
         try:

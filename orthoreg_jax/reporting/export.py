@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -28,11 +29,6 @@ from .tables import markdown_rows, percent, share_text
 
 CARD = """\
 ---
-library_name: transformers
-pipeline_tag: zero-shot-image-classification
-tags:
-- clip
-- task-arithmetic
 {front}---
 
 # {title}
@@ -227,11 +223,42 @@ def choose_edit(
     return Edit(names, sign, chosen if alpha is None else alpha, tuple(rows), note)
 
 
-def card_front(model: str) -> str:
-    """The line of a card's header that names the pre-trained model, if the hub has it."""
+def card_front(
+    model: str, title: str, accuracies: Sequence[tuple[str, float]], tags: Sequence[str] = ()
+) -> str:
+    """The head of a card, in the hub's own form of metadata, by which it shows and finds models.
+
+    Args:
+      model: the pre-trained one, named as the base if the hub has it.
+      title: of the card.
+      accuracies: on test, by the titles of tasks.
+      tags: beside those of every edited CLIP.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task = "zero-shot-image-classification"
     repository = HUB_NAMES.get(model, model).partition("@")[0]
     on_hub = repository.count("/") == 1 and not pathlib.Path(model).is_dir()
-    return f"base_model: {repository}\n" if on_hub else ""
+    results = [
+        EvalResult(
+            task_type=task,
+            dataset_type=re.sub("[^a-z0-9]+", "-", name.lower()),
+            dataset_name=name,
+            dataset_split="test",
+            metric_type="accuracy",
+            metric_value=round(value, 4),
+        )
+        for name, value in accuracies
+    ]
+    data = ModelCardData(
+        base_model=repository if on_hub else None,
+        library_name="transformers",
+        pipeline_tag=task,
+        tags=["clip", "task-arithmetic", *tags],
+        model_name=title,
+        eval_results=results or None,
+    )
+    return f"{data.to_yaml()}\n"
 
 
 def format_card(results: Results, run: Run, edit: Edit, checkpoint: Checkpoint) -> str:
@@ -249,9 +276,11 @@ def format_card(results: Results, run: Run, edit: Edit, checkpoint: Checkpoint) 
         for task in edit.tasks
     ]
     versions = provenance["versions"]
+    title = f"{config['model']} {edit.sign} {' + '.join(edit.tasks)}"
+    accuracies = [(name, after) for name, _, after in edit.rows]
     return CARD.format(
-        front=card_front(config["model"]),
-        title=f"{config['model']} {edit.sign} {' + '.join(edit.tasks)}",
+        front=card_front(config["model"], title, accuracies),
+        title=title,
         formula=edit.formula,
         model=config["model"],
         label=run["label"],

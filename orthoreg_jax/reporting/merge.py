@@ -12,37 +12,41 @@ import jax
 from orthoreg_jax.arithmetic.merging import Merger, make_merger
 from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
 from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from orthoreg_jax.clip.differences import ModelVector, base_problem
+from orthoreg_jax.clip.processor import read_processor
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.evaluation.results import Results, Run
-from orthoreg_jax.experiment.merging import Measured, choose_alpha, merge_files
+from orthoreg_jax.experiment.merging import (
+    Measured,
+    Source,
+    choose_alpha,
+    compare_merged,
+    merge_files,
+)
 from orthoreg_jax.experiment.setup import reopen
 from orthoreg_jax.experiment.vectors import vector_path
+from orthoreg_jax.progress import say
 from orthoreg_jax.storage import StoredTree
+from orthoreg_jax.tasks.task import Task
 
 from .export import card_front, check_request, find_run, load_pretrained
+from .measure import load_measured
 from .stage import damage_is_said, read_results_file
 from .summary import run_strengths, strength_text
 from .tables import markdown_rows, percent
 
 CARD = """\
 ---
-library_name: transformers
-pipeline_tag: zero-shot-image-classification
-tags:
-- clip
-- task-arithmetic
-- model-merging
 {front}---
 
 # {title}
 
-A CLIP whose image tower merges {count} task vectors:
+A CLIP whose {towers} {count} task vectors:
 
     θ₀ + {alpha:g} · {merger}({names})
 
-θ₀ are the weights of `{model}`; τ, a task vector, is what fine-tuning the image tower on one task
-changed{made_by}.
-The merger is `{merger}` with {options}. The text tower is the pre-trained one.
+θ₀ are the weights of `{model}`; τ, a task vector, is what fine-tuning on one task changed{made_by}.
+The merger is `{merger}` with {options}. {text}
 
     from transformers import CLIPModel, CLIPProcessor
     model, processor = CLIPModel.from_pretrained("."), CLIPProcessor.from_pretrained(".")
@@ -57,6 +61,11 @@ The merger is `{merger}` with {options}. The text tower is the pre-trained one.
 
 Made by `orthoreg merge`; {versions}.
 """
+# Of the text tower: whether the vectors hold leaves of it.
+TEXT = {
+    False: "The text tower is the pre-trained one.",
+    True: "The text tower is merged in the same way, and so are the heads that it makes.",
+}
 PACKAGES = ("orthoreg-jax", "jax", "numpy")
 
 
@@ -146,45 +155,164 @@ def merge_run(
     return _save(checkpoint, merged.vector, chosen, out, card)
 
 
+class Data(NamedTuple):
+    """Where alpha is chosen: a folder of data, and the tasks in the order of what is merged."""
+
+    data: str
+    tasks: Sequence[str]
+
+
 def merge_vectors(
     paths: Sequence[pathlib.Path],
     out: pathlib.Path,
-    model: str,
+    base: str,
     merger: Choice,
-    alpha: float,
+    alpha: float | None,
+    data: Data | None = None,
+    any_base: bool = False,
 ) -> pathlib.Path:
     """Merges task vectors from any files and writes the model.
 
     Args:
       paths: safetensors files whose leaves are those of the model, or of a part of it.
       out: a new directory.
-      model: the pre-trained one; see `load_checkpoint`.
+      base: the pre-trained model; see `load_checkpoint`.
       merger: how.
-      alpha: of theta_0 + alpha * tau.
+      alpha: of theta_0 + alpha * tau; None chooses it on `data`.
+      data: with a task for each vector.
+      any_base: take vectors that are the difference to other weights, or do not say to which.
 
     Raises:
       ValueError: bad parameters, vectors of another model or structure, or `out` is not empty.
       StorageError: a file is missing or damaged, or `out` cannot be written.
     """
-    made, key = merger.make()
-    check_request(out, alpha)
-    checkpoint = load_checkpoint(model)
-    for path in paths:
-        made_on = str(StoredTree(path).about.get("pretrained_sha256", checkpoint.sha256))
-        if made_on != checkpoint.sha256:
+    tasks = _check(merger, out, alpha, data, len(paths))
+    checkpoint = load_checkpoint(base)
+    notes: list[str] = []
+    files = [StoredTree(path) for path in paths]
+    for file in files:
+        if problem := base_problem(file.about, checkpoint):
+            if not any_base:
+                raise ValueError(f"{file.path}: {problem}; or merge it all the same by --any-base")
+            notes.append(f"{file.path}: {problem.partition(';')[0]}; merged all the same")
+    return _merge(files, out, checkpoint, base, merger, alpha, tasks, notes)
+
+
+def merge_models(
+    models: Sequence[str],
+    out: pathlib.Path,
+    base: str,
+    merger: Choice,
+    alpha: float | None,
+    data: Data | None = None,
+    visual_only: bool = False,
+) -> pathlib.Path:
+    """Merges fine-tuned models, or parts of them, and writes the model.
+
+    Args:
+      models: whatever `load_checkpoint` reads beside a base.
+      out: a new directory.
+      base: the CLIP that they were fine-tuned from.
+      merger: how.
+      alpha: of theta_0 + alpha * tau; None chooses it on `data`.
+      data: with a task for each model.
+      visual_only: leave out what they changed of the text tower.
+
+    Raises:
+      ValueError: bad parameters, models of another size or with other preprocessing than the base,
+        or `out` is not empty.
+      StorageError: `out` cannot be written.
+    """
+    tasks = _check(merger, out, alpha, data, len(models))
+    checkpoint = load_checkpoint(base)
+    notes: list[str] = []
+    size = checkpoint.config.visual.image_size
+    theirs = read_processor(checkpoint.preprocessing_directory, size).values
+    sources = [ModelVector(model, checkpoint) for model in models]
+    changed = [source.path for source in sources if source.both_towers]
+    for source in sources:
+        notes += source.notes
+        own = source.preprocessing
+        if own is not None and own != theirs:
+            wrong = [f"{key} {own[key]}, {each}" for key, each in theirs.items()
+                     if each != own[key]]  # fmt: skip
             raise ValueError(
-                f"{path}: is the difference to other pre-trained weights (SHA-256 {made_on[:12]}) "
-                f"than those of --model {model} ({checkpoint.sha256[:12]}); give the model that "
-                "was fine-tuned"
+                f"{source.path}: preprocesses images otherwise than the base {base} "
+                f"({'; '.join(wrong)}): one model cannot do both. Put the right "
+                "preprocessor_config.json beside the weights of the one whose files are wrong"
             )
-    merged = merge_files(paths, made, matrices=VISUAL_MATRICES, key=key)
-    files = zip(paths, merged.sha256, strict=True)
-    sources = {
-        f"`{path}`": (f"τ_{number}", content) for number, (path, content) in enumerate(files, 1)
-    }
-    note = f"Nothing yet: `orthoreg measure --model {out}` does so."
-    card = _card(checkpoint, model, merger, alpha, sources, "", note)
+        if visual_only:
+            source.drop_text()
+        elif changed:
+            source.hold_text()
+    if changed and visual_only:
+        notes.append(f"{', '.join(changed)}: changes of the text tower are left out")
+    elif changed:
+        notes.append(f"{', '.join(changed)}: changes the text tower, too; both towers are merged")
+    return _merge(sources, out, checkpoint, base, merger, alpha, tasks, notes)
+
+
+def _check(
+    merger: Choice, out: pathlib.Path, alpha: float | None, data: Data | None, count: int
+) -> dict[str, Task]:
+    """What can be refused ahead of reading models; the tasks on which alpha is to be chosen."""
+    merger.make()
+    check_request(out, alpha)
+    if alpha is not None:
+        return {}
+    if data is None or not data.tasks:
+        raise ValueError(
+            "--alpha: give it; or --data and --tasks, one for each of what is merged and in its "
+            "order, on whose validation images it is chosen"
+        )
+    if len(data.tasks) != count or len({*data.tasks}) < count:
+        raise ValueError(
+            f"--tasks {','.join(data.tasks)}: give {count} different tasks, one for each of what "
+            "is merged and in its order"
+        )
+    return load_measured(data.data, data.tasks, ("val", "test"))
+
+
+def _merge(
+    sources: Sequence[Source],
+    out: pathlib.Path,
+    checkpoint: Checkpoint,
+    base: str,
+    merger: Choice,
+    alpha: float | None,
+    tasks: dict[str, Task],
+    notes: Sequence[str],
+) -> pathlib.Path:
+    for note in (*notes, *checkpoint.notes, *checkpoint.preprocessing.notes):
+        say(note)
+    made, key = merger.make()
+    beyond = [path for path in sources[0].shapes if not path.startswith("visual/")]
+    if beyond and alpha is None:
+        raise ValueError(
+            "--alpha: give it; these vectors change the text tower, whose heads then change with "
+            "alpha, and it is chosen for the image tower alone (see --visual-only for models)"
+        )
+    merged = merge_files(sources, made, matrices=VISUAL_MATRICES, key=key)
+    measured = Shown(f"Nothing yet: `orthoreg measure --model {out}` does so.")
+    if alpha is None:
+        with jax.default_matmul_precision("highest"):  # as runs have by default
+            found = compare_merged(checkpoint, merged.vector, sources, tasks)
+        alpha = found.alpha
+        rows = [
+            (task.title, found.zero_shot[name], found.single[name], found.test[name])
+            for name, task in tasks.items()
+        ]
+        measured = _accuracy_table(rows, found.at_edge)
+    names = [f"τ_{name}" for name in tasks] or [f"τ_{n}" for n in range(1, len(sources) + 1)]
+    files = zip(sources, names, merged.sha256, strict=True)
+    described = {_describe(source): (name, content) for source, name, content in files}
+    card = _card(checkpoint, base, merger, alpha, described, "", measured, beyond, notes)
     return _save(checkpoint, merged.vector, alpha, out, card)
+
+
+def _describe(source: Source) -> str:
+    revision = source.revision if isinstance(source, ModelVector) else ""
+    return f"`{source.path}`" + (f" at revision `{revision}`" if revision else "")
 
 
 def _save(
@@ -194,22 +322,33 @@ def _save(
     return save_checkpoint(out, params, checkpoint, texts={"README.md": card})
 
 
-def _measured(results: Results, run: Run, measured: Measured | None) -> str:
+class Shown(NamedTuple):
+    """What a card says of accuracies, and the merged model's by the titles of tasks."""
+
+    text: str
+    test: tuple[tuple[str, float], ...] = ()
+
+
+def _measured(results: Results, run: Run, measured: Measured | None) -> Shown:
     if measured is None:
-        return "Nothing: α was given by hand. `orthoreg measure --model .` measures this model."
+        by_hand = "Nothing: α was given by hand. `orthoreg measure --model .` measures this model."
+        return Shown(by_hand)
     zero_shot, single = results["zero_shot"]["test"], run["single"]["test"]
     rows = [
-        (results["tasks"][task], percent(zero_shot[task]), percent(single[task]), percent(value))
+        (results["tasks"][task], zero_shot[task], single[task], value)
         for task, value in measured.test.items()
     ]
+    return _accuracy_table(rows, measured.at_edge)
+
+
+def _accuracy_table(rows: Sequence[tuple[str, float, float, float]], at_edge: bool) -> Shown:
+    cells = [(title, *map(percent, values)) for title, *values in rows]
     header = ("Test accuracy, %", "zero-shot", "its own model", "this model")
-    edge = (
-        " It is the largest that was tried: a larger one might be better."
-        if measured.at_edge
-        else ""
-    )
+    edge = " It is the largest that was tried: a larger one might be better." if at_edge else ""
     note = f"α is the best on validation (mean of accuracies normalised by single-task ones).{edge}"
-    return f"{markdown_rows(header, rows)}\n\n{note}"
+    return Shown(
+        f"{markdown_rows(header, cells)}\n\n{note}", tuple((row[0], row[-1]) for row in rows)
+    )
 
 
 def _card(
@@ -219,16 +358,22 @@ def _card(
     alpha: float,
     sources: Mapping[str, tuple[str, str]],
     made_by: str,
-    measured: str,
+    measured: Shown,
+    beyond: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> str:
+    """The model card; `beyond` are leaves of the vector that are not of the image tower."""
     origins = [f"- pre-trained weights: SHA-256 `{checkpoint.sha256}`"]
     origins += [
-        f"- {name} of {source}: SHA-256 of its content `{content}`"
-        for source, (name, content) in sources.items()
+        f"- {name} of {source}: SHA-256 `{content}`" for source, (name, content) in sources.items()
     ]
+    origins += [f"- {note}" for note in notes]
+    title = f"{model}, {len(sources)} tasks merged by {merger.name}"
     return CARD.format(
-        front=card_front(model),
-        title=f"{model}, {len(sources)} tasks merged by {merger.name}",
+        front=card_front(model, title, measured.test, ["model-merging"]),
+        title=title,
+        towers="towers merge" if beyond else "image tower merges",
+        text=TEXT[bool(beyond)],
         count=len(sources),
         alpha=alpha,
         merger=merger.name,
@@ -236,7 +381,7 @@ def _card(
         model=model,
         made_by=made_by,
         options=merger.describe(),
-        measured=measured,
+        measured=measured.text,
         origins="\n".join(origins),
         versions=", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES),
     )

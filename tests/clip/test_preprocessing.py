@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -84,6 +85,21 @@ def test_tokenizer_of_another_model(tmp_path):
     config = dataclasses.replace(checkpoint.config, text=smaller)
     with pytest.raises(ValueError, match="the model 100; use the tokenizer that belongs"):
         tokenize(["a"], checkpoint.directory, config)
+
+
+def test_tokenizers_that_the_text_tower_cannot_use(tmp_path):
+    checkpoint = load_checkpoint("embedded")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(checkpoint.directory / name, tmp_path / name)
+    # A configuration that names no end of text reads the largest id; here that is another token.
+    legacy = dataclasses.replace(checkpoint.config.text, eos_token_id=2)
+    config = dataclasses.replace(checkpoint.config, text=legacy)
+    with pytest.raises(ValueError, match="ends a text with 1, which is not its largest id"):
+        tokenize(["a drawing"], tmp_path, config)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pad_token": None}))
+    with pytest.raises(ValueError, match="its tokenizer has no pad_token; write CLIP's"):
+        tokenize(["a drawing"], tmp_path, checkpoint.config)
 
 
 def test_crop_must_fit_the_model(tmp_path):

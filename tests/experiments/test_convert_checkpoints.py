@@ -11,8 +11,10 @@ import transformers
 
 from orthoreg_jax import apply_task_vector
 from orthoreg_jax.clip.checkpoint import image_encoder, load_checkpoint
-from orthoreg_jax.clip.config import PRESETS, read_config
-from orthoreg_jax.storage import load_tree
+from orthoreg_jax.clip.config import PRESETS
+from orthoreg_jax.clip.config_files import read_config
+from orthoreg_jax.clip.differences import base_problem
+from orthoreg_jax.storage import StoredTree, load_tree
 from tests.clip.test_parity import FIXTURES, relative_error
 
 torch = pytest.importorskip("torch", reason="the converter needs torch, the package does not")
@@ -49,6 +51,11 @@ def open_clip_state(model):
     return {key: value.detach().clone() for key, value in state.items()}
 
 
+def transformers_state(model):
+    """As `pytorch_model.bin` has it."""
+    return {key: value.detach().clone() for key, value in model.state_dict().items()}
+
+
 @pytest.fixture(scope="module")
 def models():
     """Before and after fine-tuning."""
@@ -69,14 +76,20 @@ def convert(monkeypatch, finetuned, pretrained, out):
     convert_checkpoints.main()
 
 
-@pytest.mark.parametrize("prefix, wrapped", [("", False), ("module.model.", True)])
-def test_the_vector_makes_the_fine_tuned_model(models, tmp_path, monkeypatch, prefix, wrapped):
+@pytest.mark.parametrize("layout, prefix, wrapped", [
+    (open_clip_state, "", False), (open_clip_state, "module.model.", True),
+    (transformers_state, "", False), (transformers_state, "module.", True),
+])  # fmt: skip
+def test_the_vector_makes_the_fine_tuned_model(
+    models, tmp_path, monkeypatch, layout, prefix, wrapped
+):
     paths = [tmp_path / "zeroshot.pt", tmp_path / "finetuned.pt"]
     for model, path in zip(models, paths, strict=True):
-        state = {prefix + key: value for key, value in open_clip_state(model).items()}
+        state = {prefix + key: value for key, value in layout(model).items()}
         torch.save({"state_dict": state, "epoch": 3} if wrapped else state, path)
     convert(monkeypatch, paths[1], paths[0], tmp_path / "vector.safetensors")
     checkpoint = load_checkpoint(DIRECTORY)
+    assert base_problem(StoredTree(tmp_path / "vector.safetensors").about, checkpoint) == ""
     params = apply_task_vector(checkpoint.params, load_tree(tmp_path / "vector.safetensors"))
     size = checkpoint.config.visual.image_size
     pixels = np.random.default_rng(0).normal(size=(3, size, size, 3)).astype(np.float32)
@@ -102,10 +115,11 @@ def test_pickled_code_is_never_run(models, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("spoil, message", [
-    (lambda state: state.pop("visual.proj"), "missing: visual.proj"),
+    (lambda state: state.pop("visual.proj"), "without visual/projection/kernel"),
     (lambda state: state.update({"visual.x": torch.ones(2)}), "not a CLIP tensor: visual.x"),
     (lambda state: state.update({"visual.proj": torch.ones(2)}), "wrong shape: visual.proj"),
-    (lambda state: state.clear(), "no key has 'visual.' in it"),
+    (lambda state: state.clear(), "holds no image tower of a CLIP ViT"),
+    (lambda state: state.update(epoch=3), "holds no tensors as epoch"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_said(models, tmp_path, monkeypatch, spoil, message):
     state = open_clip_state(models[0])

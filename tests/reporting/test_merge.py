@@ -172,13 +172,33 @@ def test_a_run_of_an_earlier_version_without_its_data(finished, inputs, tmp_path
         (
             of_run,
             ["--merger", "task_arithmetic", "--model", "embedded"],
-            "neither --vectors nor --model",
+            "--base: not with --workdir, which takes --method",
         ),
-        (of_files, ["--merger", "task_arithmetic"], "and --alpha, as there is no validation data"),
         (
             of_files,
-            ["--merger", "task_arithmetic", "--alpha", "1", "--tasks", "first"],
-            "only with --workdir",
+            ["--merger", "task_arithmetic"],
+            "--alpha: give it; or --data and --tasks, one for each",
+        ),
+        (
+            of_files,
+            ["--merger", "task_arithmetic", "--tasks", "first"],
+            "--tasks first: give 2 different tasks",
+        ),
+        (
+            of_files,
+            ["--merger", "task_arithmetic", "--tasks", "first,first"],
+            "give 2 different tasks",
+        ),
+        (
+            of_files,
+            ["--merger", "task_arithmetic", "--method", "full"],
+            "--method: not with --vectors, which",
+        ),
+        (of_files, ["--merger", "task_arithmetic", "--models", "a"], "not several of them at once"),
+        (
+            of_files,
+            ["--merger", "task_arithmetic", "--visual-only"],
+            "--visual-only: not with --vectors",
         ),
     ],
 )

@@ -1,0 +1,221 @@
+"""LoRA adapters of peft on a CLIP, as dense updates of its weights.
+
+peft keeps `lora_A` (r, in) and `lora_B` (out, r) of a linear layer; its update is scale * B A, with
+scale alpha / r, or alpha / sqrt(r) where "use_rslora" says so.
+
+Reference: "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022 (arXiv 2106.09685); "A
+Rank Stabilization Scaling Factor for Fine-Tuning with LoRA" (arXiv 2312.03732).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from orthoreg_jax.arithmetic.paths import unflatten
+
+from .config import ClipConfig
+from .stored import HEADS, listed
+from .tensors import FLOATS, Tensors
+from .weights import LAYOUTS, Params, from_theirs, is_stacked, param_shapes, pieces
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+# Options that change what an adapter computes, and the values at which they do not.
+PLAIN: dict[str, tuple[Any, ...]] = {
+    "alora_invocation_tokens": (None,), "fan_in_fan_out": (False, None),
+    "layer_replication": (None,), "lora_bias": (False, None), "target_parameters": (None, []),
+    "trainable_token_indices": (None,), "use_bdlora": (False, None), "use_dora": (False, None),
+    "use_qalora": (False, None),
+}  # fmt: skip
+
+
+def is_adapter(directory: pathlib.Path) -> bool:
+    """Whether a directory holds an adapter and no model."""
+    return (directory / CONFIG).is_file() and not (directory / "config.json").is_file()
+
+
+def read_adapter_config(directory: pathlib.Path) -> dict[str, Any]:
+    """Reads `adapter_config.json`.
+
+    Raises:
+      ValueError: it cannot be read, or describes another kind of adapter than plain LoRA.
+    """
+    path = directory / CONFIG
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: is not JSON ({error}); copy it again") from error
+    if not isinstance(raw, dict) or raw.get("peft_type") != "LORA":
+        kind = raw.get("peft_type") if isinstance(raw, dict) else None
+        raise ValueError(f"{path}: describes an adapter of type {kind!r}, allowed: 'LORA'")
+    problems = [
+        f"{key} is {raw[key]!r}, allowed: {' or '.join(map(repr, plain))}"
+        for key, plain in PLAIN.items()
+        if key in raw and raw[key] not in plain
+    ]
+    if not _is_positive(raw.get("lora_alpha")):
+        problems.append(f"lora_alpha is {raw.get('lora_alpha')!r}, allowed: a number above 0")
+    if not isinstance(raw.get("use_rslora", False), bool):
+        problems.append(f"use_rslora is {raw['use_rslora']!r}, allowed: true or false")
+    pattern = raw.get("alpha_pattern") or {}
+    if not isinstance(pattern, dict) or not all(map(_is_positive, pattern.values())):
+        problems.append(f"alpha_pattern is {pattern!r}, allowed: numbers above 0 by module")
+    if problems:
+        raise ValueError(f"{path}: {'; '.join(problems)}")
+    return raw
+
+
+def _is_positive(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value > 0
+
+
+class StoredAdapter:
+    """What an adapter changes of a base's leaves; reads as `StoredClip` does.
+
+    Attributes:
+      config: the base's sizes.
+      paths: of the leaves that it changes.
+      ignored: keys that are left out, as a classifier's head is.
+    """
+
+    def __init__(
+        self,
+        tensors: Tensors,
+        options: Mapping[str, Any],
+        config: ClipConfig,
+        base: Mapping[str, np.ndarray],
+    ) -> None:
+        """Compares the adapter with the base.
+
+        Args:
+          tensors: of `adapter_model.safetensors`.
+          options: from `read_adapter_config`.
+          config: the base's sizes.
+          base: the base's leaves, by path.
+
+        Raises:
+          ValueError: tensors of modules that a CLIP does not have, or that do not fit it: all of
+            them in one message.
+        """
+        self.config, self._tensors, self._base = config, tensors, base
+        self._options = options
+        self._shapes = shapes = param_shapes(config)
+        self._factors: dict[str, dict[str, str]] = {}  # by the name of the weight, A and B
+        self._whole: dict[str, str] = {}  # what was trained without factors, as biases may be
+        problems, left_out = [], []
+        wanted = {
+            name: (row, expected)
+            for row in LAYOUTS["huggingface"].rows
+            for name, _, expected in pieces(row, shapes[row.path])
+        }
+        for key in tensors.found:
+            module, _, kind = _name(key).partition(".lora_")
+            name = f"{module}.weight" if kind else module
+            if name in HEADS:
+                left_out.append(key)
+            elif name not in wanted or kind not in ("", "A.weight", "B.weight"):
+                problems.append(f"no weight of a CLIP is changed by {key}")
+            elif tensors.found[key].kind not in FLOATS:
+                problems.append(f"wrong type: {key} is {tensors.found[key].kind}")
+            elif kind:
+                self._factors.setdefault(name, {})[kind[0]] = key
+            else:
+                self._whole[name] = key
+        for name, factors in self._factors.items():
+            problems += self._misfits(name, factors, wanted[name][1])
+        problems += [
+            f"wrong shape: {key} is {tensors.found[key].shape}, expected {wanted[name][1]}"
+            for name, key in self._whole.items()
+            if tensors.found[key].shape != wanted[name][1]
+        ]
+        if problems:
+            raise ValueError(listed(problems, "Name the base that the adapter was trained on."))
+        if not self._factors:
+            raise ValueError("holds no update of a CLIP's weights")
+        self.ignored = tuple(left_out)
+        changed = {*self._factors, *self._whole}
+        self._rows = {
+            row.path: row
+            for row in LAYOUTS["huggingface"].rows
+            if changed & {name for name, _, _ in pieces(row, shapes[row.path])}
+        }
+        self.paths = tuple(self._rows)
+
+    def _misfits(self, name: str, keys: dict[str, str], expected: tuple[int, ...]) -> list[str]:
+        if len(keys) < 2:
+            return [f"missing: the other factor of {next(iter(keys.values()))}"]
+        a, b = (self._tensors.found[keys[each]].shape for each in "AB")
+        if len(expected) != 2 or len(a) != 2 or len(b) != 2 or a[0] != b[1]:
+            return [f"no linear layer's factors: {keys['A']} {a}, {keys['B']} {b}"]
+        if (b[0], a[1]) != expected:
+            return [f"wrong shape: {keys['B']} {b} times {keys['A']} {a}, expected {expected}"]
+        return []
+
+    def delta(self, path: str, place: int | None = None) -> np.ndarray:
+        """The update of a leaf in float32, or of the slice at `place` of its first axis.
+
+        Raises:
+          ValueError: it holds NaN or infinity, or cannot be read.
+        """
+        row, shape = self._rows[path], self._shapes[path]
+        layer = place if is_stacked(row) else None
+        leaf = np.zeros(shape if layer is None else (1, *shape[1:]), np.float32)
+        for name, index, _ in pieces(row, shape, layer):
+            here = index if layer is None else (0, *index[1:])
+            if name in self._factors:
+                leaf[here] += from_theirs(row, self._product(name))
+            if name in self._whole:
+                whole = from_theirs(row, self._read(self._whole[name]))
+                leaf[here] += whole - self._base[path][index]
+        return leaf if place is None or layer is not None else leaf[place : place + 1]
+
+    def read(self, path: str, place: int | None = None) -> np.ndarray:
+        """A leaf of the base with its update, or a slice of it; see `delta`."""
+        base = self._base[path]
+        part = base if place is None else base[place : place + 1]
+        return np.asarray(part + self.delta(path, place))
+
+    def params(self, base: Mapping[str, np.ndarray]) -> Params:
+        """All leaves of the base, with the updates."""
+        leaves = {path: self.read(path) if path in self._rows else leaf
+                  for path, leaf in base.items()}  # fmt: skip
+        return unflatten(leaves)
+
+    def _product(self, name: str) -> np.ndarray:
+        a, b = (self._read(self._factors[name][each]) for each in "AB")
+        alpha = self._options["lora_alpha"]
+        module = name.removesuffix(".weight")
+        for pattern, value in (self._options.get("alpha_pattern") or {}).items():
+            if re.match(rf"(.*\.)?({pattern})$", module):  # as peft finds it: the first counts
+                alpha = value
+                break
+        rank = len(a)
+        scale = alpha / (math.sqrt(rank) if self._options.get("use_rslora") else rank)
+        return np.float32(scale) * (b @ a)
+
+    def _read(self, key: str) -> np.ndarray:
+        tensor = np.asarray(self._tensors.read(key), np.float32)
+        if not np.isfinite(tensor).all():
+            raise ValueError(f"not finite: {key} holds NaN or infinity")
+        return tensor
+
+
+def _name(key: str) -> str:
+    """The key of a CLIPModel that an adapter's key speaks of.
+
+    Before it stands "base_model.model."; an adapter of an image tower alone may leave out
+    "vision_model.", as transformers does.
+    """
+    name = key.removeprefix("base_model.model.").replace(".base_layer.", ".")
+    name = name.replace("modules_to_save.default.", "").replace(".default.weight", ".weight")
+    if name.startswith(("encoder.", "embeddings.", "pre_layrnorm.", "post_layernorm.")):
+        return f"vision_model.{name}"
+    return name

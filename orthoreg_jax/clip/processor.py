@@ -1,0 +1,282 @@
+"""What a checkpoint's files say of the way from a picture to pixels.
+
+Transformers 5 writes `processor_config.json`, with the image processor nested inside; before it,
+there was `preprocessor_config.json`; open_clip has "preprocess_cfg" in its configuration. What a
+file says is honoured or refused, and what it leaves out is said.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .open_clip import OPEN_CLIP, is_open_clip, read_open_clip
+
+PROCESSOR = "processor_config.json"
+PREPROCESSOR = "preprocessor_config.json"
+# OpenAI's values, which transformers' CLIPImageProcessor and open_clip take where a file has none.
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+BICUBIC, BILINEAR = 3, 2  # as Pillow numbers its filters
+LARGEST = 8  # times the model's size: what an image may be resized to before it is cropped
+# Keys that act on no pixel of an RGB image.
+NEUTRAL = {
+    "_valid_processor_keys", "auto_map", "data_format", "default_to_square", "device",
+    "disable_grouping", "do_convert_rgb", "feature_extractor_type", "image_processor_type",
+    "image_seq_length", "input_data_format", "model_input_names", "processor_class",
+    "return_tensors", "transformers_version", "use_fast",
+}  # fmt: skip
+TYPES = (
+    "CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil", "CLIPFeatureExtractor",
+)  # fmt: skip
+
+
+class Processor(NamedTuple):
+    """The steps from a picture to pixels, every one stated.
+
+    Attributes:
+      values: as transformers' CLIPImageProcessor takes them.
+      notes: a sentence for all that was taken from elsewhere than the checkpoint's files.
+    """
+
+    values: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def has_processor(directory: pathlib.Path) -> bool:
+    """Whether a checkpoint's files say anything of preprocessing."""
+    return _find(directory) is not None
+
+
+def read_processor(directory: pathlib.Path, size: int) -> Processor:
+    """Reads the files of a checkpoint; without any, OpenAI's published values hold.
+
+    Args:
+      directory: of the checkpoint.
+      size: of the square images that the model reads, in pixels.
+
+    Raises:
+      ValueError: a file that cannot be read, or says what this program does not do; all that is
+        wrong in it is named.
+    """
+    found = _find(directory)
+    if found is None:
+        return Processor(
+            defaults(size),
+            (
+                f"{directory}: no file says how images are preprocessed; OpenAI's values hold: "
+                f"shortest side to {size} px, bicubic, centre crop, mean {MEAN}, std {STD}",
+            ),
+        )
+    path, stated = found
+    problems: list[str] = []
+    values = _from_open_clip(stated, size) if path.name == OPEN_CLIP else _known(stated, problems)
+    _check_sizes(values, size, problems)
+    if problems:
+        raise ValueError(f"{path}: {'; '.join(problems)}")
+    silent = [key for key in ("size", "crop_size", "image_mean", "image_std") if key not in values]
+    if not values.get("do_normalize", True):
+        silent = [key for key in silent if not key.startswith("image_")]
+    if not values.get("do_center_crop", True):
+        silent = [key for key in silent if key != "crop_size"]
+    notes = []
+    if silent:
+        notes.append(f"{path}: states no {', '.join(silent)}; CLIP's usual values hold")
+    other = _read(directory / PREPROCESSOR) if path.name == PROCESSOR else None
+    if other is not None and defaults(224) | _known(other, []) != defaults(224) | values:
+        notes.append(f"{path}: counts, as in transformers; {PREPROCESSOR} beside it says otherwise")
+    return Processor(defaults(224) | values, tuple(notes))
+
+
+def _find(directory: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]] | None:
+    """The file that counts, and what it says: transformers' own order for its models."""
+    if is_open_clip(directory):
+        path = directory / OPEN_CLIP
+        stated = read_open_clip(directory).get("preprocess_cfg")
+        if stated is not None:
+            return path, _table(path, stated)
+    nested = _read(directory / PROCESSOR)
+    if nested is not None and "image_processor" in nested:
+        return directory / PROCESSOR, _table(directory / PROCESSOR, nested["image_processor"])
+    alone = _read(directory / PREPROCESSOR)
+    return None if alone is None else (directory / PREPROCESSOR, alone)
+
+
+def _read(path: pathlib.Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        return _table(path, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}); copy it again"
+        ) from error
+
+
+def _table(path: pathlib.Path, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: holds a {type(value).__name__} where a table was expected")
+    return value
+
+
+def defaults(size: int) -> dict[str, Any]:
+    """CLIP's published steps for a model that reads `size` px."""
+    return {
+        "do_resize": True,
+        "size": {"shortest_edge": size},
+        "resample": BICUBIC,
+        "do_center_crop": True,
+        "crop_size": {"height": size, "width": size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": MEAN,
+        "image_std": STD,
+    }
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _three(value: Any, above: float) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 3
+        and all(_is_number(each) and each > above for each in value)
+    )
+
+
+# What each key may hold, in words, and whether a value is that.
+_ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **{
+        name: ("true or false", lambda value: isinstance(value, bool))
+        for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+    },
+    "resample": (
+        "a filter of Pillow's, 0 to 5",
+        lambda value: not isinstance(value, bool) and value in range(6),
+    ),
+    "rescale_factor": ("a number above 0", lambda value: _is_number(value) and value > 0),
+    "image_mean": ("three numbers", lambda value: _three(value, -math.inf)),
+    "image_std": ("three numbers above 0", lambda value: _three(value, 0)),
+    "size": (
+        'a number of pixels, {"shortest_edge": ...} or {"height": ..., "width": ...}',
+        lambda value: _edges(value, square=False) is not None,
+    ),
+    "crop_size": (
+        'a number of pixels or {"height": ..., "width": ...}',
+        lambda value: "height" in (_edges(value, square=True) or {}),
+    ),
+}
+
+
+def _edges(value: Any, square: bool) -> dict[str, int] | None:
+    """A size in the one form of a table; None if it is no size."""
+    if _is_count(value):
+        return {"height": value, "width": value} if square else {"shortest_edge": value}
+    if isinstance(value, list | tuple) and len(value) == 2:
+        value = dict(zip(("height", "width"), value, strict=True))
+    if not isinstance(value, dict):
+        return None
+    stated = {key: each for key, each in value.items() if each is not None}
+    fits = {*stated} in ({"height", "width"}, {"shortest_edge"})
+    return stated if fits and all(map(_is_count, stated.values())) else None
+
+
+def _known(stated: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """What a file of transformers says of pixels."""
+    values: dict[str, Any] = {}
+    for key, value in stated.items():
+        if key in _ALLOWED:
+            words, fits = _ALLOWED[key]
+            if fits(value):
+                values[key] = value
+            else:
+                problems.append(f"{key} is {value!r}, allowed: {words}")
+        elif key not in NEUTRAL and value not in (None, False):
+            problems.append(
+                f"{key} is {value!r}, which this program does not do; it reads what "
+                "CLIPImageProcessor does to an RGB image"
+            )
+    kinds = [stated.get(key) for key in ("image_processor_type", "feature_extractor_type")]
+    kind = kinds[0] or kinds[1] or TYPES[0]
+    if kind not in TYPES:
+        problems.append(f"is of an image processor of type {kind!r}, allowed: {', '.join(TYPES)}")
+    for key in ("image_mean", "image_std"):
+        if key in values:
+            values[key] = tuple(values[key])
+    if "size" in values:
+        values["size"] = _edges(values["size"], square=bool(stated.get("default_to_square")))
+    if "crop_size" in values:
+        values["crop_size"] = _edges(values["crop_size"], square=True)
+    return values
+
+
+def _from_open_clip(stated: dict[str, Any], size: int) -> dict[str, Any]:
+    """What open_clip's inference transform does, in transformers' words."""
+    problems = []
+    names = {"mean": "image_mean", "std": "image_std"}
+    values: dict[str, Any] = {}
+    for theirs, ours in names.items():
+        words, fits = _ALLOWED[ours]
+        if theirs in stated and fits(stated[theirs]):
+            values[ours] = tuple(stated[theirs])
+        elif theirs in stated:
+            problems.append(f"{theirs} is {stated[theirs]!r}, allowed: {words}")
+    allowed = {
+        "interpolation": ("bicubic", "bilinear", "random"),  # "random" is of training alone
+        "resize_mode": ("shortest", "squash"),
+        "mode": ("RGB",),
+        "size": (None, size, [size, size], [3, size, size]),
+    }
+    for key, choices in allowed.items():
+        if key in stated and stated[key] not in choices:
+            problems.append(
+                f"{key} is {stated[key]!r}, allowed: {', '.join(str(each) for each in choices)}"
+            )
+    strange = [key for key in stated if key not in {*names, *allowed, "fill_color"}]
+    if strange:
+        problems.append(f"has {', '.join(strange)}, which this program does not do")
+    if problems:
+        raise ValueError(f"{OPEN_CLIP}: preprocess_cfg: {'; '.join(problems)}")
+    square = {"height": size, "width": size}
+    squash = stated.get("resize_mode") == "squash"
+    bilinear = stated.get("interpolation") == "bilinear"
+    return values | {
+        "size": square if squash else {"shortest_edge": size},
+        "crop_size": square,
+        "resample": BILINEAR if bilinear else BICUBIC,
+    }
+
+
+def _check_sizes(values: dict[str, Any], size: int, problems: list[str]) -> None:
+    """Whether what comes out is what the model reads, at a size that memory holds."""
+    full = defaults(224) | values
+    hint = "use the file that belongs to the weights"
+    longest = max(full["size"].values())
+    if full["do_resize"] and longest > LARGEST * size:
+        problems.append(
+            f"size is {full['size']}, allowed: at most {LARGEST} times the {size} px that the "
+            "model reads"
+        )
+    crop = (full["crop_size"]["height"], full["crop_size"]["width"])
+    if full["do_center_crop"] and crop != (size, size):
+        stated = "crops" if "crop_size" in values else "states no crop_size and so crops"
+        problems.append(f"{stated} to {crop}, the model reads {(size, size)}; {hint}")
+    if full["do_center_crop"] or problems:
+        return
+    square = full["do_resize"] and full["size"] == {"height": size, "width": size}
+    if not square:
+        problems.append(
+            f"do_center_crop is false and do_resize does not make images of {(size, size)}, which "
+            f'the model reads; allowed without a crop: "size": {{"height": {size}, "width": '
+            f"{size}}}"
+        )

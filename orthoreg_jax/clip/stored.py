@@ -1,0 +1,228 @@
+"""A CLIP, or a part of one, as other libraries' files hold it: recognised, checked, read by leaf.
+
+Strict both ways: every tensor is used or listed as ignored, every leaf of the parts that are there
+is filled. Shapes and types are compared by the headers, before any memory is taken, and whatever
+does not fit is reported at once.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from orthoreg_jax.arithmetic.paths import unflatten
+
+from .config import ClipConfig
+from .config_files import ALONE
+from .tensors import FLOATS, Tensors
+from .weights import LAYOUTS, Params, from_theirs, is_stacked, param_shapes, pieces
+
+# Prefixes are whatever stands before these, e.g. "module." or "image_encoder.model.".
+_PREFIXES = (
+    ("huggingface", r"(.*)(vision_model|text_model)\."),
+    (
+        "open_clip",
+        r"(.*)visual\.(class_embedding|positional_embedding|conv1|ln_|proj$|transformer\.)",
+    ),
+    ("bare", r"(.*?)(embeddings\.(class|patch|position)_|encoder\.layers\.\d|p(re|ost)_lay)"),
+)
+# Heads of classifiers: no part of a CLIP, which classifies by its text tower.
+HEADS = (
+    "classifier.weight", "classifier.bias", "classification_head.weight",
+    "classification_head.bias",
+)  # fmt: skip
+_TEXT_BLOCKS = {"huggingface": "text_model.encoder.", "open_clip": "transformer.resblocks."}
+SHOWN = 20
+
+
+class Naming(NamedTuple):
+    """How the keys of a file stand for those of a layout's table.
+
+    Attributes:
+      layout: a key of `LAYOUTS`.
+      keys: the file's key of each of the table's.
+    """
+
+    layout: str
+    keys: dict[str, str]
+
+
+def recognise(keys: Iterable[str]) -> Naming:
+    """Finds layout and prefix of a file's keys.
+
+    Raises:
+      ValueError: no image tower of a CLIP ViT, several of them, or two keys for one tensor.
+    """
+    keys = list(keys)
+    layout, prefix = _find_layout(keys)
+    names: dict[str, str] = {}
+    for key in keys:
+        name = key.removeprefix(prefix)
+        if layout == "bare" and not name.startswith(("visual_projection.", *HEADS)):
+            name = f"vision_model.{name}"
+        if layout == "open_clip" and name.startswith("text."):  # of its CustomTextCLIP
+            name = name.removeprefix("text.")
+        if name in names:
+            raise ValueError(f"holds {name} twice, as {names[name]} and as {key}")
+        names[name] = key
+    return Naming("huggingface" if layout == "bare" else layout, names)
+
+
+def _find_layout(keys: list[str]) -> tuple[str, str]:
+    for layout, pattern in _PREFIXES:
+        matches = [match for key in keys if (match := re.match(pattern, key))]
+        prefixes = sorted({match[1] for match in matches})
+        if len(prefixes) > 1:
+            raise ValueError(
+                f"holds several models, with keys that begin with {', '.join(map(repr, prefixes))};"
+                " save one of them alone"
+            )
+        if prefixes:
+            return layout, prefixes[0]
+    raise ValueError(f"holds no image tower of a CLIP ViT; {_cause(keys)}")
+
+
+def _cause(keys: list[str]) -> str:
+    if any("lora_A" in key or "lora_B" in key for key in keys):
+        return "it is an adapter, which needs the adapter_config.json of peft beside it"
+    if any(key.startswith("visual/") for key in keys):
+        return "it is a task vector of this program's; give it as one of --vectors"
+    if any(key.endswith("attn.qkv.weight") for key in keys):
+        return "its keys are timm's; this program reads transformers' and open_clip's"
+    return f"its keys are {', '.join(keys[:5])} ..."
+
+
+class StoredClip:
+    """The tensors of a CLIP, or of its image tower, as leaves of ours.
+
+    Attributes:
+      config: the sizes that they have.
+      paths: of the leaves that the file holds, of `param_shapes`.
+      ignored: keys that are left out, as a classifier's head is.
+    """
+
+    def __init__(self, tensors: Tensors, config: ClipConfig, based: bool = False) -> None:
+        """Compares the headers with the configuration.
+
+        Args:
+          tensors: of the file.
+          config: sizes that they must have.
+          based: there is a base, from which comes what a file of an image tower lacks.
+
+        Raises:
+          ValueError: tensors missing or unknown, wrong shapes or types, or not finite: all of them
+            in one message.
+        """
+        self.config, self._tensors = config, tensors
+        naming = recognise(tensors.found)
+        self._keys = naming.keys
+        rows, ignored = LAYOUTS[naming.layout]
+        self._shapes = shapes = param_shapes(config)
+        whole = any(name.startswith(_TEXT_BLOCKS[naming.layout]) for name in naming.keys)
+        self._rows = {
+            row.path: row
+            for row in rows
+            if row.path.startswith("visual/")
+            and (row.path != "visual/projection/kernel" or whole or row.keys[0] in naming.keys)
+            or (whole and not row.path.startswith("visual/"))
+        }
+        # What an image tower's file has beside it of a text tower whose blocks were left out.
+        beside = () if whole else tuple(
+            key for row in rows if row.path not in self._rows for key in row.keys
+        )  # fmt: skip
+        problems, known = [], set()
+        for path, row in self._rows.items():
+            for name, _, expected in pieces(row, shapes[path]):
+                known.add(name)
+                problems += self._misfits(name, expected)
+        left_out = []
+        for name, key in naming.keys.items():
+            if name in known or any(fnmatch.fnmatch(name, each) for each in ignored):
+                continue
+            if name in (*HEADS, *beside):
+                left_out.append(key)
+            else:
+                problems.append(f"not a CLIP tensor: {key} {tensors.found[key].shape}")
+        self.paths, self.ignored = tuple(self._rows), tuple(left_out)
+        if problems:
+            problems += self._not_finite(known)
+            raise ValueError(listed(problems, "" if whole or based else f"It seems {ALONE}."))
+        if not whole and not based:
+            raise ValueError(f"holds {ALONE}")
+
+    def _misfits(self, name: str, expected: tuple[int, ...]) -> list[str]:
+        if name not in self._keys:
+            return [f"missing: {name} {expected}"]
+        key = self._keys[name]
+        shape, kind = self._tensors.found[key]
+        if shape != expected and not (expected == () and shape == (1,)):
+            return [f"wrong shape: {key} is {shape}, expected {expected}"]
+        if kind not in FLOATS:
+            return [f"wrong type: {key} is {kind}, expected {', '.join(FLOATS)}"]
+        return []
+
+    def _not_finite(self, names: Iterable[str]) -> list[str]:
+        keys = [self._keys[name] for name in sorted(names) if name in self._keys]
+        floats = [key for key in keys if self._tensors.found[key].kind in FLOATS]
+        return [
+            f"not finite: {key} holds NaN or infinity"
+            for key in floats
+            if not np.isfinite(np.asarray(self._tensors.read(key), np.float32)).all()
+        ]
+
+    def read(self, path: str, place: int | None = None) -> np.ndarray:
+        """A leaf in float32, or the slice at `place` of its first axis, which it keeps.
+
+        Raises:
+          ValueError: it holds NaN or infinity, or cannot be read.
+        """
+        row, shape = self._rows[path], self._shapes[path]
+        layer = place if is_stacked(row) else None
+        leaf = np.empty(shape if layer is None else (1, *shape[1:]), np.float32)
+        for name, index, expected in pieces(row, shape, layer):
+            key = self._keys[name]
+            tensor = np.asarray(self._tensors.read(key), np.float32).reshape(expected)
+            if not np.isfinite(tensor).all():
+                raise ValueError(f"not finite: {key} holds NaN or infinity")
+            leaf[index if layer is None else (0, *index[1:])] = from_theirs(row, tensor)
+        return leaf if place is None or layer is not None else leaf[place : place + 1]
+
+    def params(self, base: Mapping[str, np.ndarray]) -> Params:
+        """All leaves; those that the file does not hold are `base`'s, by their paths.
+
+        Raises:
+          ValueError: as `read`; all leaves are named.
+        """
+        leaves, problems = {}, []
+        for path in self._shapes:
+            try:
+                leaves[path] = self.read(path) if path in self._rows else base[path]
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
+            raise ValueError(listed(problems, ""))
+        return unflatten(leaves)
+
+
+def listed(problems: list[str], cause: str) -> str:
+    """A message of all problems, and what to do about them."""
+    shown = "\n  ".join(problems[:SHOWN])
+    more = f"\n  ... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    hint = cause or "Use the weights that belong to this config."
+    return (
+        f"{len(problems)} tensors do not fit the model that its config describes:\n  "
+        f"{shown}{more}\n{hint}"
+    )
+
+
+def misfits(own: ClipConfig, base: ClipConfig) -> list[str]:
+    """What an image tower has otherwise than the base that it is to stand in, in words."""
+    return [
+        f"{name} is {value!r}, the base's {getattr(base.visual, name)!r}"
+        for name, value in vars(own.visual).items()
+        if value != getattr(base.visual, name)
+    ]

@@ -1,0 +1,42 @@
+"""An exported or merged model to the hub, with its card."""
+
+from __future__ import annotations
+
+import pathlib
+
+# Without them a directory is no model that this program wrote.
+NEEDED = ("config.json", "model.safetensors", "README.md")
+
+
+def push_model(directory: pathlib.Path, repository: str, private: bool = False) -> str:
+    """Uploads a model's directory, and returns its address.
+
+    Args:
+      directory: as `export` and `merge` write it.
+      repository: on the hub, as "user/name"; made if it is not there.
+      private: make it for oneself alone.
+
+    Raises:
+      ValueError: a directory that is no model's, or the hub's refusal, in its own words.
+    """
+    missing = [name for name in NEEDED if not (directory / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"--model {directory}: holds no {', '.join(missing)}; give a directory that `orthoreg "
+            "export` or `orthoreg merge` wrote"
+        )
+    import huggingface_hub
+
+    hub = huggingface_hub.HfApi()
+    try:
+        hub.create_repo(repository, private=private, exist_ok=True)
+        hub.upload_folder(
+            repo_id=repository, folder_path=directory, commit_message="Upload by orthoreg push"
+        )
+    except Exception as error:  # no login, no network, no such user: the hub's words say which
+        reason = error.__cause__ or error  # its own error may name the file alone
+        raise ValueError(
+            f"--to {repository}: cannot be uploaded ({type(reason).__name__}: {reason}); log in by "
+            "`hf auth login`, and check the name and the network"
+        ) from error
+    return f"{hub.endpoint}/{repository}"
