@@ -100,7 +100,7 @@ def _sum_terms(
     def term(leaf: Any, reading: Matrix) -> Float[Array, ""]:
         if is_low_rank(leaf) and reading == Matrix() and leaf.rank < min(leaf.shape[-2:]):
             return _low_rank_penalty(leaf, form, precision).sum()
-        return _penalty(as_matrices(dense(leaf), reading), form, precision).sum()
+        return _penalty(as_matrices(jnp.asarray(dense(leaf)), reading), form, precision).sum()
 
     terms = [
         automatically_sharded(functools.partial(term, reading=reading), leaf)
