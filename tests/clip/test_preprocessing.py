@@ -131,5 +131,5 @@ def test_tokens_are_those_of_the_directory_s_tokenizer(tmp_path):
 def test_nothing_is_divided_by_zero(tmp_path, std):
     values = {"image_std": std, "crop_size": {"height": 32, "width": 32}}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
-    with pytest.raises(ValueError, match="preprocessor_config.json: image_mean .*above 0"):
+    with pytest.raises(ValueError, match="preprocessor_config.json: image_std is .*above 0"):
         load_preprocessing(tmp_path, load_checkpoint("embedded").config)
