@@ -60,13 +60,24 @@ def write_tasks(folder):
     for name, origin in {"first": "mnist", "second": "vehicles", "others": "digits"}.items():
         with np.load(source / f"{origin}.npz") as archive:
             # Of all classes: a model that knows but one of them is right now and then.
-            counts, arrays = {"train": 40, "val": 20, "test": 30}, {}
-            for key in archive.files:
-                values, count = archive[key], counts[key.split("_")[0]]
-                arrays[key] = np.random.default_rng(0).permutation(values)[:count]
+            arrays = {}
+            for split, count in {"train": 40, "val": 24, "test": 36}.items():
+                rows = _of_all_classes(archive[f"{split}_labels"])[:count]
+                for kind in ("images", "labels"):
+                    arrays[f"{split}_{kind}"] = archive[f"{split}_{kind}"][rows]
         np.savez(folder / f"{name}.npz", **arrays)
         small[name] = {key: table[origin][key] for key in ("title", "classes", "templates")}
     (folder / "tasks.json").write_text(json.dumps({"tasks": small}))
+
+
+def _of_all_classes(labels):
+    """Rows in which the classes take turns, so that the first few have all of them."""
+    shuffled = np.random.default_rng(0).permutation(len(labels))
+    turns = np.zeros(len(labels), int)
+    for label in np.unique(labels):
+        own = shuffled[labels[shuffled] == label]
+        turns[own] = np.arange(len(own))
+    return shuffled[np.argsort(turns[shuffled], kind="stable")]
 
 
 def pretrained(workdir):

@@ -85,7 +85,7 @@ def test_of_a_run_with_alpha_chosen(finished, inputs, tmp_path, capsys):
     assert cli.main([*command, "--tasks", "first,second"]) == 0
     said = capsys.readouterr().out
     for name, accuracy in oj.measure_accuracies(found, found.params, both).items():
-        assert re.search(rf"{name} +30 +{100 * accuracy:.2f}", said)
+        assert re.search(rf"{name} +36 +{100 * accuracy:.2f}", said)
         assert f"{100 * accuracy:.2f} |" in card
 
 
