@@ -9,6 +9,7 @@ import os
 import pathlib
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -76,10 +77,14 @@ def write_error(path: pathlib.Path, error: Exception) -> StorageError:
 
 
 @contextlib.contextmanager
-def only_one(folder: pathlib.Path) -> Iterator[None]:
-    """Keeps other processes of this machine that ask for it, too, away from a folder.
+def only_one(folder: pathlib.Path, patience: float = 0.0) -> Iterator[None]:
+    """Keeps other processes that ask for it, too, away from a folder.
 
     Where the system has no such locks, it keeps nobody away.
+
+    Args:
+      folder: made if need be; folders in it have locks of their own.
+      patience: seconds to wait for another process.
 
     Raises:
       StorageError: another process has it, or the folder cannot be made.
@@ -90,17 +95,30 @@ def only_one(folder: pathlib.Path) -> Iterator[None]:
     except OSError as error:
         raise write_error(folder, error) from error
     try:
-        try:
-            if fcntl is not None:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StorageError(
-                f"{folder}: another process is at work in it; wait for it, stop it, or choose "
-                "another --workdir"
-            ) from error
+        last = time.monotonic() + patience
+        while not _lock(handle):
+            if time.monotonic() >= last:
+                raise StorageError(
+                    f"{folder}: another process is at work in it; wait for it, stop it, or choose "
+                    "another --workdir"
+                )
+            time.sleep(0.1)
         yield
     finally:
         os.close(handle)  # which lets go of the lock
+
+
+def _lock(handle: int) -> bool:
+    """Whether nobody else has what the handle is open for."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -150,6 +168,28 @@ def read_json(path: pathlib.Path) -> Any:
         return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:  # the last of brackets by thousands
         raise StorageError(f"{path}: cannot be read ({error})") from error
+
+
+def write_sealed(path: pathlib.Path, value: Mapping[str, Any]) -> None:
+    """Writes a JSON table with the hash of its content beside it, as "sha256"."""
+    write_json(path, {**value, "sha256": json_sha256(value)})
+
+
+def read_sealed(path: pathlib.Path) -> dict[str, Any]:
+    """Reads what `write_sealed` wrote, without the hash.
+
+    Raises:
+      StorageError: no such file, not JSON, or its content is not what was written.
+    """
+    value = read_json(path)
+    seal = value.pop("sha256", None) if isinstance(value, dict) else None
+    if seal != json_sha256(value):
+        raise StorageError(
+            f"{path}: is not as it was written: its content has another hash; it is damaged, or "
+            "was changed by hand"
+        )
+    checked: dict[str, Any] = value
+    return checked
 
 
 def json_sha256(value: Any) -> str:

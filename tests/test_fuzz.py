@@ -24,7 +24,7 @@ from orthoreg_jax.reporting.stage import (
     read_results_file,
     summary_text,
 )
-from orthoreg_jax.storage import StorageError, StoredTree, load_tree, save_tree
+from orthoreg_jax.storage import StorageError, StoredTree, load_tree, save_tree, write_sealed
 from orthoreg_jax.tasks.folder import FileImages
 from orthoreg_jax.tasks.task import load_tasks
 from orthoreg_jax.training.checkpoints import StateFolder
@@ -226,8 +226,9 @@ def test_configurations_of_open_clip(tmp_path):
 
 
 def test_results(tmp_path):
-    (tmp_path / "results.json").write_text(json.dumps(make_results()))
-    fuzz(tmp_path / "results.json", lambda: summary_text(tmp_path))
+    write_sealed(tmp_path / "results.json", make_results())
+    whole = summary_text(tmp_path)
+    fuzz(tmp_path / "results.json", lambda: summary_text(tmp_path), lambda text: text == whole)
 
 
 def test_metrics(tmp_path):
@@ -284,7 +285,7 @@ def test_results_that_are_exported(tmp_path):
     for facts in results["provenance"]["inputs"]["tasks"].values():
         facts["splits"]["train"] = facts["splits"]["val"]
     results["provenance"]["versions"] |= {"jax": "1", "flax": "1"}
-    (tmp_path / "results.json").write_text(json.dumps(results))
+    write_sealed(tmp_path / "results.json", results)
     embedded = load_checkpoint("embedded")
 
     def read():

@@ -71,7 +71,9 @@ def test_run_folder_of_other_data(finished, inputs, tmp_path, capfd):
     copy = shutil.copytree(finished, tmp_path / "copy")
     path = copy / "provenance.json"
     path.write_text(path.read_text().replace('"images": 40', '"images": 41'))
-    assert "(tasks first, tasks second: their hashes differ)" in fails(capfd, "run", inputs, copy)
+    message = fails(capfd, "run", inputs, copy)
+    assert "(training images or prompts of task first, training images or prompts of" in message
+    assert "or delete full/seed3/first, full/seed3/second, full+orthoreg/seed3/first" in message
 
 
 @pytest.mark.parametrize("name, text", [("config.json", "[]"), ("provenance.json", "{}")])
@@ -86,7 +88,8 @@ def test_prompts_belong_to_the_run(finished, inputs, tmp_path, capfd):
     text = table.read_text()
     table.write_text(text.replace("a handwritten {}", "some handwritten {}", 1))
     try:
-        assert "(tasks first: their hashes differ)" in fails(capfd, "run", inputs, finished)
+        message = fails(capfd, "run", inputs, finished)
+        assert "(training images or prompts of task first: their hashes differ)" in message
     finally:
         table.write_text(text)
 
@@ -114,7 +117,7 @@ def test_read_only_disk(inputs, small_disk, capfd):
 
 
 def test_second_process_on_a_run_folder(inputs, tmp_path, capfd):
-    with only_one(tmp_path / "run" / "full"):
+    with only_one(tmp_path / "run" / "full" / "seed3"):
         (tmp_path / "run" / "config.json").write_text(
             json.dumps(flatten_config(load_config(inputs)))
         )

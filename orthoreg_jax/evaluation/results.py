@@ -1,4 +1,7 @@
-"""The fields of results.json. All accuracies are shares from 0 to 1."""
+"""The fields of results.json. All accuracies are shares from 0 to 1.
+
+Beside them the file has "sha256", the hash of all of them: one that was edited is not read.
+"""
 
 from __future__ import annotations
 
@@ -125,6 +128,7 @@ class Run(TypedDict):
     strength: float  # lambda; 0 without a penalty, of several the sum
     strengths: NotRequired[dict[str, float]]  # by penalty; older files have OrthoReg's alone
     learning_rate: float
+    vectors: dict[str, str]  # content hash of each measured task vector, by task
     single: dict[str, dict[str, float]]  # "val" or "test" -> task -> accuracy at alpha 1
     addition: Addition
     negation: dict[str, TaskNegation]  # by task

@@ -71,9 +71,10 @@ class Experiment:
     @property
     def methods(self) -> list[Method]:
         """The methods of the config, in its order."""
-        return [self._method(name) for name in self.config.methods]
+        return [self.method(name) for name in self.config.methods]
 
-    def _method(self, name: str) -> Method:
+    def method(self, name: str) -> Method:
+        """One method, as the config's options make it."""
         mode, names = split_method(name)
         own, penalties = self.config.per_method, {}
         for each in names:
@@ -144,6 +145,22 @@ class Experiment:
     def evaluation_path(self, method: str, seed: int) -> pathlib.Path:
         """The numbers measured on one method's task vectors."""
         return self.folder / method / f"seed{seed}" / "evaluation.json"
+
+    @functools.cached_property
+    def inputs(self) -> dict[str, Any]:
+        """Hashes of all that the numbers depend on: the model's files, prompts and images."""
+        tasks = {
+            name: {
+                "prompts_sha256": task.prompts_sha256,
+                "splits": {
+                    split: {"images": len(data), "sha256": data.sha256}
+                    for split, data in task.splits.items()
+                },
+            }
+            for name, task in self.tasks.items()
+        }
+        weights = {"sha256": self.checkpoint.sha256}  # as task vectors name them
+        return {"model": self.checkpoint.hash_files(), "weights": weights, "tasks": tasks}
 
     def steps(self, task: str) -> int:
         """Optimiser steps for a task."""

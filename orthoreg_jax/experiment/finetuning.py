@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,7 @@ from orthoreg_jax.training.step import TrainState, init_state, make_optimizer, m
 from .experiment import Experiment, Method
 from .others import OtherTasks, measure_curvature
 from .run_folder import open_folder
+from .vectors import vector_facts
 
 
 def finetune_all(experiment: Experiment) -> None:
@@ -38,11 +40,11 @@ def finetune_all(experiment: Experiment) -> None:
             for task in experiment.config.tasks
             if not experiment.vector_path(method.name, seed, task).is_file()
         ]
-        if todo and is_first():
-            with only_one(experiment.folder / method.name):
+        with contextlib.ExitStack() as locks:
+            for seed in dict(todo) if is_first() else ():
+                locks.enter_context(only_one(experiment.folder / method.name / f"seed{seed}"))
+            if todo:
                 _finetune_method(experiment, method, todo)
-        elif todo:
-            _finetune_method(experiment, method, todo)
 
 
 def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[int, str]]) -> None:
@@ -113,12 +115,7 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
 
 def save_vector(experiment: Experiment, method: Method, seed: int, task: str, vector: Any) -> None:
     """Writes a task vector of the image tower with what it is of; it counts as finished then."""
-    facts = {"task": task, "method": method.name, "seed": str(seed)}
-    facts["pretrained_sha256"] = experiment.checkpoint.sha256
-    save_tree(
-        experiment.vector_path(method.name, seed, task),
-        {"visual": vector},
-        facts,
-    )
+    facts = vector_facts(method.name, seed, task, experiment.checkpoint.sha256)
+    save_tree(experiment.vector_path(method.name, seed, task), {"visual": vector}, facts)
     # Numbers measured on an older vector of this task no longer hold.
     experiment.evaluation_path(method.name, seed).unlink(missing_ok=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -65,10 +67,15 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
     return experiment
 
 
-def reopen(folder: pathlib.Path) -> Experiment:
-    """The experiment of a run folder, by the config that is in it; writes nothing.
+def reopen(folder: pathlib.Path, options: Mapping[str, Any] | None = None) -> Experiment:
+    """The experiment of a run folder; writes nothing.
 
     Options that the run's version did not have yet are as they are by default.
+
+    Args:
+      folder: of the run.
+      options: by their dotted names, as config.json has them; None reads those of config.json.
+        What was measured has its own in results.json.
 
     Raises:
       ValueError: as `prepare`; data or model are no longer those that the run began with.
@@ -77,7 +84,7 @@ def reopen(folder: pathlib.Path) -> Experiment:
     config, known = default_config(), flatten_config(default_config())
     path = folder / "config.json"
     try:
-        for key, value in read_json(path).items():
+        for key, value in (read_json(path) if options is None else options).items():
             if key in known:
                 *parents, name = key.split(".")
                 node = config

@@ -12,8 +12,8 @@ from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint, save_check
 from orthoreg_jax.clip.config import HUB_NAMES
 from orthoreg_jax.config import default_config, split_method
 from orthoreg_jax.evaluation.results import Results, Run
-from orthoreg_jax.experiment.vectors import vector_path
-from orthoreg_jax.storage import load_tree
+from orthoreg_jax.experiment.vectors import open_vector
+from orthoreg_jax.storage import StorageError, load_tree
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.modes.mode import edited_outputs
 
@@ -113,10 +113,26 @@ def export_model(
         edit = choose_edit(results, run, tuple(tasks), forget, alpha)
         checkpoint = load_pretrained(results)
         card = format_card(results, run, edit, checkpoint)
-    vectors = [load_tree(vector_path(folder, method, run["seed"], task)) for task in edit.tasks]
+    vectors = [load_tree(path) for path in open_measured(folder, run, edit.tasks)]
     scale = -edit.alpha if edit.sign == "-" else edit.alpha
     params = apply_task_vector(checkpoint.params, add_task_vectors(vectors), scale)
     return save_checkpoint(out, params, checkpoint, texts={"README.md": card})
+
+
+def open_measured(folder: pathlib.Path, run: Run, tasks: Sequence[str]) -> list[pathlib.Path]:
+    """Files of the task vectors that a run's numbers were measured on.
+
+    Raises:
+      StorageError: one is missing, not what its place says, or another than was measured.
+    """
+    files = [open_vector(folder, run["method"], run["seed"], task) for task in tasks]
+    for task, file in zip(tasks, files, strict=True):
+        if file.about["sha256"] != run["vectors"].get(task):
+            raise StorageError(
+                f"{file.path}: is another vector than the one that results.json was measured on "
+                "(their hashes differ); run the stage `evaluate` again"
+            )
+    return [file.path for file in files]
 
 
 def check_request(out: pathlib.Path, alpha: float | None) -> None:

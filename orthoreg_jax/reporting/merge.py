@@ -24,12 +24,11 @@ from orthoreg_jax.experiment.merging import (
     merge_files,
 )
 from orthoreg_jax.experiment.setup import reopen
-from orthoreg_jax.experiment.vectors import vector_path
 from orthoreg_jax.progress import say
 from orthoreg_jax.storage import StoredTree
 from orthoreg_jax.tasks.task import Task
 
-from .export import card_front, check_request, find_run, load_pretrained
+from .export import card_front, check_request, find_run, load_pretrained, open_measured
 from .measure import load_measured
 from .stage import damage_is_said, read_results_file
 from .summary import run_strengths, strength_text
@@ -125,12 +124,20 @@ def merge_run(
         run, known = find_run(results, method, seed), results["tasks"]
         names = tuple(tasks) or tuple(known)
         checkpoint = load_pretrained(results)
+        inputs: Any = results["provenance"]["inputs"]
     if unknown := [task for task in names if task not in known]:
         raise ValueError(f"--tasks {', '.join(unknown)}: the run has {', '.join(known)}")
     if len({*names}) < len(names):
         raise ValueError(f"--tasks {','.join(names)}: a task stands twice; give each once")
-    experiment = reopen(folder) if alpha is None else None  # data are needed for the choice alone
-    paths = [vector_path(folder, method, run["seed"], task) for task in names]
+    paths = open_measured(folder, run, names)
+    experiment = None
+    if alpha is None:  # data are needed for the choice alone
+        experiment = reopen(folder, results["config"])
+        if experiment.inputs != inputs:
+            raise ValueError(
+                f"{folder}: its images or prompts are others than those that results.json was "
+                "measured on; run the stage `evaluate` again, or give --alpha"
+            )
     merged = merge_files(paths, made, matrices=VISUAL_MATRICES, key=key)
     measured = None
     if experiment is not None:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from orthoreg_jax.config import default_config, flatten_config
+from orthoreg_jax.storage import write_sealed
 
 ALPHAS = [0.0, 0.5, 1.0]
 # A title that tries to be markup, a formula and a table cell.
@@ -29,6 +30,7 @@ def make_run(method, seed, single, added, alpha, at_edge, target, control, edge_
         "seed": seed,
         "strength": 10.0 * plus,
         "learning_rate": 1e-5,
+        "vectors": {"a": "0" * 64, "b": "1" * 64},
         "single": {split: dict(zip("ab", single, strict=True)) for split in ("val", "test")},
         "addition": {
             "alphas": ALPHAS,
@@ -167,5 +169,5 @@ def run_folder(tmp_path, results):
         path.parent.mkdir(parents=True)
         lines = [{"step": step, "loss": 2.0 - step, "penalty": 3.0} for step in (0, 1)]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (folder / "results.json").write_text(json.dumps(results))
+    write_sealed(folder / "results.json", results)
     return folder

@@ -11,7 +11,7 @@ import orthoreg_jax as oj
 from orthoreg_jax import cli
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.storage import load_tree
-from tests.small_run import pretrained
+from tests.small_run import change_results, pretrained
 
 METHOD = "full+orthoreg"
 
@@ -93,24 +93,21 @@ def test_bad_requests(finished, tmp_path, capfd, method, more, message):
 
 def test_several_but_not_all_tasks_need_an_alpha(finished, tmp_path, capfd):
     copy = shutil.copytree(finished, tmp_path / "run")
-    results = json.loads((copy / "results.json").read_text())
-    results["tasks"]["third"] = "Third"
-    (copy / "results.json").write_text(json.dumps(results))
+    change_results(copy, lambda results: results["tasks"].update(third="Third"))
     assert export(copy, tmp_path / "out", "--tasks", "first,second") == 1
     assert "give --alpha for these" in capfd.readouterr().err
 
 
 def test_a_linearised_model_is_no_set_of_weights(finished, tmp_path, capfd):
     copy = shutil.copytree(finished, tmp_path / "run")
-    path = copy / "results.json"
-    path.write_text(path.read_text().replace('"method": "full"', '"method": "linearized"'))
+    change_results(copy, lambda results: results["runs"][0].update(method="linearized"))
     assert export(copy, tmp_path / "out", method="linearized") == 1
     assert "is no set of weights of a CLIP" in capfd.readouterr().err
 
 
 def test_another_pretrained_model_is_refused(finished, tmp_path, capfd):
     copy = shutil.copytree(finished, tmp_path / "run")
-    path = copy / "results.json"
-    path.write_text(path.read_text().replace(pretrained(finished).sha256, "0" * 64))
+    weights = {"model.safetensors": "0" * 64}
+    change_results(copy, lambda results: results["provenance"]["inputs"]["model"].update(weights))
     assert export(copy, tmp_path / "out") == 1
     assert "not those that the run began with" in capfd.readouterr().err
