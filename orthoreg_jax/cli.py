@@ -11,6 +11,7 @@ import os
 import pathlib
 import platform
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,45 +48,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown arguments: {' '.join(unknown)}{hint}")
     if overrides and "config" not in options:
         parser.error(f"{options.command} reads the run folder and takes no --config.* options")
+    code, reason = _act(options, overrides)
+    from .hosts import leave
+
+    leave(code, reason)
+    return code
+
+
+def _act(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[int, str]:
+    """Runs a command; its exit code, and what went wrong, which it has said."""
     import absl.logging
 
+    from .hosts import StoppedError, blame
     from .storage import StorageError
     from .training.finetune import DivergedError
-    from .training.interruption import StoppedError
 
     # Orbax logs a traceback of what it raises; what is raised is reported below.
     absl.logging.set_verbosity(absl.logging.FATAL)
+    code, reason = 0, ""
     try:
-        if options.command == "data":
-            _data(options, overrides)
-        elif options.command == "export":
-            _export(options)
-        elif options.command == "merge":
-            _merge(options)
-        elif options.command == "vector":
-            _vector(options)
-        elif options.command == "push":
-            _push(options)
-        elif options.command == "measure":
-            _measure(options)
-        else:
-            _run(options, overrides)
+        COMMANDS.get(options.command, _run)(options, overrides)
     except (ValueError, StorageError, DivergedError) as error:
-        print(f"orthoreg: {error}", file=sys.stderr)
-        return 1
+        code, reason = 1, str(error)
     except StoppedError as stopped:
-        print(f"orthoreg: {stopped}; the same command goes on", file=sys.stderr)
-        return 143
+        code, reason = 128 + stopped.number, f"{stopped}; the same command goes on"
     except BrokenPipeError:  # whoever reads the output has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1, "nobody reads its output"
     except KeyboardInterrupt:
-        print(
-            "orthoreg: stopped; what is finished is kept, and the same command goes on",
-            file=sys.stderr,
-        )
-        return 130
-    return 0
+        code = 130
+        reason = "stopped; what is finished is kept, and the same command goes on"
+    except Exception as error:  # ours, or that of a process that this one worked with
+        blame()
+        traceback.print_exc()
+        return 1, f"{type(error).__name__}: {error}"
+    if code:
+        print(f"orthoreg: {reason}", file=sys.stderr, flush=True)
+    return code, reason
 
 
 def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -164,7 +163,7 @@ def _cpu() -> str:
     return f"{platform.machine()}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
 
 
-def _export(options: argparse.Namespace) -> None:
+def _export(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     from .reporting.export import export_model
 
     out = export_model(
@@ -179,7 +178,7 @@ def _export(options: argparse.Namespace) -> None:
     print(f"{out}: a Hugging Face CLIP directory; what it is stands in its README.md")
 
 
-def _merge(options: argparse.Namespace) -> None:
+def _merge(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     from .reporting.merge import Choice, Data, merge_models, merge_run, merge_vectors
 
     _keep_compiled()
@@ -234,24 +233,34 @@ _MERGE_OPTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def _vector(options: argparse.Namespace) -> None:
+def _vector(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     from .reporting.vector import write_vector
 
     print(write_vector(options.model, options.base, options.out, options.visual_only))
 
 
-def _push(options: argparse.Namespace) -> None:
+def _push(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     from .reporting.push import push_model
 
     print(push_model(options.model, options.to, options.private))
 
 
-def _measure(options: argparse.Namespace) -> None:
+def _measure(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     from .reporting.measure import measure_model
 
     _keep_compiled()
     names = [name for name in options.tasks.split(",") if name]
     print(measure_model(options.model, options.data, names, options.split, options.base))
+
+
+COMMANDS = {
+    "data": _data,
+    "export": _export,
+    "merge": _merge,
+    "vector": _vector,
+    "push": _push,
+    "measure": _measure,
+}
 
 
 def _parser() -> argparse.ArgumentParser:

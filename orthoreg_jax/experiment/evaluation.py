@@ -21,7 +21,7 @@ from orthoreg_jax.config import SEARCHES, flatten_config
 from orthoreg_jax.evaluation.accuracy import EvaluationSet, Evaluator, put_evaluation_set
 from orthoreg_jax.evaluation.disentanglement import disentanglement_error
 from orthoreg_jax.evaluation.results import FORMAT, Disentanglement, Features, Results, Run
-from orthoreg_jax.hosts import is_first, wait
+from orthoreg_jax.hosts import interruption, is_first, wait
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import (
     StorageError,
@@ -48,7 +48,8 @@ def evaluate_all(experiment: Experiment) -> Results:
 
     Raises:
       ValueError: task vectors are missing; they are named, and nothing was measured.
-      StorageError: a file cannot be read or written.
+      StorageError: a file cannot be read or written, or another process measures the same.
+      StoppedError: SIGTERM or Ctrl-C came; methods that are measured stay so.
     """
     runs = [(method, seed) for method in experiment.methods for seed in experiment.config.seeds]
     missing = [
@@ -226,13 +227,18 @@ def _evaluate_or_read(
     rounds = sum(_rounds(options, len(vectors)) for options in searches) + 2 * len(vectors)
     rounds += 2 * _sweeps(config.evaluation) * len(analogies) + len(pairs)
     with Progress(f"evaluate {method.name} seed {seed}", rounds) as progress:
+
+        def advance() -> None:
+            progress.update()
+            interruption.stop_if_asked()
+
         make_edits = functools.partial(
             Edits,
             evaluator=evaluator,
             sets=sets,
             vectors=vectors,
             control=config.control,
-            advance=progress.update,
+            advance=advance,
             pretrained_norm=float(norm(experiment.params0)),
         )
         edits, *others = map(make_edits, searches)

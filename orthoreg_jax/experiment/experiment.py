@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import math
 import pathlib
+from collections.abc import Sequence
+from importlib import metadata
 from operator import getitem
 from typing import Any
 
@@ -18,7 +20,8 @@ from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder
 from orthoreg_jax.clip.modules import Gather
 from orthoreg_jax.clip.preprocessing import Preprocessing
 from orthoreg_jax.clip.zeroshot import Head
-from orthoreg_jax.config import PLUS, split_method
+from orthoreg_jax.config import PLUS, flatten_config, split_method
+from orthoreg_jax.storage import json_sha256
 from orthoreg_jax.tasks.batches import limited_rows
 from orthoreg_jax.tasks.catalogue import KNOWN, other_training_set
 from orthoreg_jax.tasks.loading import Feed, load_images
@@ -31,6 +34,8 @@ from orthoreg_jax.training.penalties.penalty import Penalty
 from orthoreg_jax.training.sharding import Shardings
 
 from .vectors import task_folder, vector_path
+
+PACKAGES = ("orthoreg-jax", "jax", "jaxlib", "flax", "optax", "transformers", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +133,15 @@ class Experiment:
         }
         return {name: note for name, note in notes.items()
                 if note.what and note not in self.tasks[name].notes}  # fmt: skip
+
+    def facts(self, stages: Sequence[str]) -> dict[str, Any]:
+        """What several processes have to agree on, by name."""
+        options = {f"config.{key}": value for key, value in flatten_config(self.config).items()}
+        versions = {f"version of {name}": metadata.version(name) for name in PACKAGES}
+        tasks = {f"data of task {name}": json_sha256(facts)[:12]
+                 for name, facts in self.inputs["tasks"].items()}  # fmt: skip
+        model = {"model's files": json_sha256(self.inputs["model"])[:12]}
+        return {"stages": list(stages), **options, **versions, **tasks, **model}
 
     @functools.cached_property
     def params0(self) -> Any:

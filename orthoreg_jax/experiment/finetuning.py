@@ -12,7 +12,7 @@ import optax
 
 from orthoreg_jax.arithmetic.low_rank import dense
 from orthoreg_jax.clip.weights import TEXT, beside_text_tensors
-from orthoreg_jax.hosts import fetch, is_first, wait
+from orthoreg_jax.hosts import fetch, interruption, is_first, wait
 from orthoreg_jax.storage import only_one, save_tree
 from orthoreg_jax.training.finetune import finetune, remove_states
 from orthoreg_jax.training.step import TrainState, init_state, make_optimizer, make_train_step
@@ -28,7 +28,7 @@ def finetune_all(experiment: Experiment) -> None:
 
     Raises:
       DivergedError: a loss that is not finite.
-      StoppedError: SIGTERM came.
+      StoppedError: SIGTERM or Ctrl-C came; what was trained so far is saved.
       StorageError: a file cannot be written, or another process is at work on a method.
     """
     open_folder(experiment)
@@ -45,6 +45,8 @@ def finetune_all(experiment: Experiment) -> None:
                 locks.enter_context(only_one(experiment.folder / method.name / f"seed{seed}"))
             if todo:
                 _finetune_method(experiment, method, todo)
+    interruption.pass_step()  # one more place at which all processes can agree to stop
+    interruption.stop_if_due()
 
 
 def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[int, str]]) -> None:
@@ -81,6 +83,7 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
 
     curvature = functools.cache(functools.partial(measure_curvature, experiment))
     for seed, task in todo:
+        interruption.stop_if_due()
         steps = experiment.steps(task)
         others = OtherTasks(experiment, task, seed, curvature)
         contexts = [penalty.prepare(others) for penalty in method.penalties.values()]

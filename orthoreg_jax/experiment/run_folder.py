@@ -29,10 +29,8 @@ from orthoreg_jax.hosts import is_first
 from orthoreg_jax.storage import StorageError, only_one, read_json, save_tree, write_json
 from orthoreg_jax.training.penalties import PENALTIES
 
-from .experiment import Experiment
+from .experiment import PACKAGES, Experiment
 from .vectors import VECTOR
-
-PACKAGES = ("orthoreg-jax", "jax", "jaxlib", "flax", "optax", "transformers", "numpy")
 
 
 def open_folder(experiment: Experiment) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import shutil
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,25 +14,10 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import Array, UInt32
 
+from orthoreg_jax.hosts.interruption import undivided
 from orthoreg_jax.storage import StorageError, write_error
 
 from .step import TrainState
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Holds Ctrl-C back until the block ends: orbax's threads do not survive one in their midst."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pressed: list[Any] = []
-    before = signal.signal(signal.SIGINT, lambda *arguments: pressed.append(arguments))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if pressed:
-        raise KeyboardInterrupt
 
 
 @jax.jit
@@ -98,7 +81,7 @@ class StateFolder:
     def _said(self) -> Iterator[None]:
         """What orbax raises, of this save or of the one before, as a `StorageError`."""
         try:
-            with _uninterrupted():
+            with undivided():
                 yield
         except (OSError, ValueError) as error:  # tensorstore says a full disk by ValueError
             for unfinished in self._path.glob("*.orbax-checkpoint-tmp"):
