@@ -65,6 +65,7 @@ def run_experiment(
                     finetune_all(experiment)
                 if "evaluate" in stages:
                     evaluate_all(experiment)
+    interruption.stop_if_asked()
     if "report" in stages and is_first():
         write_report(folder)
     return folder

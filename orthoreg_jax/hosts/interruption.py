@@ -95,9 +95,14 @@ _state = _Interruption()
 
 
 def agree_by(watch: Watch) -> None:
-    """Several processes stop after the same step."""
+    """Several processes stop after the same step.
+
+    JAX takes SIGTERM for itself where there are several; from here on it is noted here.
+    """
     _state.watch = watch
     watch.on_poll.append(_state.read)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _state.note)
 
 
 @contextlib.contextmanager
@@ -111,8 +116,7 @@ def listening() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            # None: of C++ code, as JAX's own, which Python cannot set again.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            signal.signal(number, handler)
         if _state.watch is None:
             _state.number = None
 

@@ -45,7 +45,7 @@ class Watch:
           processes: how many there are.
         """
         self._client, self.process, self.processes = client, process, processes
-        self._ended = threading.Event()
+        self._ended, self._code = threading.Event(), 0
         self.on_poll: list[Any] = []  # called with the board
 
     def start(self) -> None:
@@ -82,6 +82,7 @@ class Watch:
 
     def fail(self, code: int, reason: str) -> None:
         """Says why, waits until the others have read it, and ends this process."""
+        self._code = code
         self._ended.set()
         last = time.monotonic() + LINGER_SECONDS
         try:
@@ -93,6 +94,8 @@ class Watch:
                 time.sleep(POLL_SECONDS / 5)
         except Exception:  # the first process, which keeps the board, is gone
             pass
+        if self.process == 0:
+            time.sleep(2 * POLL_SECONDS)  # the board goes with it: the others go first
         _exit(code)
 
     def _poll(self) -> None:
@@ -149,6 +152,8 @@ class Watch:
                 return
             held += text
             if FATAL in held:
+                if self._ended.is_set():  # this one is about to end anyway
+                    _exit(self._code)
                 silent = SILENT.search(held)
                 self._end(int(silent[1]) if silent else 0, GONE, 1)
             if not ready or not COMMENT.search(held):
