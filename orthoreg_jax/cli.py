@@ -174,6 +174,7 @@ def _export(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         [name for name in options.tasks.split(",") if name],
         options.forget,
         options.alpha,
+        options.overwrite,
     )
     print(f"{out}: a Hugging Face CLIP directory; what it is stands in its README.md")
 
@@ -204,7 +205,14 @@ def _merge(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         if not options.method:
             raise ValueError("--method: give one of the run's, e.g. full+orthoreg")
         out = merge_run(
-            options.workdir, options.out, options.method, choice, options.seed, tasks, options.alpha
+            options.workdir,
+            options.out,
+            options.method,
+            choice,
+            options.seed,
+            tasks,
+            options.alpha,
+            options.overwrite,
         )
     else:
         models, base = options.models, options.base
@@ -217,9 +225,9 @@ def _merge(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         data = Data(options.data or "embedded", tasks) if tasks else None
         common = (options.out, base, choice, options.alpha, data)
         if kinds == ["vectors"]:
-            out = merge_vectors(options.vectors, *common, options.any_base)
+            out = merge_vectors(options.vectors, *common, options.any_base, options.overwrite)
         else:
-            out = merge_models(models, *common, options.visual_only)
+            out = merge_models(models, *common, options.visual_only, options.overwrite)
     print(f"{out}: a Hugging Face CLIP directory; what it is stands in its README.md")
 
 
@@ -303,6 +311,7 @@ def _add_export(commands: Any) -> None:
     add = export.add_argument
     add("--workdir", required=True, type=pathlib.Path, help="folder of the run")
     add("--out", required=True, type=pathlib.Path, help="directory to write, new")
+    add("--overwrite", action="store_true", help="replace a model that is there, made so before")
     add("--method", required=True, help="of the run, e.g. full+orthoreg")
     add("--seed", type=int, help="of the run; its first")
     add("--tasks", default="", help="whose vectors to add, e.g. mnist,emoji; all of the run")
@@ -317,6 +326,7 @@ def _add_merge(commands: Any) -> None:
     add("--merger", required=True, help="average, sum, ties, dare, tsv_m, iso_c, ...")
     add("--option", nargs="*", default=[], metavar="NAME=VALUE", help="its parameters, e.g. k=30")
     add("--out", required=True, type=pathlib.Path, help="directory to write, new")
+    add("--overwrite", action="store_true", help="replace a model that is there, made so before")
     add("--alpha", type=float, help="of θ₀ + α τ; else chosen on validation data")
     add("--draw", type=int, default=0, help="seed of mergers that draw random numbers; 0")
     add("--tasks", default="", help="of a run: whose vectors, all; else: where to choose alpha, "

@@ -54,6 +54,22 @@ def damage(data, rng):
     return bytes(data)
 
 
+def lose(path, rng):
+    """A file is damaged, or gone; a folder is empty, gone, or a file."""
+    kind = rng.integers(3)
+    if path.is_file():
+        data = path.read_bytes()
+        path.unlink()
+        if kind:
+            path.write_bytes(damage(data, rng))
+    else:
+        shutil.rmtree(path)
+        if kind == 0:
+            path.mkdir()
+        elif kind == 1:
+            path.write_text("")
+
+
 def fuzz(path, read, same=None, cases=CASES):
     """Reads a file in many damaged forms; `same` says whether what was read is right."""
     whole = path.read_bytes()
@@ -333,9 +349,9 @@ def test_states(tmp_path):
     fell_back = 0
     for case in range(CASES // 2):
         copy = shutil.copytree(tmp_path / "whole", tmp_path / f"{case}")
-        files = sorted(path for path in (copy / "4").rglob("*") if path.is_file())
-        victim = files[rng.integers(len(files))]
-        victim.write_bytes(damage(victim.read_bytes(), rng))
+        paths = sorted([copy / "4", *(copy / "4").rglob("*")])
+        victim = paths[rng.integers(len(paths))]
+        lose(victim, rng)
         with StateFolder(copy, keep=2) as folder:
             found = folder.restore(state(0))
         for ours, theirs in zip(

@@ -103,7 +103,7 @@ def test_folder_that_is_no_run(inputs, tmp_path, capfd):
 def test_folder_that_cannot_be_written(inputs, tmp_path, capfd):
     (tmp_path / "file").write_text("")
     message = fails(capfd, "run", inputs, tmp_path / "file" / "run")
-    assert "cannot be written" in message and "choose another --workdir" in message
+    assert "cannot be written" in message and "choose another place" in message
 
 
 def test_read_only_disk(inputs, small_disk, capfd):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
-FORMAT = 4
+FORMAT = 5
 
 
 class NegationAt(TypedDict):

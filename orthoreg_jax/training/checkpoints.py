@@ -55,7 +55,12 @@ class StateFolder:
         options = ocp.CheckpointManagerOptions(max_to_keep=keep)
         self._path = path.absolute()
         try:
-            self._manager = ocp.CheckpointManager(self._path, options=options)
+            self._manager = ocp.CheckpointManager(
+                self._path,
+                options=options,
+                # Else orbax asks the newest state what a state consists of; it may be damaged.
+                item_handlers=ocp.StandardCheckpointHandler(),
+            )
         except OSError as error:
             raise write_error(path, error) from error
 

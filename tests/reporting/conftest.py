@@ -5,6 +5,7 @@ import json
 import pytest
 
 from orthoreg_jax.config import default_config, flatten_config
+from orthoreg_jax.evaluation.results import FORMAT
 from orthoreg_jax.storage import write_sealed
 
 ALPHAS = [0.0, 0.5, 1.0]
@@ -115,7 +116,7 @@ def make_results(seeds=1, title="Task A"):
     config = json.loads(json.dumps(flatten_config(default_config())))
     changes = {"tasks": ["a", "b"], "evaluation.max_test_images": 80, "training.steps": 70}
     return {
-        "format": 4,
+        "format": FORMAT,
         "config": config | changes,
         "provenance": {
             "versions": {"orthoreg-jax": "0.1.0"},

@@ -80,7 +80,7 @@ def test_weights_and_card(finished, inputs, results, tmp_path, edit):
         (METHOD, ["--tasks", "first,third"], "tasks third: the run has first, second"),
         (METHOD, ["--tasks", "first,first"], "a task stands twice"),
         (METHOD, ["--tasks", "first", "--forget", "second"], "give one of them"),
-        (METHOD, ["--out", __file__], "is not empty; choose a new directory"),
+        (METHOD, ["--out", __file__], "is a file; choose a new directory"),
         (METHOD, ["--alpha", "-1"], "--alpha -1.0: give a number above 0"),
         (METHOD, ["--alpha", "1e39"], "--alpha 1e+39: weights in float32 cannot be as large"),
     ],
@@ -89,6 +89,21 @@ def test_bad_requests(finished, tmp_path, capfd, method, more, message):
     assert export(finished, tmp_path / "out", *more, method=method) == 1
     assert message in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_is_there_is_replaced_when_asked(finished, tmp_path, capfd):
+    """As one whose command was killed after it was written, but before it could say so."""
+    out = tmp_path / "out"
+    assert export(finished, out, "--tasks", "first") == 0
+    before = (out / "model.safetensors").read_bytes()
+    assert export(finished, out, "--tasks", "second") == 1
+    assert "holds a whole model that an earlier command made" in capfd.readouterr().err
+    assert export(finished, out, "--tasks", "second", "--overwrite") == 0
+    assert (out / "model.safetensors").read_bytes() != before
+    (out / "README.md").write_text("My thesis")
+    assert export(finished, out, "--overwrite") == 1
+    assert "is not empty; choose a new directory" in capfd.readouterr().err
+    assert (out / "README.md").read_text() == "My thesis"
 
 
 def test_several_but_not_all_tasks_need_an_alpha(finished, tmp_path, capfd):

@@ -29,7 +29,7 @@ def test_missing_results(tmp_path, act):
 @pytest.mark.parametrize("content", [{"format": 1}, {}, []])
 def test_unknown_format(tmp_path, content):
     (tmp_path / "results.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="reads format 4"):
+    with pytest.raises(ValueError, match="reads format 5"):
         write_report(tmp_path)
 
 
