@@ -34,7 +34,8 @@ class Added(TypedDict):
 
     test: dict[str, float]  # by task
     absolute: float  # "Abs": mean of `test`
-    normalised: float  # "Norm": mean of test / this method's single-task test accuracy
+    # "Norm": mean of test / this method's single-task test accuracy; None: one of these is 0
+    normalised: float | None
 
 
 class PerTask(Added):
@@ -51,6 +52,7 @@ class Addition(Added):
     val: dict[str, list[float]]  # validation accuracy over `alphas`, by task
     alpha: float  # best validation mean of normalised accuracy
     at_edge: bool
+    failed: list[str]  # tasks whose own model is never right, on validation or test
     flat: list[float]  # least and greatest alpha around it within a point of mean accuracy
     at_one: Added  # at alpha 1, which takes no validation data
     per_task: PerTask | None  # None: not measured

@@ -42,6 +42,7 @@ def make_run(method, seed, single, added, alpha, at_edge, target, control, edge_
             "val": {"a": [0.4, 0.6, 0.5], "b": [0.2, 0.3, 0.4]},
             "alpha": alpha,
             "at_edge": at_edge,
+            "failed": [],
             **added_numbers,
         },
         "negation": {
