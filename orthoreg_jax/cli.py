@@ -6,6 +6,7 @@ Heavy imports wait until the arguments are known, so that --help answers at once
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import os
 import pathlib
@@ -68,13 +69,19 @@ def _act(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[int, st
     code, reason = 0, ""
     try:
         COMMANDS.get(options.command, _run)(options, overrides)
+        sys.stdout.flush()
     except (ValueError, StorageError, DivergedError) as error:
         code, reason = 1, str(error)
     except StoppedError as stopped:
         code, reason = 128 + stopped.number, f"{stopped}; the same command goes on"
     except BrokenPipeError:  # whoever reads the output has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()
         return 1, "nobody reads its output"
+    except OSError as error:  # a path that cannot be, a disk or folder that is gone
+        code, reason = 1, _refusal(error)
+    except MemoryError as error:
+        code = 1
+        reason = f"not enough memory ({error}); lower training.batch_size or evaluation.batch_size"
     except KeyboardInterrupt:
         code = 130
         reason = "stopped; what is finished is kept, and the same command goes on"
@@ -85,6 +92,23 @@ def _act(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[int, st
     if code:
         print(f"orthoreg: {reason}", file=sys.stderr, flush=True)
     return code, reason
+
+
+def _close_output() -> None:
+    """Nothing more goes to standard output, at the process's end neither."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refusal(error: OSError) -> str:
+    """What the operating system refused, and of which file."""
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, FileNotFoundError):
+        return "the working directory is no longer there; change to one that is"
+    if error.errno == errno.ENOSPC:
+        _close_output()
+        return f"standard output: {error.strerror}"
+    return str(error)
 
 
 def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """What can be wrong is said before work starts, and nothing is lost."""
 
 import json
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,8 @@ def fails(capfd, command, config, workdir, *more):
         ("--config.tasks=first,second,third", "task 'third': is not in"),
         ("--config.training.epochs=-1", "first, second are none of the field's tasks"),
         ("--config.training.epochs=0.1", "some tasks have no more steps in all (first: 1"),
+        ("--config.tasks=evaluation.json", "allowed: names without '/' and no leading '.', other"),
+        ("--config.training.batch_size=8000000000000", "are more than this machine's memory"),
         ("--config.model=nowhere", "model 'nowhere': no such directory; allowed: 'embedded'"),
         ("--config.data=nowhere", "data 'nowhere'"),
     ],
@@ -46,6 +49,45 @@ def test_bad_options(inputs, tmp_path, capfd, option, message):
 
 def test_missing_config_file(tmp_path, capfd):
     assert "no such Python file" in fails(capfd, "run", tmp_path / "none.py", tmp_path / "run")
+
+
+def test_names_that_the_system_refuses(inputs, tmp_path, capfd):
+    name = "x" * 300
+    for config, workdir in ((inputs, tmp_path / name), (tmp_path / f"{name}.py", tmp_path / "run")):
+        assert orthoreg("finetune", config, workdir) == 1
+        said = capfd.readouterr().err
+        assert (
+            said.startswith("orthoreg: ")
+            and said.endswith("x: File name too long\n")
+            or (said.endswith(f"{name}.py: File name too long\n"))
+        )
+
+
+def test_a_place_that_is_gone_and_output_that_has_no_room(inputs, tmp_path):
+    """A working directory, and a full disk."""
+    (tmp_path / "gone").mkdir()
+    command = f"{sys.executable} -m orthoreg_jax.cli"
+    gone = f"cd {tmp_path}/gone; rmdir ../gone; {command} finetune --config {inputs} --workdir run"
+    full = f"{command} data check --config {inputs} > /dev/full"
+    for line, said in ((gone, "the working directory is no longer there"),
+                       (full, "standard output: No space left on device")):  # fmt: skip
+        done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(f"orthoreg: {said}")
+        assert "Traceback" not in done.stderr
+
+
+def test_a_user_without_a_home(monkeypatch):
+    def none(_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(pathlib.Path, "expanduser", none)
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        cli._keep_compiled()
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
 
 
 @pytest.mark.parametrize("spoil", ["truncated", "other model"])

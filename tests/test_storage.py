@@ -95,6 +95,12 @@ def test_json_survives_and_refuses_nan(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": [1, 2.5]}  # the old one stays
 
 
+def test_json_that_is_nested_too_deep_is_refused(tmp_path):
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    with pytest.raises(StorageError, match="a.json: cannot be read"):
+        read_json(tmp_path / "a.json")
+
+
 def test_truncated_tree(tmp_path):
     path = tmp_path / "tree.safetensors"
     save_tree(path, {"w": np.ones(100)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -63,6 +64,7 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
         local,
     )
     _check_steps(experiment)
+    _check_memory(experiment)
     check_inputs(experiment)
     return experiment
 
@@ -94,6 +96,25 @@ def reopen(folder: pathlib.Path, options: Mapping[str, Any] | None = None) -> Ex
     except (AttributeError, TypeError) as error:  # no dict, or a value of another type
         raise StorageError(f"{path}: is not the config of a run ({error})") from error
     return prepare(config, folder)
+
+
+def _check_memory(experiment: Experiment) -> None:
+    """The images of a batch, as bytes, fit this machine's memory."""
+    config, size = experiment.config, 3 * experiment.preprocessing.size**2
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # a system that does not tell
+        return
+    batches = {
+        "training.batch_size": config.training.batch_size // jax.process_count(),
+        "evaluation.batch_size": config.evaluation.batch_size,
+    }
+    for key, images in batches.items():
+        if images * size > memory:
+            raise ValueError(
+                f"{key}: {images} images of {size} bytes each are more than this machine's "
+                f"memory, {memory / 2**30:.0f} GiB; choose a smaller one"
+            )
 
 
 def _check_steps(experiment: Experiment) -> None:

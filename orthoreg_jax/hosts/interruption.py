@@ -2,7 +2,7 @@
 
 SIGTERM and Ctrl-C are noted, and acted on at the next place where nothing is lost: an exception
 raised by a signal would come at any place, and is lost where it comes while foreign code calls
-Python. A second Ctrl-C does raise one.
+Python. A second signal does raise one.
 
 Processes that train together have to stop after the same step. Each counts the steps that it has
 passed. When one was asked to stop, all of them write down their count, and go on; the step after
@@ -47,17 +47,13 @@ class _Interruption:
 
     def note(self, number: int, frame: FrameType | None = None) -> None:
         """Handles a signal."""
-        if self.number is not None and number == signal.SIGINT:
+        if self.number is not None:
             raise KeyboardInterrupt
-        if self.number is None:
-            self.number = number
-            again = " (once more: at once)" if number == signal.SIGINT else ""
-            with contextlib.suppress(OSError, RuntimeError):  # it may come amid another write
-                print(
-                    f"orthoreg: {NAMES[signal.Signals(number)]}: stopping after this step{again}",
-                    file=sys.stderr,
-                    flush=True,
-                )
+        self.number = number
+        name = NAMES[signal.Signals(number)]
+        with contextlib.suppress(OSError, RuntimeError):  # it may come amid another write
+            text = f"orthoreg: {name}: stopping after this step (once more: at once)"
+            print(text, file=sys.stderr, flush=True)
 
     def pass_step(self) -> bool:
         """Counts a step; whether to stop after it."""

@@ -136,7 +136,7 @@ def read_metrics(
                 try:
                     lines = path.read_text(encoding="utf-8").splitlines()
                     history = [json.loads(line) for line in lines]
-                except (OSError, ValueError) as error:
+                except (OSError, ValueError, RecursionError) as error:
                     raise StorageError(
                         f"{path}: cannot be read ({error}); delete it to report without it"
                     ) from error

@@ -182,7 +182,7 @@ def _lines_before(path: pathlib.Path, first: int) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         return [line for line in lines if json.loads(line)["step"] < first]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise StorageError(
             f"{path}: cannot be read ({error}); delete it to go on without its lines"
         ) from error
