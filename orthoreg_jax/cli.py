@@ -14,6 +14,7 @@ import platform
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any
 
 from .stages import STAGES, run_experiment
@@ -49,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown arguments: {' '.join(unknown)}{hint}")
     if overrides and "config" not in options:
         parser.error(f"{options.command} reads the run folder and takes no --config.* options")
+    file = getattr(options, "config", None)
+    if file is not None and not _joins_others(options) and not os.path.exists(file):
+        # What `load_config` says, ahead of a second of imports.
+        print(f"orthoreg: config {str(file)!r}: no such Python file (.py)", file=sys.stderr)
+        return 1
     code, reason = _act(options, overrides)
     from .hosts import leave
 
@@ -143,8 +149,7 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         from .hosts import connect, is_first
 
         _keep_compiled()
-        hosts = (options.coordinator, options.processes, options.process)
-        if options.distributed or any(value is not None for value in hosts):
+        if _joins_others(options):
             connect(options.coordinator, options.processes, options.process)
         run_experiment(load_config(options.config, overrides), options.workdir, stages)
         if not is_first():
@@ -154,6 +159,12 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
         print(summary_text(options.workdir))
         print(f"report: {options.workdir / 'report.html'}")
+
+
+def _joins_others(options: argparse.Namespace) -> bool:
+    """Whether this is one of several processes."""
+    named = (getattr(options, name, None) for name in ("coordinator", "processes", "process"))
+    return getattr(options, "distributed", False) or any(value is not None for value in named)
 
 
 def _keep_compiled() -> None:
@@ -304,6 +315,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=metadata.version("orthoreg-jax"))
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in {"run": "all stages, one after the other", **STAGES}.items():
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 
 import jax
 import pytest
@@ -209,6 +210,22 @@ def test_batches_must_fit_the_devices(inputs, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 3)
     message = fails(capfd, "run", inputs, tmp_path / "run")
     assert "batch_size 8 cannot be split over 3 devices" in message
+
+
+def test_the_module_is_the_command_and_knows_its_version():
+    command = [sys.executable, "-m", "orthoreg_jax", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == metadata.version("orthoreg-jax")
+
+
+def test_a_missing_config_is_said_before_anything_heavy_is_imported():
+    code = (
+        "import sys; from orthoreg_jax import cli\n"
+        "code = cli.main(['run', '--config', 'none.py', '--workdir', 'none'])\n"
+        "print(code, 'jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "False"] and "no such Python file" in done.stderr
 
 
 def test_unknown_arguments(tmp_path, capfd):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import pathlib
 import shutil
 import sys
@@ -41,6 +42,18 @@ def _checksum(tree: Any) -> UInt32[Array, ""]:
     return total
 
 
+@functools.cache
+def _ignore_late_failures() -> None:
+    """When a read or write fails, orbax closes its event loop, which the others then miss."""
+    before = sys.unraisablehook
+
+    def say(what: Any) -> None:
+        if repr(what.exc_value) != repr(RuntimeError("Event loop is closed")):
+            before(what)
+
+    sys.unraisablehook = say
+
+
 class StateFolder:
     """Saves and restores train states; keeps the newest ones.
 
@@ -52,6 +65,7 @@ class StateFolder:
 
     def __init__(self, path: pathlib.Path, keep: int = 1) -> None:
         """Opens the folder, which need not exist yet; `keep` states stay in it."""
+        _ignore_late_failures()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep)
         self._path = path.absolute()
         try:
