@@ -6,12 +6,15 @@ Heavy imports wait until the arguments are known, so that --help answers at once
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import os
 import pathlib
 import platform
 import sys
+import traceback
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any
 
 from .stages import STAGES, run_experiment
@@ -47,45 +50,71 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown arguments: {' '.join(unknown)}{hint}")
     if overrides and "config" not in options:
         parser.error(f"{options.command} reads the run folder and takes no --config.* options")
+    file = getattr(options, "config", None)
+    if file is not None and not _joins_others(options) and not os.path.exists(file):
+        # What `load_config` says, ahead of a second of imports.
+        print(f"orthoreg: config {str(file)!r}: no such Python file (.py)", file=sys.stderr)
+        return 1
+    code, reason = _act(options, overrides)
+    from .hosts import leave
+
+    leave(code, reason)
+    return code
+
+
+def _act(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[int, str]:
+    """Runs a command; its exit code, and what went wrong, which it has said."""
     import absl.logging
 
+    from .hosts import StoppedError, blame
     from .storage import StorageError
     from .training.finetune import DivergedError
-    from .training.interruption import StoppedError
 
     # Orbax logs a traceback of what it raises; what is raised is reported below.
     absl.logging.set_verbosity(absl.logging.FATAL)
+    code, reason = 0, ""
     try:
-        if options.command == "data":
-            _data(options, overrides)
-        elif options.command == "export":
-            _export(options)
-        elif options.command == "merge":
-            _merge(options)
-        elif options.command == "vector":
-            _vector(options)
-        elif options.command == "push":
-            _push(options)
-        elif options.command == "measure":
-            _measure(options)
-        else:
-            _run(options, overrides)
+        COMMANDS.get(options.command, _run)(options, overrides)
+        sys.stdout.flush()
     except (ValueError, StorageError, DivergedError) as error:
-        print(f"orthoreg: {error}", file=sys.stderr)
-        return 1
+        code, reason = 1, str(error)
     except StoppedError as stopped:
-        print(f"orthoreg: {stopped}; the same command goes on", file=sys.stderr)
-        return 143
+        code, reason = 128 + stopped.number, f"{stopped}; the same command goes on"
     except BrokenPipeError:  # whoever reads the output has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        _close_output()
+        return 1, "nobody reads its output"
+    except OSError as error:  # a path that cannot be, a disk or folder that is gone
+        code, reason = 1, _refusal(error)
+    except MemoryError as error:
+        code = 1
+        reason = f"not enough memory ({error}); lower training.batch_size or evaluation.batch_size"
     except KeyboardInterrupt:
-        print(
-            "orthoreg: stopped; what is finished is kept, and the same command goes on",
-            file=sys.stderr,
-        )
-        return 130
-    return 0
+        code = 130
+        reason = "stopped; what is finished is kept, and the same command goes on"
+    except Exception as error:  # ours, or that of a process that this one worked with
+        blame()
+        traceback.print_exc()
+        return 1, f"{type(error).__name__}: {error}"
+    if code:
+        print(f"orthoreg: {reason}", file=sys.stderr, flush=True)
+    return code, reason
+
+
+def _close_output() -> None:
+    """Nothing more goes to standard output, at the process's end neither."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refusal(error: OSError) -> str:
+    """What the operating system refused, and of which file."""
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, FileNotFoundError):
+        return "the working directory is no longer there; change to one that is"
+    if error.errno == errno.ENOSPC:
+        _close_output()
+        return f"standard output: {error.strerror}"
+    return str(error)
 
 
 def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -120,8 +149,7 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         from .hosts import connect, is_first
 
         _keep_compiled()
-        hosts = (options.coordinator, options.processes, options.process)
-        if options.distributed or any(value is not None for value in hosts):
+        if _joins_others(options):
             connect(options.coordinator, options.processes, options.process)
         run_experiment(load_config(options.config, overrides), options.workdir, stages)
         if not is_first():
@@ -131,6 +159,12 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
         print(summary_text(options.workdir))
         print(f"report: {options.workdir / 'report.html'}")
+
+
+def _joins_others(options: argparse.Namespace) -> bool:
+    """Whether this is one of several processes."""
+    named = (getattr(options, name, None) for name in ("coordinator", "processes", "process"))
+    return getattr(options, "distributed", False) or any(value is not None for value in named)
 
 
 def _keep_compiled() -> None:
@@ -164,7 +198,7 @@ def _cpu() -> str:
     return f"{platform.machine()}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
 
 
-def _export(options: argparse.Namespace) -> None:
+def _export(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     from .reporting.export import export_model
 
     out = export_model(
@@ -175,11 +209,12 @@ def _export(options: argparse.Namespace) -> None:
         [name for name in options.tasks.split(",") if name],
         options.forget,
         options.alpha,
+        options.overwrite,
     )
     print(f"{out}: a Hugging Face CLIP directory; what it is stands in its README.md")
 
 
-def _merge(options: argparse.Namespace) -> None:
+def _merge(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     from .reporting.merge import Choice, Data, merge_models, merge_run, merge_vectors
 
     _keep_compiled()
@@ -205,7 +240,14 @@ def _merge(options: argparse.Namespace) -> None:
         if not options.method:
             raise ValueError("--method: give one of the run's, e.g. full+orthoreg")
         out = merge_run(
-            options.workdir, options.out, options.method, choice, options.seed, tasks, options.alpha
+            options.workdir,
+            options.out,
+            options.method,
+            choice,
+            options.seed,
+            tasks,
+            options.alpha,
+            options.overwrite,
         )
     else:
         models, base = options.models, options.base
@@ -218,9 +260,9 @@ def _merge(options: argparse.Namespace) -> None:
         data = Data(options.data or "embedded", tasks) if tasks else None
         common = (options.out, base, choice, options.alpha, data)
         if kinds == ["vectors"]:
-            out = merge_vectors(options.vectors, *common, options.any_base)
+            out = merge_vectors(options.vectors, *common, options.any_base, options.overwrite)
         else:
-            out = merge_models(models, *common, options.visual_only)
+            out = merge_models(models, *common, options.visual_only, options.overwrite)
     print(f"{out}: a Hugging Face CLIP directory; what it is stands in its README.md")
 
 
@@ -234,24 +276,34 @@ _MERGE_OPTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def _vector(options: argparse.Namespace) -> None:
+def _vector(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     from .reporting.vector import write_vector
 
     print(write_vector(options.model, options.base, options.out, options.visual_only))
 
 
-def _push(options: argparse.Namespace) -> None:
+def _push(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     from .reporting.push import push_model
 
     print(push_model(options.model, options.to, options.private))
 
 
-def _measure(options: argparse.Namespace) -> None:
+def _measure(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     from .reporting.measure import measure_model
 
     _keep_compiled()
     names = [name for name in options.tasks.split(",") if name]
     print(measure_model(options.model, options.data, names, options.split, options.base))
+
+
+COMMANDS = {
+    "data": _data,
+    "export": _export,
+    "merge": _merge,
+    "vector": _vector,
+    "push": _push,
+    "measure": _measure,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -263,6 +315,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=metadata.version("orthoreg-jax"))
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in {"run": "all stages, one after the other", **STAGES}.items():
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
@@ -294,6 +347,7 @@ def _add_export(commands: Any) -> None:
     add = export.add_argument
     add("--workdir", required=True, type=pathlib.Path, help="folder of the run")
     add("--out", required=True, type=pathlib.Path, help="directory to write, new")
+    add("--overwrite", action="store_true", help="replace a model that is there, made so before")
     add("--method", required=True, help="of the run, e.g. full+orthoreg")
     add("--seed", type=int, help="of the run; its first")
     add("--tasks", default="", help="whose vectors to add, e.g. mnist,emoji; all of the run")
@@ -308,6 +362,7 @@ def _add_merge(commands: Any) -> None:
     add("--merger", required=True, help="average, sum, ties, dare, tsv_m, iso_c, ...")
     add("--option", nargs="*", default=[], metavar="NAME=VALUE", help="its parameters, e.g. k=30")
     add("--out", required=True, type=pathlib.Path, help="directory to write, new")
+    add("--overwrite", action="store_true", help="replace a model that is there, made so before")
     add("--alpha", type=float, help="of θ₀ + α τ; else chosen on validation data")
     add("--draw", type=int, default=0, help="seed of mergers that draw random numbers; 0")
     add("--tasks", default="", help="of a run: whose vectors, all; else: where to choose alpha, "

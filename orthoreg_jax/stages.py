@@ -35,7 +35,7 @@ def run_experiment(
       ValueError: a wrong stage, config, model, data or run folder; nothing was written.
       StorageError: a file of the run folder cannot be read or written.
       DivergedError: a loss that is not finite.
-      StoppedError: SIGTERM came.
+      StoppedError: SIGTERM or Ctrl-C came; what was made so far is saved.
     """
     import jax
 
@@ -43,7 +43,7 @@ def run_experiment(
     from .experiment.evaluation import evaluate_all
     from .experiment.finetuning import finetune_all
     from .experiment.setup import prepare
-    from .hosts import is_first
+    from .hosts import compare, interruption, is_first
     from .reporting.stage import write_report
 
     unknown = [stage for stage in stages if stage not in STAGES]
@@ -54,15 +54,18 @@ def run_experiment(
         validate(config)
         with jax.default_matmul_precision(config.matmul_precision):
             experiment = prepare(config, folder)
+            compare(experiment.facts(stages))
             if is_first():
                 print(experiment.describe(), file=sys.stderr)
                 for name, task in experiment.tasks.items():
                     for remark in task.remarks():
                         print(f"{name}: {remark}", file=sys.stderr)
-            if "finetune" in stages:
-                finetune_all(experiment)
-            if "evaluate" in stages:
-                evaluate_all(experiment)
+            with interruption.listening():
+                if "finetune" in stages:
+                    finetune_all(experiment)
+                if "evaluate" in stages:
+                    evaluate_all(experiment)
+    interruption.stop_if_asked()
     if "report" in stages and is_first():
         write_report(folder)
     return folder

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
 import pathlib
+import secrets
+import shutil
 import sys
-import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -33,34 +36,102 @@ STORED = (
 _UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
 
 
+SCRATCH = ".partial"
+
+
 class StorageError(Exception):
     """A file cannot be read or written; the message says which, why, and what to do."""
 
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a temporary name beside `path` that becomes `path` if the block succeeds.
+    """Yields a temporary name on the same disk that becomes `path` if the block succeeds.
+
+    What is there under the name is on the disk before it takes the place of `path`, with the rights
+    that the process's umask leaves to new files.
 
     Raises:
       StorageError: the folder cannot be made or written, or the disk is full. Nothing is left.
     """
-    scratch = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        scratch = pathlib.Path(name)
+    with _writing(path), _scratch(path) as folder:
+        scratch = folder / path.name
         yield scratch
-        scratch.chmod(0o644)
+        _complete(scratch, folder)
         scratch.replace(path)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a new folder that becomes `path`, with all that is in it, if the block succeeds.
+
+    A folder that is there is replaced.
+
+    Raises:
+      StorageError: as `replacing`.
+    """
+    with _writing(path), _scratch(path) as folder:
+        scratch = folder / "new"
+        scratch.mkdir()
+        yield scratch
+        for file in scratch.iterdir():
+            _complete(file, folder)
+        if path.exists():
+            path.rename(folder / "old")
+        scratch.rename(path)
+
+
+@contextlib.contextmanager
+def _writing(path: pathlib.Path) -> Iterator[None]:
+    """What the operating system refuses, as a `StorageError`."""
+    try:
+        yield
     except Exception as error:
-        if scratch is not None:
-            with contextlib.suppress(OSError):
-                scratch.unlink(missing_ok=True)
         # safetensors wraps the operating system's error in one of its own.
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
             raise write_error(path, error) from error
         raise
+
+
+@contextlib.contextmanager
+def _scratch(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder beside `path` to write in, removed at the end.
+
+    The lock on it says that its process lives: those that killed ones left for the same path are
+    removed, too.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{path.name}."
+    for left in path.parent.glob(f"{glob.escape(prefix)}*{SCRATCH}"):
+        with contextlib.suppress(OSError), _opened(left) as handle:
+            if _lock(handle):
+                shutil.rmtree(left, ignore_errors=True)
+    folder = path.parent / f"{prefix}{secrets.token_hex(4)}{SCRATCH}"
+    folder.mkdir()
+    try:
+        with _opened(folder) as handle:
+            _lock(handle)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _opened(folder: pathlib.Path) -> Iterator[int]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)  # which lets go of a lock
+
+
+def _complete(file: pathlib.Path, folder: pathlib.Path) -> None:
+    """Rights as `folder` was made with, and all bytes on the disk."""
+    file.chmod(0o666 & folder.stat().st_mode)  # some libraries make files private
+    handle = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_error(path: pathlib.Path, error: Exception) -> StorageError:
@@ -70,37 +141,50 @@ def write_error(path: pathlib.Path, error: Exception) -> StorageError:
         reason = "No space left on device"
     return StorageError(
         f"{path}: cannot be written ({reason}); the folder must be writable and its disk must have "
-        "room: free some, or choose another --workdir. What was finished before stays, and the "
+        "room: free some, or choose another place. What was finished before stays, and the "
         "same command goes on from there"
     )
 
 
 @contextlib.contextmanager
-def only_one(folder: pathlib.Path) -> Iterator[None]:
-    """Keeps other processes of this machine that ask for it, too, away from a folder.
+def only_one(folder: pathlib.Path, patience: float = 0.0) -> Iterator[None]:
+    """Keeps other processes that ask for it, too, away from a folder.
 
     Where the system has no such locks, it keeps nobody away.
+
+    Args:
+      folder: made if need be; folders in it have locks of their own.
+      patience: seconds to wait for another process.
 
     Raises:
       StorageError: another process has it, or the folder cannot be made.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise write_error(folder, error) from error
-    try:
-        try:
-            if fcntl is not None:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StorageError(
-                f"{folder}: another process is at work in it; wait for it, stop it, or choose "
-                "another --workdir"
-            ) from error
+    with contextlib.ExitStack() as stack:
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = stack.enter_context(_opened(folder))
+        last = time.monotonic() + patience
+        while _lock(handle) is False:
+            if time.monotonic() >= last:
+                raise StorageError(
+                    f"{folder}: another process is at work in it; wait for it, stop it, or choose "
+                    "another --workdir"
+                )
+            time.sleep(0.1)
         yield
-    finally:
-        os.close(handle)  # which lets go of the lock
+
+
+def _lock(handle: int) -> bool | None:
+    """Takes the lock of what is open: False, somebody else has it; None, there are none here."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without them
+        return None
+    return True
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -150,6 +234,28 @@ def read_json(path: pathlib.Path) -> Any:
         return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:  # the last of brackets by thousands
         raise StorageError(f"{path}: cannot be read ({error})") from error
+
+
+def write_sealed(path: pathlib.Path, value: Mapping[str, Any]) -> None:
+    """Writes a JSON table with the hash of its content beside it, as "sha256"."""
+    write_json(path, {**value, "sha256": json_sha256(value)})
+
+
+def read_sealed(path: pathlib.Path) -> dict[str, Any]:
+    """Reads what `write_sealed` wrote, without the hash.
+
+    Raises:
+      StorageError: no such file, not JSON, or its content is not what was written.
+    """
+    value = read_json(path)
+    seal = value.pop("sha256", None) if isinstance(value, dict) else None
+    if seal != json_sha256(value):
+        raise StorageError(
+            f"{path}: is not as it was written: its content has another hash; it is damaged, or "
+            "was changed by hand"
+        )
+    checked: dict[str, Any] = value
+    return checked
 
 
 def json_sha256(value: Any) -> str:

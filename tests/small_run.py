@@ -13,6 +13,7 @@ from orthoreg_jax import cli, load_checkpoint, load_tree, save_checkpoint
 from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.clip.config import ClipConfig
 from orthoreg_jax.clip.modules import Clip
+from orthoreg_jax.storage import read_sealed, write_sealed
 
 CONFIG = """
 from orthoreg_jax.config import default_config
@@ -97,6 +98,13 @@ def relative_difference(path, other):
         leaves["visual/blocks/attn/in_proj/bias"] = np.concatenate([queries, values], axis=-1)
     squares = sum(np.sum((ours[name] - theirs[name]) ** 2) for name in theirs)
     return np.sqrt(squares / sum(np.sum(leaf**2) for leaf in theirs.values()))
+
+
+def change_results(workdir, change):
+    """Edits a results.json as if the run had written it so; `change` edits the table."""
+    path = workdir / "results.json"
+    change(results := read_sealed(path))
+    write_sealed(path, results)
 
 
 def orthoreg(command, config, workdir, *more):

@@ -24,7 +24,7 @@ from orthoreg_jax.reporting.stage import (
     read_results_file,
     summary_text,
 )
-from orthoreg_jax.storage import StorageError, StoredTree, load_tree, save_tree
+from orthoreg_jax.storage import StorageError, StoredTree, load_tree, save_tree, write_sealed
 from orthoreg_jax.tasks.folder import FileImages
 from orthoreg_jax.tasks.task import load_tasks
 from orthoreg_jax.training.checkpoints import StateFolder
@@ -52,6 +52,22 @@ def damage(data, rng):
     else:
         data[:8] = (2 ** int(rng.integers(8, 63))).to_bytes(8, "little")
     return bytes(data)
+
+
+def lose(path, rng):
+    """A file is damaged, or gone; a folder is empty, gone, or a file."""
+    kind = rng.integers(3)
+    if path.is_file():
+        data = path.read_bytes()
+        path.unlink()
+        if kind:
+            path.write_bytes(damage(data, rng))
+    else:
+        shutil.rmtree(path)
+        if kind == 0:
+            path.mkdir()
+        elif kind == 1:
+            path.write_text("")
 
 
 def fuzz(path, read, same=None, cases=CASES):
@@ -226,8 +242,9 @@ def test_configurations_of_open_clip(tmp_path):
 
 
 def test_results(tmp_path):
-    (tmp_path / "results.json").write_text(json.dumps(make_results()))
-    fuzz(tmp_path / "results.json", lambda: summary_text(tmp_path))
+    write_sealed(tmp_path / "results.json", make_results())
+    whole = summary_text(tmp_path)
+    fuzz(tmp_path / "results.json", lambda: summary_text(tmp_path), lambda text: text == whole)
 
 
 def test_metrics(tmp_path):
@@ -284,7 +301,7 @@ def test_results_that_are_exported(tmp_path):
     for facts in results["provenance"]["inputs"]["tasks"].values():
         facts["splits"]["train"] = facts["splits"]["val"]
     results["provenance"]["versions"] |= {"jax": "1", "flax": "1"}
-    (tmp_path / "results.json").write_text(json.dumps(results))
+    write_sealed(tmp_path / "results.json", results)
     embedded = load_checkpoint("embedded")
 
     def read():
@@ -332,9 +349,9 @@ def test_states(tmp_path):
     fell_back = 0
     for case in range(CASES // 2):
         copy = shutil.copytree(tmp_path / "whole", tmp_path / f"{case}")
-        files = sorted(path for path in (copy / "4").rglob("*") if path.is_file())
-        victim = files[rng.integers(len(files))]
-        victim.write_bytes(damage(victim.read_bytes(), rng))
+        paths = sorted([copy / "4", *(copy / "4").rglob("*")])
+        victim = paths[rng.integers(len(paths))]
+        lose(victim, rng)
         with StateFolder(copy, keep=2) as folder:
             found = folder.restore(state(0))
         for ours, theirs in zip(

@@ -8,6 +8,7 @@ import pytest
 import safetensors.numpy
 
 import orthoreg_jax as oj
+from orthoreg_jax.experiment.vectors import vector_facts
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +33,12 @@ def test_composition_example(readme, tmp_path, monkeypatch, capsys):
     kernel = oj.load_checkpoint("embedded").params["visual"]["projection"]["kernel"]
     for number, task in enumerate(("mnist", "emoji"), start=1):
         vector = {"visual": {"projection": {"kernel": np.full_like(kernel, number)}}}
-        oj.save_tree(tmp_path / f"runs/embedded/full/seed0/{task}/vector.safetensors", vector)
+        path = tmp_path / f"runs/embedded/full/seed0/{task}/vector.safetensors"
+        oj.save_tree(path, vector, vector_facts("full", 0, task, "hash"))
     config = {"tasks": ["mnist", "emoji"], "seeds": [0]}
     (tmp_path / "runs/embedded/config.json").write_text(json.dumps(config))
+    facts = {"inputs": {"weights": {"sha256": "hash"}}}
+    (tmp_path / "runs/embedded/provenance.json").write_text(json.dumps(facts))
     exec(compile(code_blocks(readme)[1], "README", "exec"), {})
     assert re.search(r"Emoji groups: [\d.]+% -> [\d.]+%", capsys.readouterr().out)
     tensors = safetensors.numpy.load_file(tmp_path / "merged" / "model.safetensors")

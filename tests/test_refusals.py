@@ -1,9 +1,11 @@
 """What can be wrong is said before work starts, and nothing is lost."""
 
 import json
+import pathlib
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 
 import jax
 import pytest
@@ -36,6 +38,8 @@ def fails(capfd, command, config, workdir, *more):
         ("--config.tasks=first,second,third", "task 'third': is not in"),
         ("--config.training.epochs=-1", "first, second are none of the field's tasks"),
         ("--config.training.epochs=0.1", "some tasks have no more steps in all (first: 1"),
+        ("--config.tasks=evaluation.json", "allowed: names without '/' and no leading '.', other"),
+        ("--config.training.batch_size=8000000000000", "are more than this machine's memory"),
         ("--config.model=nowhere", "model 'nowhere': no such directory; allowed: 'embedded'"),
         ("--config.data=nowhere", "data 'nowhere'"),
     ],
@@ -46,6 +50,45 @@ def test_bad_options(inputs, tmp_path, capfd, option, message):
 
 def test_missing_config_file(tmp_path, capfd):
     assert "no such Python file" in fails(capfd, "run", tmp_path / "none.py", tmp_path / "run")
+
+
+def test_names_that_the_system_refuses(inputs, tmp_path, capfd):
+    name = "x" * 300
+    for config, workdir in ((inputs, tmp_path / name), (tmp_path / f"{name}.py", tmp_path / "run")):
+        assert orthoreg("finetune", config, workdir) == 1
+        said = capfd.readouterr().err
+        assert (
+            said.startswith("orthoreg: ")
+            and said.endswith("x: File name too long\n")
+            or (said.endswith(f"{name}.py: File name too long\n"))
+        )
+
+
+def test_a_place_that_is_gone_and_output_that_has_no_room(inputs, tmp_path):
+    """A working directory, and a full disk."""
+    (tmp_path / "gone").mkdir()
+    command = f"{sys.executable} -m orthoreg_jax.cli"
+    gone = f"cd {tmp_path}/gone; rmdir ../gone; {command} finetune --config {inputs} --workdir run"
+    full = f"{command} data check --config {inputs} > /dev/full"
+    for line, said in ((gone, "the working directory is no longer there"),
+                       (full, "standard output: No space left on device")):  # fmt: skip
+        done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(f"orthoreg: {said}")
+        assert "Traceback" not in done.stderr
+
+
+def test_a_user_without_a_home(monkeypatch):
+    def none(_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(pathlib.Path, "expanduser", none)
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        cli._keep_compiled()
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
 
 
 @pytest.mark.parametrize("spoil", ["truncated", "other model"])
@@ -71,7 +114,9 @@ def test_run_folder_of_other_data(finished, inputs, tmp_path, capfd):
     copy = shutil.copytree(finished, tmp_path / "copy")
     path = copy / "provenance.json"
     path.write_text(path.read_text().replace('"images": 40', '"images": 41'))
-    assert "(tasks first, tasks second: their hashes differ)" in fails(capfd, "run", inputs, copy)
+    message = fails(capfd, "run", inputs, copy)
+    assert "(training images or prompts of task first, training images or prompts of" in message
+    assert "or delete full/seed3/first, full/seed3/second, full+orthoreg/seed3/first" in message
 
 
 @pytest.mark.parametrize("name, text", [("config.json", "[]"), ("provenance.json", "{}")])
@@ -86,7 +131,8 @@ def test_prompts_belong_to_the_run(finished, inputs, tmp_path, capfd):
     text = table.read_text()
     table.write_text(text.replace("a handwritten {}", "some handwritten {}", 1))
     try:
-        assert "(tasks first: their hashes differ)" in fails(capfd, "run", inputs, finished)
+        message = fails(capfd, "run", inputs, finished)
+        assert "(training images or prompts of task first: their hashes differ)" in message
     finally:
         table.write_text(text)
 
@@ -100,7 +146,7 @@ def test_folder_that_is_no_run(inputs, tmp_path, capfd):
 def test_folder_that_cannot_be_written(inputs, tmp_path, capfd):
     (tmp_path / "file").write_text("")
     message = fails(capfd, "run", inputs, tmp_path / "file" / "run")
-    assert "cannot be written" in message and "choose another --workdir" in message
+    assert "cannot be written" in message and "choose another place" in message
 
 
 def test_read_only_disk(inputs, small_disk, capfd):
@@ -114,7 +160,7 @@ def test_read_only_disk(inputs, small_disk, capfd):
 
 
 def test_second_process_on_a_run_folder(inputs, tmp_path, capfd):
-    with only_one(tmp_path / "run" / "full"):
+    with only_one(tmp_path / "run" / "full" / "seed3"):
         (tmp_path / "run" / "config.json").write_text(
             json.dumps(flatten_config(load_config(inputs)))
         )
@@ -164,6 +210,22 @@ def test_batches_must_fit_the_devices(inputs, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 3)
     message = fails(capfd, "run", inputs, tmp_path / "run")
     assert "batch_size 8 cannot be split over 3 devices" in message
+
+
+def test_the_module_is_the_command_and_knows_its_version():
+    command = [sys.executable, "-m", "orthoreg_jax", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == metadata.version("orthoreg-jax")
+
+
+def test_a_missing_config_is_said_before_anything_heavy_is_imported():
+    code = (
+        "import sys; from orthoreg_jax import cli\n"
+        "code = cli.main(['run', '--config', 'none.py', '--workdir', 'none'])\n"
+        "print(code, 'jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "False"] and "no such Python file" in done.stderr
 
 
 def test_unknown_arguments(tmp_path, capfd):

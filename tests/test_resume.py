@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from orthoreg_jax.hosts import interruption
 from orthoreg_jax.storage import load_tree
 
 from .small_run import orthoreg, relative_difference, virtual_devices
@@ -49,24 +51,80 @@ def test_same_seed_same_bits_and_resume_is_exact(finished, inputs, tmp_path, mon
     assert not list((tmp_path / "run").rglob("state"))
 
 
-def test_sigterm_saves_and_the_same_command_goes_on(finished, inputs, tmp_path, monkeypatch, capfd):
+@pytest.fixture
+def signal_at(monkeypatch):
+    """Sends this process a signal as the step of some number is taken, once."""
     from orthoreg_jax.training import finetune
 
     original = finetune._MetricsLog.add
 
-    def add_and_stop(self, number, metrics):
-        original(self, number, metrics)
-        if number == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+    def prepare(step, number):
+        def add_and_stop(self, taken, metrics):
+            original(self, taken, metrics)
+            if taken == step:
+                monkeypatch.setattr(finetune._MetricsLog, "add", original)
+                os.kill(os.getpid(), number)
 
-    options = ["--config.training.checkpoint_every=100", "--config.methods=full"]
-    monkeypatch.setattr(finetune._MetricsLog, "add", add_and_stop)
-    assert orthoreg("finetune", inputs, tmp_path / "run", *options) == 143
+        monkeypatch.setattr(finetune._MetricsLog, "add", add_and_stop)
+
+    return prepare
+
+
+@pytest.mark.parametrize("number, every", [(signal.SIGTERM, 100), (signal.SIGINT, 0)])
+def test_a_signal_saves_and_the_same_command_goes_on(
+    finished, inputs, tmp_path, signal_at, capfd, number, every
+):
+    options = [f"--config.training.checkpoint_every={every}", "--config.methods=full"]
+    signal_at(2, number)
+    assert orthoreg("finetune", inputs, tmp_path / "run", *options) == 128 + number
     assert "first: stopped after 3 updates, saved; the same command" in capfd.readouterr().err
-    monkeypatch.undo()
     assert orthoreg("finetune", inputs, tmp_path / "run", *options) == 0
-    path = pathlib.Path("full") / "seed3" / "first" / "vector.safetensors"
-    assert (tmp_path / "run" / path).read_bytes() == (finished / path).read_bytes()
+    path = pathlib.Path("full") / "seed3" / "first"
+    for name in ("vector.safetensors", "metrics.jsonl"):
+        file = path / name
+        assert (tmp_path / "run" / file).read_bytes() == (finished / file).read_bytes()
+    assert not (tmp_path / "run" / path / "state").exists()
+
+
+def test_a_signal_in_the_last_step_stops_after_the_vector(inputs, tmp_path, signal_at, capfd):
+    """Of the first task: the second is not begun. Of the last task: what comes next is not."""
+    folder = tmp_path / "run" / "full" / "seed3"
+    for task in ("first", "second"):
+        signal_at(5, signal.SIGTERM)
+        assert orthoreg("run", inputs, tmp_path / "run", "--config.methods=full") == 143
+        assert "orthoreg: stopped; what is finished is kept; the same" in capfd.readouterr().err
+        assert (folder / task / "vector.safetensors").is_file()
+        assert (folder / "second").exists() == (task == "second")
+    assert not (folder / "evaluation.json").exists()
+
+
+def test_a_signal_while_measuring_keeps_what_is_measured(
+    finished, inputs, tmp_path, monkeypatch, capfd
+):
+    from orthoreg_jax.experiment.edits import Edits
+
+    copy = shutil.copytree(finished, tmp_path / "run")
+    (copy / "results.json").unlink()
+    (copy / "full+orthoreg" / "seed3" / "evaluation.json").unlink()
+    single = Edits.single
+
+    def signal_and_measure(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        return single(self)
+
+    monkeypatch.setattr(Edits, "single", signal_and_measure)
+    assert orthoreg("evaluate", inputs, copy) == 130
+    assert "orthoreg: stopped; what is finished is kept" in capfd.readouterr().err
+    assert (copy / "full" / "seed3" / "evaluation.json").is_file()
+    assert not (copy / "full+orthoreg" / "seed3" / "evaluation.json").exists()
+
+
+def test_a_second_control_c_ends_at_once():
+    with pytest.raises(KeyboardInterrupt), interruption.listening():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.pass_step()  # the first is noted
+        os.kill(os.getpid(), signal.SIGINT)
+    assert not interruption.pass_step()  # and belongs to what was stopped by it
 
 
 def test_control_c_waits_for_the_state_to_be_whole(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 
 from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.evaluation.results import Results
-from orthoreg_jax.storage import load_tree
+from orthoreg_jax.storage import load_tree, read_sealed
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.modes.mode import only
 
@@ -180,7 +180,7 @@ def test_two_processes_share_out_the_evaluation(finished, inputs, tmp_path):
     assert [process.returncode for process in running] == [0, 0], said
     # The first one shows its progress: it measured one method, and read the other's numbers.
     assert "evaluate full seed 3" in said[0] and "evaluate full+orthoreg" not in said[0]
-    ours, theirs = (json.loads((run / "results.json").read_text()) for run in (copy, finished))
+    ours, theirs = (read_sealed(run / "results.json") for run in (copy, finished))
     assert {**ours, "provenance": None} == {**theirs, "provenance": None}
 
 

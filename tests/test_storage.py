@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -15,8 +16,11 @@ from orthoreg_jax.storage import (
     load_tree,
     only_one,
     read_json,
+    replacing,
+    replacing_folder,
     save_tree,
     write_json,
+    write_text,
 )
 
 
@@ -91,6 +95,12 @@ def test_json_survives_and_refuses_nan(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": [1, 2.5]}  # the old one stays
 
 
+def test_json_that_is_nested_too_deep_is_refused(tmp_path):
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    with pytest.raises(StorageError, match="a.json: cannot be read"):
+        read_json(tmp_path / "a.json")
+
+
 def test_truncated_tree(tmp_path):
     path = tmp_path / "tree.safetensors"
     save_tree(path, {"w": np.ones(100)})
@@ -153,6 +163,64 @@ def test_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     assert [item.name for item in tmp_path.iterdir()] == ["results.json"]
 
 
+def test_an_interrupted_write_leaves_nothing(tmp_path):
+    for write in (replacing, replacing_folder):
+        with pytest.raises(KeyboardInterrupt), write(tmp_path / "a") as scratch:
+            (scratch / "b" if scratch.is_dir() else scratch).write_text("half")
+            raise KeyboardInterrupt
+        assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_write_left_goes_with_the_next_one(tmp_path):
+    """What a living one is writing stays."""
+    program = (
+        "import pathlib, sys, time\n"
+        "from orthoreg_jax.storage import replacing\n"
+        "with replacing(pathlib.Path(sys.argv[1])) as scratch:\n"
+        "    scratch.write_text('half')\n"
+        "    print('writing', flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    path, other = tmp_path / "a.json", tmp_path / "a.json.b"
+    command = [sys.executable, "-c", program, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writing:
+        assert writing.stdout.readline() == b"writing\n"
+        write_text(path, "whole")
+        (left,) = [item for item in tmp_path.iterdir() if item != path]
+        assert (left / "a.json").read_text() == "half"
+        writing.kill()
+    write_text(other, "of another name")
+    assert left.exists()
+    write_text(path, "whole")
+    assert sorted(tmp_path.iterdir()) == [path, other]
+
+
+def test_rights_are_those_that_the_umask_leaves(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "text", "a")
+        save_tree(tmp_path / "tree", {"w": np.ones(3)})
+        with replacing_folder(tmp_path / "model") as scratch:
+            safetensors.numpy.save_file({"w": np.ones(3)}, scratch / "weights")
+    finally:
+        os.umask(before)
+    for name, mode in {
+        "text": 0o640,
+        "tree": 0o640,
+        "model": 0o750,
+        "model/weights": 0o640,
+    }.items():
+        assert (tmp_path / name).stat().st_mode & 0o777 == mode, name
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    for name in ("old", "new"):
+        with replacing_folder(tmp_path / "model") as scratch:
+            (scratch / name).write_text(name)
+    assert [item.name for item in tmp_path.iterdir()] == ["model"]
+    assert [item.name for item in (tmp_path / "model").iterdir()] == ["new"]
+
+
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="must be writable"):
@@ -163,7 +231,7 @@ def test_read_only_folder(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(storage.tempfile, "mkstemp", refuse)  # root may write anywhere
+    monkeypatch.setattr(storage.pathlib.Path, "mkdir", refuse)  # root may write anywhere
     with pytest.raises(StorageError, match="Read-only file system"):
         write_json(tmp_path / "results.json", {})
 

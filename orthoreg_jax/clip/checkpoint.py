@@ -7,7 +7,6 @@ import json
 import os
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from orthoreg_jax.arithmetic.paths import check_finite, flatten
-from orthoreg_jax.storage import write_error
+from orthoreg_jax.storage import replacing_folder
 
 from . import weights
 from .config import WEIGHTS_SHA256, ClipConfig
@@ -150,6 +149,7 @@ def save_checkpoint(
     like: Checkpoint,
     dtype: Any = np.float32,
     texts: Mapping[str, str] | None = None,
+    overwrite: bool = False,
 ) -> pathlib.Path:
     """Writes a Hugging Face CLIP directory, which transformers loads as it is.
 
@@ -159,6 +159,7 @@ def save_checkpoint(
       like: the checkpoint whose configuration, tokenizer and preprocessing are kept.
       dtype: of the tensors in the file.
       texts: further files by name, as a model card README.md.
+      overwrite: take the place of what the directory holds.
 
     Returns:
       The directory. It appears whole or not at all.
@@ -172,7 +173,9 @@ def save_checkpoint(
     import safetensors.numpy
 
     target = pathlib.Path(directory)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if not target.is_dir() and target.exists():
+        raise ValueError(f"{target}: is a file; choose a new directory for the model")
+    if target.is_dir() and any(target.iterdir()) and not overwrite:
         raise ValueError(f"{target}: is not empty; choose a new directory for the model")
     tensors = weights.to_layout(params, "huggingface")
     with np.errstate(over="ignore"):  # it is looked for below
@@ -189,12 +192,7 @@ def save_checkpoint(
     preprocessing = like.preprocessing
     advice = f"choose a smaller alpha, or a wider type than {np.dtype(dtype)}"
     check_finite(tensors, f"{target}: not written", advice)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise write_error(target, error) from error
-    try:
+    with replacing_folder(target) as scratch:
         config = json.dumps(to_huggingface(like.config), indent=2)
         (scratch / "config.json").write_text(config + "\n")
         safetensors.numpy.save_file(tensors, scratch / WEIGHTS, metadata={"format": "pt"})
@@ -204,16 +202,6 @@ def save_checkpoint(
         write_preprocessing(preprocessing, scratch)
         for name, text in (texts or {}).items():
             (scratch / name).write_text(text, encoding="utf-8")
-        for path in scratch.iterdir():
-            path.chmod(0o644)  # the safetensors writer makes them private
-        scratch.chmod(0o755)
-        if target.exists():
-            target.rmdir()
-        scratch.rename(target)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise write_error(target, error) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return target
 
 

@@ -118,7 +118,8 @@ def default_config() -> ConfigDict:
     training.log_every = 10
     # Write the same numbers as event files for TensorBoard, too; takes the extra [tensorboard].
     training.tensorboard = False
-    # Steps between two saved states, from which an interrupted task goes on; 0: none.
+    # Steps between two saved states, from which an interrupted task goes on; 0: none but the one
+    # that is saved when the run is asked to stop.
     training.checkpoint_every = 0
     # Saved states to keep, the newest ones: if one is damaged, the one before it serves.
     training.keep_checkpoints = 2

@@ -62,6 +62,10 @@ def validate(config: ConfigDict) -> None:
     for key in ("model", "data", "control"):
         check(key, flat[key] != "", "a name or a directory")
     names("tasks", 1)
+    # A task's files are in a folder of its name, beside these files.
+    taken = ("evaluation.json", "correct.safetensors")
+    good = not any("/" in name or name.startswith(".") or name in taken for name in flat["tasks"])
+    check("tasks", good, f"names without '/' and no leading '.', other than {' and '.join(taken)}")
     check("control", flat["control"] not in flat["tasks"], "a task that is not fine-tuned")
     names("methods", 1)
     methods = [split_method(method) for method in flat["methods"]]

@@ -1,10 +1,13 @@
-"""The fields of results.json. All accuracies are shares from 0 to 1."""
+"""The fields of results.json. All accuracies are shares from 0 to 1.
+
+Beside them the file has "sha256", the hash of all of them: one that was edited is not read.
+"""
 
 from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
-FORMAT = 4
+FORMAT = 5
 
 
 class NegationAt(TypedDict):
@@ -31,7 +34,8 @@ class Added(TypedDict):
 
     test: dict[str, float]  # by task
     absolute: float  # "Abs": mean of `test`
-    normalised: float  # "Norm": mean of test / this method's single-task test accuracy
+    # "Norm": mean of test / this method's single-task test accuracy; None: one of these is 0
+    normalised: float | None
 
 
 class PerTask(Added):
@@ -48,6 +52,7 @@ class Addition(Added):
     val: dict[str, list[float]]  # validation accuracy over `alphas`, by task
     alpha: float  # best validation mean of normalised accuracy
     at_edge: bool
+    failed: list[str]  # tasks whose own model is never right, on validation or test
     flat: list[float]  # least and greatest alpha around it within a point of mean accuracy
     at_one: Added  # at alpha 1, which takes no validation data
     per_task: PerTask | None  # None: not measured
@@ -125,6 +130,7 @@ class Run(TypedDict):
     strength: float  # lambda; 0 without a penalty, of several the sum
     strengths: NotRequired[dict[str, float]]  # by penalty; older files have OrthoReg's alone
     learning_rate: float
+    vectors: dict[str, str]  # content hash of each measured task vector, by task
     single: dict[str, dict[str, float]]  # "val" or "test" -> task -> accuracy at alpha 1
     addition: Addition
     negation: dict[str, TaskNegation]  # by task

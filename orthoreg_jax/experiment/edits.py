@@ -81,18 +81,13 @@ class Edits:
     def addition(self, single: dict[str, dict[str, float]]) -> Addition:
         """Of the sum of all vectors; `single` is what `single()` returned.
 
-        Raises:
-          ValueError: a task whose own model is never right.
+        A task whose own model is never right has no normalised accuracy: its accuracy itself
+        counts in the choice of alpha.
         """
-        failed = {task for values in single.values() for task in values if values[task] == 0}
-        if failed:
-            raise ValueError(
-                f"the model fine-tuned on {', '.join(sorted(failed))} is never right on it, so "
-                "that normalised accuracy is not defined: see its metrics.jsonl, and train it "
-                "anew with a lower training.learning_rate or penalty.strength, in a new --workdir"
-            )
         tasks, total = list(self._vectors), add_task_vectors(list(self._vectors.values()))
+        failed = [task for task in tasks if min(single[split][task] for split in SPLITS) == 0]
         val, test = (np.array([single[split][task] for task in tasks]) for split in SPLITS)
+        val = np.where(val > 0, val, 1.0)
         length, alphas, rounds = self._begin(total)
         found = search_addition(lambda a: self._sweep(total, a, tasks), alphas, val, rounds)
         alpha, position = found.choice.alpha, found.choice.position
@@ -107,6 +102,7 @@ class Edits:
             "alpha": alpha,
             "at_edge": found.choice.at_edge,
             "flat": [low, high],
+            "failed": failed,
             **_added(right, test),
             "at_one": _added(at_one, test),
             "per_task": self._per_task(alpha, val, test),
@@ -224,5 +220,5 @@ def _added(right: dict[str, Any], single: Float[np.ndarray, " t"]) -> Added:
     return {
         "test": test,
         "absolute": float(accuracy.mean()),
-        "normalised": float(normalised(accuracy, single).mean()),
+        "normalised": float(normalised(accuracy, single).mean()) if single.all() else None,
     }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
+import pathlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,23 +21,26 @@ from orthoreg_jax.config import SEARCHES, flatten_config
 from orthoreg_jax.evaluation.accuracy import EvaluationSet, Evaluator, put_evaluation_set
 from orthoreg_jax.evaluation.disentanglement import disentanglement_error
 from orthoreg_jax.evaluation.results import FORMAT, Disentanglement, Features, Results, Run
-from orthoreg_jax.hosts import is_first, wait
+from orthoreg_jax.hosts import interruption, is_first, wait
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import (
     StorageError,
-    json_sha256,
+    StoredTree,
     load_tree,
+    only_one,
     read_json,
+    read_sealed,
     save_tree,
-    write_json,
+    write_sealed,
 )
 from orthoreg_jax.training.modes.mode import edited_outputs
 
 from .comparisons import Correct, compare_methods
 from .edits import SPLITS, Edits, Sets
 from .experiment import Experiment, Method
-from .run_folder import open_folder
+from .run_folder import open_folder, sharing
 from .structure import measure_features, measure_geometry, weight_angles
+from .vectors import open_vector
 
 
 def evaluate_all(experiment: Experiment) -> Results:
@@ -42,7 +48,8 @@ def evaluate_all(experiment: Experiment) -> Results:
 
     Raises:
       ValueError: task vectors are missing; they are named, and nothing was measured.
-      StorageError: a file cannot be read or written.
+      StorageError: a file cannot be read or written, or another process measures the same.
+      StoppedError: SIGTERM or Ctrl-C came; methods that are measured stay so.
     """
     runs = [(method, seed) for method in experiment.methods for seed in experiment.config.seeds]
     missing = [
@@ -76,8 +83,10 @@ def evaluate_all(experiment: Experiment) -> Results:
     def measure(method: Method, seed: int) -> tuple[Run, Correct]:
         return _evaluate_or_read(experiment, evaluators[method.mode.outputs], sets, method, seed)
 
-    for method, seed in runs[jax.process_index() :: jax.process_count()]:
-        measure(method, seed)
+    with contextlib.ExitStack() as locks:
+        for method, seed in runs[jax.process_index() :: jax.process_count()]:
+            locks.enter_context(only_one(experiment.evaluation_path(method.name, seed).parent))
+            measure(method, seed)
     wait("evaluated")
     measured = [measure(*run) for run in runs]  # read from the folder
     answers: dict[str, list[Correct]] = {}
@@ -101,8 +110,25 @@ def evaluate_all(experiment: Experiment) -> Results:
         "comparisons": compare_methods(zero_shot, answers, config.evaluation.control_shares),
     }
     if is_first():
-        write_json(experiment.folder / "results.json", results)
+        with sharing(experiment.folder):
+            _say_what_is_left_out(experiment.folder / "results.json", results)
+            write_sealed(experiment.folder / "results.json", results)
     return results
+
+
+def _say_what_is_left_out(path: pathlib.Path, results: Results) -> None:
+    """What an earlier results.json has, and the new one has not."""
+    new = {f"{run['method']} seed {run['seed']}" for run in results["runs"]}
+    try:
+        old = [f"{run['method']} seed {run['seed']}" for run in read_sealed(path)["runs"]]
+    except (StorageError, LookupError, TypeError):  # none, or of an earlier version
+        return
+    if gone := [name for name in old if name not in new]:
+        print(
+            f"{path}: no longer has {', '.join(gone)}, which the config does not name; with them "
+            "in `methods` and `seeds` it has all, and what was measured is not measured again",
+            file=sys.stderr,
+        )
 
 
 def make_evaluator(experiment: Experiment, outputs: Callable[..., Any]) -> Evaluator:
@@ -145,9 +171,17 @@ def _put(experiment: Experiment, tasks: Sequence[str], limits: Mapping[str, int]
 
 def load_vectors(experiment: Experiment, method: str, seed: int) -> dict[str, Any]:
     """Task vectors of the image tower by task, on the device."""
-    paths = {task: experiment.vector_path(method, seed, task) for task in experiment.config.tasks}
-    vectors = {task: load_tree(path)["visual"] for task, path in paths.items()}
+    files = _open_vectors(experiment, method, seed)
+    vectors = {task: load_tree(file.path)["visual"] for task, file in files.items()}
     return jax.device_put(vectors, experiment.local.replicated)
+
+
+def _open_vectors(experiment: Experiment, method: str, seed: int) -> dict[str, StoredTree]:
+    base = experiment.checkpoint.sha256
+    return {
+        task: open_vector(experiment.folder, method, seed, task, base)
+        for task in experiment.config.tasks
+    }
 
 
 def _evaluate_or_read(
@@ -156,13 +190,32 @@ def _evaluate_or_read(
     """One method with one seed: its numbers, and which test images it got right."""
     path, config = experiment.evaluation_path(method.name, seed), experiment.config
     answers = path.with_name("correct.safetensors")
-    made_with = {"format": FORMAT} | json.loads(json.dumps(flatten_config(config.evaluation)))
+    hashes = {
+        task: str(file.about["sha256"])
+        for task, file in _open_vectors(experiment, method.name, seed).items()
+    }
+    made_with = {
+        "format": FORMAT,
+        "options": json.loads(json.dumps(flatten_config(config.evaluation))),
+        "task vectors": hashes,
+        "prompts and images": _measured_on(experiment),
+    }
     if path.is_file() and answers.is_file():
-        earlier = read_json(path)
-        if isinstance(earlier, dict) and earlier.get("made_with") == made_with:
-            if earlier.get("sha256") != json_sha256(earlier.get("run")):
-                raise StorageError(f"{path}: is damaged; delete it to measure again")
+        earlier = read_sealed(path)
+        before = earlier.get("made_with")
+        before = before if isinstance(before, dict) else {}
+        changed = [key for key, value in made_with.items() if before.get(key) != value]
+        if not changed:
+            if StoredTree(answers).about.get("sha256") != earlier.get("answers"):
+                raise StorageError(
+                    f"{answers}: does not belong to {path.name} beside it; delete both to measure "
+                    "again"
+                )
             return earlier["run"], flatten(load_tree(answers))
+        print(
+            f"{path}: was measured with other {', '.join(changed)}, and is measured anew",
+            file=sys.stderr,
+        )
     vectors = load_vectors(experiment, method.name, seed)
     paired = config.evaluation.disentanglement_tasks
     pairs = list(itertools.combinations(paired, 2))
@@ -174,13 +227,18 @@ def _evaluate_or_read(
     rounds = sum(_rounds(options, len(vectors)) for options in searches) + 2 * len(vectors)
     rounds += 2 * _sweeps(config.evaluation) * len(analogies) + len(pairs)
     with Progress(f"evaluate {method.name} seed {seed}", rounds) as progress:
+
+        def advance() -> None:
+            progress.update()
+            interruption.stop_if_asked()
+
         make_edits = functools.partial(
             Edits,
             evaluator=evaluator,
             sets=sets,
             vectors=vectors,
             control=config.control,
-            advance=progress.update,
+            advance=advance,
             pretrained_norm=float(norm(experiment.params0)),
         )
         edits, *others = map(make_edits, searches)
@@ -192,6 +250,7 @@ def _evaluate_or_read(
             "strength": sum(method.strengths.values(), 0.0),
             "strengths": method.strengths,
             "learning_rate": method.learning_rate,
+            "vectors": hashes,
             "single": single,
             "addition": edits.addition(single),
             "negation": {task: edits.negation(task) for task in vectors},
@@ -209,8 +268,9 @@ def _evaluate_or_read(
                 "negation": {task: other.negation(task) for task in vectors},
             }
     save_tree(answers, unflatten(edits.correct))
-    # Last: it says that both are there.
-    write_json(path, {"made_with": made_with, "sha256": json_sha256(run), "run": run})
+    # Last: it says that both are there, and belong together.
+    made = {"made_with": made_with, "answers": StoredTree(answers).about["sha256"], "run": run}
+    write_sealed(path, made)
     return run, edits.correct
 
 
@@ -231,6 +291,15 @@ def _rounds(options: ConfigDict, tasks: int) -> int:
     """What addition and negation count as progress: one sweep and two, and tests at each share."""
     counted = tasks * (3 * _sweeps(options) + len(options.control_shares))
     return counted + (options.per_task_rounds > 0)
+
+
+def _measured_on(experiment: Experiment) -> dict[str, Any]:
+    """Hashes of the prompts, and of the images that numbers stand on."""
+    return {
+        task: {"prompts": facts["prompts_sha256"]}
+        | {split: facts["splits"][split]["sha256"] for split in SPLITS}
+        for task, facts in experiment.inputs["tasks"].items()
+    }
 
 
 def _disentanglement(

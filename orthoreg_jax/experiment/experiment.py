@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import math
 import pathlib
+from collections.abc import Sequence
+from importlib import metadata
 from operator import getitem
 from typing import Any
 
@@ -18,7 +20,8 @@ from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder
 from orthoreg_jax.clip.modules import Gather
 from orthoreg_jax.clip.preprocessing import Preprocessing
 from orthoreg_jax.clip.zeroshot import Head
-from orthoreg_jax.config import PLUS, split_method
+from orthoreg_jax.config import PLUS, flatten_config, split_method
+from orthoreg_jax.storage import json_sha256
 from orthoreg_jax.tasks.batches import limited_rows
 from orthoreg_jax.tasks.catalogue import KNOWN, other_training_set
 from orthoreg_jax.tasks.loading import Feed, load_images
@@ -31,6 +34,8 @@ from orthoreg_jax.training.penalties.penalty import Penalty
 from orthoreg_jax.training.sharding import Shardings
 
 from .vectors import task_folder, vector_path
+
+PACKAGES = ("orthoreg-jax", "jax", "jaxlib", "flax", "optax", "transformers", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +76,10 @@ class Experiment:
     @property
     def methods(self) -> list[Method]:
         """The methods of the config, in its order."""
-        return [self._method(name) for name in self.config.methods]
+        return [self.method(name) for name in self.config.methods]
 
-    def _method(self, name: str) -> Method:
+    def method(self, name: str) -> Method:
+        """One method, as the config's options make it."""
         mode, names = split_method(name)
         own, penalties = self.config.per_method, {}
         for each in names:
@@ -128,6 +134,15 @@ class Experiment:
         return {name: note for name, note in notes.items()
                 if note.what and note not in self.tasks[name].notes}  # fmt: skip
 
+    def facts(self, stages: Sequence[str]) -> dict[str, Any]:
+        """What several processes have to agree on, by name."""
+        options = {f"config.{key}": value for key, value in flatten_config(self.config).items()}
+        versions = {f"version of {name}": metadata.version(name) for name in PACKAGES}
+        tasks = {f"data of task {name}": json_sha256(facts)[:12]
+                 for name, facts in self.inputs["tasks"].items()}  # fmt: skip
+        model = {"model's files": json_sha256(self.inputs["model"])[:12]}
+        return {"stages": list(stages), **options, **versions, **tasks, **model}
+
     @functools.cached_property
     def params0(self) -> Any:
         """The pre-trained image tower, for evaluation, on every device of this process."""
@@ -144,6 +159,22 @@ class Experiment:
     def evaluation_path(self, method: str, seed: int) -> pathlib.Path:
         """The numbers measured on one method's task vectors."""
         return self.folder / method / f"seed{seed}" / "evaluation.json"
+
+    @functools.cached_property
+    def inputs(self) -> dict[str, Any]:
+        """Hashes of all that the numbers depend on: the model's files, prompts and images."""
+        tasks = {
+            name: {
+                "prompts_sha256": task.prompts_sha256,
+                "splits": {
+                    split: {"images": len(data), "sha256": data.sha256}
+                    for split, data in task.splits.items()
+                },
+            }
+            for name, task in self.tasks.items()
+        }
+        weights = {"sha256": self.checkpoint.sha256}  # as task vectors name them
+        return {"model": self.checkpoint.hash_files(), "weights": weights, "tasks": tasks}
 
     def steps(self, task: str) -> int:
         """Optimiser steps for a task."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import optax
 
 from orthoreg_jax.arithmetic.low_rank import dense
 from orthoreg_jax.clip.weights import TEXT, beside_text_tensors
-from orthoreg_jax.hosts import fetch, is_first, wait
+from orthoreg_jax.hosts import fetch, interruption, is_first, wait
 from orthoreg_jax.storage import only_one, save_tree
 from orthoreg_jax.training.finetune import finetune, remove_states
 from orthoreg_jax.training.step import TrainState, init_state, make_optimizer, make_train_step
@@ -19,6 +20,7 @@ from orthoreg_jax.training.step import TrainState, init_state, make_optimizer, m
 from .experiment import Experiment, Method
 from .others import OtherTasks, measure_curvature
 from .run_folder import open_folder
+from .vectors import vector_facts
 
 
 def finetune_all(experiment: Experiment) -> None:
@@ -26,7 +28,7 @@ def finetune_all(experiment: Experiment) -> None:
 
     Raises:
       DivergedError: a loss that is not finite.
-      StoppedError: SIGTERM came.
+      StoppedError: SIGTERM or Ctrl-C came; what was trained so far is saved.
       StorageError: a file cannot be written, or another process is at work on a method.
     """
     open_folder(experiment)
@@ -38,11 +40,13 @@ def finetune_all(experiment: Experiment) -> None:
             for task in experiment.config.tasks
             if not experiment.vector_path(method.name, seed, task).is_file()
         ]
-        if todo and is_first():
-            with only_one(experiment.folder / method.name):
+        with contextlib.ExitStack() as locks:
+            for seed in dict(todo) if is_first() else ():
+                locks.enter_context(only_one(experiment.folder / method.name / f"seed{seed}"))
+            if todo:
                 _finetune_method(experiment, method, todo)
-        elif todo:
-            _finetune_method(experiment, method, todo)
+    interruption.pass_step()  # one more place at which all processes can agree to stop
+    interruption.stop_if_due()
 
 
 def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[int, str]]) -> None:
@@ -79,6 +83,7 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
 
     curvature = functools.cache(functools.partial(measure_curvature, experiment))
     for seed, task in todo:
+        interruption.stop_if_due()
         steps = experiment.steps(task)
         others = OtherTasks(experiment, task, seed, curvature)
         contexts = [penalty.prepare(others) for penalty in method.penalties.values()]
@@ -113,12 +118,7 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
 
 def save_vector(experiment: Experiment, method: Method, seed: int, task: str, vector: Any) -> None:
     """Writes a task vector of the image tower with what it is of; it counts as finished then."""
-    facts = {"task": task, "method": method.name, "seed": str(seed)}
-    facts["pretrained_sha256"] = experiment.checkpoint.sha256
-    save_tree(
-        experiment.vector_path(method.name, seed, task),
-        {"visual": vector},
-        facts,
-    )
+    facts = vector_facts(method.name, seed, task, experiment.checkpoint.sha256)
+    save_tree(experiment.vector_path(method.name, seed, task), {"visual": vector}, facts)
     # Numbers measured on an older vector of this task no longer hold.
     experiment.evaluation_path(method.name, seed).unlink(missing_ok=True)

@@ -149,8 +149,7 @@ def choose_alpha(experiment: Experiment, run: Run, tasks: Sequence[str], vector:
       ValueError: a task whose own model is never right.
     """
     config = experiment.config.evaluation
-    method = next(each for each in experiment.methods if each.name == run["method"])
-    evaluator = make_evaluator(experiment, method.mode.outputs)
+    evaluator = make_evaluator(experiment, experiment.method(run["method"]).mode.outputs)
     sets = {split: list(each.values()) for split, each in put_sets(experiment, tasks).items()}
     tower = jax.device_put(vector["visual"], experiment.local.replicated)
     _, alphas, rounds = first_alphas(config, tower, float(norm(experiment.params0)))

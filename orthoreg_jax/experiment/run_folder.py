@@ -1,7 +1,7 @@
 """What a run folder says of its config, inputs and machines; it belongs to one of each.
 
-RUN/config.json           every option, resolved
-RUN/provenance.json       versions, devices, hashes of the weights and of every split
+RUN/config.json           every option, resolved; methods and seeds of all commands
+RUN/provenance.json       versions, devices, CPUs, hashes of the weights and of every split
 RUN/heads.safetensors     zero-shot heads, one (classes, features) array per task
 RUN/METHOD/seedN/TASK/    vector.safetensors, metrics.jsonl; state/ while training
 RUN/METHOD/seedN/evaluation.json, correct.safetensors
@@ -10,46 +10,99 @@ RUN/results.json, RUN/report.html, RUN/plots/
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import pathlib
 import platform
+import sys
+from collections import Counter
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from orthoreg_jax.config import default_config, flatten_config
+from orthoreg_jax.config import default_config, flatten_config, split_method
 from orthoreg_jax.hosts import is_first
-from orthoreg_jax.storage import StorageError, read_json, save_tree, write_json
+from orthoreg_jax.storage import StorageError, only_one, read_json, save_tree, write_json
+from orthoreg_jax.training.penalties import PENALTIES
 
-from .experiment import Experiment
-
-PACKAGES = ("orthoreg-jax", "jax", "jaxlib", "flax", "optax", "transformers", "numpy")
+from .experiment import PACKAGES, Experiment
+from .vectors import VECTOR
 
 
 def open_folder(experiment: Experiment) -> None:
     """Writes what the run folder says of its config, inputs and machines.
 
+    Several commands may fine-tune different methods in one folder, one after the other or at once:
+    its config names all of their methods and seeds.
+
     Raises:
       StorageError: the folder cannot be written.
     """
-    folder = experiment.folder
     if not is_first():
         return
-    write_json(folder / "config.json", flatten_config(experiment.config))
-    save_tree(folder / "heads.safetensors", experiment.zero_shot_heads)
-    path, machine = folder / "provenance.json", _machine()
+    folder = experiment.folder
+    with sharing(folder):
+        path = folder / "config.json"
+        old = read_json(path) if path.is_file() else {}
+        new = flatten_config(experiment.config)
+        lists = {key: list(dict.fromkeys([*old.get(key, ()), *new[key]])) for key in LISTS}
+        write_json(path, new | lists)
+        save_tree(folder / "heads.safetensors", experiment.zero_shot_heads)
+        _write_provenance(experiment)
+
+
+def sharing(folder: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+    """Holds other commands back while this one writes what all methods of a run folder share."""
+    return only_one(folder, patience=60)
+
+
+def _write_provenance(experiment: Experiment) -> None:
+    path, machine = experiment.folder / "provenance.json", _machine()
     if not path.is_file():
-        facts = {**machine, "inputs": _inputs(experiment), "continued_with": []}
-    else:
-        facts = _read_provenance(path)
-        known = [{key: facts[key] for key in machine}, *facts["continued_with"]]
-        if machine in known:
-            return
+        facts = {**machine, "inputs": experiment.inputs, "continued_with": []}
+        write_json(path, facts)
+        return
+    facts = _read_provenance(path)
+    before = json.dumps(facts)
+    known = [{key: facts.get(key) for key in machine}, *facts["continued_with"]]
+    if machine not in known:
         # What was made before was made by other versions or devices: keep both.
         facts["continued_with"].append(machine)
-    write_json(path, facts)
+        print(
+            f"{experiment.folder}: goes on with {_name_differences(known[-1], machine)}; what is "
+            "made now agrees with what another machine would make up to rounding, not bit for bit",
+            file=sys.stderr,
+        )
+    if changed := _name_changed(facts["inputs"], experiment.inputs):
+        print(
+            f"{experiment.folder}: {', '.join(changed)} are others than before; what was measured "
+            "on those is measured anew, and task vectors stay",
+            file=sys.stderr,
+        )
+    facts["inputs"] = experiment.inputs
+    if json.dumps(facts) != before:
+        write_json(path, facts)
+
+
+def _name_differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """As "1 CPU (before: 2)"; versions by their package."""
+
+    def name(machine: dict[str, Any]) -> dict[str, str]:
+        kinds = Counter(machine["devices"])
+        devices = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
+        versions = {f"{package} ": version for package, version in machine["versions"].items()}
+        return {"CPUs ": str(machine.get("cpus", "not recorded")), "": devices, **versions}
+
+    before, now = name(old), name(new)
+    return "; ".join(
+        f"{key}{value} (before: {before.get(key, 'none')})"
+        for key, value in now.items()
+        if before.get(key) != value
+    )
 
 
 # Options that change neither weights (but for rounding) nor what is measured on them, or whose
@@ -66,6 +119,8 @@ FREE_OPTIONS = (
     "methods",
     "seeds",
 )
+# Of these, what a folder holds is all that any command was given.
+LISTS = ("methods", "seeds")
 
 
 def check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
@@ -88,7 +143,11 @@ def check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
             )
         return
     old, new = read_json(path), json.loads(json.dumps(flatten_config(config)))
-    if not isinstance(old, dict):
+    if not isinstance(old, dict) or not all(
+        isinstance(old.get(key, []), list)
+        and all(isinstance(item, str | int) for item in old.get(key, []))
+        for key in LISTS
+    ):
         raise ValueError(f"{path}: is not the config of a run; choose another --workdir")
     # An option that the version which began the run did not have is as it is by default.
     old = json.loads(json.dumps(flatten_config(default_config()))) | old
@@ -105,27 +164,70 @@ def check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
 
 
 def check_inputs(experiment: Experiment) -> None:
-    """A run folder belongs to one set of weights and data.
+    """A run's task vectors belong to the weights and training data that they are made of.
+
+    Images of validation and test, and all of tasks that nothing was trained on yet, may change:
+    `open_folder` says so, and what was measured on others is measured anew.
 
     Raises:
-      ValueError: it was begun with others.
-      StorageError: what it says of them is damaged.
+      ValueError: what task vectors are made of is no longer there.
+      StorageError: what the folder says of its inputs is damaged.
     """
     path = experiment.folder / "provenance.json"
     if not path.is_file():
         return
-    old, new = _read_provenance(path)["inputs"], _inputs(experiment)
-    if old != new:
-        differing = [
-            f"{kind} {name}"
-            for kind, now in new.items()
-            for name in now
-            if old.get(kind, {}).get(name) != now[name]
-        ]
+    old, new = _read_provenance(path)["inputs"], experiment.inputs
+    model = [f"model {name}" for name in {**old.get("model", {}), **new["model"]}
+             if old.get("model", {}).get(name) != new["model"].get(name)]  # fmt: skip
+    tasks = [
+        task
+        for task in experiment.config.tasks
+        if _training_inputs(old, task) != _training_inputs(new, task)
+    ]
+    made = [path for path in _begun(experiment.folder) if model or _depends(path, tasks)]
+    if model or made:
+        differing = [*model, *(f"training images or prompts of task {task}" for task in tasks)]
+        folders = ", ".join(str(each.relative_to(experiment.folder)) for each in made[:5])
+        remedy = f", or delete {folders}{' ...' if len(made) > 5 else ''} to train anew"
         raise ValueError(
             f"{path}: this run was begun with other files ({', '.join(differing)}: their hashes "
             "differ); choose another --workdir, or bring the old files back"
+            f"{remedy if not model else ''}"
         )
+
+
+def _training_inputs(inputs: dict[str, Any], task: str) -> Any:
+    """What of a task its vector is made of."""
+    facts = inputs.get("tasks", {}).get(task, {})
+    return facts.get("prompts_sha256"), facts.get("splits", {}).get("train")
+
+
+def _begun(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Folders METHOD/seedN/TASK that hold a vector or the state of one."""
+    found = [*folder.glob(f"*/seed*/*/{VECTOR}"), *folder.glob("*/seed*/*/state")]
+    return sorted({path.parent for path in found})
+
+
+def _depends(path: pathlib.Path, tasks: Sequence[str]) -> bool:
+    """Whether what is in METHOD/seedN/TASK is made of data of one of the tasks."""
+    penalties = split_method(path.parts[-3])[1]
+    others = any(name in PENALTIES and PENALTIES[name].others for name in penalties)
+    return bool(tasks) and (others or path.name in tasks)
+
+
+def _name_changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Splits and prompts that are no longer the same, in words."""
+    changed = []
+    for task, facts in new["tasks"].items():
+        before = old.get("tasks", {}).get(task, {})
+        if before.get("prompts_sha256") != facts["prompts_sha256"]:
+            changed.append(f"prompts of {task}")
+        changed += [
+            f"{split} images of {task}"
+            for split, each in facts["splits"].items()
+            if before.get("splits", {}).get(split) != each
+        ]
+    return changed
 
 
 def _read_provenance(path: pathlib.Path) -> dict[str, Any]:
@@ -148,24 +250,12 @@ def _read_provenance(path: pathlib.Path) -> dict[str, Any]:
     return checked
 
 
-def _inputs(experiment: Experiment) -> dict[str, Any]:
-    """Hashes of all that the numbers depend on."""
-    tasks = {
-        name: {
-            "prompts_sha256": task.prompts_sha256,
-            "splits": {
-                split: {"images": len(data), "sha256": data.sha256}
-                for split, data in task.splits.items()
-            },
-        }
-        for name, task in experiment.tasks.items()
-    }
-    return {"model": experiment.checkpoint.hash_files(), "tasks": tasks}
-
-
 def _machine() -> dict[str, Any]:
+    """What the last bits of a number depend on: XLA's sums on CPUs are split among those there."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
     versions = {name: metadata.version(name) for name in PACKAGES}
     return {
         "versions": versions | {"python": platform.python_version()},
         "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
+        "cpus": len(affinity(0)) if affinity else os.cpu_count(),
     }

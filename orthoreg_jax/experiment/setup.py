@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -61,14 +64,20 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
         local,
     )
     _check_steps(experiment)
+    _check_memory(experiment)
     check_inputs(experiment)
     return experiment
 
 
-def reopen(folder: pathlib.Path) -> Experiment:
-    """The experiment of a run folder, by the config that is in it; writes nothing.
+def reopen(folder: pathlib.Path, options: Mapping[str, Any] | None = None) -> Experiment:
+    """The experiment of a run folder; writes nothing.
 
     Options that the run's version did not have yet are as they are by default.
+
+    Args:
+      folder: of the run.
+      options: by their dotted names, as config.json has them; None reads those of config.json.
+        What was measured has its own in results.json.
 
     Raises:
       ValueError: as `prepare`; data or model are no longer those that the run began with.
@@ -77,7 +86,7 @@ def reopen(folder: pathlib.Path) -> Experiment:
     config, known = default_config(), flatten_config(default_config())
     path = folder / "config.json"
     try:
-        for key, value in read_json(path).items():
+        for key, value in (read_json(path) if options is None else options).items():
             if key in known:
                 *parents, name = key.split(".")
                 node = config
@@ -87,6 +96,25 @@ def reopen(folder: pathlib.Path) -> Experiment:
     except (AttributeError, TypeError) as error:  # no dict, or a value of another type
         raise StorageError(f"{path}: is not the config of a run ({error})") from error
     return prepare(config, folder)
+
+
+def _check_memory(experiment: Experiment) -> None:
+    """The images of a batch, as bytes, fit this machine's memory."""
+    config, size = experiment.config, 3 * experiment.preprocessing.size**2
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # a system that does not tell
+        return
+    batches = {
+        "training.batch_size": config.training.batch_size // jax.process_count(),
+        "evaluation.batch_size": config.evaluation.batch_size,
+    }
+    for key, images in batches.items():
+        if images * size > memory:
+            raise ValueError(
+                f"{key}: {images} images of {size} bytes each are more than this machine's "
+                f"memory, {memory / 2**30:.0f} GiB; choose a smaller one"
+            )
 
 
 def _check_steps(experiment: Experiment) -> None:

@@ -6,7 +6,7 @@ import os
 import pathlib
 from typing import Any
 
-from orthoreg_jax.storage import load_tree, read_json
+from orthoreg_jax.storage import StorageError, StoredTree, load_tree, read_json
 
 VECTOR = "vector.safetensors"
 
@@ -21,6 +21,55 @@ def vector_path(folder: pathlib.Path, method: str, seed: int, task: str) -> path
     return task_folder(folder, method, seed, task) / VECTOR
 
 
+def vector_facts(method: str, seed: int, task: str, base: str) -> dict[str, str]:
+    """What a task vector's file says of itself; `base` is the pre-trained weights' hash."""
+    return {"task": task, "method": method, "seed": str(seed), "pretrained_sha256": base}
+
+
+def open_vector(
+    folder: pathlib.Path, method: str, seed: int, task: str, base: str | None = None
+) -> StoredTree:
+    """A task vector's file, its header read, which says that it is the one asked for.
+
+    Args:
+      folder: of the run.
+      method: of the run.
+      seed: of the run.
+      task: of the run.
+      base: hash of the pre-trained weights; None takes the one that the run recorded.
+
+    Raises:
+      StorageError: it is missing or damaged, or the vector of another task, method, seed or model.
+    """
+    stored = StoredTree(vector_path(folder, method, seed, task))
+    wanted = vector_facts(method, seed, task, base or _recorded_base(folder))
+    others = [
+        f"{name} is {stored.about.get(name, 'not said')!r}, expected {value!r}"
+        for name, value in wanted.items()
+        if stored.about.get(name) != value
+    ]
+    if others or "sha256" not in stored.about:
+        raise StorageError(
+            f"{stored.path}: is not the vector that the run made here "
+            f"({'; '.join(others) or 'it has no hash of its content'}); bring that one back, or "
+            "delete this file and run the stage `finetune` to make it anew"
+        )
+    return stored
+
+
+def _recorded_base(folder: pathlib.Path) -> str:
+    """Hash of the pre-trained weights, by what the run says of its inputs."""
+    path = folder / "provenance.json"
+    facts = read_json(path)
+    try:
+        return str(facts["inputs"]["weights"]["sha256"])
+    except (LookupError, TypeError) as error:
+        raise StorageError(
+            f"{path}: does not say which pre-trained weights the run began with; bring the file "
+            "back, or run the stage `evaluate`, which writes it"
+        ) from error
+
+
 def load_task_vectors(
     workdir: str | os.PathLike[str], method: str, seed: int | None = None
 ) -> dict[str, Any]:
@@ -29,7 +78,7 @@ def load_task_vectors(
     Args:
       workdir: a run folder; its stage `finetune` is done.
       method: of the run, e.g. "full+orthoreg".
-      seed: of the run; None: its first.
+      seed: of the run; None: the first of the config's that the method was trained with.
 
     Returns:
       By task, in the order of the run's config: trees `{"visual": ...}` of numpy arrays, which
@@ -37,7 +86,7 @@ def load_task_vectors(
 
     Raises:
       ValueError: no run folder, or one without these vectors.
-      StorageError: a file that is damaged.
+      StorageError: a file that is damaged, or not the vector that the run made there.
     """
     folder = pathlib.Path(workdir)
     if not (folder / "config.json").is_file():
@@ -45,7 +94,9 @@ def load_task_vectors(
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or not (config.get("tasks") and config.get("seeds")):
         raise ValueError(f"{folder / 'config.json'}: is not the config of a run")
-    seed = config["seeds"][0] if seed is None else seed
+    if seed is None:
+        seeds = [one for one in config["seeds"] if (folder / method / f"seed{one}").is_dir()]
+        seed = (seeds or config["seeds"])[0]
     paths = {task: vector_path(folder, method, seed, task) for task in config["tasks"]}
     missing = [task for task, path in paths.items() if not path.is_file()]
     if missing:
@@ -59,4 +110,6 @@ def load_task_vectors(
             f"{folder}: has no task vector of {method} seed {seed} for {', '.join(missing)}; it "
             f"has some of {', '.join(there) or 'nothing: run the stage `finetune`'}"
         )
+    for task in paths:
+        open_vector(folder, method, seed, task)
     return {task: load_tree(path) for task, path in paths.items()}

@@ -12,8 +12,8 @@ from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint, save_check
 from orthoreg_jax.clip.config import HUB_NAMES
 from orthoreg_jax.config import default_config, split_method
 from orthoreg_jax.evaluation.results import Results, Run
-from orthoreg_jax.experiment.vectors import vector_path
-from orthoreg_jax.storage import load_tree
+from orthoreg_jax.experiment.vectors import open_vector
+from orthoreg_jax.storage import StorageError, load_tree
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.modes.mode import edited_outputs
 
@@ -56,6 +56,8 @@ Made by `orthoreg export` of a run whose every option, with the hashes of its da
 `config.json` and `provenance.json`; {versions}.
 """
 
+MADE_BY = "Made by `orthoreg "  # every card says so
+
 
 LARGEST_ALPHA = 3.4e38  # of float32
 
@@ -85,6 +87,7 @@ def export_model(
     tasks: Sequence[str] = (),
     forget: str = "",
     alpha: float | None = None,
+    overwrite: bool = False,
 ) -> pathlib.Path:
     """Writes one edited model of a run.
 
@@ -97,6 +100,7 @@ def export_model(
         on it.
       forget: the task to subtract instead.
       alpha: None takes the one that the run chose on validation (1 for a single task).
+      overwrite: take the place of a model that this or `merge_run` wrote to `out`.
 
     Returns:
       `out`, which transformers' CLIPModel loads.
@@ -106,27 +110,54 @@ def export_model(
         linearised method, another pre-trained model than the run's, or `out` is not empty.
       StorageError: a file of the run is missing or damaged, or `out` cannot be written.
     """
-    check_request(out, alpha)
+    check_request(out, alpha, overwrite)
     with damage_is_said(folder):
         results = read_results_file(folder)
         run = find_run(results, method, seed)
         edit = choose_edit(results, run, tuple(tasks), forget, alpha)
         checkpoint = load_pretrained(results)
         card = format_card(results, run, edit, checkpoint)
-    vectors = [load_tree(vector_path(folder, method, run["seed"], task)) for task in edit.tasks]
+    vectors = [load_tree(path) for path in open_measured(folder, run, edit.tasks)]
     scale = -edit.alpha if edit.sign == "-" else edit.alpha
     params = apply_task_vector(checkpoint.params, add_task_vectors(vectors), scale)
-    return save_checkpoint(out, params, checkpoint, texts={"README.md": card})
+    texts = {"README.md": card}
+    return save_checkpoint(out, params, checkpoint, texts=texts, overwrite=overwrite)
 
 
-def check_request(out: pathlib.Path, alpha: float | None) -> None:
+def open_measured(folder: pathlib.Path, run: Run, tasks: Sequence[str]) -> list[pathlib.Path]:
+    """Files of the task vectors that a run's numbers were measured on.
+
+    Raises:
+      StorageError: one is missing, not what its place says, or another than was measured.
+    """
+    files = [open_vector(folder, run["method"], run["seed"], task) for task in tasks]
+    for task, file in zip(tasks, files, strict=True):
+        if file.about["sha256"] != run["vectors"].get(task):
+            raise StorageError(
+                f"{file.path}: is another vector than the one that results.json was measured on "
+                "(their hashes differ); run the stage `evaluate` again"
+            )
+    return [file.path for file in files]
+
+
+def check_request(out: pathlib.Path, alpha: float | None, overwrite: bool) -> None:
     """What can be refused ahead of work.
 
     Raises:
-      ValueError: `out` holds something, or alpha is no number above 0.
+      ValueError: `out` holds something that may not be replaced, or alpha is no number above 0.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out {out}: is not empty; choose a new directory for the model")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: is a file; choose a new directory for the model")
+    if out.is_dir() and any(out.iterdir()):
+        card = out / "README.md"
+        ours = card.is_file() and MADE_BY in card.read_text(encoding="utf-8", errors="replace")
+        if not ours:
+            raise ValueError(f"--out {out}: is not empty; choose a new directory for the model")
+        if not overwrite:
+            raise ValueError(
+                f"--out {out}: holds a whole model that an earlier command made (its README.md "
+                "says which); choose another directory, or give --overwrite to make it anew"
+            )
     if alpha is not None and not 0 < alpha < float("inf"):
         raise ValueError(f"--alpha {alpha}: give a number above 0; to subtract, export --forget")
     if alpha is not None and alpha > LARGEST_ALPHA:

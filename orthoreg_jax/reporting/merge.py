@@ -24,12 +24,11 @@ from orthoreg_jax.experiment.merging import (
     merge_files,
 )
 from orthoreg_jax.experiment.setup import reopen
-from orthoreg_jax.experiment.vectors import vector_path
 from orthoreg_jax.progress import say
 from orthoreg_jax.storage import StoredTree
 from orthoreg_jax.tasks.task import Task
 
-from .export import card_front, check_request, find_run, load_pretrained
+from .export import card_front, check_request, find_run, load_pretrained, open_measured
 from .measure import load_measured
 from .stage import damage_is_said, read_results_file
 from .summary import run_strengths, strength_text
@@ -97,6 +96,7 @@ def merge_run(
     seed: int | None = None,
     tasks: Sequence[str] = (),
     alpha: float | None = None,
+    overwrite: bool = False,
 ) -> pathlib.Path:
     """Merges task vectors of a run and writes the model.
 
@@ -109,6 +109,7 @@ def merge_run(
       tasks: whose vectors; none: all of the run.
       alpha: None chooses it from the config's grid on the run's validation data, and measures the
         model on test.
+      overwrite: take the place of a model that this or `export_model` wrote to `out`.
 
     Returns:
       `out`, which transformers' CLIPModel loads.
@@ -119,18 +120,26 @@ def merge_run(
       StorageError: a file of the run is missing or damaged, or `out` cannot be written.
     """
     made, key = merger.make()
-    check_request(out, alpha)
+    check_request(out, alpha, overwrite)
     with damage_is_said(folder):
         results = read_results_file(folder)
         run, known = find_run(results, method, seed), results["tasks"]
         names = tuple(tasks) or tuple(known)
         checkpoint = load_pretrained(results)
+        inputs: Any = results["provenance"]["inputs"]
     if unknown := [task for task in names if task not in known]:
         raise ValueError(f"--tasks {', '.join(unknown)}: the run has {', '.join(known)}")
     if len({*names}) < len(names):
         raise ValueError(f"--tasks {','.join(names)}: a task stands twice; give each once")
-    experiment = reopen(folder) if alpha is None else None  # data are needed for the choice alone
-    paths = [vector_path(folder, method, run["seed"], task) for task in names]
+    paths = open_measured(folder, run, names)
+    experiment = None
+    if alpha is None:  # data are needed for the choice alone
+        experiment = reopen(folder, results["config"])
+        if experiment.inputs != inputs:
+            raise ValueError(
+                f"{folder}: its images or prompts are others than those that results.json was "
+                "measured on; run the stage `evaluate` again, or give --alpha"
+            )
     merged = merge_files(paths, made, matrices=VISUAL_MATRICES, key=key)
     measured = None
     if experiment is not None:
@@ -152,7 +161,7 @@ def merge_run(
         f"{made_by}{penalty})",
         _measured(results, run, measured),
     )
-    return _save(checkpoint, merged.vector, chosen, out, card)
+    return _save(checkpoint, merged.vector, chosen, out, card, overwrite)
 
 
 class Data(NamedTuple):
@@ -170,6 +179,7 @@ def merge_vectors(
     alpha: float | None,
     data: Data | None = None,
     any_base: bool = False,
+    overwrite: bool = False,
 ) -> pathlib.Path:
     """Merges task vectors from any files and writes the model.
 
@@ -181,12 +191,13 @@ def merge_vectors(
       alpha: of theta_0 + alpha * tau; None chooses it on `data`.
       data: with a task for each vector.
       any_base: take vectors that are the difference to other weights, or do not say to which.
+      overwrite: see `merge_run`.
 
     Raises:
       ValueError: bad parameters, vectors of another model or structure, or `out` is not empty.
       StorageError: a file is missing or damaged, or `out` cannot be written.
     """
-    tasks = _check(merger, out, alpha, data, len(paths))
+    tasks = _check(merger, out, alpha, data, len(paths), overwrite)
     checkpoint = load_checkpoint(base)
     notes: list[str] = []
     files = [StoredTree(path) for path in paths]
@@ -195,7 +206,7 @@ def merge_vectors(
             if not any_base:
                 raise ValueError(f"{file.path}: {problem}; or merge it all the same by --any-base")
             notes.append(f"{file.path}: {problem.partition(';')[0]}; merged all the same")
-    return _merge(files, out, checkpoint, base, merger, alpha, tasks, notes)
+    return _merge(files, out, checkpoint, base, merger, alpha, tasks, notes, overwrite)
 
 
 def merge_models(
@@ -206,6 +217,7 @@ def merge_models(
     alpha: float | None,
     data: Data | None = None,
     visual_only: bool = False,
+    overwrite: bool = False,
 ) -> pathlib.Path:
     """Merges fine-tuned models, or parts of them, and writes the model.
 
@@ -217,13 +229,14 @@ def merge_models(
       alpha: of theta_0 + alpha * tau; None chooses it on `data`.
       data: with a task for each model.
       visual_only: leave out what they changed of the text tower.
+      overwrite: see `merge_run`.
 
     Raises:
       ValueError: bad parameters, models of another size or with other preprocessing than the base,
         or `out` is not empty.
       StorageError: `out` cannot be written.
     """
-    tasks = _check(merger, out, alpha, data, len(models))
+    tasks = _check(merger, out, alpha, data, len(models), overwrite)
     checkpoint = load_checkpoint(base)
     notes: list[str] = []
     size = checkpoint.config.visual.image_size
@@ -249,15 +262,20 @@ def merge_models(
         notes.append(f"{', '.join(changed)}: changes of the text tower are left out")
     elif changed:
         notes.append(f"{', '.join(changed)}: changes the text tower, too; both towers are merged")
-    return _merge(sources, out, checkpoint, base, merger, alpha, tasks, notes)
+    return _merge(sources, out, checkpoint, base, merger, alpha, tasks, notes, overwrite)
 
 
 def _check(
-    merger: Choice, out: pathlib.Path, alpha: float | None, data: Data | None, count: int
+    merger: Choice,
+    out: pathlib.Path,
+    alpha: float | None,
+    data: Data | None,
+    count: int,
+    overwrite: bool,
 ) -> dict[str, Task]:
     """What can be refused ahead of reading models; the tasks on which alpha is to be chosen."""
     merger.make()
-    check_request(out, alpha)
+    check_request(out, alpha, overwrite)
     if alpha is not None:
         return {}
     if data is None or not data.tasks:
@@ -282,6 +300,7 @@ def _merge(
     alpha: float | None,
     tasks: dict[str, Task],
     notes: Sequence[str],
+    overwrite: bool,
 ) -> pathlib.Path:
     for note in (*notes, *checkpoint.notes, *checkpoint.preprocessing.notes):
         say(note)
@@ -307,7 +326,7 @@ def _merge(
     files = zip(sources, names, merged.sha256, strict=True)
     described = {_describe(source): (name, content) for source, name, content in files}
     card = _card(checkpoint, base, merger, alpha, described, "", measured, beyond, notes)
-    return _save(checkpoint, merged.vector, alpha, out, card)
+    return _save(checkpoint, merged.vector, alpha, out, card, overwrite)
 
 
 def _describe(source: Source) -> str:
@@ -316,10 +335,16 @@ def _describe(source: Source) -> str:
 
 
 def _save(
-    checkpoint: Checkpoint, vector: Any, alpha: float, out: pathlib.Path, card: str
+    checkpoint: Checkpoint,
+    vector: Any,
+    alpha: float,
+    out: pathlib.Path,
+    card: str,
+    overwrite: bool,
 ) -> pathlib.Path:
     params = apply_task_vector(checkpoint.params, vector, alpha)
-    return save_checkpoint(out, params, checkpoint, texts={"README.md": card})
+    texts = {"README.md": card}
+    return save_checkpoint(out, params, checkpoint, texts=texts, overwrite=overwrite)
 
 
 class Shown(NamedTuple):

@@ -54,9 +54,7 @@ def addition(results: Results, wide: bool = True) -> Sheet:
     for method in group_methods(results):
         additions = [run["addition"] for run in method.runs]
         absolute = [_added_accuracy(run).mean(axis=0) for run in method.runs]
-        normalised = [
-            (_added_accuracy(run) / _single_accuracy(run)).mean(axis=0) for run in method.runs
-        ]
+        normalised = [_normalised(run) for run in method.runs]
         x = common_lengths(additions)
         end = max(end, float(x[-1]))
         for axes, curves in ((left, normalised), (right, absolute)):
@@ -108,8 +106,10 @@ def _added_accuracy(run: Run) -> Float[np.ndarray, "tasks alphas"]:
     return np.array(list(run["addition"]["val"].values()))
 
 
-def _single_accuracy(run: Run) -> Float[np.ndarray, "tasks 1"]:
-    return np.array([[run["single"]["val"][task]] for task in run["addition"]["val"]])
+def _normalised(run: Run) -> Float[np.ndarray, " alphas"]:
+    """Mean over tasks, as alpha is chosen by it: 1 in place of a single-task accuracy of 0."""
+    single = np.array([[run["single"]["val"][task]] for task in run["addition"]["val"]])
+    return (_added_accuracy(run) / np.where(single > 0, single, 1.0)).mean(axis=0)
 
 
 def _mark_choice(axes: Axes, x: float, y: float, method: Method) -> None:

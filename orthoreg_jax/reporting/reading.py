@@ -60,7 +60,7 @@ def _compare(results: Results, plain: Method, other: Method) -> str:
     """A method with penalties beside the same without."""
     zero_shot = zero_shot_mean(results)
 
-    def both(value: Callable[[Run], float]) -> tuple[float, float]:
+    def both(value: Callable[[Run], float | None]) -> tuple[float, float]:
         return other.over_seeds(value).mean, plain.over_seeds(value).mean
 
     added, added_plain = both(lambda run: run["addition"]["absolute"])

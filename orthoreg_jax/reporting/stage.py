@@ -10,7 +10,7 @@ from typing import Any
 
 from orthoreg_jax.evaluation.results import FORMAT, Results
 from orthoreg_jax.experiment.vectors import task_folder
-from orthoreg_jax.storage import StorageError, read_json, replacing, write_text
+from orthoreg_jax.storage import StorageError, read_json, read_sealed, replacing, write_text
 
 from .structure_tables import claims_table, features_table, geometry_table
 from .tables import (
@@ -45,7 +45,8 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
       The path of report.html.
 
     Raises:
-      StorageError: no results.json, or a file that cannot be read or written.
+      StorageError: no results.json, one that was changed, or a file that cannot be read or
+        written.
       ValueError: results.json is of another format than this version reads.
     """
     with damage_is_said(folder):
@@ -107,16 +108,20 @@ def read_results_file(folder: pathlib.Path) -> Results:
         raise StorageError(f"--workdir {folder}: no such run folder")
     if not path.is_file():
         raise StorageError(f"{path}: no such file; run the stage `evaluate` first")
-    results = read_json(path)
-    found = results.get("format") if isinstance(results, dict) else None
+    found = read_json(path)
+    found = found.get("format") if isinstance(found, dict) else None
     if found != FORMAT:
         raise ValueError(
             f"{path}: is of format {found!r}, and this version of orthoreg_jax reads format "
             f"{FORMAT}; run the stage `evaluate` again with this version, in a new --workdir, or "
             "report with the version that wrote it"
         )
-    checked: Results = results
-    return checked
+    try:
+        checked: Any = read_sealed(path)
+    except StorageError as error:
+        raise StorageError(f"{error}; run the stage `evaluate` again") from error
+    results: Results = checked
+    return results
 
 
 def read_metrics(
@@ -131,7 +136,7 @@ def read_metrics(
                 try:
                     lines = path.read_text(encoding="utf-8").splitlines()
                     history = [json.loads(line) for line in lines]
-                except (OSError, ValueError) as error:
+                except (OSError, ValueError, RecursionError) as error:
                     raise StorageError(
                         f"{path}: cannot be read ({error}); delete it to report without it"
                     ) from error

@@ -38,14 +38,17 @@ class Method(NamedTuple):
         """Lambda of each penalty, as "0.1 / 10"; "0" without."""
         return strength_text(self.strengths)
 
-    def over_seeds(self, value: Callable[[Run], float]) -> Estimate:
-        """The estimate of a number that every run has."""
+    def over_seeds(self, value: Callable[[Run], float | None]) -> Estimate:
+        """The estimate of a number of every run."""
         return estimate(value(run) for run in self.runs)
 
 
-def estimate(values: Iterable[float]) -> Estimate:
-    """Mean and sample standard deviation (divisor n - 1)."""
-    numbers = list(values)
+def estimate(values: Iterable[float | None]) -> Estimate:
+    """Mean and sample standard deviation (divisor n - 1); NaN where one is not defined."""
+    found = list(values)
+    numbers = [value for value in found if value is not None]
+    if len(numbers) < len(found):
+        return Estimate(math.nan, None)
     deviation = statistics.stdev(numbers) if len(numbers) > 1 else None
     return Estimate(statistics.fmean(numbers), deviation)
 

@@ -43,8 +43,8 @@ class Table(NamedTuple):
 
 
 def percent(share: float) -> str:
-    """A share as per cent with two decimals, without the sign."""
-    return f"{100 * share:.2f}"
+    """A share as per cent with two decimals, without the sign; a dash where it is not defined."""
+    return NONE if math.isnan(share) else f"{100 * share:.2f}"
 
 
 def percent_estimate(value: Estimate) -> str:
@@ -117,7 +117,7 @@ def other_search_table(results: Results) -> Table | None:
 
 def _summary_cells(method: Method, shares: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     """A method's row, and a note for each number that a larger alpha might have changed."""
-    notes = []
+    notes = failures(method)
     edge = any(run["addition"]["at_edge"] for run in method.runs)
     if edge:
         notes.append(
@@ -145,6 +145,18 @@ def _summary_cells(method: Method, shares: Sequence[str]) -> tuple[tuple[str, ..
         *negation,
     )
     return cells, notes
+
+
+def failures(method: Method) -> list[str]:
+    """A sentence for each seed in which fine-tuning failed on a task."""
+    return [
+        f"{method.label}, seed {run['seed']}: the model fine-tuned on {', '.join(failed)} is never "
+        f"right on it, so that Norm ({NONE}) is not defined, and its accuracy itself counts in the "
+        "choice of α. See its metrics.jsonl; a lower training.learning_rate or strength of the "
+        "penalty, in a new --workdir, may help."
+        for run in method.runs
+        if (failed := run["addition"]["failed"])
+    ]
 
 
 def task_table(results: Results) -> Table:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import pathlib
 import shutil
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,25 +15,10 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import Array, UInt32
 
+from orthoreg_jax.hosts.interruption import undivided
 from orthoreg_jax.storage import StorageError, write_error
 
 from .step import TrainState
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Holds Ctrl-C back until the block ends: orbax's threads do not survive one in their midst."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pressed: list[Any] = []
-    before = signal.signal(signal.SIGINT, lambda *arguments: pressed.append(arguments))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if pressed:
-        raise KeyboardInterrupt
 
 
 @jax.jit
@@ -58,6 +42,18 @@ def _checksum(tree: Any) -> UInt32[Array, ""]:
     return total
 
 
+@functools.cache
+def _ignore_late_failures() -> None:
+    """When a read or write fails, orbax closes its event loop, which the others then miss."""
+    before = sys.unraisablehook
+
+    def say(what: Any) -> None:
+        if repr(what.exc_value) != repr(RuntimeError("Event loop is closed")):
+            before(what)
+
+    sys.unraisablehook = say
+
+
 class StateFolder:
     """Saves and restores train states; keeps the newest ones.
 
@@ -69,10 +65,16 @@ class StateFolder:
 
     def __init__(self, path: pathlib.Path, keep: int = 1) -> None:
         """Opens the folder, which need not exist yet; `keep` states stay in it."""
+        _ignore_late_failures()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep)
         self._path = path.absolute()
         try:
-            self._manager = ocp.CheckpointManager(self._path, options=options)
+            self._manager = ocp.CheckpointManager(
+                self._path,
+                options=options,
+                # Else orbax asks the newest state what a state consists of; it may be damaged.
+                item_handlers=ocp.StandardCheckpointHandler(),
+            )
         except OSError as error:
             raise write_error(path, error) from error
 
@@ -98,7 +100,7 @@ class StateFolder:
     def _said(self) -> Iterator[None]:
         """What orbax raises, of this save or of the one before, as a `StorageError`."""
         try:
-            with _uninterrupted():
+            with undivided():
                 yield
         except (OSError, ValueError) as error:  # tensorstore says a full disk by ValueError
             for unfinished in self._path.glob("*.orbax-checkpoint-tmp"):

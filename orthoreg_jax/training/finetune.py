@@ -13,14 +13,13 @@ from typing import Any
 import jax
 
 from orthoreg_jax.clip.zeroshot import Head
-from orthoreg_jax.hosts import is_first
+from orthoreg_jax.hosts import interruption, is_first
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import StorageError, write_text
 from orthoreg_jax.tasks.loading import Feed
 
 from .checkpoints import StateFolder
 from .events import Events
-from .interruption import Interruption, StoppedError
 from .penalties.penalty import Context
 from .sharding import Shardings
 from .step import Metrics, TrainState, TrainStep
@@ -64,20 +63,18 @@ def finetune(
       folder: for `metrics.jsonl`, and `state/` while training.
       label: what progress and errors call this task.
       log_every: updates between two lines of metrics.
-      checkpoint_every: updates between two saved states; 0 saves none.
+      checkpoint_every: updates between two saved states; 0 saves one alone when it is stopped.
       keep_checkpoints: saved states to keep, the newest ones.
       tensorboard: also write the metrics to `events/`, for TensorBoard.
 
     Raises:
       DivergedError: a loss or gradient that is not finite; the last good state is in `last_good/`.
-      StoppedError: SIGTERM came; the state is saved, if any is to be.
+      StoppedError: SIGTERM or Ctrl-C came, before the last update; the state is saved.
     """
     with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(Interruption())
-        saved = None
-        if checkpoint_every:
-            saved = stack.enter_context(StateFolder(folder / "state", keep_checkpoints))
-        if saved is not None:
+        saved, states = None, folder / "state"
+        if checkpoint_every or states.is_dir():
+            saved = stack.enter_context(StateFolder(states, keep_checkpoints))
             state = saved.restore(state)
         first = int(state.step)
         log = _MetricsLog(folder / "metrics.jsonl", first, steps, log_every)
@@ -97,8 +94,10 @@ def finetune(
                 known[place] = shardings.put_batch(next(images))
             state, metrics = step(state, params0, head, *batch, tuple(known))
             log.add(number, metrics)
-            stopping = stop.requested(number) and number + 1 < steps
-            save = saved is not None and (stopping or (number + 1) % checkpoint_every == 0)
+            # After the last update there is a vector to save in place of a state.
+            stopping = interruption.pass_step() and number + 1 < steps
+            due = checkpoint_every > 0 and (number + 1) % checkpoint_every == 0
+            save = stopping or due
             lines = log.fetch(everything=save or number + 1 == steps)
             if events is not None:
                 events.add(lines)
@@ -108,12 +107,13 @@ def finetune(
                     raise _diverged(state, folder, label, line)
                 progress.update(0, loss=line["loss"], penalty=line["penalty"])
             progress.update()
-            if saved is not None and save:
+            if save:
                 log.write()  # first: lines beyond a saved state are dropped on resume
+                if saved is None:
+                    saved = stack.enter_context(StateFolder(states, keep_checkpoints))
                 saved.save(state)
             if stopping:
-                kept = "saved" if save else "not saved, as training.checkpoint_every is 0"
-                raise StoppedError(f"{label}: stopped after {number + 1} updates, {kept}")
+                interruption.stop(f"{label}: stopped after {number + 1} updates, saved")
         log.write()
     return state
 
@@ -182,7 +182,7 @@ def _lines_before(path: pathlib.Path, first: int) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         return [line for line in lines if json.loads(line)["step"] < first]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise StorageError(
             f"{path}: cannot be read ({error}); delete it to go on without its lines"
         ) from error

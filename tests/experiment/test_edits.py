@@ -118,11 +118,18 @@ def test_progress_counts_every_sweep(linear):
     assert len(linear.rounds) == 12 + 1 + 4 + 2
 
 
-def test_a_model_that_is_never_right_has_no_norm(linear):
+@pytest.mark.parametrize("failed", [["c"], list(NAMES)])
+def test_of_a_model_that_is_never_right_accuracy_itself_counts(linear, failed):
     single = linear.edits.single()
-    single["val"]["c"] = 0.0
-    with pytest.raises(ValueError, match="fine-tuned on c is never right"):
-        linear.edits.addition(single)
+    for task in failed:
+        single["val"][task] = single["test"][task] = 0.0
+    found = linear.edits.addition(single)
+    assert found["failed"] == failed and found["normalised"] is None
+    total = sum(linear.vectors.values())
+    curves = {name: linear.curve(total, name) for name in NAMES}
+    scores = sum(curves[name] / (1 if name in failed else single["val"][name]) for name in NAMES)
+    assert found["alpha"] == ALPHAS[int(np.argmax(scores))]
+    assert found["absolute"] == pytest.approx(np.mean(list(found["test"].values())))
 
 
 def test_the_refined_search_begins_with_relative_lengths():

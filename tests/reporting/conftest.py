@@ -5,6 +5,8 @@ import json
 import pytest
 
 from orthoreg_jax.config import default_config, flatten_config
+from orthoreg_jax.evaluation.results import FORMAT
+from orthoreg_jax.storage import write_sealed
 
 ALPHAS = [0.0, 0.5, 1.0]
 # A title that tries to be markup, a formula and a table cell.
@@ -29,6 +31,7 @@ def make_run(method, seed, single, added, alpha, at_edge, target, control, edge_
         "seed": seed,
         "strength": 10.0 * plus,
         "learning_rate": 1e-5,
+        "vectors": {"a": "0" * 64, "b": "1" * 64},
         "single": {split: dict(zip("ab", single, strict=True)) for split in ("val", "test")},
         "addition": {
             "alphas": ALPHAS,
@@ -39,6 +42,7 @@ def make_run(method, seed, single, added, alpha, at_edge, target, control, edge_
             "val": {"a": [0.4, 0.6, 0.5], "b": [0.2, 0.3, 0.4]},
             "alpha": alpha,
             "at_edge": at_edge,
+            "failed": [],
             **added_numbers,
         },
         "negation": {
@@ -113,7 +117,7 @@ def make_results(seeds=1, title="Task A"):
     config = json.loads(json.dumps(flatten_config(default_config())))
     changes = {"tasks": ["a", "b"], "evaluation.max_test_images": 80, "training.steps": 70}
     return {
-        "format": 4,
+        "format": FORMAT,
         "config": config | changes,
         "provenance": {
             "versions": {"orthoreg-jax": "0.1.0"},
@@ -167,5 +171,5 @@ def run_folder(tmp_path, results):
         path.parent.mkdir(parents=True)
         lines = [{"step": step, "loss": 2.0 - step, "penalty": 3.0} for step in (0, 1)]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (folder / "results.json").write_text(json.dumps(results))
+    write_sealed(folder / "results.json", results)
     return folder

@@ -11,7 +11,7 @@ import orthoreg_jax as oj
 from orthoreg_jax import cli
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.storage import load_tree
-from tests.small_run import pretrained
+from tests.small_run import change_results, pretrained
 
 METHOD = "full+orthoreg"
 
@@ -80,7 +80,7 @@ def test_weights_and_card(finished, inputs, results, tmp_path, edit):
         (METHOD, ["--tasks", "first,third"], "tasks third: the run has first, second"),
         (METHOD, ["--tasks", "first,first"], "a task stands twice"),
         (METHOD, ["--tasks", "first", "--forget", "second"], "give one of them"),
-        (METHOD, ["--out", __file__], "is not empty; choose a new directory"),
+        (METHOD, ["--out", __file__], "is a file; choose a new directory"),
         (METHOD, ["--alpha", "-1"], "--alpha -1.0: give a number above 0"),
         (METHOD, ["--alpha", "1e39"], "--alpha 1e+39: weights in float32 cannot be as large"),
     ],
@@ -91,26 +91,38 @@ def test_bad_requests(finished, tmp_path, capfd, method, more, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_model_that_is_there_is_replaced_when_asked(finished, tmp_path, capfd):
+    """As one whose command was killed after it was written, but before it could say so."""
+    out = tmp_path / "out"
+    assert export(finished, out, "--tasks", "first") == 0
+    before = (out / "model.safetensors").read_bytes()
+    assert export(finished, out, "--tasks", "second") == 1
+    assert "holds a whole model that an earlier command made" in capfd.readouterr().err
+    assert export(finished, out, "--tasks", "second", "--overwrite") == 0
+    assert (out / "model.safetensors").read_bytes() != before
+    (out / "README.md").write_text("My thesis")
+    assert export(finished, out, "--overwrite") == 1
+    assert "is not empty; choose a new directory" in capfd.readouterr().err
+    assert (out / "README.md").read_text() == "My thesis"
+
+
 def test_several_but_not_all_tasks_need_an_alpha(finished, tmp_path, capfd):
     copy = shutil.copytree(finished, tmp_path / "run")
-    results = json.loads((copy / "results.json").read_text())
-    results["tasks"]["third"] = "Third"
-    (copy / "results.json").write_text(json.dumps(results))
+    change_results(copy, lambda results: results["tasks"].update(third="Third"))
     assert export(copy, tmp_path / "out", "--tasks", "first,second") == 1
     assert "give --alpha for these" in capfd.readouterr().err
 
 
 def test_a_linearised_model_is_no_set_of_weights(finished, tmp_path, capfd):
     copy = shutil.copytree(finished, tmp_path / "run")
-    path = copy / "results.json"
-    path.write_text(path.read_text().replace('"method": "full"', '"method": "linearized"'))
+    change_results(copy, lambda results: results["runs"][0].update(method="linearized"))
     assert export(copy, tmp_path / "out", method="linearized") == 1
     assert "is no set of weights of a CLIP" in capfd.readouterr().err
 
 
 def test_another_pretrained_model_is_refused(finished, tmp_path, capfd):
     copy = shutil.copytree(finished, tmp_path / "run")
-    path = copy / "results.json"
-    path.write_text(path.read_text().replace(pretrained(finished).sha256, "0" * 64))
+    weights = {"model.safetensors": "0" * 64}
+    change_results(copy, lambda results: results["provenance"]["inputs"]["model"].update(weights))
     assert export(copy, tmp_path / "out") == 1
     assert "not those that the run began with" in capfd.readouterr().err

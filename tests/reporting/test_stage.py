@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from orthoreg_jax.reporting.stage import summary_text, write_report
-from orthoreg_jax.storage import StorageError
+from orthoreg_jax.storage import StorageError, write_sealed
 
 
 def test_report_is_written(run_folder):
@@ -29,7 +29,7 @@ def test_missing_results(tmp_path, act):
 @pytest.mark.parametrize("content", [{"format": 1}, {}, []])
 def test_unknown_format(tmp_path, content):
     (tmp_path / "results.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="reads format 4"):
+    with pytest.raises(ValueError, match="reads format 5"):
         write_report(tmp_path)
 
 
@@ -46,3 +46,19 @@ def test_damaged_files(run_folder):
 def test_terminal_table_does_without_matplotlib():
     code = "import sys, orthoreg_jax.reporting.stage; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_task_that_failed_costs_its_own_cells_alone(run_folder, results):
+    """A dash in the cell, a sentence, and the rest of the page."""
+    run = results["runs"][1]
+    run["single"] = {split: {"a": 0.0, "b": 0.5} for split in ("val", "test")}
+    run["addition"] |= {"failed": ["a"], "normalised": None}
+    for each in ("at_one", "per_task"):
+        run["addition"][each] |= {"normalised": None}
+    write_sealed(run_folder / "results.json", results)
+    page = write_report(run_folder).read_text()
+    said = "the model fine-tuned on a is never right on it, so that Norm (–) is not defined"
+    assert said in page and said in " ".join(summary_text(run_folder).split())
+    (row,) = [line for line in summary_text(run_folder).splitlines() if "OrthoReg  " in line]
+    assert row.split()[4:7] == ["25.00", "50.50", "–"]
+    assert "nan" not in summary_text(run_folder) and "nan %" not in page

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import types
 
 import jax
@@ -99,3 +101,29 @@ def test_the_clock_says_nothing_about_which_state_is_newest(tmp_path):
             os.utime(path, (time, time))
     with StateFolder(tmp_path / "state", keep=2) as folder:
         assert int(folder.restore(state(0)).step) == 4
+
+
+TOO_LARGE = """
+import pathlib, resource, sys
+import absl.logging
+import jax, jax.numpy as jnp
+from orthoreg_jax.training.checkpoints import StateFolder
+from orthoreg_jax.training.step import TrainState
+
+absl.logging.set_verbosity(absl.logging.FATAL)  # as the command does
+weights = {str(n): jax.random.normal(jax.random.key(n), (60, 1000)) for n in range(8)}
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    with StateFolder(pathlib.Path(sys.argv[1])) as folder:
+        folder.save(TrainState(jnp.int32(1), jnp.array(True), weights, ()))
+except Exception as error:
+    print(type(error).__name__, error, flush=True)
+"""
+
+
+def test_a_limit_to_the_size_of_files_is_one_error(tmp_path):
+    """Several writes fail, one after the other; the first is said, the rest are no news."""
+    command = [sys.executable, "-c", TOO_LARGE, str(tmp_path / "state")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"StorageError {tmp_path / 'state'}: cannot be written")
+    assert "File too large" in done.stdout and "Traceback" not in done.stderr

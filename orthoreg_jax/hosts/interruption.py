@@ -1,0 +1,167 @@
+"""Being asked to stop, by a cluster that takes the machine back or by a person at the keyboard.
+
+SIGTERM and Ctrl-C are noted, and acted on at the next place where nothing is lost: an exception
+raised by a signal would come at any place, and is lost where it comes while foreign code calls
+Python. A second signal does raise one.
+
+Processes that train together have to stop after the same step. Each counts the steps that it has
+passed. When one was asked to stop, all of them write down their count, and go on; the step after
+the largest of these counts is one that nobody has passed yet, and there all stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, NoReturn
+
+from .watch import Watch
+
+NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+
+
+class StoppedError(Exception):
+    """The run was asked to stop and did; `number` is the signal's."""
+
+    def __init__(self, text: str, number: int) -> None:
+        """The text says what was saved."""
+        super().__init__(text)
+        self.number = number
+
+
+class _Interruption:
+    """What this process knows: there is one, as there is one of each signal."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None  # of the first signal, here or in another process
+        self.watch: Watch | None = None
+        self._lock = threading.Lock()
+        self._passed = 0
+        self._counted = False  # this process's count is on the board
+        self._last: int | None = None  # the step after which all stop
+
+    def note(self, number: int, frame: FrameType | None = None) -> None:
+        """Handles a signal."""
+        if self.number is not None:
+            raise KeyboardInterrupt
+        self.number = number
+        name = NAMES[signal.Signals(number)]
+        with contextlib.suppress(OSError, RuntimeError):  # it may come amid another write
+            text = f"orthoreg: {name}: stopping after this step (once more: at once)"
+            print(text, file=sys.stderr, flush=True)
+
+    def pass_step(self) -> bool:
+        """Counts a step; whether to stop after it."""
+        if self.watch is None:
+            return self.number is not None
+        with self._lock:
+            self._passed += 1
+            counted = self._counted
+        while counted and self._last is None:  # the other counts come in a second
+            time.sleep(0.02)
+        return self.due()
+
+    def due(self) -> bool:
+        """Whether the step after which to stop has been passed."""
+        if self.watch is None:
+            return self.number is not None
+        return self._last is not None and self._passed >= self._last
+
+    def read(self, board: dict[str, dict[int, str]]) -> None:
+        """Takes part in the agreement; called by the watch."""
+        assert self.watch is not None
+        if self.number is not None and self.watch.process not in board.get("stop", {}):
+            self.watch.post("stop", str(self.number))
+        if "stop" in board and not self._counted:
+            self.number = self.number or int(next(iter(board["stop"].values())))
+            with self._lock:
+                self._counted = True
+                self.watch.post("passed", str(self._passed))
+        counts = board.get("passed", {})
+        if len(counts) == self.watch.processes:
+            self._last = max(map(int, counts.values())) + 1
+
+
+_state = _Interruption()
+
+
+def agree_by(watch: Watch) -> None:
+    """Several processes stop after the same step.
+
+    JAX takes SIGTERM for itself where there are several; from here on it is noted here.
+    """
+    _state.watch = watch
+    watch.on_poll.append(_state.read)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _state.note)
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """While open, SIGTERM and Ctrl-C are noted; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _state.note) for number in NAMES}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if _state.watch is None:
+            _state.number = None
+
+
+@contextlib.contextmanager
+def undivided() -> Iterator[None]:
+    """Hands a Ctrl-C on when the block has ended: for threads that do not survive one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[Any] = []
+    before = signal.signal(signal.SIGINT, lambda *arguments: pressed.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed and callable(before):
+        before(*pressed[0])
+
+
+def pass_step() -> bool:
+    """Whether to stop after this step, which all processes pass; they agree on it."""
+    return _state.pass_step()
+
+
+def stop_if_due() -> None:
+    """At places between steps that all processes pass alike.
+
+    Raises:
+      StoppedError: the run was asked to stop.
+    """
+    if _state.due():
+        stop("stopped; what is finished is kept")
+
+
+def stop_if_asked() -> None:
+    """At places that this process passes alone.
+
+    Raises:
+      StoppedError: the run was asked to stop.
+    """
+    if _state.number is not None:
+        stop("stopped; what is finished is kept")
+
+
+def stop(text: str) -> NoReturn:
+    """Ends what is going on.
+
+    Raises:
+      StoppedError: always.
+    """
+    raise StoppedError(text, _state.number or signal.SIGTERM)

@@ -1,0 +1,179 @@
+"""When one of several processes ends early, the others say which and why, and end, too.
+
+A process that ends by itself says so on a board that all of them read, twice a second. Of one that
+is killed, or loses its machine, nobody hears anything: then JAX's own heartbeats stop, and JAX ends
+the others by an abort, behind pages of its C++ code's addresses. What it writes goes through
+`Watch`, which puts one line in their place.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import select
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+BOARD = "orthoreg/"
+POLL_SECONDS = 0.5
+LINGER_SECONDS = 10.0  # for the others to read why this process ends
+# What JAX's runtime says of another process's end, and who that is.
+FATAL = b"Terminating process because the JAX distributed service detected fatal errors"
+COMMENT = re.compile(rb"^[EFW]\d{4} \S+ +\d+ (coordination_service|client\.h)", re.MULTILINE)
+HOLD_SECONDS = 2.0
+SILENT = re.compile(rb"stopped sending heartbeats\):\s*(?:\S*task:)?(\d+)")
+GONE = (
+    "it no longer answers; it was killed, or its machine or network failed. What was saved stays, "
+    "and the same command goes on from there"
+)
+
+
+class Watch:
+    """This process's view of the others."""
+
+    def __init__(self, client: Any, process: int, processes: int) -> None:
+        """Nothing is watched yet.
+
+        Args:
+          client: of JAX's distributed service, which keeps the board.
+          process: number of this one.
+          processes: how many there are.
+        """
+        self._client, self.process, self.processes = client, process, processes
+        self._ended, self._code = threading.Event(), 0
+        self.on_poll: list[Any] = []  # called with the board
+
+    def start(self) -> None:
+        """Watches, from threads of its own, until this process ends."""
+        self._divert_errors()
+        threading.Thread(target=self._poll, daemon=True).start()
+
+    def post(self, name: str, text: str) -> None:
+        """Writes on the board, once for each name."""
+        self._client.key_value_set(f"{BOARD}{name}/{self.process}", text, True)
+
+    def read(self) -> dict[str, dict[int, str]]:
+        """The board: by name and process."""
+        board: dict[str, dict[int, str]] = {}
+        for key, text in self._client.key_value_dir_get(BOARD):
+            name, process = key.removeprefix(BOARD).split("/")
+            board.setdefault(name, {})[int(process)] = text
+        return board
+
+    def wait_for(self, name: str) -> dict[int, str]:
+        """What all processes have written under a name, when they have."""
+        while len(found := self.read().get(name, {})) < self.processes:
+            time.sleep(POLL_SECONDS / 5)
+        return found
+
+    def finish(self) -> None:
+        """Waits for the others' ends, then leaves JAX's service with them."""
+        import jax
+
+        self.post("finished", "")
+        self.wait_for("finished")
+        self._ended.set()
+        jax.distributed.shutdown()
+
+    def fail(self, code: int, reason: str) -> None:
+        """Says why, waits until the others have read it, and ends this process."""
+        self._code = code
+        self._ended.set()
+        last = time.monotonic() + LINGER_SECONDS
+        try:
+            self.post("failed", json.dumps({"code": code, "reason": reason}))
+            while time.monotonic() < last:
+                board = self.read()
+                if len({**board["failed"], **board.get("seen", {})}) == self.processes:
+                    break
+                time.sleep(POLL_SECONDS / 5)
+        except Exception:  # the first process, which keeps the board, is gone
+            pass
+        if self.process == 0:
+            time.sleep(2 * POLL_SECONDS)  # the board goes with it: the others go first
+        _exit(code)
+
+    def _poll(self) -> None:
+        while not self._ended.is_set():
+            time.sleep(POLL_SECONDS)
+            try:
+                board = self.read()
+                for call in self.on_poll:
+                    call(board)
+            except Exception:  # the board is gone; JAX says so on its own way
+                continue
+            for process, text in board.get("failed", {}).items():
+                if process != self.process and not self._ended.is_set():
+                    facts = json.loads(text)
+                    self.post("seen", "")
+                    self._end(process, facts["reason"], facts["code"])
+
+    def _end(self, process: int, reason: str, code: int) -> None:
+        """One line, and the end."""
+        if not self._ended.is_set():
+            self._ended.set()
+            print(
+                f"orthoreg: process {self.process} of {self.processes} stops, as process {process} "
+                f"ended: {reason}",
+                file=sys.stderr,
+                flush=True,
+            )
+            _exit(code)
+
+    def _divert_errors(self) -> None:
+        """Reads what C++ code writes to standard error, and passes it on but for JAX's last words.
+
+        Python's own output goes where it went.
+        """
+        sys.stderr.flush()
+        outside = os.dup(2)
+        reading, writing = os.pipe()
+        os.dup2(writing, 2)
+        os.close(writing)
+        sys.stderr = os.fdopen(outside, "w", buffering=1, errors="backslashreplace")
+        threading.Thread(target=self._pass_on, args=(reading, outside), daemon=True).start()
+        # The thread that aborts waits for the one that reads what it wrote.
+        library: Any = ctypes.CDLL(None)
+        library.signal.argtypes = (ctypes.c_int, _HANDLER)
+        library.signal(signal.SIGABRT, _pause)
+
+    def _pass_on(self, reading: int, outside: int) -> None:
+        """Holds back what may be the beginning of JAX's last words, until they are or are not."""
+        held = b""
+        while True:
+            ready, _, _ = select.select([reading], [], [], HOLD_SECONDS if held else None)
+            text = os.read(reading, 2**16) if ready else b""
+            if ready and not text:
+                return
+            held += text
+            if FATAL in held:
+                if self._ended.is_set():  # this one is about to end anyway
+                    _exit(self._code)
+                silent = SILENT.search(held)
+                self._end(int(silent[1]) if silent else 0, GONE, 1)
+            if not ready or not COMMENT.search(held):
+                os.write(outside, held)
+                held = b""
+
+
+def _exit(code: int) -> None:
+    """Ends the process without waiting for JAX, which would wait for the others."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass
+    os._exit(code)
+
+
+_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
+
+
+@_HANDLER
+def _pause(number: int) -> None:
+    time.sleep(2)
