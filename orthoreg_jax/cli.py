@@ -14,10 +14,10 @@ import platform
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any
 
 from .stages import STAGES, run_experiment
+from .versions import version
 
 EPILOG = """\
 examples:
@@ -318,7 +318,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=metadata.version("orthoreg-jax"))
+    parser.add_argument("--version", action="version", version=version("orthoreg-jax"))
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in {"run": "all stages, one after the other", **STAGES}.items():
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)

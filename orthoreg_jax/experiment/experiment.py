@@ -7,7 +7,6 @@ import functools
 import math
 import pathlib
 from collections.abc import Sequence
-from importlib import metadata
 from operator import getitem
 from typing import Any
 
@@ -32,10 +31,9 @@ from orthoreg_jax.training.modes.mode import Apply, Mode
 from orthoreg_jax.training.penalties import PENALTIES
 from orthoreg_jax.training.penalties.penalty import Penalty
 from orthoreg_jax.training.sharding import Shardings
+from orthoreg_jax.versions import PACKAGES, version
 
 from .vectors import task_folder, vector_path
-
-PACKAGES = ("orthoreg-jax", "jax", "jaxlib", "flax", "optax", "transformers", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +135,7 @@ class Experiment:
     def facts(self, stages: Sequence[str]) -> dict[str, Any]:
         """What several processes have to agree on, by name."""
         options = {f"config.{key}": value for key, value in flatten_config(self.config).items()}
-        versions = {f"version of {name}": metadata.version(name) for name in PACKAGES}
+        versions = {f"version of {name}": version(name) for name in PACKAGES}
         tasks = {f"data of task {name}": json_sha256(facts)[:12]
                  for name, facts in self.inputs["tasks"].items()}  # fmt: skip
         model = {"model's files": json_sha256(self.inputs["model"])[:12]}

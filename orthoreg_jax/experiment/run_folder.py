@@ -18,7 +18,6 @@ import platform
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any
 
 import jax
@@ -28,8 +27,9 @@ from orthoreg_jax.config import default_config, flatten_config, split_method
 from orthoreg_jax.hosts import is_first
 from orthoreg_jax.storage import StorageError, only_one, read_json, save_tree, write_json
 from orthoreg_jax.training.penalties import PENALTIES
+from orthoreg_jax.versions import PACKAGES, version
 
-from .experiment import PACKAGES, Experiment
+from .experiment import Experiment
 from .vectors import VECTOR
 
 
@@ -253,7 +253,7 @@ def _read_provenance(path: pathlib.Path) -> dict[str, Any]:
 def _machine() -> dict[str, Any]:
     """What the last bits of a number depend on: XLA's sums on CPUs are split among those there."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux
-    versions = {name: metadata.version(name) for name in PACKAGES}
+    versions = {name: version(name) for name in PACKAGES}
     return {
         "versions": versions | {"python": platform.python_version()},
         "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],

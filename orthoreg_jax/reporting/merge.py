@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +26,7 @@ from orthoreg_jax.experiment.setup import reopen
 from orthoreg_jax.progress import say
 from orthoreg_jax.storage import StoredTree
 from orthoreg_jax.tasks.task import Task
+from orthoreg_jax.versions import version
 
 from .export import card_front, check_request, find_run, load_pretrained, open_measured
 from .measure import load_measured
@@ -408,5 +408,5 @@ def _card(
         options=merger.describe(),
         measured=measured.text,
         origins="\n".join(origins),
-        versions=", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES),
+        versions=", ".join(f"{name} {version(name)}" for name in PACKAGES),
     )
