@@ -12,7 +12,8 @@ import numpy as np
 from fleet import Replica, finetune_fleet
 
 from orthoreg_jax.arithmetic.geometry import gram_deviations
-from orthoreg_jax.arithmetic.matrices import has_matrices, rules_for_part
+from orthoreg_jax.arithmetic.matrices import has_matrices
+from orthoreg_jax.arithmetic.rules import rules_for_part
 from orthoreg_jax.arithmetic.task_vectors import cosine_matrix, norm
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.config import ORTHOREG, load_config

@@ -80,15 +80,15 @@ def finetune_fleet(
     optimizer = make_optimizer(0.0, *numbers)
 
     def one(strength: Any, state: Any, head: Any, images: Any, labels: Any, params0: Any) -> Any:
-        penalty = orthogonality(
-            strength, form, VISUAL_MATRICES, experiment.config.penalty.precision
-        )
+        penalty = orthogonality(1.0, form, VISUAL_MATRICES, experiment.config.penalty.precision)
+        # Lambda differs from replica to replica: it is in the value, and so in its gradient.
+        own = penalty._replace(value=lambda *given: strength * penalty.value(*given))
         step = make_train_step(
             made,
             experiment.apply,
             optimizer,
             experiment.preprocessing.normalize,
-            (penalty,) if penalised else (),
+            (own,) if penalised else (),
         )
         return step(state, params0, head, images, labels)[0]
 

@@ -21,7 +21,8 @@ from bench import Trial
 from matplotlib.figure import Figure
 from run import COURSE, PAPER_STRENGTHS, RATES, SEEDS, STEPS, STRENGTHS
 
-from orthoreg_jax.arithmetic.matrices import rules_for_part, select_matrices
+from orthoreg_jax.arithmetic.matrices import select_matrices
+from orthoreg_jax.arithmetic.rules import rules_for_part
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.evaluation.bootstrap import Interval, bootstrap_interval

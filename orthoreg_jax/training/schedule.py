@@ -31,7 +31,9 @@ def learning_rate(state: WarmupCosineState) -> Float[Array, ""]:
     return state.peak * jnp.where(taken < warmup, rising, falling)
 
 
-def scale_by_warmup_cosine(peak: float, warmup: int, steps: int) -> optax.GradientTransformation:
+def scale_by_warmup_cosine(
+    peak: float | Float[Array, ""], warmup: int, steps: int
+) -> optax.GradientTransformation:
     """Multiplies updates by minus the learning rate.
 
     Args:

@@ -47,7 +47,11 @@ class Metrics(NamedTuple):
 
 
 def make_optimizer(
-    learning_rate: float, warmup_steps: int, steps: int, weight_decay: float, clip_norm: float
+    learning_rate: float | Float[Array, ""],
+    warmup_steps: int,
+    steps: int,
+    weight_decay: float,
+    clip_norm: float,
 ) -> optax.GradientTransformation:
     """The paper's recipe: clip by global norm, AdamW, linear warm-up, cosine to 0.
 

@@ -223,7 +223,7 @@ def test_alpha_chosen_on_validation(base, experts, inputs, tmp_path, capsys):
     assert cli.main(["measure", "--model", str(out), *given]) == 0
     said, found = capsys.readouterr().out, oj.load_checkpoint(out)
     for name, accuracy in oj.measure_accuracies(found, found.params, both).items():
-        assert re.search(rf"{name} +30 +{100 * accuracy:.2f}", said)
+        assert re.search(rf"{name} +36 +{100 * accuracy:.2f}", said)
         assert f"{100 * accuracy:.2f} |" in card
 
 
@@ -244,7 +244,7 @@ def test_both_towers(base, experts, inputs, tmp_path, capsys):
     accuracy = oj.measure_accuracy(base, params, tasks["first"])
     command = ["measure", "--model", str(tmp_path / "out"), "--data", str(inputs.parent)]
     assert cli.main([*command, "--tasks", "first"]) == 0
-    assert re.search(rf"first +30 +{100 * accuracy:.2f}", capsys.readouterr().out)
+    assert re.search(rf"first +36 +{100 * accuracy:.2f}", capsys.readouterr().out)
     # Its heads are not the pre-trained ones, on which that would be another number.
     assert not np.array_equal(
         oj.zero_shot_head(base, ["a", "b"], ["a {}"]),
@@ -371,4 +371,4 @@ sys.exit(cli.main(["measure", "--model", {str(inputs.parent / "model")!r}, "--da
     base = oj.load_checkpoint(inputs.parent / "model")
     task = oj.load_tasks(str(inputs.parent), ["first"], "others")["first"]
     accuracy = oj.measure_accuracy(base, base.params, task)
-    assert re.search(rf"first +30 +{100 * accuracy:.2f}", done.stdout)
+    assert re.search(rf"first +36 +{100 * accuracy:.2f}", done.stdout)
