@@ -1,6 +1,6 @@
 """From the trials of run.py to regime.md, regime.json and the plot of where OrthoReg begins.
 
-    python experiments/regime/page.py --workdir runs/regime --base a256lr1
+    python experiments/regime/page.py --workdir runs/regime
 
 Computes nothing on a device: every number is read from the trials' files.
 """
@@ -408,7 +408,7 @@ def main() -> None:
     """Writes the page, its data and its plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
-    parser.add_argument("--base", required=True, help="the folder of its trials in WORKDIR")
+    parser.add_argument("--base", default="embedded", help="the folder of its trials in WORKDIR")
     parser.add_argument(
         "--words", type=pathlib.Path, default=pathlib.Path(__file__).with_name("words.md")
     )
@@ -423,7 +423,7 @@ def main() -> None:
     text = "\n".join(
         [
             "# The regime in which OrthoReg can act\n",
-            "    python experiments/regime/run.py --workdir runs/regime --model BASE",
+            "    python experiments/regime/run.py --workdir runs/regime",
             "    python experiments/regime/page.py --workdir runs/regime --base "
             f"{arguments.base}\n",
             f"By the [protocol](regime_protocol.md), on one {device}. {trials.set} tasks "
