@@ -23,7 +23,7 @@ from orthoreg_jax.arithmetic.paths import unflatten
 from .config import ClipConfig
 from .stored import HEADS, listed
 from .tensors import FLOATS, Tensors
-from .weights import LAYOUTS, Params, from_theirs, is_stacked, param_shapes, pieces
+from .weights import LAYOUTS, Params, assemble, from_theirs, param_shapes, pieces
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -165,17 +165,18 @@ class StoredAdapter:
         Raises:
           ValueError: it holds NaN or infinity, or cannot be read.
         """
-        row, shape = self._rows[path], self._shapes[path]
-        layer = place if is_stacked(row) else None
-        leaf = np.zeros(shape if layer is None else (1, *shape[1:]), np.float32)
-        for name, index, _ in pieces(row, shape, layer):
-            here = index if layer is None else (0, *index[1:])
+        row = self._rows[path]
+
+        def change(name: str, index: Any, _: tuple[int, ...]) -> np.ndarray:
+            total = np.zeros_like(self._base[path][index])
             if name in self._factors:
-                leaf[here] += from_theirs(row, self._product(name))
+                total = total + from_theirs(row, self._product(name))
             if name in self._whole:
                 whole = from_theirs(row, self._read(self._whole[name]))
-                leaf[here] += whole - self._base[path][index]
-        return leaf if place is None or layer is not None else leaf[place : place + 1]
+                total = total + (whole - self._base[path][index])
+            return total
+
+        return assemble(row, self._shapes[path], place, change)
 
     def read(self, path: str, place: int | None = None) -> np.ndarray:
         """A leaf of the base with its update, or a slice of it; see `delta`."""

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from orthoreg_jax.arithmetic.paths import flatten, unflatten
-from orthoreg_jax.storage import hash_leaves
+from orthoreg_jax.trees import hash_leaves
 
 from .adapters import StoredAdapter
 from .checkpoint import Checkpoint, load_checkpoint

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from orthoreg_jax.arithmetic.paths import unflatten
 from .config import ClipConfig
 from .config_files import ALONE
 from .tensors import FLOATS, Tensors
-from .weights import LAYOUTS, Params, from_theirs, is_stacked, param_shapes, pieces
+from .weights import LAYOUTS, Params, assemble, from_theirs, param_shapes, pieces
 
 # Prefixes are whatever stands before these, e.g. "module." or "image_encoder.model.".
 _PREFIXES = (
@@ -180,16 +180,16 @@ class StoredClip:
         Raises:
           ValueError: it holds NaN or infinity, or cannot be read.
         """
-        row, shape = self._rows[path], self._shapes[path]
-        layer = place if is_stacked(row) else None
-        leaf = np.empty(shape if layer is None else (1, *shape[1:]), np.float32)
-        for name, index, expected in pieces(row, shape, layer):
+        row = self._rows[path]
+
+        def part(name: str, _: Any, expected: tuple[int, ...]) -> np.ndarray:
             key = self._keys[name]
             tensor = np.asarray(self._tensors.read(key), np.float32).reshape(expected)
             if not np.isfinite(tensor).all():
                 raise ValueError(f"not finite: {key} holds NaN or infinity")
-            leaf[index if layer is None else (0, *index[1:])] = from_theirs(row, tensor)
-        return leaf if place is None or layer is not None else leaf[place : place + 1]
+            return from_theirs(row, tensor)
+
+        return assemble(row, self._shapes[path], place, part)
 
     def params(self, base: Mapping[str, np.ndarray]) -> Params:
         """All leaves; those that the file does not hold are `base`'s, by their paths.

@@ -5,7 +5,7 @@ What of a table a file holds, and whether it fits, is `stored`'s part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -167,6 +167,27 @@ def pieces(
 def is_stacked(row: Row) -> bool:
     """Whether the leaf of a row has a first axis of layers."""
     return "{layer}" in row.keys[0]
+
+
+def assemble(
+    row: Row,
+    shape: tuple[int, ...],
+    place: int | None,
+    part: Callable[[str, Any, tuple[int, ...]], np.ndarray],
+) -> np.ndarray:
+    """A leaf in float32, put together of what its tensors hold, or the slice at `place` of it.
+
+    Args:
+      row: of the leaf.
+      shape: of the leaf.
+      place: along its first axis, which the slice keeps; None: the whole leaf.
+      part: of each tensor, by what `pieces` gives; its axes in our order.
+    """
+    layer = place if is_stacked(row) else None
+    leaf = np.empty(shape if layer is None else (1, *shape[1:]), np.float32)
+    for name, index, theirs in pieces(row, shape, layer):
+        leaf[index if layer is None else (0, *index[1:])] = part(name, index, theirs)
+    return leaf if place is None or layer is not None else leaf[place : place + 1]
 
 
 def from_theirs(row: Row, tensor: np.ndarray) -> np.ndarray:
