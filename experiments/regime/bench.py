@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,48 +11,35 @@ from typing import Any
 import jax
 import numpy as np
 from fleet import Replica, finetune_fleet
+from kept import Kept, Trial
 
 from orthoreg_jax.arithmetic.geometry import gram_deviations
-from orthoreg_jax.arithmetic.matrices import has_matrices
+from orthoreg_jax.arithmetic.matrices import has_matrices, select_matrices
 from orthoreg_jax.arithmetic.rules import rules_for_part
 from orthoreg_jax.arithmetic.task_vectors import cosine_matrix, norm
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
-from orthoreg_jax.config import ORTHOREG, load_config
+from orthoreg_jax.config import load_config
 from orthoreg_jax.evaluation.accuracy import Evaluator
 from orthoreg_jax.experiment.edits import Edits, Sets
 from orthoreg_jax.experiment.evaluation import make_evaluator, put_sets
 from orthoreg_jax.experiment.setup import prepare
-from orthoreg_jax.storage import read_json, save_tree, write_json
+from orthoreg_jax.storage import write_json
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.modes.mode import edited_outputs
+from orthoreg_jax.trees import save_tree
 
 LARGEST = 260  # fine-tunings at once; of the embedded model 10 GB of states
-ADDED = ("absolute", "normalised", "alpha", "length", "flat", "at_edge", "at_one", "per_task")
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """What is fine-tuned, and how."""
-
-    mode: str
-    learning_rate: float
-    steps: int
-    seed: int
-    strength: float = 0.0  # lambda of OrthoReg; 0 without
-    form: str = "released"
-
-    @property
-    def method(self) -> str:
-        """As in a config's `methods`."""
-        return self.mode + ORTHOREG * (self.strength > 0)
-
-    @property
-    def name(self) -> str:
-        """Of its files."""
-        parts = [self.mode, f"lr{self.learning_rate:g}", f"steps{self.steps}", f"seed{self.seed}"]
-        if self.strength:
-            parts.append(f"lambda{self.strength:g}" + "paper" * (self.form == "paper"))
-        return "-".join(parts)
+ADDED = (
+    "test",
+    "absolute",
+    "normalised",
+    "alpha",
+    "length",
+    "flat",
+    "at_edge",
+    "at_one",
+    "per_task",
+)
 
 
 class Bench:
@@ -72,20 +60,13 @@ class Bench:
         overrides = [f"model={model}", "evaluation.disentanglement_tasks="]
         self.config = load_config(base, [*overrides, "evaluation.feature_images=0"])
         path = pathlib.Path(model)
-        self.folder = workdir / (path.parent.name if path.is_dir() else model)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.kept = Kept(workdir / (path.parent.name if path.is_dir() else model))
+        self.kept.folder.mkdir(parents=True, exist_ok=True)
         self._workers, self._keep = workers, vectors
-        self.experiment = prepare(self.config, self.folder / "unused")
+        self.experiment = prepare(self.config, self.kept.folder / "unused")
         self.tasks = list(self.config.tasks)
         self._evaluators: dict[Any, Evaluator] = {}
         self._sets: Sets = put_sets(self.experiment)
-
-    def found(self, trial: Trial, negate: bool = False) -> dict[str, Any] | None:
-        """What is kept of a trial; None where that lacks negation and it is asked for."""
-        path = self.folder / f"{trial.name}.json"
-        facts = read_json(path) if path.is_file() else None
-        lacking = negate and facts and not facts["diverged"] and not facts["negation"]
-        return None if lacking else facts
 
     def run(
         self, trials: Sequence[Trial], subsets: Mapping[str, Sequence[str]], negate: bool
@@ -99,14 +80,14 @@ class Bench:
         """
         fleets: dict[tuple[str, int, str], list[Trial]] = {}
         for trial in trials:
-            if self.found(trial, negate) is None:
+            if self.kept.found(trial, negate) is None:
                 fleets.setdefault((trial.mode, trial.steps, trial.form), []).append(trial)
         for (mode, steps, form), group in fleets.items():
             size = max(1, LARGEST // len(self.tasks))
             for start in range(0, len(group), size):
                 part = group[start : start + size]
                 self._run_fleet(mode, steps, form, part, subsets, negate)
-        found = [self.found(trial) for trial in trials]
+        found = [self.kept.found(trial) for trial in trials]
         assert all(each is not None for each in found)
         return found  # type: ignore[return-value]
 
@@ -146,10 +127,10 @@ class Bench:
                 facts |= self.measure(trial, by_task, subsets, negate)
                 if self._keep:
                     for task, vector in by_task.items():
-                        path = self.folder / "vectors" / trial.name / f"{task}.safetensors"
+                        path = self.kept.folder / "vectors" / trial.name / f"{task}.safetensors"
                         path.parent.mkdir(parents=True, exist_ok=True)
                         save_tree(path, {"visual": vector})
-            write_json(self.folder / f"{trial.name}.json", facts)
+            write_json(self.kept.path(trial), facts)
             print(_line(trial, facts), flush=True)
 
     def measure(
@@ -165,7 +146,6 @@ class Bench:
         sum ||G - I|| over the matrices as a share of that of no update, mean over tasks.
         """
         evaluator = self._evaluator(MODES[trial.mode](self.config.lora).outputs)
-        pretrained_model = self._evaluator(edited_outputs)
         held = jax.device_put(vectors)
         pretrained = float(norm(self.experiment.params0))
 
@@ -195,15 +175,10 @@ class Bench:
         negation = {task: _negated(every.negation(task)) for task in self.tasks} if negate else None
         right |= every.correct
         packed = {key: np.packbits(value) for key, value in right.items()}
-        np.savez_compressed(self.folder / f"{trial.name}.npz", **packed)
+        np.savez_compressed(self.kept.path(trial).with_suffix(".npz"), **packed)
         cosines = np.abs(np.asarray(cosine_matrix(held)))[np.triu_indices(len(held), 1)]
         return {
-            "zero_shot": {
-                split: dict(
-                    zip(sets, pretrained_model.zero_shot(list(sets.values())).tolist(), strict=True)
-                )
-                for split, sets in self._sets.items()
-            },
+            "zero_shot": self._zero_shot,
             "images": {task: len(data.labels) for task, data in self._sets["test"].items()},
             "single": single,
             "addition": addition,
@@ -214,6 +189,15 @@ class Bench:
             "cosine": float(cosines.mean()),
         }
 
+    @functools.cached_property
+    def _zero_shot(self) -> dict[str, dict[str, float]]:
+        """Accuracies of the base, by split and task."""
+        evaluator = self._evaluator(edited_outputs)
+        return {
+            split: dict(zip(sets, evaluator.zero_shot(list(sets.values())).tolist(), strict=True))
+            for split, sets in self._sets.items()
+        }
+
     def _evaluator(self, outputs: Callable[..., Any]) -> Evaluator:
         if outputs not in self._evaluators:
             self._evaluators[outputs] = make_evaluator(self.experiment, outputs)
@@ -221,15 +205,13 @@ class Bench:
 
 
 def _penalty_share(vector: Any) -> float:
+    """Sum of ||G - I|| as a share of that of no update, which is sqrt(n), n the smaller side."""
     rules = rules_for_part(vector, VISUAL_MATRICES)
     if not has_matrices(vector, rules):
         return float("nan")
-    zeros = jax.tree.map(np.zeros_like, vector)
-    now, before = (
-        sum(float(np.sum(each)) for each in gram_deviations(tree, rules).values())
-        for tree in (vector, zeros)
-    )
-    return now / before
+    now = sum(float(np.sum(each)) for each in gram_deviations(vector, rules).values())
+    shapes = [matrices.shape for matrices in select_matrices(vector, rules).values()]
+    return now / sum(count * min(sides) ** 0.5 for count, *sides in shapes)
 
 
 def _negated(found: Any) -> dict[str, Any]:

@@ -9,35 +9,31 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import math
 import pathlib
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from bench import Trial
+from kept import COURSE, RATES, SEEDS, STEPS
 from matplotlib.figure import Figure
-from run import COURSE, PAPER_STRENGTHS, RATES, SEEDS, STEPS, STRENGTHS
+from rows import Row, Trials
 
 from orthoreg_jax.arithmetic.matrices import select_matrices
 from orthoreg_jax.arithmetic.rules import rules_for_part
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
-from orthoreg_jax.evaluation.bootstrap import Interval, bootstrap_interval
+from orthoreg_jax.config import default_config
+from orthoreg_jax.evaluation.bootstrap import Interval
 from orthoreg_jax.reporting.style import styled, to_png
 from orthoreg_jax.reporting.tables import markdown_rows
-from orthoreg_jax.storage import read_json, replacing, write_json, write_text
+from orthoreg_jax.storage import replacing, write_json, write_text
+from orthoreg_jax.training.modes import MODES
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 SHARES = ("0.95", "0.9", "0.8")
-LABELS = {
-    "full": "Non-linear FT",
-    "linearized": "Linearized FT (TTA)",
-    "attention": "ATT-FT",
-    "lora": "LoRA-ATT",
-}
+LABELS = {mode: make(default_config().lora).label for mode, make in MODES.items()}
 COLOURS = {1.0: "#D55E00", 10.0: "#009E73"}
 
 
@@ -51,125 +47,6 @@ def side() -> float:
     matrices = select_matrices(tower, rules_for_part(tower, VISUAL_MATRICES)).values()
     sides = [max(each.shape[1:]) for each in matrices for _ in range(each.shape[0])]
     return statistics.fmean(sides)
-
-
-class Row(NamedTuple):
-    """A method with its seeds."""
-
-    trials: list[Trial]
-    facts: list[dict[str, Any]]
-    right: list[Mapping[str, np.ndarray]]
-
-    def mean(self, value: Any) -> float:
-        """Over seeds."""
-        return statistics.fmean(value(facts) for facts in self.facts)
-
-    def cell(self, value: Any, digits: int = 2, scale: float = 100.0) -> str:
-        """Mean and sample standard deviation over seeds."""
-        numbers = [scale * value(facts) for facts in self.facts]
-        text = f"{statistics.fmean(numbers):.{digits}f}"
-        return f"{text} ± {statistics.stdev(numbers):.{digits}f}" if len(numbers) > 1 else text
-
-
-class Trials:
-    """All trials of one base, and the choices that the protocol makes of them."""
-
-    def __init__(self, folder: pathlib.Path) -> None:
-        """Reads them."""
-        self.folder = folder
-        self.sets: dict[str, list[str]] = read_json(folder / "sets.json")
-        self.chosen: dict[str, Any] = read_json(folder / "chosen.json")
-        self.steps, self.set = self.chosen["steps"], self.chosen["set"]
-        self.tasks = self.sets[self.set]
-
-    def row(self, *numbers: Any, seeds: Sequence[int] = SEEDS, **more: Any) -> Row | None:
-        """A method with all seeds; None if one is missing or diverged."""
-        trials = [Trial(*numbers, seed=seed, **more) for seed in seeds]
-        facts, right = [], []
-        for trial in trials:
-            path = self.folder / f"{trial.name}.json"
-            if not path.is_file() or (found := read_json(path))["diverged"]:
-                return None
-            facts.append(found)
-            right.append(_Right(path.with_suffix(".npz"), found["images"]))
-        return Row(trials, facts, right)
-
-    def rate(self, mode: str) -> float:
-        """The best of plain single-task validation accuracy, seed 0."""
-        found = {rate: self.row(mode, rate, self.steps, seeds=(0,)) for rate in RATES[mode]}
-        known = {rate: row for rate, row in found.items() if row}
-        return max(
-            known,
-            key=lambda rate: known[rate].mean(
-                lambda facts: statistics.fmean(facts["single"]["val"].values())
-            ),
-        )
-
-    def with_penalty(self, mode: str, form: str = "released") -> dict[float, Row]:
-        """By lambda."""
-        grid = STRENGTHS if form == "released" else PAPER_STRENGTHS
-        rows = {
-            strength: self.row(mode, self.rate(mode), self.steps, strength=strength, form=form)
-            for strength in grid
-        }
-        return {strength: row for strength, row in rows.items() if row}
-
-    def pair(self, rate: float, steps: int, strength: float) -> tuple[Row, Row] | None:
-        """Full fine-tuning without and with the penalty, of seeds that have both: two or three."""
-        for count in range(len(SEEDS), 1, -1):
-            seeds = SEEDS[:count]
-            plain = self.row("full", rate, steps, seeds=seeds)
-            row = self.row("full", rate, steps, strength=strength, seeds=seeds)
-            if plain and row and all(each["negation"] for each in plain.facts):
-                return plain, row
-        return None
-
-    # Measures, by a trial's facts.
-    def single(self, facts: Any) -> float:
-        return statistics.fmean(facts["single"]["test"][task] for task in self.tasks)
-
-    def zero_shot(self, facts: Any) -> float:
-        return statistics.fmean(facts["zero_shot"]["test"][task] for task in self.tasks)
-
-    def added(self, facts: Any, key: str = "absolute") -> Any:
-        return facts["addition"][self.set][key]
-
-    def closed(self, facts: Any) -> float:
-        """Share of the gap between zero-shot and single-task accuracy that addition closes."""
-        zero, single = self.zero_shot(facts), self.single(facts)
-        return (self.added(facts) - zero) / (single - zero)
-
-    def negated(self, share: str, key: str = "target") -> Any:
-        return lambda facts: statistics.fmean(
-            facts["negation"][task]["shares"][share][key] for task in self.tasks
-        )
-
-    def gain(self, row: Row, plain: Row, kind: str, tasks: Sequence[str] = ()) -> Interval:
-        """Of a kind of accuracy, as `negated/0.95`, on the same images; with its interval."""
-        differences = {}
-        for task in tasks or self.tasks:
-            pairs = zip(row.right, plain.right, strict=True)
-            differences[task] = np.mean(
-                [a[f"{kind}/{task}"] - b[f"{kind}/{task}"] for a, b in pairs], axis=0
-            )
-        return bootstrap_interval(differences)
-
-
-class _Right(Mapping[str, np.ndarray]):
-    """Which test images a trial's models got right, unpacked when asked for."""
-
-    def __init__(self, path: pathlib.Path, images: Mapping[str, int]) -> None:
-        self._packed, self._images = dict(np.load(path)), images
-
-    def __getitem__(self, key: str) -> np.ndarray:
-        count = self._images[key.rpartition("/")[2]]
-        return np.unpackbits(self._packed[key])[:count].astype(float)
-
-    def __iter__(self) -> Any:
-        return iter(self._packed)
-
-    def __len__(self) -> int:
-        return len(self._packed)
 
 
 def points(interval: Interval) -> str:
@@ -416,9 +293,9 @@ def main() -> None:
     trials = Trials(arguments.workdir / arguments.base)
     table, gains, rows = eight_rows(trials)
     begins, data = course(trials)
-    device = json.loads(next(trials.folder.glob("full-*.json")).read_text())["device"]
+    any_of_them = trials.row("full", trials.rate("full"), trials.steps, seeds=(0,)).facts[0]
+    device, zero = any_of_them["device"], any_of_them["zero_shot"]["test"]
     words = arguments.words.read_text(encoding="utf-8") if arguments.words.is_file() else ""
-    zero = read_json(next(trials.folder.glob("full-*.json")))["zero_shot"]["test"]
     zero_shot = 100 * statistics.fmean(zero[task] for task in trials.tasks)
     text = "\n".join(
         [

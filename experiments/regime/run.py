@@ -11,34 +11,28 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import statistics
 from collections.abc import Callable
-from typing import Any
 
 import jax
-from bench import Bench, Trial
+from bench import Bench
+from kept import (
+    COURSE,
+    PAPER_STRENGTHS,
+    RATES,
+    SCOUT,
+    SEEDS,
+    STEPS,
+    STRENGTHS,
+    Trial,
+    chosen_rate,
+    chosen_steps,
+    needed,
+    task_set,
+)
 
 from orthoreg_jax.storage import read_json, write_json
 
 CONFIG = "configs/embedded_regime.py"
-SEEDS = (0, 1, 2)
-RATES = {
-    "full": (1e-4, 3e-4, 1e-3),
-    "linearized": (1e-4, 3e-4, 1e-3, 3e-3),
-    "attention": (1e-4, 3e-4, 1e-3, 3e-3),
-    "lora": (1e-3, 3e-3, 1e-2, 3e-2),
-}
-STEPS = (300, 600, 1200)  # among which "long enough" is looked for
-STRENGTHS = (0.1, 1.0, 10.0, 100.0)
-PAPER_STRENGTHS = (0.003, 0.03, 0.3, 3.0)  # the same pull at small updates, see the protocol
-COURSE = (120, 300, 600, 1200)  # steps at which "where it begins" looks
-SCOUT = Trial("full", 3e-4, 300, 9)  # orders the tasks by its gains, and decides nothing else
-ENOUGH = 0.005  # a gain in validation accuracy below which doubling the steps is not worth it
-
-
-def single_val(facts: dict[str, Any]) -> float:
-    """Mean validation accuracy of the single-task models; 0 where one diverged."""
-    return statistics.fmean(facts["single"]["val"].values()) if not facts["diverged"] else 0.0
 
 
 def task_sets(bench: Bench) -> dict[str, list[str]]:
@@ -57,63 +51,30 @@ def baseline(bench: Bench) -> None:
         sets,
         negate=False,
     )
-    write_json(bench.folder / "sets.json", sets)
-    steps = chosen_steps(bench)
-    rate, chosen = chosen_rate(bench, "full", steps), task_set(bench)
-    norm = needed(bench, Trial("full", rate, steps, 0))["addition"][chosen]["normalised"]
-    print(f"{bench.folder.name}: {chosen} tasks, {steps} steps at {rate:g}, Norm {norm:.4f}")
+    write_json(bench.kept.folder / "sets.json", sets)
+    steps = chosen_steps(bench.kept)
+    rate, chosen = chosen_rate(bench.kept, "full", steps), task_set(bench.kept)
+    norm = needed(bench.kept, Trial("full", rate, steps, 0))["addition"][chosen]["normalised"]
+    print(f"{bench.kept.folder.name}: {chosen} tasks, {steps} steps at {rate:g}, Norm {norm:.4f}")
     write_json(
-        bench.folder / "chosen.json", {"steps": steps, "rate": rate, "set": chosen, "norm": norm}
+        bench.kept.folder / "chosen.json",
+        {"steps": steps, "rate": rate, "set": chosen, "norm": norm},
     )
 
 
 def rates(bench: Bench, modes: list[str]) -> None:
     """Plain fine-tuning in the other modes: every rate."""
-    steps, sets = chosen_steps(bench), read_json(bench.folder / "sets.json")
+    steps, sets = chosen_steps(bench.kept), read_json(bench.kept.folder / "sets.json")
     for mode in modes:
         trials = [Trial(mode, rate, steps, 0) for rate in RATES[mode]]
         bench.run(trials, sets, negate=False)
 
 
-def chosen_rate(bench: Bench, mode: str, steps: int) -> float:
-    """The rate with the best validation accuracy of the plain single-task models."""
-    trials = [Trial(mode, rate, steps, 0) for rate in RATES[mode]]
-    return max(trials, key=lambda trial: single_val(needed(bench, trial))).learning_rate
-
-
-def chosen_steps(bench: Bench) -> int:
-    """The fewest steps that twice as many improve by less than half a point, at their best rate."""
-
-    def best(steps: int) -> float:
-        return max(single_val(needed(bench, Trial("full", r, steps, 0))) for r in RATES["full"])
-
-    for steps, twice in zip(STEPS, STEPS[1:], strict=False):
-        if best(twice) - best(steps) < ENOUGH:
-            return steps
-    return STEPS[-1]
-
-
-def task_set(bench: Bench) -> str:
-    """Of 8 or more tasks the set on which plain addition's Norm comes nearest to 80."""
-    steps = chosen_steps(bench)
-    facts = needed(bench, Trial("full", chosen_rate(bench, "full", steps), steps, 0))
-    sets = [name for name in facts["addition"] if int(name) >= 8]
-    return min(sets, key=lambda name: abs(facts["addition"][name]["normalised"] - 0.8))
-
-
-def needed(bench: Bench, trial: Trial) -> dict[str, Any]:
-    """What is kept of a trial that must have been run."""
-    facts = bench.found(trial)
-    if facts is None:
-        raise SystemExit(f"{bench.folder}: has no {trial.name}; run the phases before this one")
-    return facts
-
-
 def strengths(bench: Bench, modes: list[str]) -> None:
     """Every lambda with every seed, at the mode's rate."""
-    steps, sets = chosen_steps(bench), read_json(bench.folder / "sets.json")
+    steps, sets = chosen_steps(bench.kept), read_json(bench.kept.folder / "sets.json")
     for mode in modes:
-        rate = chosen_rate(bench, mode, steps)
+        rate = chosen_rate(bench.kept, mode, steps)
         bench.run(
             [Trial(mode, rate, steps, seed, s) for seed in SEEDS for s in (0.0, *STRENGTHS)],
             sets,
@@ -123,8 +84,8 @@ def strengths(bench: Bench, modes: list[str]) -> None:
 
 def forms(bench: Bench) -> None:
     """The paper's form of the penalty, full fine-tuning."""
-    steps, sets = chosen_steps(bench), read_json(bench.folder / "sets.json")
-    rate = chosen_rate(bench, "full", steps)
+    steps, sets = chosen_steps(bench.kept), read_json(bench.kept.folder / "sets.json")
+    rate = chosen_rate(bench.kept, "full", steps)
     bench.run(
         [Trial("full", rate, steps, seed, s, "paper") for seed in SEEDS for s in PAPER_STRENGTHS],
         sets,
@@ -134,8 +95,8 @@ def forms(bench: Bench) -> None:
 
 def course(bench: Bench) -> None:
     """Full fine-tuning of other lengths at the same rate: where the penalty begins to act."""
-    sets = read_json(bench.folder / "sets.json")
-    rate = chosen_rate(bench, "full", chosen_steps(bench))
+    sets = read_json(bench.kept.folder / "sets.json")
+    rate = chosen_rate(bench.kept, "full", chosen_steps(bench.kept))
     for steps in COURSE:
         bench.run(
             [Trial("full", rate, steps, seed, s) for seed in SEEDS for s in (0.0, 1.0, 10.0)],

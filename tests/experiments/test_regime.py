@@ -7,10 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from orthoreg_jax import load_config, load_task_vectors
+from orthoreg_jax import load_config, load_task_vectors, load_tree
+from orthoreg_jax.arithmetic.matrices import select_matrices
 from orthoreg_jax.arithmetic.paths import flatten
+from orthoreg_jax.arithmetic.rules import rules_for_part
+from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.experiment.finetuning import finetune_all
 from orthoreg_jax.experiment.setup import prepare
+from orthoreg_jax.storage import write_json
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "experiments" / "regime"))
 from fleet import Replica, finetune_fleet  # noqa: E402
@@ -42,3 +46,38 @@ def test_a_fleet_makes_the_vectors_of_single_runs(inputs, tmp_path, mode):
                 continue
             scale = np.abs(whole[path]).max()
             np.testing.assert_allclose(leaf, whole[path], atol=2e-3 * scale, err_msg=path)
+
+
+def test_a_trial_is_measured_as_a_run_is_and_kept(inputs, tmp_path):
+    from bench import Bench
+    from kept import Trial
+
+    plain, _ = trials = [Trial("full", 1e-3, 6, 3, strength) for strength in (0.0, 2.0)]
+    bench = Bench(str(inputs.parent / "model"), tmp_path, str(inputs), workers=1, vectors=True)
+    with jax.default_matmul_precision("highest"):
+        found = bench.run(trials, {"2": ["first", "second"]}, negate=True)
+    folder = bench.kept.folder
+    for trial, facts in zip(trials, found, strict=True):
+        shares = []
+        for task in ("first", "second"):
+            vector = load_tree(folder / "vectors" / trial.name / f"{task}.safetensors")
+            leaves = select_matrices(vector, rules_for_part(vector, VISUAL_MATRICES)).values()
+            values = [np.linalg.svd(m, compute_uv=False) for leaf in leaves for m in leaf]
+            left = sum(np.linalg.norm(each**2 - 1) for each in values)
+            shares.append(left / sum(len(each) ** 0.5 for each in values))
+        assert facts["penalty_share"] == pytest.approx(np.mean(shares), rel=1e-4)
+        right = np.load(folder / f"{trial.name}.npz")
+        accuracies = {
+            "single/first": facts["single"]["test"]["first"],
+            "2/added/first": facts["addition"]["2"]["test"]["first"],
+        }
+        for key, accuracy in accuracies.items():
+            count = facts["images"]["first"]
+            assert np.unpackbits(right[key])[:count].mean() == pytest.approx(accuracy)
+    assert found[0]["penalty_share"] > found[1]["penalty_share"]
+    # Kept, and not run again; without negation a trial is no substitute for one with it.
+    before = (folder / f"{plain.name}.json").stat().st_mtime_ns
+    assert bench.run(trials, {}, negate=True) == found
+    assert (folder / f"{plain.name}.json").stat().st_mtime_ns == before
+    write_json(folder / f"{plain.name}.json", {**found[0], "negation": None})
+    assert bench.kept.found(plain) and bench.kept.found(plain, negate=True) is None
