@@ -31,7 +31,7 @@ from orthoreg_jax.clip.differences import TOWER, hash_tower
 from orthoreg_jax.clip.stored import StoredClip
 from orthoreg_jax.clip.tensors import Arrays
 from orthoreg_jax.clip.weights import Params, param_shapes
-from orthoreg_jax.storage import save_tree
+from orthoreg_jax.trees import save_tree
 
 
 def read_state(path: pathlib.Path) -> dict[str, np.ndarray]:

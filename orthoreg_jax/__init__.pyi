@@ -59,9 +59,9 @@ from .evaluation.selection import choose_addition as choose_addition
 from .evaluation.selection import choose_negation as choose_negation
 from .experiment.vectors import load_task_vectors as load_task_vectors
 from .stages import run_experiment as run_experiment
-from .storage import load_tree as load_tree
-from .storage import save_tree as save_tree
 from .tasks.check import check_tasks as check_tasks
 from .tasks.task import Task as Task
 from .tasks.task import load_tasks as load_tasks
 from .training.curvature import kronecker_factors as kronecker_factors
+from .trees import load_tree as load_tree
+from .trees import save_tree as save_tree

@@ -24,12 +24,13 @@ from orthoreg_jax.reporting.stage import (
     read_results_file,
     summary_text,
 )
-from orthoreg_jax.storage import StorageError, StoredTree, load_tree, save_tree, write_sealed
+from orthoreg_jax.storage import StorageError, write_sealed
 from orthoreg_jax.tasks.folder import FileImages
 from orthoreg_jax.tasks.task import load_tasks
 from orthoreg_jax.training.checkpoints import StateFolder
 from orthoreg_jax.training.finetune import _lines_before
 from orthoreg_jax.training.step import TrainState
+from orthoreg_jax.trees import StoredTree, load_tree, save_tree
 from tests.clip.test_parity import FIXTURES
 from tests.reporting.conftest import make_results
 

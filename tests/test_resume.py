@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from orthoreg_jax.hosts import interruption
-from orthoreg_jax.storage import load_tree
+from orthoreg_jax.trees import load_tree
 
 from .small_run import orthoreg, relative_difference, virtual_devices
 

@@ -14,9 +14,10 @@ import pytest
 
 from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.evaluation.results import Results
-from orthoreg_jax.storage import load_tree, read_sealed
+from orthoreg_jax.storage import read_sealed
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.modes.mode import only
+from orthoreg_jax.trees import load_tree
 
 from .small_run import orthoreg, pretrained, relative_difference, virtual_devices
 

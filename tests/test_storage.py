@@ -12,16 +12,14 @@ import safetensors.numpy
 from orthoreg_jax import storage
 from orthoreg_jax.storage import (
     StorageError,
-    StoredTree,
-    load_tree,
     only_one,
     read_json,
     replacing,
     replacing_folder,
-    save_tree,
     write_json,
     write_text,
 )
+from orthoreg_jax.trees import StoredTree, load_tree, save_tree
 
 
 def test_trees_survive(tmp_path):

@@ -41,11 +41,11 @@ from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.config import default_config
 from orthoreg_jax.experiment.merging import merge_files
 from orthoreg_jax.reporting.tables import markdown_rows
-from orthoreg_jax.storage import save_tree
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.penalties.orthoreg import orthogonality
 from orthoreg_jax.training.sharding import make_shardings
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
+from orthoreg_jax.trees import save_tree
 
 TEXT = TextConfig(64, 1, 1, 256, "gelu", 1e-5, 64, 8, 0, 1)
 GLOBAL_BATCH = 64

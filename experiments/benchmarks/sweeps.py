@@ -32,12 +32,12 @@ from orthoreg_jax.clip.zeroshot import pad_heads, zero_shot_head
 from orthoreg_jax.config import default_config, load_config
 from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
 from orthoreg_jax.reporting.tables import markdown_rows
-from orthoreg_jax.storage import load_tree, save_tree
 from orthoreg_jax.tasks.batches import evaluation_batches
 from orthoreg_jax.tasks.loading import load_images
 from orthoreg_jax.tasks.task import load_tasks
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.sharding import make_shardings
+from orthoreg_jax.trees import load_tree, save_tree
 
 ROOT = pathlib.Path(__file__).parents[2]
 BATCH = 128

@@ -23,17 +23,9 @@ from orthoreg_jax.evaluation.disentanglement import disentanglement_error
 from orthoreg_jax.evaluation.results import FORMAT, Disentanglement, Features, Results, Run
 from orthoreg_jax.hosts import interruption, is_first, wait
 from orthoreg_jax.progress import Progress
-from orthoreg_jax.storage import (
-    StorageError,
-    StoredTree,
-    load_tree,
-    only_one,
-    read_json,
-    read_sealed,
-    save_tree,
-    write_sealed,
-)
+from orthoreg_jax.storage import StorageError, only_one, read_json, read_sealed, write_sealed
 from orthoreg_jax.training.modes.mode import edited_outputs
+from orthoreg_jax.trees import StoredTree, load_tree, save_tree
 
 from .comparisons import Correct, compare_methods
 from .edits import SPLITS, Edits, Sets

@@ -13,9 +13,10 @@ import optax
 from orthoreg_jax.arithmetic.low_rank import dense
 from orthoreg_jax.clip.weights import TEXT, beside_text_tensors
 from orthoreg_jax.hosts import fetch, interruption, is_first, wait
-from orthoreg_jax.storage import only_one, save_tree
+from orthoreg_jax.storage import only_one
 from orthoreg_jax.training.finetune import finetune, remove_states
 from orthoreg_jax.training.step import TrainState, init_state, make_optimizer, make_train_step
+from orthoreg_jax.trees import save_tree
 
 from .experiment import Experiment, Method
 from .others import OtherTasks, measure_curvature

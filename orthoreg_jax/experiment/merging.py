@@ -29,8 +29,8 @@ from orthoreg_jax.evaluation.accuracy import open_evaluation
 from orthoreg_jax.evaluation.results import Run
 from orthoreg_jax.evaluation.search import search_addition
 from orthoreg_jax.progress import Progress
-from orthoreg_jax.storage import StoredTree
 from orthoreg_jax.tasks.task import Task
+from orthoreg_jax.trees import StoredTree
 
 from .edits import first_alphas
 from .evaluation import make_evaluator, put_sets

@@ -25,8 +25,9 @@ from ml_collections import ConfigDict
 
 from orthoreg_jax.config import default_config, flatten_config, split_method
 from orthoreg_jax.hosts import is_first
-from orthoreg_jax.storage import StorageError, only_one, read_json, save_tree, write_json
+from orthoreg_jax.storage import StorageError, only_one, read_json, write_json
 from orthoreg_jax.training.penalties import PENALTIES
+from orthoreg_jax.trees import save_tree
 from orthoreg_jax.versions import PACKAGES, version
 
 from .experiment import Experiment

@@ -6,7 +6,8 @@ import os
 import pathlib
 from typing import Any
 
-from orthoreg_jax.storage import StorageError, StoredTree, load_tree, read_json
+from orthoreg_jax.storage import StorageError, read_json
+from orthoreg_jax.trees import StoredTree, load_tree
 
 VECTOR = "vector.safetensors"
 
@@ -110,6 +111,7 @@ def load_task_vectors(
             f"{folder}: has no task vector of {method} seed {seed} for {', '.join(missing)}; it "
             f"has some of {', '.join(there) or 'nothing: run the stage `finetune`'}"
         )
+    base = _recorded_base(folder)
     for task in paths:
-        open_vector(folder, method, seed, task)
+        open_vector(folder, method, seed, task, base)
     return {task: load_tree(path) for task, path in paths.items()}

@@ -13,9 +13,10 @@ from orthoreg_jax.clip.config import HUB_NAMES
 from orthoreg_jax.config import default_config, split_method
 from orthoreg_jax.evaluation.results import Results, Run
 from orthoreg_jax.experiment.vectors import open_vector
-from orthoreg_jax.storage import StorageError, load_tree
+from orthoreg_jax.storage import StorageError
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.modes.mode import edited_outputs
+from orthoreg_jax.trees import load_tree
 
 from .stage import damage_is_said, read_results_file
 from .summary import (

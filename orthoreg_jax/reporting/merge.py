@@ -24,8 +24,8 @@ from orthoreg_jax.experiment.merging import (
 )
 from orthoreg_jax.experiment.setup import reopen
 from orthoreg_jax.progress import say
-from orthoreg_jax.storage import StoredTree
 from orthoreg_jax.tasks.task import Task
+from orthoreg_jax.trees import StoredTree
 from orthoreg_jax.versions import version
 
 from .export import card_front, check_request, find_run, load_pretrained, open_measured

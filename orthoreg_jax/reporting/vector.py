@@ -8,7 +8,7 @@ from orthoreg_jax.arithmetic.task_vectors import norm
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.clip.differences import ModelVector
 from orthoreg_jax.progress import say
-from orthoreg_jax.storage import save_tree
+from orthoreg_jax.trees import save_tree
 
 
 def write_vector(model: str, base: str, out: pathlib.Path, visual_only: bool = False) -> str:

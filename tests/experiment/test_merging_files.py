@@ -8,7 +8,8 @@ import orthoreg_jax as oj
 from orthoreg_jax.arithmetic.merging import MERGERS
 from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.experiment.merging import merge_files
-from orthoreg_jax.storage import StorageError, StoredTree
+from orthoreg_jax.storage import StorageError
+from orthoreg_jax.trees import StoredTree
 
 RULES = oj.VISUAL_MATRICES
 

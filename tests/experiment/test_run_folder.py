@@ -18,7 +18,8 @@ from orthoreg_jax.experiment import evaluation
 from orthoreg_jax.experiment.run_folder import check_inputs, open_folder
 from orthoreg_jax.experiment.setup import prepare
 from orthoreg_jax.experiment.vectors import vector_path
-from orthoreg_jax.storage import StorageError, StoredTree, load_tree, only_one, save_tree
+from orthoreg_jax.storage import StorageError, only_one
+from orthoreg_jax.trees import StoredTree, load_tree, save_tree
 from tests.small_run import orthoreg
 
 

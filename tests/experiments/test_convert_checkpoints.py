@@ -14,7 +14,7 @@ from orthoreg_jax.clip.checkpoint import image_encoder, load_checkpoint
 from orthoreg_jax.clip.config import PRESETS
 from orthoreg_jax.clip.config_files import read_config
 from orthoreg_jax.clip.differences import base_problem
-from orthoreg_jax.storage import StoredTree, load_tree
+from orthoreg_jax.trees import StoredTree, load_tree
 from tests.clip.test_parity import FIXTURES, relative_error
 
 torch = pytest.importorskip("torch", reason="the converter needs torch, the package does not")

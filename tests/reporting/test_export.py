@@ -10,7 +10,7 @@ import pytest
 import orthoreg_jax as oj
 from orthoreg_jax import cli
 from orthoreg_jax.clip.checkpoint import load_checkpoint
-from orthoreg_jax.storage import load_tree
+from orthoreg_jax.trees import load_tree
 from tests.small_run import change_results, pretrained
 
 METHOD = "full+orthoreg"

@@ -13,7 +13,7 @@ from orthoreg_jax import cli
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.evaluation.search import search_addition
 from orthoreg_jax.experiment.setup import reopen
-from orthoreg_jax.storage import StoredTree
+from orthoreg_jax.trees import StoredTree
 from tests.small_run import pretrained
 
 METHOD = "full+orthoreg"

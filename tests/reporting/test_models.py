@@ -18,9 +18,9 @@ import orthoreg_jax as oj
 from orthoreg_jax import cli
 from orthoreg_jax.clip import weights
 from orthoreg_jax.clip.config import PRESETS
-from orthoreg_jax.storage import StoredTree
 from orthoreg_jax.tasks.catalogue import BENCHMARKS
 from orthoreg_jax.tasks.experts import EXPERTS
+from orthoreg_jax.trees import StoredTree
 from tests.small_run import virtual_devices
 
 

@@ -1,0 +1,247 @@
+"""Trees of arrays in safetensors files, with a hash of their content; read whole or by leaf."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from .arithmetic.paths import check_finite, flatten, unflatten
+from .storage import StorageError, replacing
+
+DEEPEST = 100  # levels of a tree in a file; JAX walks trees by recursion
+# Types whose arrays a file of safetensors gives back to NumPy.
+STORED = (
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16",
+    "bfloat16", "float32", "float64",
+)  # fmt: skip
+
+# What reading a damaged file raises beside the library's own error; AttributeError: a type that
+# NumPy does not have.
+_UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
+
+
+def save_tree(
+    path: str | os.PathLike[str], tree: Any, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes a nested dict of arrays as safetensors, keys being leaf paths.
+
+    The header's one entry, "about", is JSON: the metadata, and a hash of all that the arrays hold.
+
+    Args:
+      path: of the file; written whole or not at all.
+      tree: nested dicts of arrays, for example a task vector.
+      metadata: texts to be kept with it; "sha256" is the hash's own name.
+
+    Raises:
+      ValueError: a tree that could not be read back: not nested dicts, or keys with a "/"; numbers
+        that are NaN or infinite; or metadata with a name that is not free.
+      StorageError: the file cannot be written.
+    """
+    import jax
+    import safetensors.numpy
+
+    _check_depth(tree)
+    if str(jax.tree.structure(unflatten(flatten(tree)))) != str(jax.tree.structure(tree)):
+        raise ValueError(
+            "save_tree writes nested dicts whose keys are strings without '/'; this tree's leaves "
+            f"are {', '.join(list(flatten(tree))[:6])} in {type(tree).__name__} containers: turn "
+            "it into plain dicts, and rename such keys"
+        )
+    if "sha256" in (metadata or {}):
+        raise ValueError("metadata: 'sha256' is the name of the content's own hash; take another")
+    arrays = {name: _as_stored(name, leaf) for name, leaf in flatten(tree).items()}
+    check_finite(arrays, f"{path}: not written", "find out where they come from")
+    with replacing(pathlib.Path(path)) as scratch:
+        # One entry: the order of several, and so the file's bytes, would differ from run to run.
+        about = json.dumps({"sha256": _content_sha256(arrays), **(metadata or {})})
+        safetensors.numpy.save_file(arrays, scratch, metadata={"about": about})
+
+
+def _as_stored(name: str, leaf: Any) -> np.ndarray:
+    """A leaf as a file holds it: in order, little-endian, of a type that comes back.
+
+    Raises:
+      ValueError: of a type that safetensors does not give back, or a name that it keeps for itself.
+    """
+    # np.array keeps 0-d leaves 0-d, which np.ascontiguousarray does not.
+    array = np.array(leaf, order="C")
+    if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and sys.byteorder == "big"):
+        array = array.astype(array.dtype.newbyteorder("<"))
+    if array.dtype.name not in STORED:
+        raise ValueError(
+            f"leaf {name!r} is of type {array.dtype}, which a file would not give back; allowed: "
+            f"{', '.join(STORED)}"
+        )
+    if name == "__metadata__":
+        raise ValueError("safetensors keeps the name '__metadata__' for itself; rename that key")
+    return array
+
+
+def _check_depth(tree: Any) -> None:
+    """Refuses a tree that JAX would fail to walk, level by level and without recursion."""
+    level = [tree]
+    for _ in range(DEEPEST + 1):
+        level = [child for node in level if isinstance(node, dict) for child in node.values()]
+    if level:
+        raise ValueError(f"the tree is more than {DEEPEST} levels deep; save parts of it")
+
+
+def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads what `save_tree` wrote, as numpy arrays; or any other safetensors file.
+
+    Args:
+      path: of the file.
+
+    Raises:
+      StorageError: no such file, not a whole safetensors file, one that was changed since, or one
+        that holds NaN or infinity.
+    """
+    import safetensors
+    import safetensors.numpy
+
+    if not pathlib.Path(path).is_file():
+        raise StorageError(f"{path}: no such file")
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            about = _read_about(file)
+        arrays = safetensors.numpy.load_file(path)
+        wanted = about.get("sha256")
+        deep = [name for name in arrays if name.count("/") >= DEEPEST]
+        if deep:
+            raise ValueError(f"a key of {deep[0].count('/') + 1} levels, allowed: {DEEPEST}")
+        tree = unflatten(arrays)
+    except (safetensors.SafetensorError, OSError, *_UNREADABLE) as error:
+        raise _unreadable(path, error) from error
+    if wanted is not None and wanted != _content_sha256(arrays):
+        raise _damaged(path)
+    _check_finite(path, tree)
+    return tree
+
+
+class StoredTree:
+    """A file that `save_tree` wrote, read leaf by leaf, or slice by slice.
+
+    It is open during a read alone: an open file keeps the pages that were read of it in this
+    process's memory.
+
+    Attributes:
+      path: of the file.
+      shapes: of the leaves by their path, as `jax.ShapeDtypeStruct`.
+      about: the metadata that it was written with, and its content's hash; empty for files of
+        others.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Reads the header; `check` reads all of it.
+
+        Raises:
+          StorageError: no such file, or not a whole safetensors file.
+        """
+        import jax
+
+        self.path = pathlib.Path(path)
+        if not self.path.is_file():
+            raise StorageError(f"{path}: no such file")
+        with self._open() as file:
+            self.about = _read_about(file)
+            self.shapes = {}
+            for name in sorted(file.keys()):
+                part = file.get_slice(name)
+                shape = part.get_shape()
+                least = part[:1] if shape else file.get_tensor(name)  # which tells the type
+                self.shapes[name] = jax.ShapeDtypeStruct(shape, least.dtype)
+
+    def read(self, name: str, place: int | None = None) -> np.ndarray:
+        """A leaf, or the slice at `place` of its first axis, which it keeps.
+
+        Raises:
+          StorageError: it cannot be read.
+        """
+        with self._open() as file:
+            if place is None:
+                return file.get_tensor(name)
+            return file.get_slice(name)[place : place + 1]
+
+    def check(self) -> str:
+        """The content's hash, taken leaf by leaf.
+
+        Raises:
+          StorageError: it is not the one that the file was written with, or a leaf holds NaN or
+            infinity.
+        """
+        found = hash_leaves(self._finite_leaves())
+        if self.about.get("sha256", found) != found:
+            raise _damaged(self.path)
+        return found
+
+    def _finite_leaves(self) -> Iterator[tuple[str, np.ndarray]]:
+        for name in self.shapes:
+            leaf = self.read(name)
+            _check_finite(self.path, {name: leaf})
+            yield name, leaf
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[Any]:
+        import safetensors
+
+        try:
+            with safetensors.safe_open(self.path, "numpy") as file:
+                yield file
+        except (safetensors.SafetensorError, OSError, *_UNREADABLE) as error:
+            raise _unreadable(self.path, error) from error
+
+
+def _check_finite(path: str | os.PathLike[str], tree: Any) -> None:
+    advice = "nothing can be made of it: make it again, or leave it out"
+    try:
+        check_finite(tree, str(path), advice)
+    except ValueError as error:
+        raise StorageError(str(error)) from None
+
+
+def _read_about(file: Any) -> dict[str, Any]:
+    """What `save_tree` told with the arrays of an open file; nothing for files of others."""
+    about = json.loads((file.metadata() or {}).get("about", "{}"))
+    if not isinstance(about, dict):
+        raise ValueError(f"its metadata is a {type(about).__name__}, no table")
+    return about
+
+
+def _unreadable(path: str | os.PathLike[str], error: Exception) -> StorageError:
+    return StorageError(
+        f"{path}: not a whole safetensors file ({type(error).__name__}: {error}); delete it "
+        "and run again to make it anew"
+    )
+
+
+def _damaged(path: str | os.PathLike[str]) -> StorageError:
+    return StorageError(
+        f"{path}: is damaged: its content has another hash than it had when it was written; "
+        "delete it and run again to make it anew"
+    )
+
+
+def _content_sha256(arrays: Mapping[str, np.ndarray]) -> str:
+    """Hash of names, types, shapes and bytes."""
+    return hash_leaves(sorted(arrays.items()))
+
+
+def hash_leaves(leaves: Iterable[tuple[str, np.ndarray]]) -> str:
+    """The hash that `save_tree` takes of a tree's content; leaves are to come sorted by path."""
+    digest = hashlib.sha256()
+    for name, array in leaves:
+        _digest(digest, name, array)
+    return digest.hexdigest()
+
+
+def _digest(digest: Any, name: str, array: np.ndarray) -> None:
+    digest.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode())
+    digest.update(np.ascontiguousarray(array).tobytes())
