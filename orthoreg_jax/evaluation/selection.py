@@ -40,8 +40,8 @@ def _check_finite(**numbers: Float[np.ndarray, ...]) -> None:
         if not np.isfinite(values).all():
             where = np.argwhere(~np.isfinite(values))[0].tolist()
             raise ValueError(
-                f"{name} hold a number that is NaN or infinite, the first at {where}; measure the "
-                "models that it is of again, or leave these alphas out: no choice rests on it"
+                f"{name}: holds a number that is NaN or infinite, the first at {where}; measure "
+                "that model again, or leave its alpha out"
             )
 
 

@@ -259,19 +259,19 @@ def points(share: float) -> str:
 def alpha_table(results: Results) -> Table:
     """What the choice of alpha is worth: its range, alpha 1, and an alpha for each task."""
     methods, rows = group_methods(results), []
+    per_task = any(run["addition"]["per_task"] for run in results["runs"])
     for method in methods:
         additions = [run["addition"] for run in method.runs]
-        chosen = [each["alpha"] for each in additions]
         low, high = (estimate(each["flat"][end] for each in additions).mean for end in (0, 1))
-        lengths = estimate(each["alpha"] * each["length"] for each in additions)
         variants: list[Sequence[Added]] = [additions, [each["at_one"] for each in additions]]
-        variants.append([each["per_task"] for each in additions if each["per_task"] is not None])
+        if per_task:
+            variants.append([each["per_task"] for each in additions if each["per_task"]])
         rows.append(
             (
                 method.label,
-                number_estimate(estimate(chosen)),
+                number_estimate(estimate(each["alpha"] for each in additions)),
                 f"{low:.3g} to {high:.3g}",
-                number_estimate(lengths),
+                number_estimate(estimate(each["alpha"] * each["length"] for each in additions)),
                 *(
                     percent_estimate(estimate(of(added) for added in variant)) if variant else NONE
                     for variant in variants
@@ -279,18 +279,15 @@ def alpha_table(results: Results) -> Table:
                 ),
             )
         )
-    notes = [
+    header = ["Method", "α", "Flat", "Length", "Abs", "Norm", "Abs, α = 1", "Norm, α = 1"]
+    note = (
         "Flat: the α tried around the chosen one that lose at most one point of mean validation "
-        "accuracy. Length: ‖α Σ τ‖ / ‖θ₀‖. α = 1 takes no validation data. Per task: an α for "
-        "each task vector, by coordinate search on validation."
-    ]
-    header = ("Method", "α", "Flat", "Length", "Abs", "Norm", "Abs, α = 1", "Norm, α = 1")
-    return Table(
-        "The choice of α",
-        (*header, "Abs, per task", "Norm, per task"),
-        tuple(rows),
-        (*notes, *seeds_note(methods)),
+        "accuracy. Length: ‖α Σ τ‖ / ‖θ₀‖. α = 1 takes no validation data."
     )
+    if per_task:
+        header += ["Abs, per task", "Norm, per task"]
+        note += " Per task: an α for each task vector, by coordinate search on validation."
+    return Table("The choice of α", tuple(header), tuple(rows), (note, *seeds_note(methods)))
 
 
 def analogy_table(results: Results) -> Table | None:

@@ -61,7 +61,9 @@ def test_no_choice_rests_on_what_is_not_finite(bad, which):
         (choose_negation, negation, (0.9,)),
     ):
         numbers[which].reshape(-1)[-1] = bad
-        with pytest.raises(ValueError, match="hold a number that is NaN or infinite, the first at"):
+        with pytest.raises(
+            ValueError, match="holds a number that is NaN or infinite, the first at"
+        ):
             choose(*numbers, *more)
-    with pytest.raises(ValueError, match="share hold a number"):
+    with pytest.raises(ValueError, match="share: holds a number"):
         choose_negation(ALPHAS, np.ones(4), np.ones(4), np.nan)

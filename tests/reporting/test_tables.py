@@ -76,9 +76,15 @@ def test_alpha_table(two_seeds):
     assert first[:4] == ("Non-linear FT", "0.5 ± 0", "0.5 to 1", "0.25 ± 0")
     # Abs is 0.5 and 0.6, at alpha 1 and per task as well: the numbers by hand are the same.
     assert first[4] == first[6] == first[8] == "55.00 ± 7.07"
-    for run in two_seeds["runs"]:
+    for run in two_seeds["runs"][:2]:
         run["addition"]["per_task"] = None
-    assert alpha_table(two_seeds).rows[0][-2:] == ("–", "–")
+    plain, other = alpha_table(two_seeds).rows
+    assert plain[-2:] == ("–", "–") and other[-2:] != plain[-2:]
+    for run in two_seeds["runs"]:  # what nobody measured has no column
+        run["addition"]["per_task"] = None
+    table = alpha_table(two_seeds)
+    assert {len(row) for row in table.rows} == {len(table.header)} == {len(first) - 2}
+    assert "Per task" not in table.notes[0] and table.rows[0] == first[:-2]
 
 
 def test_analogy_table(results):
