@@ -23,7 +23,6 @@ import jax.numpy as jnp
 import numpy as np
 from mergers_page import TRIED, kept, report, shares
 
-from orthoreg_jax.arithmetic.merging import MERGERS, merge_task_vectors
 from orthoreg_jax.arithmetic.rules import rules_for_part
 from orthoreg_jax.arithmetic.task_vectors import add_task_vectors, norm
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
@@ -32,6 +31,7 @@ from orthoreg_jax.evaluation.selection import choose_addition, normalised
 from orthoreg_jax.experiment.evaluation import load_vectors
 from orthoreg_jax.experiment.experiment import Experiment
 from orthoreg_jax.experiment.setup import reopen
+from orthoreg_jax.merging import MERGERS, merge_task_vectors
 from orthoreg_jax.storage import read_json, write_json
 from orthoreg_jax.tasks.batches import evaluation_batches
 from orthoreg_jax.training.modes import MODES

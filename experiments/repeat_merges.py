@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from orthoreg_jax.arithmetic.matrices import Matrix
-from orthoreg_jax.arithmetic.merging import iso_cts, merge_task_vectors, tsv_m
+from orthoreg_jax.merging import iso_cts, merge_task_vectors, tsv_m
 
 RULES = {"*": Matrix()}
 

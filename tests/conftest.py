@@ -81,3 +81,11 @@ def small_disk(tmp_path):
         pytest.skip("no right to mount a small disk")
     yield disk
     subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion(request):
+    """Types are not promoted silently where tests hold the mathematics."""
+    pure = request.path.parent.name in ("arithmetic", "penalties", "merging")
+    with jax.numpy_dtype_promotion("strict" if pure else "standard"):
+        yield

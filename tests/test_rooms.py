@@ -6,6 +6,8 @@ import pathlib
 import re
 import sys
 
+import pytest
+
 import orthoreg_jax
 
 PACKAGE = pathlib.Path(orthoreg_jax.__file__).parent
@@ -57,11 +59,14 @@ def test_no_module_imports_itself_around_corners():
     assert sorted(order) == sorted(NAMES)
 
 
-def test_arithmetic_needs_little():
+@pytest.mark.parametrize("room", ["arithmetic", "penalties", "merging"])
+def test_pure_rooms_need_little(room):
+    """What stands without the command line is light; a linen model's curvature is of flax."""
     third_party = {"numpy", "jax", "jaxtyping", "optax", "threadpoolctl"}
     allowed = sys.stdlib_module_names | third_party | {"orthoreg_jax"}
-    for path in (PACKAGE / "arithmetic").rglob("*.py"):
-        assert {name.split(".")[0] for name in imported(path)} <= allowed, path
+    for path in (PACKAGE / room).rglob("*.py"):
+        more = {"flax"} if path.name == "curvature.py" else set()
+        assert {name.split(".")[0] for name in imported(path)} <= allowed | more, path
 
 
 def test_only_decompositions_call_lapack():

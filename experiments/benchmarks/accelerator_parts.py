@@ -24,14 +24,14 @@ import penalty
 from cost import CLASSES, CompiledStep, random_model
 from measuring import HeldBytes, queued_seconds
 
-from orthoreg_jax.arithmetic.merging import MERGERS, merge_task_vectors
-from orthoreg_jax.arithmetic.penalty import orthogonality_penalty
 from orthoreg_jax.clip.checkpoint import image_encoder
 from orthoreg_jax.clip.config import PRESETS, ClipConfig, VisionConfig
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.config import ORTHOREG, default_config
 from orthoreg_jax.evaluation.accuracy import EvaluationSet, Evaluator
+from orthoreg_jax.merging import MERGERS, merge_task_vectors
+from orthoreg_jax.penalties.orthoreg import orthogonality_penalty
 from orthoreg_jax.training.modes import MODES
 
 Cell = dict[str, Any]

@@ -46,7 +46,7 @@ from orthoreg_jax.config import ORTHOREG, default_config
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.reporting.tables import NONE, markdown_rows
 from orthoreg_jax.training.modes import MODES
-from orthoreg_jax.training.penalties.orthoreg import orthogonality
+from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
 CLASSES, TORCH, PRODUCT = 100, "PyTorch: ", "a product"

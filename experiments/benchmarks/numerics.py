@@ -18,14 +18,14 @@ import numpy as np
 from cost import random_model
 
 from orthoreg_jax.arithmetic.low_rank import dense
-from orthoreg_jax.arithmetic.penalty import orthogonality_penalty
 from orthoreg_jax.arithmetic.rules import Matrix
 from orthoreg_jax.clip.checkpoint import image_encoder, load_checkpoint
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.config import ORTHOREG, PRECISIONS, default_config
+from orthoreg_jax.penalties.orthoreg import orthogonality_penalty
 from orthoreg_jax.training.modes import MODES
-from orthoreg_jax.training.penalties.orthoreg import orthogonality
+from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
 CLASSES, BATCH = 10, 32

@@ -26,12 +26,12 @@ from measuring import medians, write_page
 
 from orthoreg_jax.arithmetic.low_rank import dense
 from orthoreg_jax.arithmetic.matrices import as_matrices, select_leaves
-from orthoreg_jax.arithmetic.penalty import orthogonality_penalty
 from orthoreg_jax.arithmetic.rules import rules_for_part
 from orthoreg_jax.clip.config import PRESETS
 from orthoreg_jax.clip.modules import VisionTransformer
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.config import default_config
+from orthoreg_jax.penalties.orthoreg import orthogonality_penalty
 from orthoreg_jax.reporting.tables import NONE, markdown_rows
 from orthoreg_jax.training.modes import MODES
 

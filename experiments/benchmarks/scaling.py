@@ -30,8 +30,6 @@ import jax.numpy as jnp
 import numpy as np
 from measuring import medians, peak_megabytes, write_page
 
-from orthoreg_jax.arithmetic.merging import task_arithmetic
-from orthoreg_jax.arithmetic.penalty import orthogonality_penalty
 from orthoreg_jax.arithmetic.task_vectors import add_task_vectors
 from orthoreg_jax.clip.checkpoint import image_encoder
 from orthoreg_jax.clip.config import PRESETS, ClipConfig, TextConfig, VisionConfig
@@ -40,9 +38,11 @@ from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.config import default_config
 from orthoreg_jax.experiment.merging import merge_files
+from orthoreg_jax.merging import task_arithmetic
+from orthoreg_jax.penalties.orthoreg import orthogonality_penalty
 from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.training.modes import MODES
-from orthoreg_jax.training.penalties.orthoreg import orthogonality
+from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.sharding import make_shardings
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 from orthoreg_jax.trees import save_tree

@@ -27,7 +27,7 @@ import numpy as np
 from measuring import medians, write_page
 
 from orthoreg_jax.arithmetic.decompositions import Svd, svd
-from orthoreg_jax.arithmetic.merging import MERGERS, merge_task_vectors, spectral
+from orthoreg_jax.merging import MERGERS, merge_task_vectors, spectral
 from orthoreg_jax.reporting.tables import NONE, markdown_rows
 
 KERNELS = {"embedded": (256, 1024, 5), "ViT-B/32": (768, 3072, 8), "ViT-L/14": (1024, 4096, 8)}

@@ -33,7 +33,7 @@ from orthoreg_jax.storage import write_json, write_text
 from orthoreg_jax.tasks.loading import Feed, load_images
 from orthoreg_jax.tasks.task import load_tasks
 from orthoreg_jax.training.modes import MODES
-from orthoreg_jax.training.penalties.orthoreg import orthogonality
+from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.sharding import make_shardings
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 

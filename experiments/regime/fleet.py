@@ -23,7 +23,7 @@ from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.experiment.experiment import Experiment
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.training.modes import MODES
-from orthoreg_jax.training.penalties.orthoreg import orthogonality
+from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
 SEGMENT = 50  # steps between two signs of life

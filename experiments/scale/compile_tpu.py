@@ -46,7 +46,7 @@ from orthoreg_jax.config import ORTHOREG, PRECISIONS, default_config
 from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import write_json, write_text
 from orthoreg_jax.training.modes import MODES
-from orthoreg_jax.training.penalties.orthoreg import orthogonality
+from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.sharding import Shardings
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 

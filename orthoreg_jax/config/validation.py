@@ -26,7 +26,7 @@ def validate(config: ConfigDict) -> None:
     Raises:
       ValueError: all the problems found, each with what is allowed.
     """
-    from orthoreg_jax.arithmetic.penalty import FORMS
+    from orthoreg_jax.penalties.orthoreg import FORMS
     from orthoreg_jax.training.modes import MODES
     from orthoreg_jax.training.modes.lora import PLACEMENTS
     from orthoreg_jax.training.penalties import PENALTIES

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from orthoreg_jax.arithmetic.jacobian import tau_jacobian
 from orthoreg_jax.arithmetic.paths import flatten, replace, select
 from orthoreg_jax.clip.zeroshot import Head
+from orthoreg_jax.penalties.taujp import tau_jacobian
 from orthoreg_jax.training.modes.mode import Apply
 
 # A feature's bias is the place where all its occurrences (tokens) can be moved at once.

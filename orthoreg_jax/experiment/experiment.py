@@ -28,8 +28,7 @@ from orthoreg_jax.tasks.notes import Note
 from orthoreg_jax.tasks.task import Task
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.modes.mode import Apply, Mode
-from orthoreg_jax.training.penalties import PENALTIES
-from orthoreg_jax.training.penalties.penalty import Penalty
+from orthoreg_jax.training.penalties import PENALTIES, Penalty
 from orthoreg_jax.training.sharding import Shardings
 from orthoreg_jax.versions import PACKAGES, version
 

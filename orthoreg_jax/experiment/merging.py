@@ -10,15 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from orthoreg_jax.arithmetic.merging import Merger
-from orthoreg_jax.arithmetic.merging.merger import (
-    check_key,
-    find_cutoff,
-    is_on_host,
-    merge_slice,
-    plan,
-    stack_cutoffs,
-)
 from orthoreg_jax.arithmetic.paths import flatten, unflatten
 from orthoreg_jax.arithmetic.rules import Rules
 from orthoreg_jax.arithmetic.task_vectors import check_same, norm
@@ -28,6 +19,15 @@ from orthoreg_jax.config import default_config
 from orthoreg_jax.evaluation.accuracy import open_evaluation
 from orthoreg_jax.evaluation.results import Run
 from orthoreg_jax.evaluation.search import search_addition
+from orthoreg_jax.merging import Merger
+from orthoreg_jax.merging.merger import (
+    check_key,
+    find_cutoff,
+    is_on_host,
+    merge_slice,
+    plan,
+    stack_cutoffs,
+)
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.tasks.task import Task
 from orthoreg_jax.trees import StoredTree

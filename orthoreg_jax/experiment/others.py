@@ -8,9 +8,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from orthoreg_jax.arithmetic.kronecker import Factors
+from orthoreg_jax.penalties.curvature import kronecker_factors
+from orthoreg_jax.penalties.tak import Factors
 from orthoreg_jax.tasks.loading import Feed
-from orthoreg_jax.training.curvature import kronecker_factors
 
 from .experiment import Experiment
 

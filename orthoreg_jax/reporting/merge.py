@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from orthoreg_jax.arithmetic.merging import Merger, make_merger
 from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
 from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from orthoreg_jax.clip.differences import ModelVector, base_problem
@@ -23,6 +22,7 @@ from orthoreg_jax.experiment.merging import (
     merge_files,
 )
 from orthoreg_jax.experiment.setup import reopen
+from orthoreg_jax.merging import Merger, make_merger
 from orthoreg_jax.progress import say
 from orthoreg_jax.tasks.task import Task
 from orthoreg_jax.trees import StoredTree

@@ -20,7 +20,7 @@ from orthoreg_jax.tasks.loading import Feed
 
 from .checkpoints import StateFolder
 from .events import Events
-from .penalties.penalty import Context
+from .penalties import Context
 from .sharding import Shardings
 from .step import Metrics, TrainState, TrainStep
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 from orthoreg_jax.clip.zeroshot import Head
 
 from .modes.mode import Apply, Mode
-from .penalties.penalty import Penalty
+from .penalties import Penalty
 from .schedule import scale_by_warmup_cosine
 from .sharding import Shardings
 

@@ -15,7 +15,7 @@ from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.modes.lora import PLACEMENTS
 from orthoreg_jax.training.modes.mode import edited_outputs, linearized_outputs, only
-from orthoreg_jax.training.penalties.orthoreg import orthogonality
+from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
 WIDTH, LAYERS, RANK = 8, 2, 3

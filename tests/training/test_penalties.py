@@ -15,8 +15,7 @@ from orthoreg_jax.clip.modules import VisionTransformer
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.config import default_config
 from orthoreg_jax.training.modes import MODES
-from orthoreg_jax.training.penalties import PENALTIES
-from orthoreg_jax.training.penalties.penalty import Context
+from orthoreg_jax.training.penalties import PENALTIES, Context
 from orthoreg_jax.training.step import init_state, make_train_step
 
 TOWER = VisionTransformer(VisionConfig(16, 2, 2, 32, "gelu", 1e-5, 8, 4), 6)

@@ -31,8 +31,8 @@ from orthoreg_jax.hosts import connect, fetch, is_first
 from orthoreg_jax.training.checkpoints import StateFolder
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.sharding import make_shardings
-from orthoreg_jax.training.penalties.orthoreg import orthogonality
-from orthoreg_jax.training.penalties.penalty import Penalty
+from orthoreg_jax.training.penalties import orthogonality
+from orthoreg_jax.training.penalties import Penalty
 from orthoreg_jax.training.step import init_state, make_train_step
 
 path, devices, fsdp, accumulate = sys.argv[1], *map(int, sys.argv[2:5])

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from orthoreg_jax.arithmetic.rules import Matrix, Skip
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.training.modes import MODES
-from orthoreg_jax.training.penalties.orthoreg import orthogonality
+from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
 FULL = MODES["full"](ConfigDict())

@@ -17,7 +17,7 @@ from orthoreg_jax.clip.modules import Clip
 from orthoreg_jax.clip.weights import TRAINED_MATRICES, beside_text_tensors, to_layout
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.training.modes import MODES
-from orthoreg_jax.training.penalties.orthoreg import orthogonality
+from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 from tests.small_run import orthoreg, relative_difference
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .low_rank import dense
-from .paths import flatten, replace, select
-from .precision import wide_type
+from orthoreg_jax.arithmetic.low_rank import dense
+from orthoreg_jax.arithmetic.paths import flatten, replace, select
+from orthoreg_jax.arithmetic.precision import wide_type
 
 Apply = Callable[[Any, Any], Any]  # (params, inputs) -> outputs
 

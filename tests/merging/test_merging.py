@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import orthoreg_jax as oj
-from orthoreg_jax.arithmetic.merging import MERGERS
-from orthoreg_jax.arithmetic.merging.magnitudes import kth_magnitude
 from orthoreg_jax.arithmetic.paths import flatten, leaf_path
+from orthoreg_jax.merging import MERGERS
+from orthoreg_jax.merging.magnitudes import kth_magnitude
 
 RULES = {"stack/*": oj.Matrix(), "conv": oj.Skip("a convolution"), "heads": oj.Matrix((0,), (1, 2))}
 SHAPES = {

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from .low_rank import LowRank, dense, is_low_rank
-from .paths import flatten
-from .precision import wide_type
+from orthoreg_jax.arithmetic.low_rank import LowRank, dense, is_low_rank
+from orthoreg_jax.arithmetic.paths import flatten
+from orthoreg_jax.arithmetic.precision import wide_type
 
 
 class Kronecker(NamedTuple):

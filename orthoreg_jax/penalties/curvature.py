@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from orthoreg_jax.arithmetic.kronecker import Kronecker
 from orthoreg_jax.arithmetic.paths import flatten, replace, unflatten
 from orthoreg_jax.arithmetic.rules import VECTORS
+
+from .tak import Kronecker
 
 
 def kronecker_factors(

@@ -1,0 +1,1 @@
+"""Penalties on weight updates: pure functions of pytrees, one file each."""

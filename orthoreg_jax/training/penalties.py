@@ -1,0 +1,120 @@
+"""The penalties of a run, as rows of one table: what each sees, and where its options stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from orthoreg_jax.arithmetic.rules import Rules, rules_for_part
+from orthoreg_jax.clip.weights import TRAINED_MATRICES
+from orthoreg_jax.penalties.orthoreg import orthogonality_penalty
+from orthoreg_jax.penalties.tak import Factors, kronecker_penalty, merge_kronecker
+from orthoreg_jax.penalties.taujp import tau_jacobian_penalty
+from orthoreg_jax.tasks.loading import Feed, Rotation
+
+from .modes.mode import Apply
+
+
+@runtime_checkable
+class Others(Protocol):
+    """The other tasks of a run, as far as a penalty may ask; nothing is made before it asks."""
+
+    def feeds(self, batch_size: int) -> tuple[Feed, ...]:
+        """Training batches of each of them."""
+        ...
+
+    def factors(self, images: int) -> Sequence[Factors]:
+        """Kronecker factors of each of them at the pre-trained weights, on so many images."""
+        ...
+
+
+class Context(NamedTuple):
+    """What a penalty needs beside the update, while one task is fine-tuned.
+
+    Attributes:
+      constant: arrays that are the same at every step.
+      rotation: batches of images, a new one at every step, in place of `constant`.
+    """
+
+    constant: Any = None
+    rotation: Rotation | None = None
+
+
+class Penalty(NamedTuple):
+    """One term lambda * Omega of the loss.
+
+    Attributes:
+      strength: lambda.
+      value: (apply, params0, delta, known) -> Omega; `apply` takes images as they are fed, `delta`
+        is the `Mode`'s, and `known` the context's arrays or its batch.
+      prepare: what is known of the other tasks, made once for each task that is fine-tuned.
+    """
+
+    strength: float
+    value: Callable[[Apply, Any, Any, Any], Float[Array, ""]]
+    prepare: Callable[[Others], Context] = lambda others: Context()
+
+
+def orthoreg(options: ConfigDict, strength: float) -> Penalty:
+    """Needs nothing but the update; options: `form` and `precision`."""
+    return orthogonality(strength, options.form, TRAINED_MATRICES, options.precision)
+
+
+def orthogonality(
+    strength: float, form: str, matrices: Rules, precision: str = "highest"
+) -> Penalty:
+    """As `orthogonality_penalty`; the rules may be for more than the update holds."""
+
+    def value(apply: Any, params0: Any, delta: Any, known: Any) -> Float[Array, ""]:
+        rules = rules_for_part(delta, matrices)
+        return orthogonality_penalty(delta, matrices=rules, form=form, precision=precision)
+
+    return Penalty(strength, value)
+
+
+def taujp(options: ConfigDict, strength: float) -> Penalty:
+    """Sees a batch of one other task at each step, the tasks in turn; option: `batch_size`."""
+
+    def prepare(others: Others) -> Context:
+        return Context(rotation=Rotation(others.feeds(options.batch_size)))
+
+    return Penalty(strength, tau_jacobian_penalty, prepare)
+
+
+def tak(options: ConfigDict, strength: float) -> Penalty:
+    """Sees one pair of factors a layer, made before training from `images` of each other task."""
+
+    def prepare(others: Others) -> Context:
+        return Context(constant=merge_kronecker(others.factors(options.images)))
+
+    def value(apply: Any, params0: Any, delta: Any, known: Any) -> Float[Array, ""]:
+        return kronecker_penalty(delta, known)
+
+    return Penalty(strength, value, prepare)
+
+
+class PenaltyRow(NamedTuple):
+    """How a penalty comes into a run.
+
+    Attributes:
+      label: its name in tables.
+      options: where the config has its options, `strength` among them.
+      make: (options, strength) -> the penalty.
+      others: whether it needs other tasks than the one that is fine-tuned.
+    """
+
+    label: str
+    options: str
+    make: Callable[[ConfigDict, float], Penalty]
+    others: bool
+
+
+# What stands behind the "+" of a method's name, in the order in which it stands there.
+PENALTIES: dict[str, PenaltyRow] = {
+    "orthoreg": PenaltyRow("OrthoReg", "penalty", orthoreg, False),
+    "taujp": PenaltyRow("τJp", "penalty.taujp", taujp, True),
+    "tak": PenaltyRow("TAK", "penalty.tak", tak, True),
+}
