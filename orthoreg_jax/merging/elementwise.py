@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
 from .merger import Merger, shown_as_called
-from .sparsify import Agreed, Band, Drop, Everything, Largest, Sparsifier
+from .sparsify import Sparsifier, agreed, band, drop, everything, largest
 
 OVER = ("vector", "tensor")
 ELECTIONS = ("sum", "count")
@@ -32,45 +31,45 @@ DROPPED = (
 )
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class Elementwise(Merger):
+def elementwise(sparsifier: Sparsifier, elect: str, combine: str) -> Merger:
     """One row of the table.
 
-    Attributes:
-      sparsify: what each task vector keeps.
+    Args:
+      sparsifier: what each task vector keeps.
       elect: "" (no election), "sum" or "count": the sign that an entry's kept values, or their
         signs, add up to; those of the other sign are left out.
       combine: "sum", or "mean": over all tasks, or after an election over those that agree.
     """
+    cutoff = None if sparsifier.cutoff is None else _cutoff
+    options = (sparsifier, elect, combine)
+    return Merger(_merge, options, sparsifier.reads, sparsifier.random, cutoff)
 
-    sparsify: Sparsifier
-    elect: str
-    combine: str
 
-    @property
-    def reads(self) -> str:  # type: ignore[override]
-        return self.sparsify.reads
+def _cutoff(
+    leaves: Sequence[Inexact[Array, ...]], sparsifier: Sparsifier, elect: str, combine: str
+) -> Float[Array, ""]:
+    assert sparsifier.cutoff is not None
+    return sparsifier.cutoff(leaves, *sparsifier.options)
 
-    @property
-    def random(self) -> bool:  # type: ignore[override]
-        return self.sparsify.random
 
-    def cutoff(self, leaves: Sequence[Inexact[Array, ...]]) -> Float[Array, ""] | None:
-        return self.sparsify.cutoff(leaves)
-
-    def merge(
-        self, values: Float[Array, "t ..."], cutoffs: Float[Array, " t"] | None, key: Any
-    ) -> Float[Array, ...]:
-        kept = self.sparsify(values, cutoffs, key)
-        count: Any = len(values)
-        if self.elect:
-            votes = kept if self.elect == "sum" else jnp.sign(kept)
-            elected = jnp.sign(jnp.sum(votes, axis=0))
-            agrees = (jnp.sign(kept) == elected) & (kept != 0)
-            kept = jnp.where(agrees, kept, 0)
-            count = jnp.maximum(jnp.sum(agrees, axis=0), 1).astype(kept.dtype)
-        total = jnp.sum(kept, axis=0)
-        return total / count if self.combine == "mean" else total
+def _merge(
+    values: Float[Array, "t ..."],
+    cutoffs: Float[Array, " t"] | None,
+    key: Any,
+    sparsifier: Sparsifier,
+    elect: str,
+    combine: str,
+) -> Float[Array, ...]:
+    kept = sparsifier.keep(values, cutoffs, key, *sparsifier.options)
+    count: Any = len(values)
+    if elect:
+        votes = kept if elect == "sum" else jnp.sign(kept)
+        elected = jnp.sign(jnp.sum(votes, axis=0))
+        agrees = (jnp.sign(kept) == elected) & (kept != 0)
+        kept = jnp.where(agrees, kept, 0)
+        count = jnp.maximum(jnp.sum(agrees, axis=0), 1).astype(kept.dtype)
+    total = jnp.sum(kept, axis=0)
+    return total / count if combine == "mean" else total
 
 
 @shown_as_called
@@ -79,7 +78,7 @@ def average() -> Merger:
 
     Reference: "Model soups", ICML 2022 (arXiv 2203.05482), its uniform soup.
     """
-    return Elementwise(Everything(), "", "mean")
+    return elementwise(everything(), "", "mean")
 
 
 @shown_as_called
@@ -88,7 +87,7 @@ def task_arithmetic() -> Merger:
 
     Reference: "Editing models with task arithmetic", ICLR 2023 (arXiv 2212.04089), section 4.
     """
-    return Elementwise(Everything(), "", "sum")
+    return elementwise(everything(), "", "sum")
 
 
 @shown_as_called
@@ -133,7 +132,7 @@ def ties(
     _among("ties", "over", over, OVER)
     _among("ties", "elect", elect, ELECTIONS)
     _among("ties", "combine", combine, COMBINATIONS)
-    return Elementwise(Largest(float(k), over), elect, combine)
+    return elementwise(largest(float(k), over), elect, combine)
 
 
 @shown_as_called
@@ -155,7 +154,7 @@ def dare(p: float = 0.9) -> Merger:
       Free Lunch", ICML 2024 (arXiv 2311.03099), section 3.
     """
     _within("dare", "p", p, 0 <= p < 1, DROPPED)
-    return Elementwise(Drop(float(p)), "", "sum")
+    return elementwise(drop(float(p)), "", "sum")
 
 
 @shown_as_called
@@ -178,7 +177,7 @@ def dare_ties(p: float = 0.9, elect: str = "sum", combine: str = "mean") -> Merg
     _within("dare_ties", "p", p, 0 <= p < 1, DROPPED)
     _among("dare_ties", "elect", elect, ELECTIONS)
     _among("dare_ties", "combine", combine, COMBINATIONS)
-    return Elementwise(Drop(float(p)), elect, combine)
+    return elementwise(drop(float(p)), elect, combine)
 
 
 @shown_as_called
@@ -204,7 +203,7 @@ def breadcrumbs(beta: float = 0.85, gamma: float = 0.993) -> Merger:
         "beta = 1 - gamma - density and gamma = 1 - gamma"
     )
     _within("breadcrumbs", "beta", beta, 0 <= beta < gamma <= 1, allowed)
-    return Elementwise(Band(float(beta), float(gamma)), "", "sum")
+    return elementwise(band(float(beta), float(gamma)), "", "sum")
 
 
 @shown_as_called
@@ -228,7 +227,7 @@ def consensus(k: int = 2, lambda_: float = 0.4) -> Merger:
     """
     _within("consensus", "k", k, k == int(k) and k >= 0, "a whole number of tasks from 0")
     _within("consensus", "lambda_", lambda_, lambda_ >= 0, "a number from 0")
-    return Elementwise(Agreed(int(k), float(lambda_)), "", "sum")
+    return elementwise(agreed(int(k), float(lambda_)), "", "sum")
 
 
 def _within(merger: str, name: str, value: Any, good: bool, allowed: str) -> None:

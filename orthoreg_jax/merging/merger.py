@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -23,35 +24,38 @@ Options = ParamSpec("Options")
 BLOCK = 2**16  # entries that are merged at once where each is merged by itself
 
 
+Values = Inexact[Array | np.ndarray, "t ..."]
+Cutoff = Callable[..., Float[Array, ""]]  # (leaves of a whole task vector, *options)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class Merger:
     """A merging method with its parameters: a value, made by a function such as `ties(k=20)`.
 
-    Equal parameters make equal mergers, so that each is compiled once.
+    Equal functions with equal options are equal mergers, so that each is compiled once.
 
     Attributes:
+      merge: (values, cutoffs, key, *options) -> merged: one tensor of each of `t` task vectors,
+        stacked, or a piece of it where `reads` is "entries".
+      options: what `merge` and `cutoff` are given besides.
       reads: what it must be shown whole. "entries": nothing, each entry is merged by itself;
         "tensors": each matrix of a leaf, and each leaf that is no matrix, as statistics are taken
         over it; "matrices": the same, and leaves that are no matrices are averaged. The last is
         given NumPy arrays, for LAPACK to decompose (see `decompositions`), unless it is traced.
       random: whether it draws, and so needs a key.
+      cutoff: takes a number from each whole task vector ahead of merging, if it needs one.
+      call: how it is shown.
     """
 
+    merge: Callable[..., Any]
+    options: tuple[Any, ...] = ()
     reads: str = "entries"
     random: bool = False
-
-    def cutoff(self, leaves: Sequence[Inexact[Array, ...]]) -> Float[Array, ""] | None:
-        """A number taken from one whole task vector ahead of merging; None: it needs none."""
-        del leaves
-        return None
-
-    def merge(
-        self, values: Float[Array, "t ..."], cutoffs: Float[Array, " t"] | None, key: Any
-    ) -> Float[Array, ...]:
-        """One tensor (or a piece of it, where `reads` is "entries") of `t` task vectors."""
-        raise NotImplementedError
+    cutoff: Cutoff | None = None
+    call: str = dataclasses.field(default="", compare=False)
 
     def __repr__(self) -> str:
-        return getattr(self, "call", type(self).__name__)
+        return self.call or getattr(self.merge, "__name__", "merger")
 
 
 def shown_as_called(make: Callable[Options, Merger]) -> Callable[Options, Merger]:
@@ -63,8 +67,7 @@ def shown_as_called(make: Callable[Options, Merger]) -> Callable[Options, Merger
         bound = inspect.signature(make).bind(*args, **kwargs)
         bound.apply_defaults()
         options = ", ".join(f"{name}={value!r}" for name, value in bound.arguments.items())
-        object.__setattr__(merger, "call", f"{make.__name__}({options})")  # no part of its value
-        return merger
+        return dataclasses.replace(merger, call=f"{make.__name__}({options})")
 
     return made
 
@@ -207,8 +210,8 @@ def _is_floating(leaf: Any) -> bool:
 
 @functools.partial(jax.jit, static_argnames="merger")
 def find_cutoff(merger: Merger, leaves: Sequence[Any]) -> Float[Array, ""] | None:
-    """`merger.cutoff` of one task vector, compiled."""
-    return merger.cutoff(leaves)
+    """`merger.cutoff` of one task vector, compiled; None if the merger has none."""
+    return None if merger.cutoff is None else merger.cutoff(leaves, *merger.options)
 
 
 def stack_cutoffs(cutoffs: Sequence[Any]) -> Float[Array, " t"] | None:
@@ -296,13 +299,14 @@ def _merge(
     good = jnp.all(finite, axis=0 if merger.reads == "entries" else None)
     if cutoffs is not None:
         good = good & jnp.all(jnp.isfinite(cutoffs))
-    return jnp.where(good, merger.merge(jnp.where(finite, values, 0), cutoffs, key), jnp.nan)
+    merged = merger.merge(jnp.where(finite, values, 0), cutoffs, key, *merger.options)
+    return jnp.where(good, merged, jnp.nan)
 
 
 def _merge_numpy(values: Any, cutoffs: Any, key: Any, merger: Merger) -> Any:
     """As `_merge`, of a matrix that is NumPy's."""
     if np.isfinite(values).all():
-        return merger.merge(values, cutoffs, key)
+        return merger.merge(values, cutoffs, key, *merger.options)
     return np.full(values.shape[1:], np.nan, values.dtype)
 
 

@@ -8,7 +8,6 @@ rank nothing differs.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -17,61 +16,13 @@ from jaxtyping import Array, Float
 
 from orthoreg_jax.arithmetic.decompositions import svd
 
-from .merger import Merger
+from .merger import Merger, shown_as_called
 
 Values = Float[Array | np.ndarray, "t m n"]
+Cutoffs = Float[Array, " t"] | None
 
 
-@dataclasses.dataclass(frozen=True)
-class TsvM(Merger):
-    """See `tsv_m`."""
-
-    rank: int
-    reads = "matrices"
-
-    def merge(self, values: Values, cutoffs: Float[Array, " t"] | None, key: Any) -> Any:
-        tasks, side = len(values), min(values.shape[1:])
-        rank = min(self.rank, side) if self.rank else max(1, side // tasks)
-        left, scale, right = _leading(values, rank)
-        return _product(_orthogonal(left) * scale, _orthogonal(right))
-
-
-@dataclasses.dataclass(frozen=True)
-class IsoC(Merger):
-    """See `iso_c`."""
-
-    reads = "matrices"
-
-    def merge(self, values: Values, cutoffs: Float[Array, " t"] | None, key: Any) -> Any:
-        # Directions that are not there have value 0, and vectors of zeros.
-        left, scale, right = _leading(values.sum(axis=0)[None], min(values.shape[1:]))
-        return _mean(scale) * _product(left, right)
-
-
-@dataclasses.dataclass(frozen=True)
-class IsoCts(Merger):
-    """See `iso_cts`."""
-
-    common_space_fraction: float
-    reads = "matrices"
-
-    def merge(self, values: Values, cutoffs: Float[Array, " t"] | None, key: Any) -> Any:
-        tasks, side = len(values), min(values.shape[1:])
-        specific = round((side - int(side * self.common_space_fraction)) / tasks)
-        specific = min(specific, side // tasks)
-        common = side - tasks * specific
-        left, scale, right = _leading(values.sum(axis=0)[None], common)
-        if specific:
-            xp = values.__array_namespace__()
-            rest = values - _product(_product(values, right.T), right)
-            # What the common space leaves behind of a task is judged by the task's own size.
-            own = _leading(rest, specific, _norms(values))
-            left = xp.concatenate([own[0], left], axis=1)
-            scale = xp.concatenate([own[1], scale])
-            right = xp.concatenate([own[2], right])
-        return _mean(scale) * _product(_orthogonal(left), _orthogonal(right))
-
-
+@shown_as_called
 def tsv_m(rank: int = 0) -> Merger:
     """Task singular vectors, cut to their leading ones and decorrelated between tasks.
 
@@ -93,9 +44,17 @@ def tsv_m(rank: int = 0) -> Merger:
     """
     if rank < 0 or rank != int(rank):
         raise ValueError(f"tsv_m: rank is {rank}; give a whole number from 1, or 0 for min(m, n)/T")
-    return TsvM(int(rank))
+    return Merger(_tsv_m, (int(rank),), reads="matrices")
 
 
+def _tsv_m(values: Values, cutoffs: Cutoffs, key: Any, rank: int) -> Any:
+    tasks, side = len(values), min(values.shape[1:])
+    rank = min(rank, side) if rank else max(1, side // tasks)
+    left, scale, right = _leading(values, rank)
+    return _product(_orthogonal(left) * scale, _orthogonal(right))
+
+
+@shown_as_called
 def iso_c() -> Merger:
     """Isotropic merging in the common subspace: the sum, all of its singular values made equal.
 
@@ -106,9 +65,16 @@ def iso_c() -> Merger:
     Reference: "No Task Left Behind: Isotropic Model Merging with Common and Task-Specific
       Subspaces", ICML 2025 (arXiv 2502.04959), algorithm 1.
     """
-    return IsoC()
+    return Merger(_iso_c, reads="matrices")
 
 
+def _iso_c(values: Values, cutoffs: Cutoffs, key: Any) -> Any:
+    # Directions that are not there have value 0, and vectors of zeros.
+    left, scale, right = _leading(values.sum(axis=0)[None], min(values.shape[1:]))
+    return _mean(scale) * _product(left, right)
+
+
+@shown_as_called
 def iso_cts(common_space_fraction: float = 0.8) -> Merger:
     """Isotropic merging in common and task-specific subspaces.
 
@@ -133,7 +99,24 @@ def iso_cts(common_space_fraction: float = 0.8) -> Merger:
         raise ValueError(
             f"iso_cts: common_space_fraction is {common_space_fraction}; give a number from 0 to 1"
         )
-    return IsoCts(float(common_space_fraction))
+    return Merger(_iso_cts, (float(common_space_fraction),), reads="matrices")
+
+
+def _iso_cts(values: Values, cutoffs: Cutoffs, key: Any, common_space_fraction: float) -> Any:
+    tasks, side = len(values), min(values.shape[1:])
+    specific = round((side - int(side * common_space_fraction)) / tasks)
+    specific = min(specific, side // tasks)
+    common = side - tasks * specific
+    left, scale, right = _leading(values.sum(axis=0)[None], common)
+    if specific:
+        xp = values.__array_namespace__()
+        rest = values - _product(_product(values, right.T), right)
+        # What the common space leaves behind of a task is judged by the task's own size.
+        own = _leading(rest, specific, _norms(values))
+        left = xp.concatenate([own[0], left], axis=1)
+        scale = xp.concatenate([own[1], scale])
+        right = xp.concatenate([own[2], right])
+    return _mean(scale) * _product(_orthogonal(left), _orthogonal(right))
 
 
 def _product(left: Any, right: Any) -> Any:
@@ -156,8 +139,8 @@ def _leading(values: Any, rank: int, sizes: Any = 0.0) -> tuple[Any, Any, Any]:
     """
     xp = values.__array_namespace__()
     left, scale, right = svd(values, rank)
-    there = _there(scale, values.shape[1:], sizes)
-    left, scale, right = left * there[:, None], scale * there, right * there[:, :, None]
+    present = _present(scale, values.shape[1:], sizes)
+    left, scale, right = left * present[:, None], scale * present, right * present[:, :, None]
     left = xp.moveaxis(left, 0, 1).reshape(values.shape[1], -1)
     return left, scale.reshape(-1), right.reshape(-1, values.shape[2])
 
@@ -165,10 +148,10 @@ def _leading(values: Any, rank: int, sizes: Any = 0.0) -> tuple[Any, Any, Any]:
 def _orthogonal(factor: Any) -> Any:
     """The polar factor: U V^T of U S V^T, over the directions that are there."""
     left, scale, right = svd(factor[None])
-    return _product(left[0] * _there(scale, factor.shape), right[0])
+    return _product(left[0] * _present(scale, factor.shape), right[0])
 
 
-def _there(scale: Any, shape: tuple[int, ...], sizes: Any = 0.0) -> Any:
+def _present(scale: Any, shape: tuple[int, ...], sizes: Any = 0.0) -> Any:
     """1 for singular values (t, s), falling, that are more than rounding, 0 for the others."""
     xp = scale.__array_namespace__()
     rounding = np.finfo(scale.dtype).eps * max(shape)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import orthoreg_jax as oj
 from orthoreg_jax.arithmetic.paths import flatten, leaf_path
 from orthoreg_jax.merging import MERGERS
-from orthoreg_jax.merging.magnitudes import kth_magnitude
+from orthoreg_jax.merging.order_statistics import kth_magnitude
 
 RULES = {"stack/*": oj.Matrix(), "conv": oj.Skip("a convolution"), "heads": oj.Matrix((0,), (1, 2))}
 SHAPES = {
