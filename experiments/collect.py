@@ -17,8 +17,8 @@ from published import ADDITION, MODELS, NEGATION
 
 from orthoreg_jax.config import ORTHOREG
 from orthoreg_jax.evaluation.results import Results
-from orthoreg_jax.reporting.reading import read_results
-from orthoreg_jax.reporting.stage import TABLES, read_results_file
+from orthoreg_jax.reporting.findings import read_results
+from orthoreg_jax.reporting.report import TABLES, read_results_file
 from orthoreg_jax.reporting.summary import (
     DEFAULT_SHARE,
     Method,

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from orthoreg_jax.config import ORTHOREG, default_config
-from orthoreg_jax.reporting.sheet import Sheet
+from orthoreg_jax.reporting.panels import Sheet
 from orthoreg_jax.reporting.style import method_look, styled, to_png
 from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import read_json, replacing, write_json, write_text

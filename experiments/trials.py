@@ -13,7 +13,7 @@ import jax
 from orthoreg_jax.arithmetic.task_vectors import norm
 from orthoreg_jax.config import load_config, split_method
 from orthoreg_jax.evaluation.accuracy import Evaluator
-from orthoreg_jax.experiment.edits import Edits, Sets
+from orthoreg_jax.evaluation.edited_models import EditedModels, Sets
 from orthoreg_jax.experiment.evaluation import load_vectors, make_evaluator, put_sets
 from orthoreg_jax.experiment.experiment import Experiment
 from orthoreg_jax.experiment.finetuning import finetune_all
@@ -114,7 +114,7 @@ class Trials:
         control = experiment.config.control
         rounds = (8 if negate else 3) * len(vectors)
         with Progress(f"evaluate {method.name} seed {seed}", rounds) as progress:
-            edits = Edits(
+            edits = EditedModels(
                 options, self._evaluators[outputs], self._sets, vectors, control, progress.update
             )
             single = edits.single()

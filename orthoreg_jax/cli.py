@@ -144,7 +144,7 @@ def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     stages = list(STAGES) if options.command == "run" else [options.command]
     if stages == ["report"]:
-        from .reporting.stage import write_report
+        from .reporting.report import write_report
 
         write_report(options.workdir)
     else:
@@ -158,7 +158,7 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         if not is_first():
             return
     if "report" in stages:
-        from .reporting.stage import summary_text
+        from .reporting.report import summary_text
 
         print(summary_text(options.workdir))
         print(f"report: {options.workdir / 'report.html'}")
@@ -202,7 +202,7 @@ def _cpu() -> str:
 
 
 def _export(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from .reporting.export import export_model
+    from .publishing.export import export_model
 
     out = export_model(
         options.workdir,
@@ -218,7 +218,7 @@ def _export(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _merge(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from .reporting.merge import Choice, Data, merge_models, merge_run, merge_vectors
+    from .publishing.merge import Choice, Data, merge_models, merge_run, merge_vectors
 
     _keep_compiled()
     pairs = [text.partition("=") for text in options.option]
@@ -280,19 +280,19 @@ _MERGE_OPTIONS: dict[str, tuple[str, ...]] = {
 
 
 def _vector(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from .reporting.vector import write_vector
+    from .publishing.vector import write_vector
 
     print(write_vector(options.model, options.base, options.out, options.visual_only))
 
 
 def _push(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from .reporting.push import push_model
+    from .publishing.push import push_model
 
     print(push_model(options.model, options.to, options.private))
 
 
 def _measure(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from .reporting.measure import measure_model
+    from .publishing.measure import measure_model
 
     _keep_compiled()
     names = [name for name in options.tasks.split(",") if name]

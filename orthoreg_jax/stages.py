@@ -44,7 +44,7 @@ def run_experiment(
     from .experiment.finetuning import finetune_all
     from .experiment.setup import prepare
     from .hosts import compare, interruption, is_first
-    from .reporting.stage import write_report
+    from .reporting.report import write_report
 
     unknown = [stage for stage in stages if stage not in STAGES]
     if isinstance(stages, str) or unknown or not stages:

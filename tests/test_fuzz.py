@@ -17,8 +17,8 @@ from orthoreg_jax.clip.preprocessing import load_preprocessing, tokenize
 from orthoreg_jax.config import default_config, flatten_config, load_config, override
 from orthoreg_jax.experiment import evaluation, run_folder, setup
 from orthoreg_jax.experiment.vectors import load_task_vectors
-from orthoreg_jax.reporting.export import choose_edit, find_run, format_card
-from orthoreg_jax.reporting.stage import (
+from orthoreg_jax.publishing.export import choose_edit, find_run, format_card
+from orthoreg_jax.reporting.report import (
     damage_is_said,
     read_metrics,
     read_results_file,
@@ -27,8 +27,8 @@ from orthoreg_jax.reporting.stage import (
 from orthoreg_jax.storage import StorageError, write_sealed
 from orthoreg_jax.tasks.folder import FileImages
 from orthoreg_jax.tasks.task import load_tasks
-from orthoreg_jax.training.checkpoints import StateFolder
 from orthoreg_jax.training.finetune import _lines_before
+from orthoreg_jax.training.saved_states import StateFolder
 from orthoreg_jax.training.step import TrainState
 from orthoreg_jax.trees import StoredTree, load_tree, save_tree
 from tests.clip.test_parity import FIXTURES

@@ -101,18 +101,18 @@ def test_a_signal_in_the_last_step_stops_after_the_vector(inputs, tmp_path, sign
 def test_a_signal_while_measuring_keeps_what_is_measured(
     finished, inputs, tmp_path, monkeypatch, capfd
 ):
-    from orthoreg_jax.experiment.edits import Edits
+    from orthoreg_jax.evaluation.edited_models import EditedModels
 
     copy = shutil.copytree(finished, tmp_path / "run")
     (copy / "results.json").unlink()
     (copy / "full+orthoreg" / "seed3" / "evaluation.json").unlink()
-    single = Edits.single
+    single = EditedModels.single
 
     def signal_and_measure(self):
         os.kill(os.getpid(), signal.SIGINT)
         return single(self)
 
-    monkeypatch.setattr(Edits, "single", signal_and_measure)
+    monkeypatch.setattr(EditedModels, "single", signal_and_measure)
     assert orthoreg("evaluate", inputs, copy) == 130
     assert "orthoreg: stopped; what is finished is kept" in capfd.readouterr().err
     assert (copy / "full" / "seed3" / "evaluation.json").is_file()
@@ -175,7 +175,7 @@ def test_killed_at_random_moments(inputs, tmp_path):
 CUT_OFF = """
 import sys
 from orthoreg_jax import cli
-from orthoreg_jax.training.checkpoints import StateFolder
+from orthoreg_jax.training.saved_states import StateFolder
 
 save = StateFolder.save
 def save_and_die(self, state):

@@ -37,8 +37,8 @@ from orthoreg_jax.clip.modules import VisionTransformer
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.config import default_config
-from orthoreg_jax.experiment.merging import merge_files
 from orthoreg_jax.merging import task_arithmetic
+from orthoreg_jax.merging.files import merge_files
 from orthoreg_jax.penalties.orthoreg import orthogonality_penalty
 from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.training.modes import MODES

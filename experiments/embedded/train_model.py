@@ -31,7 +31,7 @@ from orthoreg_jax.clip.config import ClipConfig, TextConfig, VisionConfig
 from orthoreg_jax.clip.modules import Clip
 from orthoreg_jax.clip.preprocessing import Normalization, tokenize
 from orthoreg_jax.tasks.batches import training_rows
-from orthoreg_jax.training.checkpoints import StateFolder
+from orthoreg_jax.training.saved_states import StateFolder
 from orthoreg_jax.training.step import TrainState
 
 SAVE_EVERY, PRINT_EVERY = 2000, 200  # steps

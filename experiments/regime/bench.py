@@ -20,7 +20,7 @@ from orthoreg_jax.arithmetic.task_vectors import cosine_matrix, norm
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.config import load_config
 from orthoreg_jax.evaluation.accuracy import Evaluator
-from orthoreg_jax.experiment.edits import Edits, Sets
+from orthoreg_jax.evaluation.edited_models import EditedModels, Sets
 from orthoreg_jax.experiment.evaluation import make_evaluator, put_sets
 from orthoreg_jax.experiment.setup import prepare
 from orthoreg_jax.storage import write_json
@@ -149,8 +149,8 @@ class Bench:
         held = jax.device_put(vectors)
         pretrained = float(norm(self.experiment.params0))
 
-        def edits(tasks: Sequence[str]) -> Edits:
-            return Edits(
+        def edited(tasks: Sequence[str]) -> EditedModels:
+            return EditedModels(
                 self.config.evaluation,
                 evaluator,
                 self._sets,
@@ -160,10 +160,10 @@ class Bench:
                 pretrained,
             )
 
-        every, addition, right = edits(self.tasks), {}, {}
+        every, addition, right = edited(self.tasks), {}, {}
         single = every.single()
         for name, tasks in subsets.items():
-            part = edits(tasks)
+            part = edited(tasks)
             found = part.addition({s: {t: single[s][t] for t in tasks} for s in single})
             curve = np.mean(list(found["val"].values()), axis=0)
             addition[name] = {key: found[key] for key in ADDED} | {

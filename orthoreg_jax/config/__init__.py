@@ -1,5 +1,6 @@
 """The config of an experiment: its options, how one is read, and what is allowed in it."""
 
+from .loading import load_config, override
 from .options import (
     DTYPES,
     ORTHOREG,
@@ -10,7 +11,6 @@ from .options import (
     flatten_config,
     split_method,
 )
-from .reading import load_config, override
 from .validation import validate
 
 __all__ = [

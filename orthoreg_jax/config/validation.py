@@ -7,7 +7,6 @@ import math
 
 from ml_collections import ConfigDict
 
-from .kinds import describe_kind, same_kind
 from .options import (
     DTYPES,
     ORTHOREG,
@@ -18,6 +17,7 @@ from .options import (
     flatten_config,
     split_method,
 )
+from .value_types import describe_kind, same_kind
 
 
 def validate(config: ConfigDict) -> None:

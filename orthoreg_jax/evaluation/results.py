@@ -115,7 +115,7 @@ class Disentanglement(TypedDict):
 
 
 class OtherSearch(TypedDict):
-    """Edits at the alphas that the search finds which `evaluation.alpha_search` does not name."""
+    """Edited models at the alphas that the search finds which `evaluation.alpha_search` does not name."""
 
     addition: Addition  # without an alpha for each task
     negation: dict[str, TaskNegation]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -19,19 +20,20 @@ from orthoreg_jax.arithmetic.paths import flatten, unflatten
 from orthoreg_jax.arithmetic.task_vectors import norm
 from orthoreg_jax.config import SEARCHES, flatten_config
 from orthoreg_jax.evaluation.accuracy import EvaluationSet, Evaluator, put_evaluation_set
+from orthoreg_jax.evaluation.comparisons import Correct, compare_methods
 from orthoreg_jax.evaluation.disentanglement import disentanglement_error
+from orthoreg_jax.evaluation.edited_models import SPLITS, EditedModels, Sets
+from orthoreg_jax.evaluation.features import measure_features
 from orthoreg_jax.evaluation.results import FORMAT, Disentanglement, Features, Results, Run
+from orthoreg_jax.evaluation.vector_geometry import measure_geometry, weight_angles
 from orthoreg_jax.hosts import interruption, is_first, wait
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import StorageError, only_one, read_json, read_sealed, write_sealed
 from orthoreg_jax.training.modes.mode import edited_outputs
 from orthoreg_jax.trees import StoredTree, load_tree, save_tree
 
-from .comparisons import Correct, compare_methods
-from .edits import SPLITS, Edits, Sets
 from .experiment import Experiment, Method
 from .run_folder import open_folder, sharing
-from .structure import measure_features, measure_geometry, weight_angles
 from .vectors import open_vector
 
 
@@ -224,8 +226,8 @@ def _evaluate_or_read(
             progress.update()
             interruption.stop_if_asked()
 
-        make_edits = functools.partial(
-            Edits,
+        make_edited = functools.partial(
+            EditedModels,
             evaluator=evaluator,
             sets=sets,
             vectors=vectors,
@@ -233,8 +235,8 @@ def _evaluate_or_read(
             advance=advance,
             pretrained_norm=float(norm(experiment.params0)),
         )
-        edits, *others = map(make_edits, searches)
-        single = edits.single()
+        edited, *others = map(make_edited, searches)
+        single = edited.single()
         run: Run = {
             "method": method.name,
             "label": method.label,
@@ -244,9 +246,9 @@ def _evaluate_or_read(
             "learning_rate": method.learning_rate,
             "vectors": hashes,
             "single": single,
-            "addition": edits.addition(single),
-            "negation": {task: edits.negation(task) for task in vectors},
-            "analogies": [edits.analogy(*tasks) for tasks in analogies],
+            "addition": edited.addition(single),
+            "negation": {task: edited.negation(task) for task in vectors},
+            "analogies": [edited.analogy(*tasks) for tasks in analogies],
             "disentanglement": [
                 _disentanglement(evaluator, vectors, of_pairs["test"], pair, grid, progress)
                 for pair in pairs
@@ -259,11 +261,11 @@ def _evaluate_or_read(
                 "addition": other.addition(single),
                 "negation": {task: other.negation(task) for task in vectors},
             }
-    save_tree(answers, unflatten(edits.correct))
+    save_tree(answers, unflatten(edited.correct))
     # Last: it says that both are there, and belong together.
     made = {"made_with": made_with, "answers": StoredTree(answers).about["sha256"], "run": run}
     write_sealed(path, made)
-    return run, edits.correct
+    return run, edited.correct
 
 
 def _other_options(options: ConfigDict) -> ConfigDict:
@@ -314,4 +316,12 @@ def _features(
     experiment: Experiment, outputs: Any, vectors: dict[str, Any] | None
 ) -> Features | None:
     wanted = experiment.config.evaluation.feature_images
-    return measure_features(experiment, outputs, vectors, wanted) if wanted else None
+    if not wanted:
+        return None
+    batches = {}
+    for task in experiment.config.tasks:
+        images, labels = experiment.images(task, "test", wanted)
+        batches[task] = experiment.preprocessing.normalize(jnp.asarray(images)), labels
+    return measure_features(
+        experiment.apply, experiment.params0, experiment.heads, batches, outputs, vectors
+    )

@@ -19,7 +19,7 @@ from orthoreg_jax.training.step import TrainState, init_state, make_optimizer, m
 from orthoreg_jax.trees import save_tree
 
 from .experiment import Experiment, Method
-from .others import OtherTasks, measure_curvature
+from .other_tasks import OtherTasks, measure_curvature
 from .run_folder import open_folder
 from .vectors import vector_facts
 

@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from orthoreg_jax.evaluation.results import Results, Run
 
-from .sheet import BAND, NARROW, WIDE, Sheet, as_percent, some_of, task_sheet
-from .structure_tables import task_cosine
+from .geometry_tables import task_cosine
+from .panels import BAND, NARROW, WIDE, Panels, as_percent, some_of, task_panels
 from .style import CARD, INK, SOFT, styled
 from .summary import Method, group_methods
 
@@ -28,7 +28,7 @@ WHITE, BLACK = "#fefefe", "#010101"
 
 def _map_sheet(
     results: Results, header: tuple[str, ...], number: dict[str, str], wide: bool, margin: float
-) -> tuple[Sheet, list[Method]]:
+) -> tuple[Panels, list[Method]]:
     """A panel for each method, the number of each in its title.
 
     Wide: methods without a penalty above the same with one. Narrow: one beside the other.
@@ -40,17 +40,17 @@ def _map_sheet(
     height = min(3.0, ((WIDE if wide else NARROW) - margin) / columns) + 0.4
     options: Any = {"extra": margin, "sharex": True, "sharey": True}
     titles = [method.label for method in methods]
-    sheet = Sheet(titles, header, (columns, columns), height, wide, **options)
-    for axes, method in zip(sheet.axes, methods, strict=True):
+    panels = Panels(titles, header, (columns, columns), height, wide, **options)
+    for axes, method in zip(panels.axes, methods, strict=True):
         plain = method.label.partition(" + ")[0]
         second = f"+ {method.penalty}, mean" if method.penalty else "mean"
         title = f"{plain}\n{second} {number[method.name]}"
         axes.set_title(title, fontsize=9.5 if wide else 8)
-    return sheet, methods
+    return panels, methods
 
 
 @styled
-def cosines(results: Results, wide: bool = True) -> Sheet:
+def cosines(results: Results, wide: bool = True) -> Panels:
     """Cosines between task vectors, one heat map for each method, on one colour scale."""
     maps = {
         method.name: np.mean([run["geometry"]["cosines"] for run in method.runs], 0)
@@ -64,13 +64,13 @@ def cosines(results: Results, wide: bool = True) -> Sheet:
     diagonal = np.eye(count, dtype=bool)  # is 1 always and stays out
     # Symmetric, so that white is orthogonal.
     limit = max(*(np.abs(values[~diagonal]).max(initial=0) for values in maps.values()), 1e-3)
-    sheet, methods = _map_sheet(results, ("method", "task", "other", "cosine"), means, wide, 1.2)
-    cell = (sheet.width - 1) / sheet.columns / count  # inches, nearly
-    for axes, method in zip(sheet.axes, methods, strict=True):
+    panels, methods = _map_sheet(results, ("method", "task", "other", "cosine"), means, wide, 1.2)
+    cell = (panels.width - 1) / panels.columns / count  # inches, nearly
+    for axes, method in zip(panels.axes, methods, strict=True):
         shown = np.ma.masked_array(maps[method.name], diagonal)
         edges = np.arange(count + 1) - 0.5
         colours: Any = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "edgecolors": CARD}
-        image = sheet.heat(axes, (edges, edges), shown, (names, names), **colours)
+        image = panels.heat(axes, (edges, edges), shown, (names, names), **colours)
         axes.set_ylim(count - 0.5, -0.5)
         if cell >= 0.25:
             _write_cells(axes, shown, limit, min(8.5, 25 * cell))
@@ -78,10 +78,10 @@ def cosines(results: Results, wide: bool = True) -> Sheet:
             range(count), names, rotation=90, rotation_mode="anchor", ha="right", va="center"
         )
         axes.set_yticks(range(count), names)
-    bar = sheet.bar(image, "Cosine")
+    bar = panels.bar(image, "Cosine")
     bar.locator = MaxNLocator(4, symmetric=True)
     bar.update_ticks()
-    return sheet
+    return panels
 
 
 def _write_cells(axes: Axes, values: np.ma.MaskedArray, limit: float, size: float) -> None:
@@ -94,7 +94,7 @@ def _write_cells(axes: Axes, values: np.ma.MaskedArray, limit: float, size: floa
 
 
 @styled
-def disentanglement(results: Results, wide: bool = True) -> Sheet:
+def disentanglement(results: Results, wide: bool = True) -> Panels:
     """Disentanglement error over both alphas: mean over pairs and seeds, one panel a method."""
     alphas = results["disentanglement_alphas"]
     maps = {
@@ -105,49 +105,49 @@ def disentanglement(results: Results, wide: bool = True) -> Sheet:
     }
     means = {name: f"{values.mean():.2f}" for name, values in maps.items()}
     header = ("method", "alpha of the first task", "alpha of the second task", "error")
-    sheet, methods = _map_sheet(results, header, means, wide, 0.8)
+    panels, methods = _map_sheet(results, header, means, wide, 0.8)
     highest = max(values.max() for values in maps.values())
-    for axes, method in zip(sheet.axes, methods, strict=True):
+    for axes, method in zip(panels.axes, methods, strict=True):
         colours: Any = {"cmap": "cividis", "vmin": 0, "vmax": highest, "edgecolors": "face"}
         values, corners = maps[method.name], np.array(alphas)
-        image = sheet.heat(axes, (corners, corners), values, (alphas, alphas), **colours)
+        image = panels.heat(axes, (corners, corners), values, (alphas, alphas), **colours)
         # The square in which addition looks for alpha.
         axes.add_patch(Rectangle((0, 0), 1, 1, fill=False, edgecolor=WHITE, linewidth=1.2))
-    for axes in sheet.axes[-sheet.columns :]:
+    for axes in panels.axes[-panels.columns :]:
         axes.set_xlabel("α of the second task")
-    for axes in sheet.axes[:: sheet.columns]:
+    for axes in panels.axes[:: panels.columns]:
         axes.set_ylabel("α of the first task")
-    sheet.bar(image, "ξ")
-    return sheet
+    panels.bar(image, "ξ")
+    return panels
 
 
 @styled
-def angles(results: Results, wide: bool = True) -> Sheet:
+def angles(results: Results, wide: bool = True) -> Panels:
     """Angles between columns of the weights and of their updates, a panel for each leaf."""
     methods, every = group_methods(results), results["weight_angles"]
     titles = leaf_titles(_leaves(run["geometry"]["angles"] for run in results["runs"]))
     header = ("matrix", "method", "degrees", "share")
-    sheet = Sheet(list(titles.values()), (*header, *BAND), (3, 2), 2.0, wide)
-    for axes, leaf in zip(sheet.axes, titles, strict=True):
+    panels = Panels(list(titles.values()), (*header, *BAND), (3, 2), 2.0, wide)
+    for axes, leaf in zip(panels.axes, titles, strict=True):
         before = np.array(every[leaf])
         degrees = (np.arange(len(before)) + 0.5) * 180 / len(before)
         for method in methods:
             by_leaf = [run["geometry"]["angles"] for run in method.runs]
             found = [shares[leaf] for shares in by_leaf if leaf in shares]
             if found:
-                sheet.curve(axes, method, degrees, np.mean(found, axis=0)[None], marker="")
+                panels.curve(axes, method, degrees, np.mean(found, axis=0)[None], marker="")
         axes.fill_between(degrees, before, color=SOFT, alpha=0.3, linewidth=0, label="Weights")
         for place, share in zip(degrees, before, strict=True):
-            sheet.note(axes, "Weights", place, share, "", "")
+            panels.note(axes, "Weights", place, share, "", "")
         axes.set_xticks([0, 45, 90, 135, 180])
         as_percent(axes.yaxis)
-    sheet.label("Angle between two columns, degrees", "Share of column pairs, %")
-    sheet.legend()
-    return sheet
+    panels.label("Angle between two columns, degrees", "Share of column pairs, %")
+    panels.legend()
+    return panels
 
 
 @styled
-def singular_values(results: Results, wide: bool = True) -> Sheet:
+def singular_values(results: Results, wide: bool = True) -> Panels:
     """Singular values of the weight updates, one panel for each kind of matrix."""
     leaves = _leaves(
         by_leaf
@@ -156,9 +156,9 @@ def singular_values(results: Results, wide: bool = True) -> Sheet:
     )
     titles = leaf_titles(leaves)
     header = ("matrix", "method", "position", "singular value", *BAND)
-    sheet = Sheet(list(titles.values()), header, (3, 2), 2.0, wide, 0.2, sharey=True)
+    panels = Panels(list(titles.values()), header, (3, 2), 2.0, wide, 0.2, sharey=True)
     lowest = 1.0
-    for axes, leaf in zip(sheet.axes, leaves, strict=True):
+    for axes, leaf in zip(panels.axes, leaves, strict=True):
         for method in group_methods(results):
             found = _spectra(method, leaf)
             if not found:
@@ -170,18 +170,18 @@ def singular_values(results: Results, wide: bool = True) -> Sheet:
             low, high = np.percentile(visible, [10, 90], axis=0)
             shown = some_of(len(mean))
             lines = np.array([low, mean, high])[:, shown]
-            sheet.curve(axes, method, shown + 1, lines, marker="")
+            panels.curve(axes, method, shown + 1, lines, marker="")
             lowest = min([lowest, *mean[mean > 2 * floor].tolist()])
         axes.axhline(1, color=INK, linestyle=(0, (1, 2)), linewidth=1)
         axes.set_yscale("log")
-    sheet.axes[0].set_ylim(lowest / 2, None)
+    panels.axes[0].set_ylim(lowest / 2, None)
     # 0.001, not a power, which would not be written in letters.
     plain = functools.partial(np.format_float_positional, precision=2, fractional=False, trim="-")
-    sheet.axes[0].yaxis.set_major_formatter(lambda value, _: plain(value))
-    sheet.axes[0].yaxis.set_minor_formatter(NullFormatter())
-    sheet.label("Position among the singular values, largest first", "Singular value")
-    sheet.legend()
-    return sheet
+    panels.axes[0].yaxis.set_major_formatter(lambda value, _: plain(value))
+    panels.axes[0].yaxis.set_minor_formatter(NullFormatter())
+    panels.label("Position among the singular values, largest first", "Singular value")
+    panels.legend()
+    return panels
 
 
 def _leaves(by_leaf: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -210,16 +210,16 @@ def _spectra(method: Method, leaf: str) -> list[list[float]]:
 
 
 @styled
-def norms(results: Results, wide: bool = True) -> Sheet:
+def norms(results: Results, wide: bool = True) -> Panels:
     """The norm of every task vector, a panel for each task."""
-    sheet = task_sheet(results, ("task", "method", "quantity", "norm", "deviation"), wide)
-    for axes, task in zip(sheet.axes, results["tasks"], strict=True):
+    panels = task_panels(results, ("task", "method", "quantity", "norm", "deviation"), wide)
+    for axes, task in zip(panels.axes, results["tasks"], strict=True):
         for row, method in enumerate(group_methods(results)):
             norm = method.over_seeds(functools.partial(_norm, task))
-            sheet.dots(axes, row, method, {"norm": norm}, 0.0)
+            panels.dots(axes, row, method, {"norm": norm}, 0.0)
         axes.set_xlim(left=0)
-    sheet.label("‖τ‖, norm over all weights of the image tower")
-    return sheet
+    panels.label("‖τ‖, norm over all weights of the image tower")
+    return panels
 
 
 def _norm(task: str, run: Run) -> float:

@@ -10,7 +10,9 @@ from typing import Any
 from orthoreg_jax.config import default_config, flatten_config
 from orthoreg_jax.evaluation.results import Results
 
-from .markup import (
+from .findings import read_results
+from .geometry_tables import claims_table, features_table, geometry_table
+from .html_elements import (
     SCRIPT,
     STYLE_SHEET,
     Drawing,
@@ -21,8 +23,6 @@ from .markup import (
     prose,
     section,
 )
-from .reading import read_results
-from .structure_tables import claims_table, features_table, geometry_table
 from .summary import control_title, group_methods, penalty_pairs
 from .tables import (
     Table,

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from orthoreg_jax.evaluation.results import Addition, Results, Run, TaskNegation
 
 from .geometry_plots import angles, cosines, disentanglement, norms, singular_values
-from .sheet import BAND, Sheet, as_percent, some_of, task_sheet
+from .panels import BAND, Panels, as_percent, some_of, task_panels
 from .style import CARD, INK, SOFT, method_look, styled
 from .summary import Method, control_name, control_shares, group_methods, zero_shot_mean
 from .tables import share_text
@@ -24,7 +24,7 @@ Curve = Addition | TaskNegation  # what has accuracies over alphas, and the leng
 ZERO_SHOT: dict[str, Any] = {"color": SOFT, "linestyle": ":", "linewidth": 1.6, "zorder": 1}
 
 
-def draw_figures(results: Results, metrics: Metrics) -> Iterator[tuple[str, Sheet, Sheet]]:
+def draw_figures(results: Results, metrics: Metrics) -> Iterator[tuple[str, Panels, Panels]]:
     """Every figure with its name, wide and narrow; one at a time, so that few are kept."""
     measured = all(run["disentanglement"] for run in results["runs"])
     optional = (disentanglement,) if measured else ()
@@ -46,11 +46,11 @@ def over_seeds(curves: Float[np.ndarray, "seeds x"]) -> Float[np.ndarray, "lines
 
 
 @styled
-def addition(results: Results, wide: bool = True) -> Sheet:
+def addition(results: Results, wide: bool = True) -> Panels:
     """Mean validation accuracy of the added model over alpha, normalised and absolute."""
     titles = ("Normalised: % of its own single-task accuracy", "Absolute: accuracy, %")
-    sheet = Sheet(titles, ("panel", "method", "alpha", "accuracy", *BAND), (2, 1), 3.0, wide)
-    (left, right), end = sheet.axes, 0.0
+    panels = Panels(titles, ("panel", "method", "alpha", "accuracy", *BAND), (2, 1), 3.0, wide)
+    (left, right), end = panels.axes, 0.0
     for method in group_methods(results):
         additions = [run["addition"] for run in method.runs]
         absolute = [_added_accuracy(run).mean(axis=0) for run in method.runs]
@@ -59,16 +59,16 @@ def addition(results: Results, wide: bool = True) -> Sheet:
         end = max(end, float(x[-1]))
         for axes, curves in ((left, normalised), (right, absolute)):
             lines = [read_at(x, *each) for each in zip(additions, curves, strict=True)]
-            sheet.curve(axes, method, x, over_seeds(np.array(lines)))
+            panels.curve(axes, method, x, over_seeds(np.array(lines)))
             for each, curve in zip(additions, curves, strict=True):
                 index = each["alphas"].index(each["alpha"])
                 _mark_choice(axes, each["alpha"] * each["length"], curve[index], method)
     right.axhline(zero_shot_mean(results, "val"), label="Zero-shot", **ZERO_SHOT)
-    _length_axes(sheet, end, "‖α Σ τ‖ / ‖θ₀‖, relative length of what is added")
+    _length_axes(panels, end, "‖α Σ τ‖ / ‖θ₀‖, relative length of what is added")
     ring: Any = {"linestyle": "", "marker": "o", "markersize": 9, "markerfacecolor": CARD}
     right.plot([], [], color=INK, label="Chosen α", **ring)
-    sheet.legend()
-    return sheet
+    panels.legend()
+    return panels
 
 
 def common_lengths(tried: Sequence[Curve]) -> Float[np.ndarray, " x"]:
@@ -85,10 +85,10 @@ def read_at(
     return np.interp(x, np.array(tried["alphas"]) * tried["length"], values)
 
 
-def _length_axes(sheet: Sheet, end: float, label: str) -> None:
+def _length_axes(panels: Panels, end: float, label: str) -> None:
     """Relative length up to `end` on a cube-root scale, as the choice falls where it is small."""
     ticks = [tick for tick in (0, 0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 4) if tick <= end]
-    for axes in sheet.axes:
+    for axes in panels.axes:
         axes.set_xscale("function", functions=(np.cbrt, _cube))
         axes.set_xlim(0, end)
         for line in axes.lines:
@@ -120,27 +120,27 @@ def _mark_choice(axes: Axes, x: float, y: float, method: Method) -> None:
 
 
 @styled
-def tasks(results: Results, wide: bool = True) -> Sheet:
+def tasks(results: Results, wide: bool = True) -> Panels:
     """Test accuracy on every task: zero-shot, single-task and added, a panel for each task."""
     methods = group_methods(results)
-    sheet = task_sheet(results, ("task", "method", "model", "accuracy", "deviation"), wide)
-    for axes, task in zip(sheet.axes, results["tasks"], strict=True):
+    panels = task_panels(results, ("task", "method", "model", "accuracy", "deviation"), wide)
+    for axes, task in zip(panels.axes, results["tasks"], strict=True):
         zero_shot = results["zero_shot"]["test"][task]
         axes.axvline(zero_shot, label="Zero-shot", **ZERO_SHOT)
-        sheet.note(axes, "Zero-shot", "zero-shot", zero_shot, "")
+        panels.note(axes, "Zero-shot", "zero-shot", zero_shot, "")
         for row, method in enumerate(methods):
             values = {
                 "single-task": method.over_seeds(functools.partial(_alone, task)),
                 "added": method.over_seeds(functools.partial(_added, task)),
             }
-            sheet.dots(axes, row, method, values, values["added"].mean)
+            panels.dots(axes, row, method, values, values["added"].mean)
         as_percent(axes.xaxis)
-    last, ink = sheet.axes[-1], dict[str, Any](color=INK, linestyle="")
+    last, ink = panels.axes[-1], dict[str, Any](color=INK, linestyle="")
     last.plot([], [], "|", markersize=9, label="Fine-tuned on that task alone", **ink)
     last.plot([], [], "o", markersize=5.5, label="All task vectors added", **ink)
-    sheet.legend()
-    sheet.label("Test accuracy, %")
-    return sheet
+    panels.legend()
+    panels.label("Test accuracy, %")
+    return panels
 
 
 def _alone(task: str, run: Run) -> float:
@@ -152,11 +152,11 @@ def _added(task: str, run: Run) -> float:
 
 
 @styled
-def negation(results: Results, wide: bool = True) -> Sheet:
+def negation(results: Results, wide: bool = True) -> Panels:
     """Mean validation accuracy on forgotten tasks and on the control task over alpha."""
     titles = ("Tasks to forget: accuracy, %", "Control task: accuracy, %")
-    sheet = Sheet(titles, ("panel", "method", "alpha", "accuracy", *BAND), (2, 1), 3.0, wide)
-    (left, right), end = sheet.axes, 0.0
+    panels = Panels(titles, ("panel", "method", "alpha", "accuracy", *BAND), (2, 1), 3.0, wide)
+    (left, right), end = panels.axes, 0.0
     for method in group_methods(results):
         x = common_lengths([each for run in method.runs for each in run["negation"].values()])
         end = max(end, float(x[-1]))
@@ -167,8 +167,8 @@ def negation(results: Results, wide: bool = True) -> Sheet:
             ]
             for of in (lambda task: task["target_val"], lambda task: task["control_val"])
         )
-        sheet.curve(left, method, x, over_seeds(np.array(target)))
-        sheet.curve(right, method, x, over_seeds(np.array(control)))
+        panels.curve(left, method, x, over_seeds(np.array(target)))
+        panels.curve(right, method, x, over_seeds(np.array(control)))
     left.axhline(zero_shot_mean(results, "val"), label="Zero-shot", **ZERO_SHOT)
     zero_shot = results["zero_shot"]["val"][control_name(results)]
     right.axhline(zero_shot, **ZERO_SHOT)
@@ -177,31 +177,31 @@ def negation(results: Results, wide: bool = True) -> Sheet:
         right.axhline(level, color=INK, linestyle=(0, (1, 2)), linewidth=1)
         place: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
         right.annotate(share_text(share), (1, level), (-1, 1), fontsize=7.5, ha="right", **place)
-    _length_axes(sheet, end, "‖α τ‖ / ‖θ₀‖, relative length of what is subtracted")
-    for axes in sheet.axes:
+    _length_axes(panels, end, "‖α τ‖ / ‖θ₀‖, relative length of what is subtracted")
+    for axes in panels.axes:
         axes.set_ylim(bottom=0)
-    sheet.legend()
-    return sheet
+    panels.legend()
+    return panels
 
 
 @styled
-def training(results: Results, metrics: Metrics, wide: bool = True) -> Sheet:
+def training(results: Results, metrics: Metrics, wide: bool = True) -> Panels:
     """Loss, and the penalty where there is one, over training steps."""
     methods = [method for method in group_methods(results) if metrics.get(method.name)]
     penalised = [method for method in methods if method.strengths]
     titles = ["Cross-entropy", "Penalty, before it is multiplied by λ"][: 2 if penalised else 1]
-    sheet = Sheet(titles, ("panel", "method", "step", "value", *BAND), (2, 1), 2.8, wide)
+    panels = Panels(titles, ("panel", "method", "step", "value", *BAND), (2, 1), 2.8, wide)
     for key, drawn, axes in zip(
-        ("loss", "penalty"), (methods, penalised), sheet.axes, strict=False
+        ("loss", "penalty"), (methods, penalised), panels.axes, strict=False
     ):
         for method in drawn:
             steps, *curves = _history(metrics[method.name], key)
             shown = some_of(len(steps))
-            sheet.curve(axes, method, steps[shown], np.array(curves)[:, shown], marker="")
+            panels.curve(axes, method, steps[shown], np.array(curves)[:, shown], marker="")
         axes.set_xlabel("Step")
         axes.ticklabel_format(useOffset=False)
-    sheet.legend()
-    return sheet
+    panels.legend()
+    return panels
 
 
 def _history(

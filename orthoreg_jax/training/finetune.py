@@ -18,9 +18,9 @@ from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import StorageError, write_text
 from orthoreg_jax.tasks.loading import Feed
 
-from .checkpoints import StateFolder
 from .events import Events
 from .penalties import Context
+from .saved_states import StateFolder
 from .sharding import Shardings
 from .step import Metrics, TrainState, TrainStep
 

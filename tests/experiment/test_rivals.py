@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 
-from orthoreg_jax.experiment.others import OtherTasks
+from orthoreg_jax.experiment.other_tasks import OtherTasks
 from orthoreg_jax.experiment.setup import reopen
 from orthoreg_jax.reporting.summary import group_methods, penalty_pairs
 from tests.small_run import orthoreg

@@ -6,8 +6,8 @@ import pytest
 
 import orthoreg_jax as oj
 from orthoreg_jax.arithmetic.paths import flatten
-from orthoreg_jax.experiment.merging import merge_files
 from orthoreg_jax.merging import MERGERS
+from orthoreg_jax.merging.files import merge_files
 from orthoreg_jax.storage import StorageError
 from orthoreg_jax.trees import StoredTree
 

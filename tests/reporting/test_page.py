@@ -9,7 +9,7 @@ import xml.etree.ElementTree
 import pytest
 
 from orthoreg_jax.config import flatten_config, load_config
-from orthoreg_jax.reporting.markup import Drawing
+from orthoreg_jax.reporting.html_elements import Drawing
 from orthoreg_jax.reporting.page import config_file, make_page
 from orthoreg_jax.reporting.plots import draw_figures
 from orthoreg_jax.reporting.style import to_svg

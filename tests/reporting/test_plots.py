@@ -12,8 +12,8 @@ from orthoreg_jax.reporting.geometry_plots import (
     singular_values,
 )
 from orthoreg_jax.reporting.page import FIGURES
+from orthoreg_jax.reporting.panels import NARROW, WIDE, some_of
 from orthoreg_jax.reporting.plots import addition, draw_figures, negation, tasks, training
-from orthoreg_jax.reporting.sheet import NARROW, WIDE, some_of
 from orthoreg_jax.reporting.style import (
     FILLS,
     PALETTE,
@@ -35,10 +35,10 @@ METHODS = [
 ]
 
 
-def rows(sheet, *start):
+def rows(panels, *start):
     """The numbers of those lines of the CSV file that begin so."""
-    lines = list(csv.reader(sheet.csv().splitlines()))[1:]
-    assert {len(line) for line in lines} == {len(sheet.rows[0])}
+    lines = list(csv.reader(panels.csv().splitlines()))[1:]
+    assert {len(line) for line in lines} == {len(panels.rows[0])}
     found = [line[len(start) :] for line in lines if line[: len(start)] == list(start)]
     return [[float(cell) if cell else None for cell in line] for line in found]
 
@@ -64,12 +64,12 @@ def test_svg_is_the_same_each_time(results):
 
 
 def test_addition_shows_the_mean_over_tasks(results):
-    sheet = addition(results)
-    normalised, absolute = sheet.axes
+    panels = addition(results)
+    normalised, absolute = panels.axes
     expected = [0.3, 0.45, 0.45]
     np.testing.assert_allclose(absolute.lines[0].get_ydata(), expected)
     written = [[x, y, None, None] for x, y in zip([0, 0.25, 0.5], expected, strict=True)]
-    assert rows(sheet, "Absolute: accuracy, %", "Non-linear FT") == written
+    assert rows(panels, "Absolute: accuracy, %", "Non-linear FT") == written
     expected = [(x / 0.8 + y / 0.6) / 2 for x, y in [(0.4, 0.2), (0.6, 0.3), (0.5, 0.4)]]
     np.testing.assert_allclose(normalised.lines[0].get_ydata(), expected)
     assert absolute.lines[0].get_color() == PALETTE["full"][0]
@@ -97,16 +97,16 @@ def test_training_takes_steps_that_every_task_has(results):
 
 
 def test_disentanglement_is_drawn_where_it_was_measured(results):
-    sheet = disentanglement(results)
+    panels = disentanglement(results)
     expected = results["runs"][0]["disentanglement"][0]["error"]
-    np.testing.assert_allclose(sheet.axes[0].collections[0].get_array(), expected)
-    assert sheet.axes[0].get_title(loc="left").endswith("mean 0.44")
+    np.testing.assert_allclose(panels.axes[0].collections[0].get_array(), expected)
+    assert panels.axes[0].get_title(loc="left").endswith("mean 0.44")
     written = [
         [x, y, v]
         for x, line in zip((-1, 0, 1), expected, strict=True)
         for y, v in zip((-1, 0, 1), line, strict=True)
     ]
-    assert rows(sheet, "Non-linear FT") == written
+    assert rows(panels, "Non-linear FT") == written
     for run in results["runs"]:
         run["disentanglement"] = []
     assert "disentanglement" not in [name for name, *_ in draw_figures(results, {})]

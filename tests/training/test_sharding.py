@@ -28,7 +28,7 @@ from orthoreg_jax.clip.modules import VisionTransformer
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.config import default_config
 from orthoreg_jax.hosts import connect, fetch, is_first
-from orthoreg_jax.training.checkpoints import StateFolder
+from orthoreg_jax.training.saved_states import StateFolder
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.sharding import make_shardings
 from orthoreg_jax.training.penalties import orthogonality

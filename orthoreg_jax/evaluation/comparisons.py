@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from orthoreg_jax.config import split_method
-from orthoreg_jax.evaluation.bootstrap import bootstrap_interval
-from orthoreg_jax.evaluation.results import Comparison
+
+from .bootstrap import bootstrap_interval
+from .results import Comparison
 
 ZERO_SHOT = "zero-shot"
 Correct = Mapping[str, Bool[np.ndarray, " _n"]]
@@ -23,7 +24,7 @@ def compare_methods(
 
     Args:
       zero_shot: by task; the control task's as "control".
-      answers: by method, for each seed, in the same order; see `Edits.correct`.
+      answers: by method, for each seed, in the same order; see `EditedModels.correct`.
       shares: of control accuracy that negation keeps.
     """
     kinds = ["single", "added", *(f"{kind}/{s}" for s in shares for kind in ("negated", "control"))]

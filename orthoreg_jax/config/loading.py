@@ -10,9 +10,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from .kinds import describe_kind, entry
 from .options import flatten_config
 from .validation import validate
+from .value_types import describe_kind, entry
 
 
 def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> ConfigDict:

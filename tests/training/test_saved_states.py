@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from orthoreg_jax.storage import StorageError
-from orthoreg_jax.training.checkpoints import StateFolder
+from orthoreg_jax.training.saved_states import StateFolder
 from orthoreg_jax.training.step import TrainState
 
 
@@ -81,7 +81,7 @@ def test_training_goes_on_while_a_state_is_written(tmp_path):
 def test_a_write_that_fails_behind_training_is_said(small_disk, monkeypatch):
     """Room enough when the save began, not when it was written."""
     room = types.SimpleNamespace(free=10**12)
-    monkeypatch.setattr("orthoreg_jax.training.checkpoints.shutil.disk_usage", lambda _: room)
+    monkeypatch.setattr("orthoreg_jax.training.saved_states.shutil.disk_usage", lambda _: room)
     noise = jax.random.normal(jax.random.key(0), (700, 1000))
     with (
         pytest.raises(StorageError, match="cannot be written .No space left on device."),
@@ -107,7 +107,7 @@ TOO_LARGE = """
 import pathlib, resource, sys
 import absl.logging
 import jax, jax.numpy as jnp
-from orthoreg_jax.training.checkpoints import StateFolder
+from orthoreg_jax.training.saved_states import StateFolder
 from orthoreg_jax.training.step import TrainState
 
 absl.logging.set_verbosity(absl.logging.FATAL)  # as the command does

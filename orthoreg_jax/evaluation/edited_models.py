@@ -10,8 +10,9 @@ from jaxtyping import Bool, Float
 from ml_collections import ConfigDict
 
 from orthoreg_jax.arithmetic.task_vectors import add_task_vectors, analogy, norm
-from orthoreg_jax.evaluation.accuracy import EvaluationSet, Evaluator
-from orthoreg_jax.evaluation.results import (
+
+from .accuracy import EvaluationSet, Evaluator
+from .results import (
     Added,
     Addition,
     Analogy,
@@ -19,20 +20,20 @@ from orthoreg_jax.evaluation.results import (
     PerTask,
     TaskNegation,
 )
-from orthoreg_jax.evaluation.search import (
+from .search import (
     flat_range,
     search_addition,
     search_negation,
     search_per_task,
 )
-from orthoreg_jax.evaluation.selection import normalised
+from .selection import normalised
 
 SPLITS = ("val", "test")
 FLAT = 0.01  # alphas that lose at most so much accuracy to the chosen one are called flat
 Sets = dict[str, dict[str, EvaluationSet]]  # split -> task -> images on the device
 
 
-class Edits:
+class EditedModels:
     """The task vectors of one method and seed, and everything that is measured on them.
 
     `correct` collects, for each test accuracy, which images were classified right:

@@ -1,12 +1,10 @@
-"""What task vectors look like, and which features tasks use: the numbers behind accuracies."""
+"""What task vectors look like: norms, angles, singular values."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from orthoreg_jax.arithmetic.geometry import (
@@ -20,17 +18,8 @@ from orthoreg_jax.arithmetic.matrices import has_matrices
 from orthoreg_jax.arithmetic.rules import rules_for_part
 from orthoreg_jax.arithmetic.task_vectors import cosine_matrix, norm
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
-from orthoreg_jax.evaluation.results import Features, Geometry
-from orthoreg_jax.evaluation.specialisation import (
-    FEATURES,
-    feature_sensitivity,
-    mean_overlap,
-    specialisation,
-    tau_jacobian_norm,
-)
-from orthoreg_jax.training.modes.mode import Apply
 
-from .experiment import Experiment
+from .results import Geometry
 
 
 def measure_geometry(vectors: dict[str, Any]) -> Geometry:
@@ -85,64 +74,3 @@ def weight_angles(tree: Any) -> dict[str, list[float]]:
         leaf: np.asarray(shares).mean(axis=0).tolist()
         for leaf, shares in column_angles(tree, rules).items()
     }
-
-
-def measure_features(
-    experiment: Experiment,
-    outputs: Callable[..., Any],
-    vectors: dict[str, Any] | None,
-    images: int,
-) -> Features:
-    """How much the features that tasks depend on overlap, and how vectors act on others' inputs.
-
-    Args:
-      experiment: for its model, heads and images.
-      outputs: of the `Mode` that made the vectors.
-      vectors: by task; None measures the pre-trained model.
-      images: test images of each task.
-    """
-    model = {"model": experiment.params0}
-    apply = _edited(outputs, experiment.apply) if vectors else _plain(experiment.apply)
-    pixels, sensitivities = {}, {}
-    for task in experiment.config.tasks:
-        raw, labels = experiment.images(task, "test", images)
-        pixels[task] = experiment.preprocessing.normalize(jnp.asarray(raw))
-        sensitivities[task] = feature_sensitivity(
-            apply,
-            model | ({"vector": vectors[task]} if vectors else {}),
-            experiment.heads[task],
-            pixels[task],
-            labels,
-            features=tuple(f"model/{pattern}" for pattern in FEATURES),
-        )
-    overlaps = specialisation(sensitivities)
-    different = ~np.eye(len(pixels), dtype=bool)
-    return {
-        "overlap": mean_overlap(overlaps),
-        "by_layer": {
-            path.removeprefix("model/"): values[different].mean(axis=0).tolist()
-            for path, values in overlaps.items()
-        },
-        "tau_jacobian": [
-            [
-                float(tau_jacobian_norm(experiment.apply, experiment.params0, vector, inputs))
-                for inputs in pixels.values()
-            ]
-            for vector in (vectors or {}).values()
-        ],
-    }
-
-
-@functools.cache
-def _edited(outputs: Callable[..., Any], apply: Apply) -> Apply:
-    """The model with its task vector as the mode uses it; features are those of the plain one."""
-
-    def features(tree: Any, pixels: Any) -> Any:
-        return outputs(apply, tree["model"], [tree["vector"]], jnp.ones((1, 1)), pixels)[0]
-
-    return features
-
-
-@functools.cache
-def _plain(apply: Apply) -> Apply:
-    return lambda tree, pixels: apply(tree["model"], pixels)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from orthoreg_jax.experiment.comparisons import compare_methods
+from orthoreg_jax.evaluation.comparisons import compare_methods
 
 
 def answers(rng, seeds, accuracy):

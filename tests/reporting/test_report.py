@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from orthoreg_jax.reporting.stage import summary_text, write_report
+from orthoreg_jax.reporting.report import summary_text, write_report
 from orthoreg_jax.storage import StorageError, write_sealed
 
 
@@ -44,7 +44,7 @@ def test_damaged_files(run_folder):
 
 
 def test_terminal_table_does_without_matplotlib():
-    code = "import sys, orthoreg_jax.reporting.stage; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, orthoreg_jax.reporting.report; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

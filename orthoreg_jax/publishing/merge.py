@@ -14,25 +14,20 @@ from orthoreg_jax.clip.differences import ModelVector, base_problem
 from orthoreg_jax.clip.processor import read_processor
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.evaluation.results import Results, Run
-from orthoreg_jax.experiment.merging import (
-    Measured,
-    Source,
-    choose_alpha,
-    compare_merged,
-    merge_files,
-)
 from orthoreg_jax.experiment.setup import reopen
 from orthoreg_jax.merging import Merger, make_merger
+from orthoreg_jax.merging.files import Source, merge_files
 from orthoreg_jax.progress import say
+from orthoreg_jax.reporting.report import damage_is_said, read_results_file
+from orthoreg_jax.reporting.summary import run_strengths, strength_text
+from orthoreg_jax.reporting.tables import markdown_rows, percent
 from orthoreg_jax.tasks.task import Task
 from orthoreg_jax.trees import StoredTree
 from orthoreg_jax.versions import version
 
+from .alpha import Measured, choose_alpha, compare_merged
 from .export import card_front, check_request, find_run, load_pretrained, open_measured
 from .measure import load_measured
-from .stage import damage_is_said, read_results_file
-from .summary import run_strengths, strength_text
-from .tables import markdown_rows, percent
 
 CARD = """\
 ---

@@ -12,7 +12,7 @@ from orthoreg_jax.evaluation.results import FORMAT, Results
 from orthoreg_jax.experiment.vectors import task_folder
 from orthoreg_jax.storage import StorageError, read_json, read_sealed, replacing, write_text
 
-from .structure_tables import claims_table, features_table, geometry_table
+from .geometry_tables import claims_table, features_table, geometry_table
 from .tables import (
     Table,
     alpha_table,
@@ -56,7 +56,7 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
 def _write_report(folder: pathlib.Path) -> pathlib.Path:
     results = read_results_file(folder)
     # Drawing takes matplotlib, which the table for the terminal does without.
-    from .markup import Drawing
+    from .html_elements import Drawing
     from .page import make_page
     from .plots import draw_figures
     from .style import to_png, to_svg

@@ -1,4 +1,4 @@
-"""Edits of a linear classifier, which NumPy can follow."""
+"""EditedModels of a linear classifier, which NumPy can follow."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
-from orthoreg_jax.experiment.edits import Edits
+from orthoreg_jax.evaluation.edited_models import EditedModels
 from orthoreg_jax.training.sharding import make_shardings
 
 ALPHAS, NAMES = (0.0, 0.5, 1.0, 2.0), ("a", "b", "c", "d")
@@ -48,7 +48,7 @@ class Linear:
         )
         trees = {n: {"kernel": jnp.asarray(v, jnp.float32)} for n, v in self.vectors.items()}
         self.rounds = []
-        self.edits = Edits(
+        self.edits = EditedModels(
             options, evaluator, sets, trees, "control", lambda: self.rounds.append(1), 10.0
         )
 

@@ -1,4 +1,4 @@
-from orthoreg_jax.reporting.reading import read_results
+from orthoreg_jax.reporting.findings import read_results
 
 
 def test_footing(results, two_seeds):

@@ -10,10 +10,9 @@ import jax
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.evaluation.accuracy import measure_accuracies
 from orthoreg_jax.progress import say
+from orthoreg_jax.reporting.tables import Table, format_text, percent
 from orthoreg_jax.tasks.table import read_table
 from orthoreg_jax.tasks.task import Task, data_directory, load_each
-
-from .tables import Table, format_text, percent
 
 
 def measure_model(model: str, data: str, names: Sequence[str], split: str, base: str = "") -> str:

@@ -13,20 +13,19 @@ from orthoreg_jax.clip.config import HUB_NAMES
 from orthoreg_jax.config import default_config, split_method
 from orthoreg_jax.evaluation.results import Results, Run
 from orthoreg_jax.experiment.vectors import open_vector
-from orthoreg_jax.storage import StorageError
-from orthoreg_jax.training.modes import MODES
-from orthoreg_jax.training.modes.mode import edited_outputs
-from orthoreg_jax.trees import load_tree
-
-from .stage import damage_is_said, read_results_file
-from .summary import (
+from orthoreg_jax.reporting.report import damage_is_said, read_results_file
+from orthoreg_jax.reporting.summary import (
     control_name,
     control_shares,
     control_title,
     run_strengths,
     strength_text,
 )
-from .tables import markdown_rows, percent, share_text
+from orthoreg_jax.reporting.tables import markdown_rows, percent, share_text
+from orthoreg_jax.storage import StorageError
+from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes.mode import edited_outputs
+from orthoreg_jax.trees import load_tree
 
 CARD = """\
 ---

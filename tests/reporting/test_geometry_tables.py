@@ -1,6 +1,6 @@
 import pytest
 
-from orthoreg_jax.reporting.structure_tables import claims_table, features_table, geometry_table
+from orthoreg_jax.reporting.geometry_tables import claims_table, features_table, geometry_table
 
 
 def cells(results):

@@ -1,4 +1,4 @@
-"""The sheet on which a figure is drawn: its panels, its marks, and the numbers they show."""
+"""The panels of a figure: their marks, and the numbers they show."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WIDE, NARROW = 9.5, 4.0  # inches: a figure on a desk and in files, and on a pho
 BAND = ("low", "high")  # columns of a curve's band in CSV files; empty where it has none
 
 
-class Sheet:
+class Panels:
     """A figure under way: its panels, and every number that they show, for its CSV file.
 
     Args:
@@ -161,16 +161,16 @@ class Sheet:
             axes.set_ylabel(y)
 
 
-def task_sheet(results: Results, header: Sequence[str], wide: bool) -> Sheet:
+def task_panels(results: Results, header: Sequence[str], wide: bool) -> Panels:
     """A panel for each task, with a row for each method."""
     methods, titles = group_methods(results), list(results["tasks"].values())
-    sheet = Sheet(titles, header, (3, 1), 0.55 + 0.2 * len(methods), wide, 0.2, sharey=True)
-    for axes, title in sheet.names.items():
+    panels = Panels(titles, header, (3, 1), 0.55 + 0.2 * len(methods), wide, 0.2, sharey=True)
+    for axes, title in panels.names.items():
         axes.set_title(textwrap.shorten(title, 30 if wide else 27, placeholder="…"))
         axes.set_yticks(range(len(methods)), [method.label for method in methods], color=INK)
         axes.grid(axis="x", visible=False)
     axes.set_ylim(len(methods) - 0.4, -0.6)
-    return sheet
+    return panels
 
 
 def some_of(count: int) -> Int[np.ndarray, " shown"]:

@@ -1,0 +1,1 @@
+"""What opens a run, edits a model and writes it: exports, merges, measures, uploads."""
