@@ -17,8 +17,9 @@ from published import ADDITION, MODELS, NEGATION
 
 from orthoreg_jax.config import ORTHOREG
 from orthoreg_jax.evaluation.results import Results
-from orthoreg_jax.reporting.findings import read_results
-from orthoreg_jax.reporting.report import TABLES, read_results_file
+from orthoreg_jax.evaluation.results_file import read_results
+from orthoreg_jax.reporting.findings import describe_findings
+from orthoreg_jax.reporting.report import TABLES
 from orthoreg_jax.reporting.summary import (
     DEFAULT_SHARE,
     Method,
@@ -120,7 +121,7 @@ def main() -> None:
     parser.add_argument("--run", type=pathlib.Path, required=True)
     parser.add_argument("--command", required=True, help="what made the run")
     options = parser.parse_args()
-    results, name = read_results_file(options.run), options.run.name
+    results, name = read_results(options.run), options.run.name
     tables = [addition_table(results), negation_table(results), gain_table(results)]
     tables += [table for make in TABLES if (table := make(results)) is not None]
     figures = [figure for figure in FIGURES if (options.run / "plots" / f"{figure}.png").is_file()]
@@ -132,7 +133,7 @@ def main() -> None:
         f"Made by\n\n    {options.command}\n    python experiments/collect.py --run {options.run}"
         ' --command "..."\n',
         "The tables are those of the run's report, those beside the paper first.\n",
-        *(f"{paragraph}\n" for paragraph in read_results(results)),
+        *(f"{paragraph}\n" for paragraph in describe_findings(results)),
         *map(format_markdown, tables),
         "## Figures\n",
         *(f"![{figure}]({name}/{figure}.png)\n" for figure in figures),

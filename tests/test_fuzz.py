@@ -15,15 +15,12 @@ from orthoreg_jax.clip.checkpoint import load_checkpoint, save_checkpoint
 from orthoreg_jax.clip.config_files import read_config
 from orthoreg_jax.clip.preprocessing import load_preprocessing, tokenize
 from orthoreg_jax.config import default_config, flatten_config, load_config, override
+from orthoreg_jax.evaluation.results_file import read_results
 from orthoreg_jax.experiment import evaluation, run_folder, setup
 from orthoreg_jax.experiment.vectors import load_task_vectors
-from orthoreg_jax.publishing.export import choose_edit, find_run, format_card
-from orthoreg_jax.reporting.report import (
-    damage_is_said,
-    read_metrics,
-    read_results_file,
-    summary_text,
-)
+from orthoreg_jax.publishing.export import choose_edit, make_card
+from orthoreg_jax.publishing.finished_run import find_run
+from orthoreg_jax.reporting.report import read_metrics, summary_text
 from orthoreg_jax.storage import StorageError, write_sealed
 from orthoreg_jax.tasks.folder import FileImages
 from orthoreg_jax.tasks.task import load_tasks
@@ -306,10 +303,10 @@ def test_results_that_are_exported(tmp_path):
     embedded = load_checkpoint("embedded")
 
     def read():
-        with damage_is_said(tmp_path):
-            results = read_results_file(tmp_path)
-            run = find_run(results, "full", None)
-            return format_card(results, run, choose_edit(results, run, (), "", None), embedded)
+        results = read_results(tmp_path)
+        run = find_run(results, "full", None)
+        edit = choose_edit(results, run, (), "", None)
+        return make_card(results, run, edit, embedded).format()
 
     fuzz(tmp_path / "results.json", read)
 

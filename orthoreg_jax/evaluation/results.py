@@ -5,7 +5,9 @@ Beside them the file has "sha256", the hash of all of them: one that was edited 
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+from typing import NotRequired  # pydantic asks for these on Python 3.11
+
+from typing_extensions import TypedDict
 
 FORMAT = 5
 
@@ -115,7 +117,7 @@ class Disentanglement(TypedDict):
 
 
 class OtherSearch(TypedDict):
-    """Edited models at the alphas that the search finds which `evaluation.alpha_search` does not name."""
+    """The same at the alphas of the search that `evaluation.alpha_search` does not name."""
 
     addition: Addition  # without an alpha for each task
     negation: dict[str, TaskNegation]

@@ -14,11 +14,11 @@ from orthoreg_jax.clip.differences import ModelVector, base_problem
 from orthoreg_jax.clip.processor import read_processor
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.evaluation.results import Results, Run
+from orthoreg_jax.evaluation.results_file import read_results
 from orthoreg_jax.experiment.setup import reopen
 from orthoreg_jax.merging import Merger, make_merger
 from orthoreg_jax.merging.files import Source, merge_files
 from orthoreg_jax.progress import say
-from orthoreg_jax.reporting.report import damage_is_said, read_results_file
 from orthoreg_jax.reporting.summary import run_strengths, strength_text
 from orthoreg_jax.reporting.tables import markdown_rows, percent
 from orthoreg_jax.tasks.task import Task
@@ -26,35 +26,10 @@ from orthoreg_jax.trees import StoredTree
 from orthoreg_jax.versions import version
 
 from .alpha import Measured, choose_alpha, compare_merged
-from .export import card_front, check_request, find_run, load_pretrained, open_measured
+from .cards import Card, Shown
+from .finished_run import check_request, find_run, load_pretrained, open_measured
 from .measure import load_measured
 
-CARD = """\
----
-{front}---
-
-# {title}
-
-A CLIP whose {towers} {count} task vectors:
-
-    θ₀ + {alpha:g} · {merger}({names})
-
-θ₀ are the weights of `{model}`; τ, a task vector, is what fine-tuning on one task changed{made_by}.
-The merger is `{merger}` with {options}. {text}
-
-    from transformers import CLIPModel, CLIPProcessor
-    model, processor = CLIPModel.from_pretrained("."), CLIPProcessor.from_pretrained(".")
-
-## Measured
-
-{measured}
-
-## Made of
-
-{origins}
-
-Made by `orthoreg merge`; {versions}.
-"""
 # Of the text tower: whether the vectors hold leaves of it.
 TEXT = {
     False: "The text tower is the pre-trained one.",
@@ -116,12 +91,11 @@ def merge_run(
     """
     made, key = merger.make()
     check_request(out, alpha, overwrite)
-    with damage_is_said(folder):
-        results = read_results_file(folder)
-        run, known = find_run(results, method, seed), results["tasks"]
-        names = tuple(tasks) or tuple(known)
-        checkpoint = load_pretrained(results)
-        inputs: Any = results["provenance"]["inputs"]
+    results = read_results(folder)
+    run, known = find_run(results, method, seed), results["tasks"]
+    names = tuple(tasks) or tuple(known)
+    checkpoint = load_pretrained(results)
+    inputs: Any = results["provenance"]["inputs"]
     if unknown := [task for task in names if task not in known]:
         raise ValueError(f"--tasks {', '.join(unknown)}: the run has {', '.join(known)}")
     if len({*names}) < len(names):
@@ -342,13 +316,6 @@ def _save(
     return save_checkpoint(out, params, checkpoint, texts=texts, overwrite=overwrite)
 
 
-class Shown(NamedTuple):
-    """What a card says of accuracies, and the merged model's by the titles of tasks."""
-
-    text: str
-    test: tuple[tuple[str, float], ...] = ()
-
-
 def _measured(results: Results, run: Run, measured: Measured | None) -> Shown:
     if measured is None:
         by_hand = "Nothing: α was given by hand. `orthoreg measure --model .` measures this model."
@@ -383,25 +350,23 @@ def _card(
     notes: Sequence[str] = (),
 ) -> str:
     """The model card; `beyond` are leaves of the vector that are not of the image tower."""
-    origins = [f"- pre-trained weights: SHA-256 `{checkpoint.sha256}`"]
+    origins = [f"pre-trained weights: SHA-256 `{checkpoint.sha256}`"]
     origins += [
-        f"- {name} of {source}: SHA-256 `{content}`" for source, (name, content) in sources.items()
+        f"{name} of {source}: SHA-256 `{content}`" for source, (name, content) in sources.items()
     ]
-    origins += [f"- {note}" for note in notes]
-    title = f"{model}, {len(sources)} tasks merged by {merger.name}"
-    return CARD.format(
-        front=card_front(model, title, measured.test, ["model-merging"]),
-        title=title,
-        towers="towers merge" if beyond else "image tower merges",
-        text=TEXT[bool(beyond)],
-        count=len(sources),
-        alpha=alpha,
-        merger=merger.name,
-        names=", ".join(name for name, _ in sources.values()),
+    towers = "towers merge" if beyond else "image tower merges"
+    names = ", ".join(name for name, _ in sources.values())
+    return Card(
+        title=f"{model}, {len(sources)} tasks merged by {merger.name}",
         model=model,
-        made_by=made_by,
-        options=merger.describe(),
-        measured=measured.text,
-        origins="\n".join(origins),
-        versions=", ".join(f"{name} {version(name)}" for name in PACKAGES),
-    )
+        kind=f"whose {towers} {len(sources)} task vectors",
+        formula=f"θ₀ + {alpha:g} · {merger.name}({names})",
+        vector=f"what fine-tuning on one task changed{made_by}",
+        text=f"The merger is `{merger.name}` with {merger.describe()}. {TEXT[bool(beyond)]}",
+        measured=measured,
+        origins=[*origins, *notes],
+        command="merge",
+        source="",
+        versions=[(name, version(name)) for name in PACKAGES],
+        tags=["model-merging"],
+    ).format()

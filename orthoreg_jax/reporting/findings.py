@@ -23,7 +23,7 @@ from .summary import (
 from .tables import percent, points, share_text
 
 
-def read_results(results: Results) -> list[str]:
+def describe_findings(results: Results) -> list[str]:
     """Paragraphs on what the run shows; the first says what the numbers stand on."""
     paragraphs = [_footing(results)]
     pairs = penalty_pairs(results)

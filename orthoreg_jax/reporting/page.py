@@ -10,7 +10,7 @@ from typing import Any
 from orthoreg_jax.config import default_config, flatten_config
 from orthoreg_jax.evaluation.results import Results
 
-from .findings import read_results
+from .findings import describe_findings
 from .geometry_tables import claims_table, features_table, geometry_table
 from .html_elements import (
     SCRIPT,
@@ -141,7 +141,7 @@ def make_page(results: Results, figures: Mapping[str, Drawing], folder: pathlib.
         if table is not None:  # it was measured
             sections.append((anchor, table.title, (format_html(table, methods, anchor), *more)))
 
-    words = "".join(f"<p>{_lead(paragraph)}</p>" for paragraph in read_results(results))
+    words = "".join(f"<p>{_lead(paragraph)}</p>" for paragraph in describe_findings(results))
     add(summary_table(results), "summary", f'<div class="reading">{words}</div>')
     add(other_search_table(results), "other-search")
     add(difference_table(results), "differences")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from orthoreg_jax.evaluation.results import FORMAT, Results
+from orthoreg_jax.evaluation.results import Results
+from orthoreg_jax.evaluation.results_file import read_results
 from orthoreg_jax.experiment.vectors import task_folder
-from orthoreg_jax.storage import StorageError, read_json, read_sealed, replacing, write_text
+from orthoreg_jax.storage import StorageError, replacing, write_text
 
 from .geometry_tables import claims_table, features_table, geometry_table
 from .tables import (
@@ -45,16 +45,11 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
       The path of report.html.
 
     Raises:
-      StorageError: no results.json, one that was changed, or a file that cannot be read or
-        written.
+      StorageError: no results.json, one that was changed or is damaged, or a file that cannot be
+        read or written.
       ValueError: results.json is of another format than this version reads.
     """
-    with damage_is_said(folder):
-        return _write_report(folder)
-
-
-def _write_report(folder: pathlib.Path) -> pathlib.Path:
-    results = read_results_file(folder)
+    results = read_results(folder)
     # Drawing takes matplotlib, which the table for the terminal does without.
     from .html_elements import Drawing
     from .page import make_page
@@ -82,46 +77,10 @@ def summary_text(folder: pathlib.Path) -> str:
     Raises:
       StorageError, ValueError: as `write_report`.
     """
-    with damage_is_said(folder):
-        results = read_results_file(folder)
-        other = other_search_table(results)
-        more = "" if other is None else f"\n\n{other.title}\n\n{format_text(other)}"
-        return format_text(summary_table(results)) + more
-
-
-@contextlib.contextmanager
-def damage_is_said(folder: pathlib.Path) -> Iterator[None]:
-    """What a results.json with fields missing or of another kind leads to, as one error."""
-    try:
-        yield
-    except (LookupError, TypeError, AttributeError, ArithmeticError, AssertionError) as error:
-        raise StorageError(
-            f"{folder / 'results.json'}: is not what `evaluate` writes ({type(error).__name__}: "
-            f"{error}); run the stage `evaluate` again"
-        ) from error
-
-
-def read_results_file(folder: pathlib.Path) -> Results:
-    """A run folder's results.json, of the format that this version reads."""
-    path = folder / "results.json"
-    if not folder.is_dir():
-        raise StorageError(f"--workdir {folder}: no such run folder")
-    if not path.is_file():
-        raise StorageError(f"{path}: no such file; run the stage `evaluate` first")
-    found = read_json(path)
-    found = found.get("format") if isinstance(found, dict) else None
-    if found != FORMAT:
-        raise ValueError(
-            f"{path}: is of format {found!r}, and this version of orthoreg_jax reads format "
-            f"{FORMAT}; run the stage `evaluate` again with this version, in a new --workdir, or "
-            "report with the version that wrote it"
-        )
-    try:
-        checked: Any = read_sealed(path)
-    except StorageError as error:
-        raise StorageError(f"{error}; run the stage `evaluate` again") from error
-    results: Results = checked
-    return results
+    results = read_results(folder)
+    other = other_search_table(results)
+    more = "" if other is None else f"\n\n{other.title}\n\n{format_text(other)}"
+    return format_text(summary_table(results)) + more
 
 
 def read_metrics(

@@ -1,17 +1,17 @@
-from orthoreg_jax.reporting.findings import read_results
+from orthoreg_jax.reporting.findings import describe_findings
 
 
 def test_footing(results, two_seeds):
-    first = read_results(results)[0]
+    first = describe_findings(results)[0]
     assert "1 seed and 160 test images of 2 tasks (80 each)" in first
     assert "30.00 %" in first
     assert "With one seed" in first
-    assert "2 seeds" in read_results(two_seeds)[0]
-    assert "With one seed" not in read_results(two_seeds)[0]
+    assert "2 seeds" in describe_findings(two_seeds)[0]
+    assert "With one seed" not in describe_findings(two_seeds)[0]
 
 
 def test_small_difference_is_called_so(results):
-    text = read_results(results)[1]
+    text = describe_findings(results)[1]
     assert "reaches 50.50 % against 50.00 %" in text
     assert "+0.50 points, 95 % interval −3.00 to +4.00, so that these images do not tell" in text
     assert "60.00 % against 70.00 % (−10.00 points, 95 % interval −20.00 to −5.00)" in text
@@ -21,20 +21,22 @@ def test_small_difference_is_called_so(results):
 
 def test_a_norm_that_rises_by_lower_single_task_accuracy_is_called_so(results):
     results["runs"][1]["addition"]["absolute"] = 0.45
-    assert "Norm is higher only because" in read_results(results)[1]
+    assert "Norm is higher only because" in describe_findings(results)[1]
 
 
 def test_worse_than_zero_shot_is_said(results):
     results["runs"][0]["addition"]["absolute"] = 0.3
-    assert "The added model of Non-linear FT is not above zero-shot." in read_results(results)[1]
+    assert (
+        "The added model of Non-linear FT is not above zero-shot." in describe_findings(results)[1]
+    )
 
 
 def test_edges(results):
-    assert read_results(results)[-1].startswith("Some α are the largest that were tried")
+    assert describe_findings(results)[-1].startswith("Some α are the largest that were tried")
     results["runs"] = results["runs"][:1]
-    assert not any("largest that were" in text for text in read_results(results))
+    assert not any("largest that were" in text for text in describe_findings(results))
 
 
 def test_a_method_alone_is_described(results):
     results["runs"] = results["runs"][:1]
-    assert "Non-linear FT: the added model reaches 50.00 %" in read_results(results)[1]
+    assert "Non-linear FT: the added model reaches 50.00 %" in describe_findings(results)[1]

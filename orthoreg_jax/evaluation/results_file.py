@@ -1,0 +1,69 @@
+"""The door through which results.json comes in: whole, of this format, and of the right types."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from typing import Any
+
+from orthoreg_jax.storage import StorageError, read_json, read_sealed
+
+from .results import FORMAT, Results
+
+SHOWN = 3  # wrong fields that an error names
+
+
+def read_results(folder: pathlib.Path) -> Results:
+    """A run folder's results.json.
+
+    Raises:
+      StorageError: no such folder or file; one that was changed, or whose fields are not those of
+        `Results`.
+      ValueError: of another format than this version reads.
+    """
+    path = folder / "results.json"
+    if not folder.is_dir():
+        raise StorageError(f"--workdir {folder}: no such run folder")
+    if not path.is_file():
+        raise StorageError(f"{path}: no such file; run the stage `evaluate` first")
+    found = read_json(path)
+    found = found.get("format") if isinstance(found, dict) else None
+    if found != FORMAT:
+        raise ValueError(
+            f"{path}: is of format {found!r}, and this version of orthoreg_jax reads format "
+            f"{FORMAT}; run the stage `evaluate` again with this version, in a new --workdir, or "
+            "report with the version that wrote it"
+        )
+    try:
+        results: Any = read_sealed(path)
+    except StorageError as error:
+        raise StorageError(f"{error}; run the stage `evaluate` again") from error
+    if wrong := find_wrong_fields(results):
+        more = f", and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise StorageError(
+            f"{path}: is not what `evaluate` writes ({'; '.join(wrong[:SHOWN])}{more}); run the "
+            "stage `evaluate` again"
+        )
+    checked: Results = results
+    return checked
+
+
+def find_wrong_fields(results: Any) -> list[str]:
+    """What of it does not fit `Results`: a line for each field."""
+    import pydantic
+
+    try:
+        _adapter().validate_python(results)
+    except pydantic.ValidationError as error:
+        return [
+            f"{'.'.join(map(str, each['loc']))}: {each['msg'].lower()}"
+            for each in error.errors(include_url=False, include_input=False)
+        ]
+    return []
+
+
+@functools.cache
+def _adapter() -> Any:
+    import pydantic
+
+    return pydantic.TypeAdapter(Results)

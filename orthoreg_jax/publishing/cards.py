@@ -1,0 +1,130 @@
+"""The card of an edited CLIP: what it is, what was measured, and what it is made of."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from orthoreg_jax.clip.config import HUB_NAMES
+
+TEMPLATE = """\
+---
+{front}---
+
+# {title}
+
+A CLIP {kind}:
+
+    {formula}
+
+θ₀ are the weights of `{model}`; τ, a task vector, is {vector}. {text}
+
+    from transformers import CLIPModel, CLIPProcessor
+    model, processor = CLIPModel.from_pretrained("."), CLIPProcessor.from_pretrained(".")
+
+## Measured
+
+{measured}
+
+## Made of
+
+{origins}
+
+{made_by}; {versions}.
+"""
+MADE_BY = "Made by `orthoreg "  # every card says so
+
+
+class Shown(NamedTuple):
+    """What a card says of accuracies, and the model's own on test by the titles of tasks."""
+
+    text: str
+    test: tuple[tuple[str, float], ...] = ()
+
+
+class Card(NamedTuple):
+    """What differs from card to card.
+
+    Attributes:
+      title: its first line.
+      model: the pre-trained one.
+      kind: "A CLIP ...".
+      formula: of the weights.
+      vector: what a task vector is, in words.
+      text: what is to be said besides, the text tower above all.
+      measured: accuracies.
+      origins: a line for each thing that it was made of.
+      command: of `orthoreg`, which made it.
+      source: of what it was made, in words.
+      versions: of the packages, by name.
+      tags: beside those of every edited CLIP.
+    """
+
+    title: str
+    model: str
+    kind: str
+    formula: str
+    vector: str
+    text: str
+    measured: Shown
+    origins: Sequence[str]
+    command: str
+    source: str
+    versions: Sequence[tuple[str, str]]
+    tags: Sequence[str] = ()
+
+    def format(self) -> str:
+        """The card, in the hub's form."""
+        return TEMPLATE.format(
+            front=_front(self.model, self.title, self.measured.test, self.tags),
+            title=self.title,
+            kind=self.kind,
+            formula=self.formula,
+            model=self.model,
+            vector=self.vector,
+            text=self.text,
+            measured=self.measured.text,
+            origins="\n".join(f"- {line}" for line in self.origins),
+            made_by=f"{MADE_BY}{self.command}`{self.source}",
+            versions=", ".join(f"{name} {version}" for name, version in self.versions),
+        )
+
+
+def _front(
+    model: str, title: str, accuracies: Sequence[tuple[str, float]], tags: Sequence[str]
+) -> str:
+    """The head of a card, in the hub's own form of metadata, by which it shows and finds models.
+
+    Args:
+      model: the pre-trained one, named as the base if the hub has it.
+      title: of the card.
+      accuracies: on test, by the titles of tasks.
+      tags: beside those of every edited CLIP.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task = "zero-shot-image-classification"
+    repository = HUB_NAMES.get(model, model).partition("@")[0]
+    on_hub = repository.count("/") == 1 and not pathlib.Path(model).is_dir()
+    results = [
+        EvalResult(
+            task_type=task,
+            dataset_type=re.sub("[^a-z0-9]+", "-", name.lower()),
+            dataset_name=name,
+            dataset_split="test",
+            metric_type="accuracy",
+            metric_value=round(value, 4),
+        )
+        for name, value in accuracies
+    ]
+    data = ModelCardData(
+        base_model=repository if on_hub else None,
+        library_name="transformers",
+        pipeline_tag=task,
+        tags=["clip", "task-arithmetic", *tags],
+        model_name=title,
+        eval_results=results or None,
+    )
+    return f"{data.to_yaml()}\n"

@@ -1,0 +1,98 @@
+"""What an export or a merge takes from a finished run, and what it refuses ahead of work."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint
+from orthoreg_jax.config import default_config, split_method
+from orthoreg_jax.evaluation.results import Results, Run
+from orthoreg_jax.experiment.vectors import open_vector
+from orthoreg_jax.storage import StorageError
+from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes.mode import edited_outputs
+
+from .cards import MADE_BY
+
+LARGEST_ALPHA = 3.4e38  # of float32
+
+
+def check_request(out: pathlib.Path, alpha: float | None, overwrite: bool) -> None:
+    """What can be refused ahead of work.
+
+    Raises:
+      ValueError: `out` holds something that may not be replaced, or alpha is no number above 0.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: is a file; choose a new directory for the model")
+    if out.is_dir() and any(out.iterdir()):
+        card = out / "README.md"
+        ours = card.is_file() and MADE_BY in card.read_text(encoding="utf-8", errors="replace")
+        if not ours:
+            raise ValueError(f"--out {out}: is not empty; choose a new directory for the model")
+        if not overwrite:
+            raise ValueError(
+                f"--out {out}: holds a whole model that an earlier command made (its README.md "
+                "says which); choose another directory, or give --overwrite to make it anew"
+            )
+    if alpha is not None and not 0 < alpha < float("inf"):
+        raise ValueError(f"--alpha {alpha}: give a number above 0; to subtract, export --forget")
+    if alpha is not None and alpha > LARGEST_ALPHA:
+        raise ValueError(f"--alpha {alpha}: weights in float32 cannot be as large; give a smaller")
+
+
+def load_pretrained(results: Results) -> Checkpoint:
+    """The model that a run began with.
+
+    Raises:
+      ValueError: it cannot be read, or its files are others now.
+    """
+    config: Any = results["config"]
+    checkpoint = load_checkpoint(config["model"])
+    recorded: Any = results["provenance"]
+    if checkpoint.hash_files() != recorded["inputs"]["model"]:
+        raise ValueError(
+            f"model {config['model']!r}: its files are not those that the run began with (their "
+            "hashes differ); bring the old ones back"
+        )
+    return checkpoint
+
+
+def find_run(results: Results, method: str, seed: int | None) -> Run:
+    """The run of a method that is edited weights; `seed` None: its first.
+
+    Raises:
+      ValueError: nothing of that name, or a linearised method.
+    """
+    runs = [run for run in results["runs"] if run["method"] == method]
+    chosen = [run for run in runs if seed in (None, run["seed"])]
+    if not chosen:
+        there = ", ".join(f"{run['method']} seed {run['seed']}" for run in results["runs"])
+        asked = method if seed is None else f"{method} seed {seed}"
+        raise ValueError(f"--method {asked}: the run has {there}")
+    mode = MODES[split_method(method)[0]](default_config().lora)
+    if mode.outputs is not edited_outputs:
+        raise ValueError(
+            f"--method {method}: its model, as f(x; θ₀) + α J τ of linearised fine-tuning, is no "
+            "set of weights of a CLIP; export a method that is evaluated as edited weights, or use "
+            "the task vectors in the run folder"
+        )
+    return chosen[0]
+
+
+def open_measured(folder: pathlib.Path, run: Run, tasks: Sequence[str]) -> list[pathlib.Path]:
+    """Files of the task vectors that a run's numbers were measured on.
+
+    Raises:
+      StorageError: one is missing, not what its place says, or another than was measured.
+    """
+    files = [open_vector(folder, run["method"], run["seed"], task) for task in tasks]
+    for task, file in zip(tasks, files, strict=True):
+        if file.about["sha256"] != run["vectors"].get(task):
+            raise StorageError(
+                f"{file.path}: is another vector than the one that results.json was measured on "
+                "(their hashes differ); run the stage `evaluate` again"
+            )
+    return [file.path for file in files]
