@@ -17,7 +17,7 @@ from orthoreg_jax.reporting.panels import Sheet
 from orthoreg_jax.reporting.style import method_look, styled, to_png
 from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import read_json, replacing, write_json, write_text
-from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes import MODES, make_mode
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 # What ||alpha tau|| is of ||sum_t tau_t||; what rebuilds the spectrum is best where it is larger.
@@ -129,7 +129,7 @@ def tables(cells: Mapping[tuple[str, str], Cell]) -> list[str]:
             rows.append([TITLES[name], *pair[0].cells, *with_penalty, gain])
         if rows:
             header = ("Merger", *half, f"+ OrthoReg: {half[0]}", *half[1:], "gain in Abs")
-            label = MODES[mode](default_config().lora).label
+            label = make_mode(mode, default_config()).label
             texts.append(f"## {label}\n\n{markdown_rows(header, rows)}\n")
     return texts
 
@@ -139,7 +139,7 @@ def verdict(cells: Mapping[tuple[str, str], Cell]) -> list[str]:
     found, lines = gains(cells), []
     if not found:
         return ["No method is there both without and with the penalty."]
-    modes = {mode: MODES[mode](default_config().lora).label for mode, _ in found}
+    modes = {mode: make_mode(mode, default_config()).label for mode, _ in found}
     beyond = {k: v for k, v in found.items() if abs(statistics.fmean(v)) > statistics.stdev(v)}
     up = [key for key, values in beyond.items() if statistics.fmean(values) > 0]
     lines.append(
@@ -180,7 +180,7 @@ def verdict(cells: Mapping[tuple[str, str], Cell]) -> list[str]:
 def draw(cells: Mapping[tuple[str, str], Cell]) -> Figure:
     """Abs of each merger, a panel for each mode, without and with the penalty."""
     modes = [mode for mode in MODES if any(method == mode for method, _ in cells)]
-    titles = [MODES[mode](default_config().lora).label for mode in modes]
+    titles = [make_mode(mode, default_config()).label for mode in modes]
     sheet = Sheet(titles, ("mode", "merger"), (2, 1), 3.1, wide=True, sharey=True, sharex=True)
     places = np.arange(len(TRIED))
     for mode, axis in zip(modes, sheet.axes, strict=True):

@@ -15,7 +15,7 @@ import pytest
 from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.evaluation.results import Results
 from orthoreg_jax.storage import read_sealed
-from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes import MODES, ModeRow
 from orthoreg_jax.training.modes.mode import only
 from orthoreg_jax.trees import load_tree
 
@@ -82,7 +82,8 @@ def test_results_agree_with_one_another(results):
 
 def test_every_mode_runs(inputs, tmp_path, monkeypatch):
     """And one of a user's own, of biases alone, which has no weight matrix to look at."""
-    monkeypatch.setitem(MODES, "bitfit", lambda options: only(("*/bias",), "BitFit"))
+    bitfit = ModeRow(lambda: only(("*/bias",), "BitFit"))
+    monkeypatch.setitem(MODES, "bitfit", bitfit)
     methods = ["linearized" + PLUS, "attention", "lora" + PLUS, "bitfit"]
     options = ["--config.methods=" + ",".join(methods)]
     # Their functions have tests of their own; compiling them for every mode takes a minute.

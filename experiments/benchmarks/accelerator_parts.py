@@ -32,7 +32,7 @@ from orthoreg_jax.config import ORTHOREG, default_config
 from orthoreg_jax.evaluation.accuracy import EvaluationSet, Evaluator
 from orthoreg_jax.merging import MERGERS, merge_task_vectors
 from orthoreg_jax.penalties.orthoreg import orthogonality_penalty
-from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes import MODES, make_mode
 
 Cell = dict[str, Any]
 Row = dict[str, Any]
@@ -357,7 +357,7 @@ def measure_sweep(cell: Cell) -> list[Row]:
         return images.astype(jnp.float32) / 255
 
     with jax.default_matmul_precision(precision):
-        evaluator = Evaluator(apply, params0, normalize, MODES[cell["mode"]](options.lora).outputs)
+        evaluator = Evaluator(apply, params0, normalize, make_mode(cell["mode"], options).outputs)
         forward = jax.jit(lambda params, images: apply(params, normalize(images)))
         seconds = queued_seconds(
             lambda: evaluator.predictions([vector], alphas[:, None], data), 1, 3

@@ -45,7 +45,7 @@ from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.config import ORTHOREG, default_config
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.reporting.tables import NONE, markdown_rows
-from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes import MODES, make_mode
 from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
@@ -85,7 +85,7 @@ class CompiledStep:
         """Compiles it, at the precision of matrix products that is the default just then."""
         config, params0 = random_model(model)
         mode_name, plus, _ = name.partition(ORTHOREG)
-        mode = MODES[mode_name](default_config().lora)
+        mode = make_mode(mode_name, default_config())
         optimizer = make_optimizer(1e-5, 500, 10_000, 0.1, 1.0)
         step = make_train_step(
             mode,

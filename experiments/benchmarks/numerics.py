@@ -24,7 +24,7 @@ from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.config import ORTHOREG, PRECISIONS, default_config
 from orthoreg_jax.penalties.orthoreg import orthogonality_penalty
-from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes import make_mode
 from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
@@ -147,7 +147,7 @@ def training(model: str, method: str, steps: int) -> Errors:
         config, params0 = random_model(model)
     params0, size, rng = jax.device_get(params0), config.visual.image_size, np.random.default_rng(0)
     mode_name, plus, _ = method.partition(ORTHOREG)
-    mode = MODES[mode_name](default_config().lora)
+    mode = make_mode(mode_name, default_config())
     optimizer = make_optimizer(1e-3, 5, 2 * steps, 0.1, 1.0)
     head = Head(rng.normal(size=(CLASSES, config.projection)).astype(np.float32), np.int32(CLASSES))
     images = rng.integers(0, 256, (steps, BATCH, size, size, 3), dtype=np.uint8)

@@ -33,7 +33,7 @@ from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.config import default_config
 from orthoreg_jax.penalties.orthoreg import orthogonality_penalty
 from orthoreg_jax.reporting.tables import NONE, markdown_rows
-from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes import make_mode
 
 OURS = "closed form (ours)"
 BOUND = "two matrix products"
@@ -124,7 +124,7 @@ def torch_penalty(matrices: list[Any]) -> Callable[[], Any] | None:
 
 def low_rank_ways(delta: Any) -> dict[str, tuple[Callable[..., Any], Any]]:
     """LoRA's penalty and its gradient in A and B."""
-    mode = MODES["lora"](default_config().lora)
+    mode = make_mode("lora", default_config())
     trainable = jax.tree.map(lambda leaf: leaf + 0.01, mode.init(delta, jax.random.key(0)))
 
     def penalty(trainable: Any, prepare: Callable[[Any], Any]) -> Any:

@@ -41,7 +41,7 @@ from orthoreg_jax.merging import task_arithmetic
 from orthoreg_jax.merging.files import merge_files
 from orthoreg_jax.penalties.orthoreg import orthogonality_penalty
 from orthoreg_jax.reporting.tables import markdown_rows
-from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes import make_mode
 from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.sharding import make_shardings
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
@@ -96,7 +96,7 @@ def step(batch: int = 16, layers: int = 6, width: int = 256, fsdp: int = 1) -> W
     config, params0 = tower(width, layers)
     shardings = make_shardings(batch, fsdp=fsdp)
     mode, optimizer = (
-        MODES["full"](default_config().lora),
+        make_mode("full", default_config()),
         make_optimizer(1e-5, 500, 10_000, 0.1, 1.0),
     )
     train_step = make_train_step(

@@ -35,7 +35,7 @@ from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.tasks.batches import evaluation_batches
 from orthoreg_jax.tasks.loading import load_images
 from orthoreg_jax.tasks.task import load_tasks
-from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes import make_mode
 from orthoreg_jax.training.sharding import make_shardings
 from orthoreg_jax.trees import load_tree, save_tree
 
@@ -50,7 +50,7 @@ class Sweeps:
         """Compiles nothing yet."""
         self.alphas, self.vector_path = np.asarray(alphas), vector_path
         self.names = load_config(ROOT / "configs" / "embedded.py").tasks
-        self.outputs = MODES[mode](default_config().lora).outputs
+        self.outputs = make_mode(mode, default_config()).outputs
         checkpoint = load_checkpoint("embedded")
         self.apply = image_encoder(checkpoint.config)
         self.normalize = load_preprocessing(checkpoint.directory, checkpoint.config).normalize

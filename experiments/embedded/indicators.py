@@ -17,7 +17,6 @@ import json
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from orthoreg_jax.arithmetic.task_vectors import add_task_vectors, norm, task_vector
 from orthoreg_jax.clip.checkpoint import image_encoder, load_checkpoint
@@ -28,7 +27,7 @@ from orthoreg_jax.evaluation.selection import choose_addition, choose_negation
 from orthoreg_jax.tasks.batches import limited_rows
 from orthoreg_jax.tasks.loading import Feed, load_images
 from orthoreg_jax.tasks.task import load_tasks
-from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes import full
 from orthoreg_jax.training.sharding import make_shardings
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
@@ -92,7 +91,7 @@ class Suite:
 
     def finetune(self) -> dict:
         """One task vector for each task."""
-        options, mode = self.arguments, MODES["full"](ConfigDict())
+        options, mode = self.arguments, full()
         optimizer = make_optimizer(
             options.learning_rate, options.steps // 10, options.steps, options.weight_decay, 1.0
         )

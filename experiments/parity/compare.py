@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from ml_collections import ConfigDict
 from reference import Reference, logits, train
 
 from orthoreg_jax.arithmetic.low_rank import dense
@@ -32,7 +31,7 @@ from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import write_json, write_text
 from orthoreg_jax.tasks.loading import Feed, load_images
 from orthoreg_jax.tasks.task import load_tasks
-from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes import MODES, make_mode
 from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.sharding import make_shardings
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
@@ -40,7 +39,7 @@ from orthoreg_jax.training.step import init_state, make_optimizer, make_train_st
 STEPS, WARMUP, BATCH, STRENGTH = 20, 2, 32, 100.0
 LEARNING_RATES = {"full": 1e-4, "linearized": 1e-4, "attention": 1e-4, "lora": 1e-3}
 ALPHAS = np.array([-1.0, 0.0, 0.5, 1.0, 2.0])
-LORA = ConfigDict({"rank": 8, "alpha": 8.0, "placement": "qkvo"})
+LORA = default_config().lora
 OUT = pathlib.Path(__file__).parents[1] / "results"
 
 
@@ -73,7 +72,7 @@ def compare(
     params0 = setting.params0
     if text_tensors:
         params0 = jax.device_put(beside_text_tensors(setting.checkpoint.params))
-    mode, rate = MODES[name](LORA), LEARNING_RATES[name]
+    mode, rate = make_mode(name, default_config()), LEARNING_RATES[name]
     optimizer = make_optimizer(rate, WARMUP, STEPS, 0.1, 1.0)
     # The penalty is measured in every row; its strength may be 0.
     step = make_train_step(

@@ -24,7 +24,7 @@ from orthoreg_jax.evaluation.edited_models import EditedModels, Sets
 from orthoreg_jax.experiment.evaluation import make_evaluator, put_sets
 from orthoreg_jax.experiment.setup import prepare
 from orthoreg_jax.storage import write_json
-from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes import make_mode
 from orthoreg_jax.training.modes.mode import edited_outputs
 from orthoreg_jax.trees import save_tree
 
@@ -145,7 +145,7 @@ class Bench:
         `single` is by split and task, `addition` by subset, `negation` by task; `penalty_share` is
         sum ||G - I|| over the matrices as a share of that of no update, mean over tasks.
         """
-        evaluator = self._evaluator(MODES[trial.mode](self.config.lora).outputs)
+        evaluator = self._evaluator(make_mode(trial.mode, self.config).outputs)
         held = jax.device_put(vectors)
         pretrained = float(norm(self.experiment.params0))
 

@@ -22,7 +22,7 @@ from orthoreg_jax.arithmetic.low_rank import dense
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.experiment.experiment import Experiment
 from orthoreg_jax.progress import Progress
-from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes import make_mode
 from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
@@ -59,7 +59,7 @@ def finetune_fleet(
       form: of the penalty.
       workers: processes that make batches.
     """
-    options, made = experiment.config.training, MODES[mode](experiment.config.lora)
+    options, made = experiment.config.training, make_mode(mode, experiment.config)
     params0 = jax.tree.map(jnp.asarray, experiment.checkpoint.params["visual"])
     pairs = sorted({(replica.task, replica.seed) for replica in replicas})
     images, labels = _batches(experiment, pairs, steps, workers)

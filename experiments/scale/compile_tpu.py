@@ -45,7 +45,7 @@ from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.config import ORTHOREG, PRECISIONS, default_config
 from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import write_json, write_text
-from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes import MODES, make_mode
 from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.sharding import Shardings
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
@@ -60,7 +60,7 @@ def lower_step(
     """The train step as it is handed to the compiler."""
     config, shardings = PRESETS[model], Shardings(mesh)
     mode_name, plus, _ = method.partition(ORTHOREG)
-    mode = MODES[mode_name](default_config().lora)
+    mode = make_mode(mode_name, default_config())
     size = config.visual.image_size
     tower = VisionTransformer(config.visual, config.projection)
     pixels = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)

@@ -27,7 +27,7 @@ def validate(config: ConfigDict) -> None:
       ValueError: all the problems found, each with what is allowed.
     """
     from orthoreg_jax.penalties.orthoreg import FORMS
-    from orthoreg_jax.training.modes import MODES
+    from orthoreg_jax.training.modes import MODES, make_mode
     from orthoreg_jax.training.modes.lora import PLACEMENTS
     from orthoreg_jax.training.penalties import PENALTIES
 
@@ -93,7 +93,7 @@ def validate(config: ConfigDict) -> None:
     number("penalty.tak.images", 0, whole=True)
     check("penalty.form", flat["penalty.form"] in FORMS, " or ".join(FORMS))
     if flat["penalty.text_tensors"]:
-        whole = [mode for mode, row in MODES.items() if row(default_config().lora).whole]
+        whole = [mode for mode in MODES if make_mode(mode, default_config()).whole]
         good = any(mode in whole and "orthoreg" in penalties for mode, penalties in methods)
         having = " or ".join(mode + ORTHOREG for mode in whole)
         check("penalty.text_tensors", good, f"False, unless `methods` has {having}")

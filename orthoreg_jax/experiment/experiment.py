@@ -7,7 +7,6 @@ import functools
 import math
 import pathlib
 from collections.abc import Sequence
-from operator import getitem
 from typing import Any
 
 import jax
@@ -26,9 +25,9 @@ from orthoreg_jax.tasks.catalogue import KNOWN, other_training_set
 from orthoreg_jax.tasks.loading import Feed, load_images
 from orthoreg_jax.tasks.notes import Note
 from orthoreg_jax.tasks.task import Task
-from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes import make_mode
 from orthoreg_jax.training.modes.mode import Apply, Mode
-from orthoreg_jax.training.penalties import PENALTIES, Penalty
+from orthoreg_jax.training.penalties import PENALTIES, Penalty, penalty_options
 from orthoreg_jax.training.sharding import Shardings
 from orthoreg_jax.versions import PACKAGES, version
 
@@ -80,13 +79,12 @@ class Experiment:
         mode, names = split_method(name)
         own, penalties = self.config.per_method, {}
         for each in names:
-            row = PENALTIES[each]
-            options = functools.reduce(getitem, row.options.split("."), self.config)
+            options = penalty_options(each, self.config)
             strength = own[mode + PLUS + each].strength or options.strength
-            penalties[each] = row.make(options, strength)
+            penalties[each] = PENALTIES[each].make(options, strength)
         rate = own[name if name in own else mode].learning_rate
         rate = rate or self.config.training.learning_rate
-        made = MODES[mode](self.config.lora)
+        made = make_mode(mode, self.config)
         text = self.config.penalty.text_tensors and "orthoreg" in penalties and made.whole
         return Method(name, made, penalties, rate, text)
 

@@ -18,6 +18,7 @@ from orthoreg_jax.storage import StorageError, read_json
 from orthoreg_jax.tasks.catalogue import KNOWN
 from orthoreg_jax.tasks.task import load_tasks
 from orthoreg_jax.training.events import check_events
+from orthoreg_jax.training.penalties import PENALTIES, penalty_options
 from orthoreg_jax.training.sharding import make_shardings
 
 from .experiment import Experiment
@@ -38,7 +39,11 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
         check_events()
     at_once = training.batch_size // training.accumulate
     penalties = {name for method in config.methods for name in split_method(method)[1]}
-    beside = [config.penalty.taujp.batch_size] if "taujp" in penalties else []
+    beside = [
+        penalty_options(name, config)[row.batch]
+        for name, row in PENALTIES.items()
+        if name in penalties and row.batch
+    ]
     shardings = make_shardings(at_once, *beside, fsdp=training.fsdp)
     local = make_shardings(config.evaluation.batch_size, local=True)
     tasks = load_tasks(config.data, config.tasks, config.control)

@@ -11,7 +11,7 @@ from orthoreg_jax.config import default_config, split_method
 from orthoreg_jax.evaluation.results import Results, Run
 from orthoreg_jax.experiment.vectors import open_vector
 from orthoreg_jax.storage import StorageError
-from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes import make_mode
 from orthoreg_jax.training.modes.mode import edited_outputs
 
 from .cards import MADE_BY
@@ -72,7 +72,7 @@ def find_run(results: Results, method: str, seed: int | None) -> Run:
         there = ", ".join(f"{run['method']} seed {run['seed']}" for run in results["runs"])
         asked = method if seed is None else f"{method} seed {seed}"
         raise ValueError(f"--method {asked}: the run has {there}")
-    mode = MODES[split_method(method)[0]](default_config().lora)
+    mode = make_mode(split_method(method)[0], default_config())
     if mode.outputs is not edited_outputs:
         raise ValueError(
             f"--method {method}: its model, as f(x; θ₀) + α J τ of linearised fine-tuning, is no "

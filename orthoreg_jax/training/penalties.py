@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from operator import getitem
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float
@@ -104,17 +106,25 @@ class PenaltyRow(NamedTuple):
       options: where the config has its options, `strength` among them.
       make: (options, strength) -> the penalty.
       others: whether it needs other tasks than the one that is fine-tuned.
+      batch: which option says how many images of other tasks it takes at each step; "": it takes
+        none.
     """
 
     label: str
     options: str
     make: Callable[[ConfigDict, float], Penalty]
     others: bool
+    batch: str = ""
 
 
 # What stands behind the "+" of a method's name, in the order in which it stands there.
 PENALTIES: dict[str, PenaltyRow] = {
     "orthoreg": PenaltyRow("OrthoReg", "penalty", orthoreg, False),
-    "taujp": PenaltyRow("τJp", "penalty.taujp", taujp, True),
+    "taujp": PenaltyRow("τJp", "penalty.taujp", taujp, True, "batch_size"),
     "tak": PenaltyRow("TAK", "penalty.tak", tak, True),
 }
+
+
+def penalty_options(name: str, config: ConfigDict) -> ConfigDict:
+    """The options that a config has for a penalty."""
+    return functools.reduce(getitem, PENALTIES[name].options.split("."), config)

@@ -26,9 +26,8 @@ def test_a_norm_that_rises_by_lower_single_task_accuracy_is_called_so(results):
 
 def test_worse_than_zero_shot_is_said(results):
     results["runs"][0]["addition"]["absolute"] = 0.3
-    assert (
-        "The added model of Non-linear FT is not above zero-shot." in describe_findings(results)[1]
-    )
+    paragraph = describe_findings(results)[1]
+    assert "The added model of Non-linear FT is not above zero-shot." in paragraph
 
 
 def test_edges(results):

@@ -12,7 +12,7 @@ from orthoreg_jax.clip.config import VisionConfig
 from orthoreg_jax.clip.modules import VisionTransformer
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.clip.zeroshot import Head
-from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes import MODES, linearized, lora, make_mode
 from orthoreg_jax.training.modes.lora import PLACEMENTS
 from orthoreg_jax.training.modes.mode import edited_outputs, linearized_outputs, only
 from orthoreg_jax.training.penalties import orthogonality
@@ -49,7 +49,7 @@ def options(**changes):
 
 
 def test_linearized_forward_is_the_first_order_expansion(params0):
-    mode = MODES["linearized"](options())
+    mode = linearized()
     tau = vector_like(params0, 3)
     outputs = mode.forward(apply, params0, jax.tree.map(jnp.add, params0, tau), PIXELS)
     with jax.enable_x64():  # central differences of the plain network, written out
@@ -68,7 +68,7 @@ def test_linearized_forward_is_the_first_order_expansion(params0):
 
 
 def test_linearized_outputs_of_a_grid_equal_forward_at_each_point(params0):
-    mode = MODES["linearized"](options())
+    mode = linearized()
     vectors = [vector_like(params0, seed) for seed in (3, 4)]
     rows = jnp.array([[0.0, 0.0], [1.0, 0.0], [-0.5, 2.0]])
     grid = linearized_outputs(apply, params0, vectors, rows, PIXELS)
@@ -93,7 +93,7 @@ def test_edited_outputs_add_vectors_of_parts(params0):
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_lora_against_its_formula(params0, placement):
-    mode = MODES["lora"](options(placement=placement))
+    mode = lora(options(placement=placement))
     trainable = mode.init(params0, jax.random.key(0))
     kernels = {path: leaf for path, leaf in flatten(params0).items() if "blocks" in path}
     delta = flatten(mode.delta(trainable, params0), lambda node: isinstance(node, LowRank))
@@ -144,7 +144,7 @@ def test_a_mode_of_one_s_own_is_one_line(params0):
 @pytest.mark.parametrize("strength", [0.0, 0.5])
 @pytest.mark.parametrize("name", MODES)
 def test_training_changes_what_the_mode_says_and_nothing_else(params0, name, strength):
-    mode = MODES[name](options())
+    mode = make_mode(name, ConfigDict({"lora": options()}))
     optimizer = make_optimizer(1e-2, 0, 20, 0.1, 1.0)
     penalty = (orthogonality(strength, "released", VISUAL_MATRICES),) if strength else ()
     step = make_train_step(mode, apply, optimizer, lambda images: images / 255, penalty)

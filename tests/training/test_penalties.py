@@ -14,7 +14,7 @@ from orthoreg_jax.clip.config import VisionConfig
 from orthoreg_jax.clip.modules import VisionTransformer
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.config import default_config
-from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes import MODES, make_mode
 from orthoreg_jax.training.penalties import PENALTIES, Context
 from orthoreg_jax.training.step import init_state, make_train_step
 
@@ -57,7 +57,7 @@ def params0():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_step_follows_the_sum_of_all_gradients(mode):
-    mode, pretrained = MODES[mode](CONFIG.lora), params0()
+    mode, pretrained = make_mode(mode, CONFIG), params0()
     penalties = [row.make(OPTIONS[name], STRENGTHS[name]) for name, row in PENALTIES.items()]
     assert penalties[0].prepare(Others()) == Context()
     factors = penalties[2].prepare(Others()).constant

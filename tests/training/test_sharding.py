@@ -29,7 +29,7 @@ from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.config import default_config
 from orthoreg_jax.hosts import connect, fetch, is_first
 from orthoreg_jax.training.saved_states import StateFolder
-from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes import MODES, make_mode
 from orthoreg_jax.training.sharding import make_shardings
 from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.penalties import Penalty
@@ -57,11 +57,11 @@ draws = jax.random.normal(jax.random.key(2), (16, 32))
 factors = jax.device_get(kronecker_factors(tower, params, jnp.asarray(others / 255.0), draws))
 tak = lambda apply, params0, delta, known: kronecker_penalty(delta, known)
 vectors = {}
-for name, make in MODES.items():
+for name in MODES:
     for plus in (False, True):
         if chosen and name + "+orthoreg" * plus not in chosen:
             continue
-        mode, rng = make(default_config().lora), np.random.default_rng(0)
+        mode, rng = make_mode(name, default_config()), np.random.default_rng(0)
         penalties, known = (), ()
         if plus:
             penalties, known = (orthogonality(1.0, "released", VISUAL_MATRICES),), (None,)

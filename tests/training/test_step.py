@@ -5,15 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from ml_collections import ConfigDict
 
 from orthoreg_jax.arithmetic.rules import Matrix, Skip
 from orthoreg_jax.clip.zeroshot import Head
-from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.training.modes import full
 from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
-FULL = MODES["full"](ConfigDict())
+FULL = full()
 RULES = {"stack": Matrix(), "bias": Skip("a bias")}
 
 

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from ml_collections import ConfigDict
 
 from orthoreg_jax import load_checkpoint, load_tree
 from orthoreg_jax.arithmetic.paths import flatten, unflatten
@@ -109,7 +108,7 @@ def ours(problem, mode, text_tensors):
     config, params, head, batches = problem
     start = beside_text_tensors(params) if text_tensors else params["visual"]
     start = jax.tree.map(jnp.asarray, start)
-    made = MODES[mode](ConfigDict())
+    made = MODES[mode].make()
     optimizer = make_optimizer(RATE, WARMUP, STEPS, DECAY, CLIP)
     step = make_train_step(
         made,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -12,10 +13,29 @@ from .linearized import linearized
 from .lora import lora
 from .mode import Mode
 
-# A name in `methods` of a config -> what makes the mode from the config's options.
-MODES: dict[str, Callable[[ConfigDict], Mode]] = {
-    "full": full,
-    "linearized": linearized,
-    "attention": attention,
-    "lora": lora,
+
+class ModeRow(NamedTuple):
+    """How a mode comes into a run.
+
+    Attributes:
+      make: its options, if it has any, -> the mode.
+      options: where the config has them; "": nowhere, as it has none.
+    """
+
+    make: Callable[..., Mode]
+    options: str = ""
+
+
+# By the name that `methods` of a config has.
+MODES: dict[str, ModeRow] = {
+    "full": ModeRow(full),
+    "linearized": ModeRow(linearized),
+    "attention": ModeRow(attention),
+    "lora": ModeRow(lora, "lora"),
 }
+
+
+def make_mode(name: str, config: ConfigDict) -> Mode:
+    """The mode of that name, with the options that a config has for it."""
+    row = MODES[name]
+    return row.make(config[row.options]) if row.options else row.make()

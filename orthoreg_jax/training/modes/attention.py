@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from ml_collections import ConfigDict
-
 from .mode import Mode, only
 
 PATHS = ("*attn/in_proj/kernel", "*attn/out_proj/kernel")
 
 
-def attention(options: ConfigDict) -> Mode:
+def attention() -> Mode:
     """Trains the weights, not the biases, of attention's input and output projections.
 
-    No options. Reference: ATT-FT, "Fine-Tuning Attention Modules Only: Enhancing Weight
+    Reference: ATT-FT, "Fine-Tuning Attention Modules Only: Enhancing Weight
     Disentanglement in Task Arithmetic", ICLR 2025 (arXiv 2407.07089).
     """
     return only(PATHS, "ATT-FT")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from orthoreg_jax.arithmetic.task_vectors import task_vector
 
 from .mode import Mode
 
 
-def full(options: ConfigDict) -> Mode:
-    """Trains the weights themselves; no options."""
+def full() -> Mode:
+    """Trains the weights themselves."""
     return Mode(
         label="Non-linear FT",
         init=lambda params0, key: jax.tree.map(jnp.array, params0),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from orthoreg_jax.arithmetic.task_vectors import task_vector
 
@@ -13,15 +12,15 @@ from .full import full
 from .mode import Apply, Mode, linearized_outputs
 
 
-def linearized(options: ConfigDict) -> Mode:
-    """Trains theta of f_lin(x; theta) = f(x; theta_0) + J(x) (theta - theta_0); no options.
+def linearized() -> Mode:
+    """Trains theta of f_lin(x; theta) = f(x; theta_0) + J(x) (theta - theta_0).
 
     The tower's projected, not yet normalised features are linearised; normalisation and head act
     on those. Weight decay acts on theta, as in `full`.
 
     Reference: "Task Arithmetic in the Tangent Space", NeurIPS 2023 (arXiv 2305.12827).
     """
-    return full(options)._replace(
+    return full()._replace(
         label="Linearized FT (TTA)", forward=_forward, outputs=linearized_outputs
     )
 
