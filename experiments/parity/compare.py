@@ -26,6 +26,7 @@ from orthoreg_jax.clip.checkpoint import image_encoder, load_checkpoint
 from orthoreg_jax.clip.preprocessing import load_preprocessing
 from orthoreg_jax.clip.weights import TEXT, TRAINED_MATRICES, beside_text_tensors, to_layout
 from orthoreg_jax.clip.zeroshot import pad_heads, zero_shot_head
+from orthoreg_jax.config import default_config
 from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
 from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import write_json, write_text
