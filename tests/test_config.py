@@ -113,7 +113,7 @@ def test_bad_overrides(text, message):
         ("control=mnist", "a task that is not fine-tuned"),
         ("per_method.full.learning_rate=-1", "per_method.full.learning_rate is -1"),
         ("lora.placement=kv", "qkvo or qkv or qv or mlp or all"),
-        ("evaluation.disentanglement_tasks=mnist", "none, or two or more of `tasks`"),
+        ("evaluation.disentanglement_tasks=mnist", "two or more different names of `tasks`"),
         ("evaluation.disentanglement_alphas=1,2", "0 among them"),
         ("lora.rank=0", "lora.rank is 0"),
         ("penalty.strength=0.0", "more than 0 with \\+orthoreg"),

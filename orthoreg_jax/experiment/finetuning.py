@@ -14,7 +14,7 @@ from orthoreg_jax.arithmetic.low_rank import dense
 from orthoreg_jax.clip.weights import TEXT, beside_text_tensors
 from orthoreg_jax.hosts import fetch, interruption, is_first, wait
 from orthoreg_jax.storage import only_one
-from orthoreg_jax.training.finetune import finetune, remove_states
+from orthoreg_jax.training.finetune import Job, finetune, remove_states
 from orthoreg_jax.training.step import TrainState, init_state, make_optimizer, make_train_step
 from orthoreg_jax.trees import save_tree
 
@@ -88,32 +88,30 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
         steps = experiment.steps(task)
         others = OtherTasks(experiment, task, seed, curvature)
         contexts = [penalty.prepare(others) for penalty in method.penalties.values()]
-        folder = experiment.task_folder(method.name, seed, task)
-        state = finetune(
-            step,
-            begin(steps)(params0, jax.random.key(seed)),
-            params0,
-            heads[task],
-            experiment.feed(task, seed, options.batch_size),
+        job = Job(
+            label=f"finetune {method.name} seed {seed} {task}",
+            folder=experiment.task_folder(method.name, seed, task),
+            params0=params0,
+            head=heads[task],
+            feed=experiment.feed(task, seed, options.batch_size),
+            steps=steps,
             contexts=[
                 each._replace(constant=shardings.put_weights(jax.device_get(each.constant)))
                 for each in contexts
             ],
-            steps=steps,
-            shardings=shardings,
-            folder=folder,
-            label=f"finetune {method.name} seed {seed} {task}",
             log_every=options.log_every,
             checkpoint_every=options.checkpoint_every,
             keep_checkpoints=options.keep_checkpoints,
             tensorboard=options.tensorboard,
         )
+        state = begin(steps)(params0, jax.random.key(seed))
+        state = finetune(job, step, state, shardings)
         delta = method.mode.delta(state.trainable, params0)
         tower = {name: leaves for name, leaves in delta.items() if name != TEXT}
         vector = fetch(dense(tower))
         if is_first():
             save_vector(experiment, method, seed, task, vector)
-            remove_states(folder)
+            remove_states(job.folder)
     wait(f"finetuned {method.name}")
 
 

@@ -8,7 +8,7 @@ import math
 import pathlib
 import shutil
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -29,91 +29,95 @@ class DivergedError(Exception):
     """The loss or its gradient was not finite."""
 
 
-def finetune(
-    step: TrainStep,
-    state: TrainState,
-    params0: Any,
-    head: Head,
-    feed: Feed,
-    *,
-    contexts: Sequence[Context] = (),
-    steps: int,
-    shardings: Shardings,
-    folder: pathlib.Path,
-    label: str,
-    log_every: int = 10,
-    checkpoint_every: int = 0,
-    keep_checkpoints: int = 2,
-    tensorboard: bool = False,
-) -> TrainState:
-    """Trains up to `steps` updates and returns the last state.
+class Job(NamedTuple):
+    """One task to fine-tune on, with one seed.
+
+    Attributes:
+      label: what progress and errors call it.
+      folder: for `metrics.jsonl`, and `state/` while training.
+      params0: pre-trained weights of the image tower.
+      head: of the task.
+      feed: of the task; its seed fixes batches and augmentation.
+      steps: updates in all, those of a restored state included.
+      contexts: of the step's penalties; their batches depend on the step alone, too.
+      log_every: updates between two lines of metrics.
+      checkpoint_every: updates between two saved states; 0 saves one alone when it is stopped.
+      keep_checkpoints: saved states to keep, the newest ones.
+      tensorboard: also write the metrics to `events/`, for TensorBoard.
+    """
+
+    label: str
+    folder: pathlib.Path
+    params0: Any
+    head: Head
+    feed: Feed
+    steps: int
+    contexts: Sequence[Context] = ()
+    log_every: int = 10
+    checkpoint_every: int = 0
+    keep_checkpoints: int = 2
+    tensorboard: bool = False
+
+
+def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings) -> TrainState:
+    """Trains up to `job.steps` updates and returns the last state.
 
     Batches and augmentation depend on the seed and the step alone, so a run that was cut off and
     goes on from a saved state ends with the same weights.
 
     Args:
+      job: what is trained on, and where its files go.
       step: from `make_train_step`.
       state: from `init_state`; donated.
-      params0: pre-trained weights of the image tower.
-      head: of this task.
-      feed: of the task; its seed fixes batches and augmentation.
-      contexts: of the step's penalties; their batches depend on the step alone, too.
-      steps: updates in all, those of a restored state included.
       shardings: where batches go.
-      folder: for `metrics.jsonl`, and `state/` while training.
-      label: what progress and errors call this task.
-      log_every: updates between two lines of metrics.
-      checkpoint_every: updates between two saved states; 0 saves one alone when it is stopped.
-      keep_checkpoints: saved states to keep, the newest ones.
-      tensorboard: also write the metrics to `events/`, for TensorBoard.
 
     Raises:
       DivergedError: a loss or gradient that is not finite; the last good state is in `last_good/`.
       StoppedError: SIGTERM or Ctrl-C came, before the last update; the state is saved.
     """
     with contextlib.ExitStack() as stack:
-        saved, states = None, folder / "state"
-        if checkpoint_every or states.is_dir():
-            saved = stack.enter_context(StateFolder(states, keep_checkpoints))
+        saved, states = None, job.folder / "state"
+        if job.checkpoint_every or states.is_dir():
+            saved = stack.enter_context(StateFolder(states, job.keep_checkpoints))
             state = saved.restore(state)
         first = int(state.step)
-        log = _MetricsLog(folder / "metrics.jsonl", first, steps, log_every)
+        log = _MetricsLog(job, first)
         events = None
-        if tensorboard and is_first():
-            events = stack.enter_context(Events(folder / "events", first))
-        progress = stack.enter_context(Progress(label, steps - first))
+        if job.tensorboard and is_first():
+            events = stack.enter_context(Events(job.folder / "events", first))
+        progress = stack.enter_context(Progress(job.label, job.steps - first))
         moving = {
-            place: context.rotation.batches(first, steps)
-            for place, context in enumerate(contexts)
+            place: context.rotation.batches(first, job.steps)
+            for place, context in enumerate(job.contexts)
             if context.rotation is not None
         }
-        known = [context.constant for context in contexts]
-        for number, raw in enumerate(feed.batches(first, steps), first):
+        known = [context.constant for context in job.contexts]
+        for number, raw in enumerate(job.feed.batches(first, job.steps), first):
             batch = shardings.put_batch(raw)
             for place, images in moving.items():
                 known[place] = shardings.put_batch(next(images))
-            state, metrics = step(state, params0, head, *batch, tuple(known))
+            state, metrics = step(state, job.params0, job.head, *batch, tuple(known))
             log.add(number, metrics)
             # After the last update there is a vector to save in place of a state.
-            stopping = interruption.pass_step() and number + 1 < steps
-            due = checkpoint_every > 0 and (number + 1) % checkpoint_every == 0
+            stopping = interruption.pass_step() and number + 1 < job.steps
+            due = job.checkpoint_every > 0 and (number + 1) % job.checkpoint_every == 0
             save = stopping or due
-            lines = log.fetch(everything=save or number + 1 == steps)
+            lines = log.fetch(everything=save or number + 1 == job.steps)
             if events is not None:
                 events.add(lines)
             for line in lines:
                 if not line["finite"]:
                     log.write()
-                    raise _diverged(state, folder, label, line)
+                    raise _diverged(state, job, line)
                 progress.update(0, loss=line["loss"], penalty=line["penalty"])
             progress.update()
             if save:
                 log.write()  # first: lines beyond a saved state are dropped on resume
                 if saved is None:
-                    saved = stack.enter_context(StateFolder(states, keep_checkpoints))
+                    saved = stack.enter_context(StateFolder(states, job.keep_checkpoints))
                 saved.save(state)
             if stopping:
-                interruption.stop(f"{label}: stopped after {number + 1} updates, saved")
+                interruption.stop(f"{job.label}: stopped after {number + 1} updates, saved")
         log.write()
     return state
 
@@ -123,27 +127,26 @@ def remove_states(folder: pathlib.Path) -> None:
     shutil.rmtree(folder / "state", ignore_errors=True)
 
 
-def _diverged(
-    state: TrainState, folder: pathlib.Path, label: str, line: dict[str, Any]
-) -> DivergedError:
-    with StateFolder(folder / "last_good") as saved:
+def _diverged(state: TrainState, job: Job, line: dict[str, Any]) -> DivergedError:
+    with StateFolder(job.folder / "last_good") as saved:
         saved.save(state._replace(finite=jax.numpy.array(True)))  # these weights are
     numbers = ", ".join(f"{name} {line[name]}" for name in ("loss", "penalty", "gradient_norm"))
     return DivergedError(
-        f"{label}: not finite at step {line['step']} ({numbers}; None: not finite). The weights "
-        f"before it, after {int(state.step)} updates, are in {folder / 'last_good'}. Lower "
-        "training.learning_rate or penalty.strength, or lengthen training.warmup_steps, and run "
-        "again in a new --workdir"
+        f"{job.label}: not finite at step {line['step']} ({numbers}; None: not finite). The "
+        f"weights before it, after {int(state.step)} updates, are in "
+        f"{job.folder / 'last_good'}. Lower training.learning_rate or penalty.strength, "
+        "or lengthen training.warmup_steps, and run again in a new --workdir"
     )
 
 
 class _MetricsLog:
     """Fetches metrics from the device some steps late, so that the loop never waits for them."""
 
-    def __init__(self, path: pathlib.Path, first: int, steps: int, every: int) -> None:
-        self._path, self._steps, self._every = path, steps, every
+    def __init__(self, job: Job, first: int) -> None:
+        self._path = job.folder / "metrics.jsonl"
+        self._steps, self._every = job.steps, job.log_every
         self._pending: list[tuple[int, Metrics]] = []
-        self._lines = _lines_before(path, first)
+        self._lines = _lines_before(self._path, first)
 
     def add(self, number: int, metrics: Metrics) -> None:
         """Takes the metrics of a step, which may still be computing."""
