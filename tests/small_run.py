@@ -46,7 +46,7 @@ def write_model(folder):
     sizes = {"width": 32, "layers": 2, "heads": 2, "mlp_width": 64}
     visual = dataclasses.replace(like.config.visual, patch_size=8, **sizes)
     text = dataclasses.replace(like.config.text, **sizes)
-    config = ClipConfig(visual, text, projection=16)
+    config = ClipConfig(visual=visual, text=text, projection=16)
     images, texts = jnp.zeros((1, 32, 32, 3)), jnp.zeros((1, 1), jnp.int32)
     # A draw of which accuracies tell: right on some images, and adding gains.
     params = jax.device_get(Clip(config).init(jax.random.key(6), images, texts)["params"])

@@ -37,7 +37,20 @@ from orthoreg_jax.training.modes import MODES, make_mode
 Cell = dict[str, Any]
 Row = dict[str, Any]
 
-TINY = ClipConfig(VisionConfig(32, 2, 2, 64, "quick_gelu", 1e-5, 32, 16), None, 32)  # type: ignore
+TINY = ClipConfig(
+    visual=VisionConfig(
+        width=32,
+        layers=2,
+        heads=2,
+        mlp_width=64,
+        activation="quick_gelu",
+        eps=1e-5,
+        image_size=32,
+        patch_size=16,
+    ),
+    text=None,
+    projection=32,
+)  # type: ignore
 PRESETS["tiny"] = TINY
 VECTORS, RANK = 8, 16  # task vectors to merge
 # A setting -> the precision of float32 products, and the type of activations.

@@ -47,7 +47,18 @@ from orthoreg_jax.training.sharding import make_shardings
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 from orthoreg_jax.trees import save_tree
 
-TEXT = TextConfig(64, 1, 1, 256, "gelu", 1e-5, 64, 8, 0, 1)
+TEXT = TextConfig(
+    width=64,
+    layers=1,
+    heads=1,
+    mlp_width=256,
+    activation="gelu",
+    eps=1e-5,
+    vocab_size=64,
+    context_length=8,
+    bos_token_id=0,
+    eos_token_id=1,
+)
 GLOBAL_BATCH = 64
 
 
@@ -78,10 +89,19 @@ def compiled(function: Callable[..., Any], *arguments: Any, state_first: bool = 
 
 def tower(width: int, layers: int) -> tuple[ClipConfig, Any]:
     """An image tower of this size and its random weights."""
-    visual = VisionConfig(width, layers, width // 64, 4 * width, "quick_gelu", 1e-5, 64, 8)
+    visual = VisionConfig(
+        width=width,
+        layers=layers,
+        heads=width // 64,
+        mlp_width=4 * width,
+        activation="quick_gelu",
+        eps=1e-5,
+        image_size=64,
+        patch_size=8,
+    )
     module = VisionTransformer(visual, width)
     params = module.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
-    return ClipConfig(visual, TEXT, width), params
+    return ClipConfig(visual=visual, text=TEXT, projection=width), params
 
 
 def penalty(width: int = 512, layers: int = 6) -> Work:

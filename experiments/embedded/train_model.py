@@ -59,9 +59,27 @@ def make_config(arguments: argparse.Namespace, vocabulary: int) -> ClipConfig:
     width = arguments.width
     return ClipConfig(
         visual=VisionConfig(
-            width, arguments.layers, width // 32, 4 * width, "gelu", 1e-5, 32, arguments.patch
+            width=width,
+            layers=arguments.layers,
+            heads=width // 32,
+            mlp_width=4 * width,
+            activation="gelu",
+            eps=1e-5,
+            image_size=32,
+            patch_size=arguments.patch,
         ),
-        text=TextConfig(128, 2, 4, 512, "gelu", 1e-5, vocabulary, 16, 0, 1),
+        text=TextConfig(
+            width=128,
+            layers=2,
+            heads=4,
+            mlp_width=512,
+            activation="gelu",
+            eps=1e-5,
+            vocab_size=vocabulary,
+            context_length=16,
+            bos_token_id=0,
+            eos_token_id=1,
+        ),
         projection=width,
     )
 

@@ -135,7 +135,9 @@ def load_checkpoint(
     if base is not None:
         directory = directory or base.directory
         if "logit_scale" not in stored.paths:
-            config = ClipConfig(config.visual, base.config.text, config.projection)
+            config = ClipConfig(
+                visual=config.visual, text=base.config.text, projection=config.projection
+            )
             texts = base.tokenizer_directory
         elif not any((directory / name).is_file() for name in TOKENIZER):
             texts = base.tokenizer_directory

@@ -12,7 +12,7 @@ ACTIVATIONS = ("quick_gelu", "gelu")
 LARGEST = {"layers": 2**10, "size": 2**20}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TowerConfig:
     """Sizes of one transformer tower.
 
@@ -33,7 +33,7 @@ class TowerConfig:
     eps: float
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class VisionConfig(TowerConfig):
     """A tower over an image's patches; `image_size` and `patch_size` in pixels."""
 
@@ -46,7 +46,7 @@ class VisionConfig(TowerConfig):
         return (self.image_size // self.patch_size) ** 2 + 1
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TextConfig(TowerConfig):
     """A causal tower over tokens, read at the end-of-text token.
 
@@ -59,7 +59,7 @@ class TextConfig(TowerConfig):
     eos_token_id: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipConfig:
     """Both towers and the size of the space they project into."""
 
@@ -90,18 +90,27 @@ def bad_sizes(name: str, table: dict[str, Any]) -> list[str]:
 def _openai(width: int, layers: int, patch: int, text_width: int, projection: int) -> ClipConfig:
     # OpenAI's towers: heads of 64 features, MLPs four times as wide, QuickGELU.
     return ClipConfig(
-        visual=VisionConfig(width, layers, width // 64, 4 * width, "quick_gelu", 1e-5, 224, patch),
+        visual=VisionConfig(
+            width=width,
+            layers=layers,
+            heads=width // 64,
+            mlp_width=4 * width,
+            activation="quick_gelu",
+            eps=1e-5,
+            image_size=224,
+            patch_size=patch,
+        ),
         text=TextConfig(
-            text_width,
-            12,
-            text_width // 64,
-            4 * text_width,
-            "quick_gelu",
-            1e-5,
-            49408,
-            77,
-            49406,
-            LEGACY_EOS,
+            width=text_width,
+            layers=12,
+            heads=text_width // 64,
+            mlp_width=4 * text_width,
+            activation="quick_gelu",
+            eps=1e-5,
+            vocab_size=49408,
+            context_length=77,
+            bos_token_id=49406,
+            eos_token_id=LEGACY_EOS,
         ),
         projection=projection,
     )

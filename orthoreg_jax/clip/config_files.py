@@ -65,7 +65,7 @@ def read_config(directory: str | pathlib.Path, base: ClipConfig | None = None) -
     try:
         if base is not None and kind == "clip_vision_model":
             visual = from_huggingface({"vision_config": raw}).visual
-            return ClipConfig(visual, base.text, base.projection)
+            return ClipConfig(visual=visual, text=base.text, projection=base.projection)
         return from_huggingface(raw)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

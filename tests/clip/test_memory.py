@@ -11,7 +11,16 @@ WIDTH, TOKENS = 128, 17
 
 
 def temporaries(layers, batch, remat):
-    sizes = VisionConfig(WIDTH, layers, 2, 4 * WIDTH, "gelu", 1e-5, 32, 8)
+    sizes = VisionConfig(
+        width=WIDTH,
+        layers=layers,
+        heads=2,
+        mlp_width=4 * WIDTH,
+        activation="gelu",
+        eps=1e-5,
+        image_size=32,
+        patch_size=8,
+    )
     pixels = jax.ShapeDtypeStruct((batch, 32, 32, 3), jnp.float32)
     tower = VisionTransformer(sizes, WIDTH, remat=remat)
     params = jax.eval_shape(tower.init, jax.random.key(0), pixels)

@@ -26,7 +26,9 @@ devices = jax.devices()
 if sys.argv[1] == "tpu":
     from jax.experimental import topologies
     devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices
-PRESETS["small"] = ClipConfig(VisionConfig(128, 3, 2, 512, "gelu", 1e-5, 32, 8), None, 128)
+VISUAL = VisionConfig(width=128, layers=3, heads=2, mlp_width=512, activation="gelu", eps=1e-5,
+                      image_size=32, patch_size=8)
+PRESETS["small"] = ClipConfig(visual=VISUAL, text=None, projection=128)
 mesh = Mesh(np.array(devices).reshape(-1, 4), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 steps = [compile_tpu.lower_step("small", method, mesh, 16, "float32", False)
          for method in ("full", "full+orthoreg")]

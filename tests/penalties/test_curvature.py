@@ -86,7 +86,19 @@ def test_layers_of_a_stack_over_tokens_equal_loops():
 
 
 def test_an_image_tower_has_factors_of_all_layers_and_vectors():
-    tower = VisionTransformer(VisionConfig(16, 2, 2, 32, "gelu", 1e-5, 8, 4), 6)
+    tower = VisionTransformer(
+        VisionConfig(
+            width=16,
+            layers=2,
+            heads=2,
+            mlp_width=32,
+            activation="gelu",
+            eps=1e-5,
+            image_size=8,
+            patch_size=4,
+        ),
+        6,
+    )
     pixels, projections = draw(3, 8, 8, 3), draw(3, 6)
     params = tower.init(jax.random.key(0), pixels)["params"]
     factors = kronecker_factors(tower, params, pixels, projections)

@@ -19,7 +19,19 @@ from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
 WIDTH, LAYERS, RANK = 8, 2, 3
-TOWER = VisionTransformer(VisionConfig(WIDTH, LAYERS, 2, 16, "gelu", 1e-5, 8, 4), 6)
+TOWER = VisionTransformer(
+    VisionConfig(
+        width=WIDTH,
+        layers=LAYERS,
+        heads=2,
+        mlp_width=16,
+        activation="gelu",
+        eps=1e-5,
+        image_size=8,
+        patch_size=4,
+    ),
+    6,
+)
 PIXELS = jax.random.normal(jax.random.key(1), (5, 8, 8, 3))
 
 

@@ -18,7 +18,19 @@ from orthoreg_jax.training.modes import MODES, make_mode
 from orthoreg_jax.training.penalties import PENALTIES, Context
 from orthoreg_jax.training.step import init_state, make_train_step
 
-TOWER = VisionTransformer(VisionConfig(16, 2, 2, 32, "gelu", 1e-5, 8, 4), 6)
+TOWER = VisionTransformer(
+    VisionConfig(
+        width=16,
+        layers=2,
+        heads=2,
+        mlp_width=32,
+        activation="gelu",
+        eps=1e-5,
+        image_size=8,
+        patch_size=4,
+    ),
+    6,
+)
 CONFIG = default_config()
 OPTIONS = {"orthoreg": CONFIG.penalty, "taujp": CONFIG.penalty.taujp, "tak": CONFIG.penalty.tak}
 STRENGTHS = {"orthoreg": 0.1, "taujp": 0.5, "tak": 2.0}

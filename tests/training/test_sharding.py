@@ -42,7 +42,12 @@ if port:
     connect(f"127.0.0.1:{port}", 2, process)
 processes = jax.process_count()
 assert jax.device_count() == devices
-sizes = ClipConfig(VisionConfig(64, 2, 2, 128, "gelu", 1e-5, 16, 8), None, 32)
+sizes = ClipConfig(
+    visual=VisionConfig(width=64, layers=2, heads=2, mlp_width=128, activation="gelu", eps=1e-5,
+                        image_size=16, patch_size=8),
+    text=None,
+    projection=32,
+)
 tower = VisionTransformer(sizes.visual, sizes.projection)
 params = tower.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
 shardings = make_shardings(16 // accumulate, fsdp=fsdp)

@@ -30,7 +30,7 @@ def problem():
     small = {"width": 12, "layers": 2, "heads": 2, "mlp_width": 20}
     visual = dataclasses.replace(like.visual, image_size=8, patch_size=4, **small)
     text = dataclasses.replace(like.text, vocab_size=30, context_length=7, **small)
-    config = ClipConfig(visual, text, projection=6)
+    config = ClipConfig(visual=visual, text=text, projection=6)
     images, tokens = jnp.zeros((1, 8, 8, 3)), jnp.zeros((1, 1), jnp.int32)
     params = jax.device_get(Clip(config).init(jax.random.key(0), images, tokens)["params"])
     rng = np.random.default_rng(1)
