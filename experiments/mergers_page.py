@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from orthoreg_jax.config import ORTHOREG, default_config
-from orthoreg_jax.reporting.panels import Sheet
+from orthoreg_jax.reporting.panels import Panels
 from orthoreg_jax.reporting.style import method_look, styled, to_png
 from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import read_json, replacing, write_json, write_text
@@ -181,9 +181,9 @@ def draw(cells: Mapping[tuple[str, str], Cell]) -> Figure:
     """Abs of each merger, a panel for each mode, without and with the penalty."""
     modes = [mode for mode in MODES if any(method == mode for method, _ in cells)]
     titles = [make_mode(mode, default_config()).label for mode in modes]
-    sheet = Sheet(titles, ("mode", "merger"), (2, 1), 3.1, wide=True, sharey=True, sharex=True)
+    panels = Panels(titles, ("mode", "merger"), (2, 1), 3.1, wide=True, sharey=True, sharex=True)
     places = np.arange(len(TRIED))
-    for mode, axis in zip(modes, sheet.axes, strict=True):
+    for mode, axis in zip(modes, panels.axes, strict=True):
         for shift, plus in ((-0.14, ""), (0.14, ORTHOREG)):
             there = [(y, cells.get((mode + plus, name))) for y, name in enumerate(TRIED)]
             points = [(y, [100 * v for v in c.values("absolute")]) for y, c in there if c]
@@ -201,9 +201,9 @@ def draw(cells: Mapping[tuple[str, str], Cell]) -> Figure:
         axis.set_yticks(places, [TITLES[name] for name in TRIED])
         axis.set_ylim(len(TRIED) - 0.5, -0.5)
         axis.legend(loc="lower left", fontsize=8)
-    for axis in sheet.axes[-2:]:
+    for axis in panels.axes[-2:]:
         axis.set_xlabel("Abs: mean test accuracy, %")
-    return sheet.figure
+    return panels.figure
 
 
 def report(arguments: argparse.Namespace) -> None:
