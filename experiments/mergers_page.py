@@ -181,7 +181,7 @@ def draw(cells: Mapping[tuple[str, str], Cell]) -> Figure:
     """Abs of each merger, a panel for each mode, without and with the penalty."""
     modes = [mode for mode in MODES if any(method == mode for method, _ in cells)]
     titles = [make_mode(mode, default_config()).label for mode in modes]
-    panels = Panels(titles, ("mode", "merger"), (2, 1), 3.1, wide=True, sharey=True, sharex=True)
+    panels = Panels(titles, ("mode", "merger"), 2, 3.1, sharey=True, sharex=True)
     places = np.arange(len(TRIED))
     for mode, axis in zip(modes, panels.axes, strict=True):
         for shift, plus in ((-0.14, ""), (0.14, ORTHOREG)):

@@ -116,8 +116,8 @@ def add_orthogonality_penalty(
 
     def init(params: Any) -> OrthogonalityPenaltyState:
         source = params if anchor is None else _like(params, anchor)
-        _check_there(params, "params")
-        _check_there(source, "anchor")
+        _check_not_donated(params, "params")
+        _check_not_donated(source, "anchor")
         check_same(params, source, ("params", "anchor"))
         select_leaves(params, matrices)  # for its checks
         kept = penalised(params, source)
@@ -201,7 +201,7 @@ def _like(params: Any, anchor: Any) -> Any:
         return anchor  # of another structure: the check names the leaves
 
 
-def _check_there(tree: Any, name: str) -> None:
+def _check_not_donated(tree: Any, name: str) -> None:
     gone = [path for path, leaf in flatten(tree).items() if _is_donated(leaf)]
     if gone:
         raise ValueError(

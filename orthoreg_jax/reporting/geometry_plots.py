@@ -16,41 +16,39 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from orthoreg_jax.evaluation.results import Results, Run
 
 from .geometry_tables import task_cosine
-from .panels import BAND, NARROW, WIDE, Panels, as_percent, some_of, task_panels
+from .panels import BAND, WIDTH, Panels, as_percent, some_of, task_panels
 from .style import CARD, INK, SOFT, styled
 from .summary import Method, group_methods
 
 # Below this share of the largest singular value a value is rounding, not rank.
 ROUNDING = 1e-6
-# Of letters on cells, whose colours are the same in the dark; those of the palette change there.
+# Of letters on cells.
 WHITE, BLACK = "#fefefe", "#010101"
 
 
-def _map_sheet(
-    results: Results, header: tuple[str, ...], number: dict[str, str], wide: bool, margin: float
+def _maps(
+    results: Results, header: tuple[str, ...], number: dict[str, str], margin: float
 ) -> tuple[Panels, list[Method]]:
     """A panel for each method, the number of each in its title.
 
-    Wide: methods without a penalty above the same with one. Narrow: one beside the other.
+    Methods without a penalty are above the same with one.
     """
-    methods = group_methods(results)
-    if wide:
-        methods.sort(key=lambda method: len(method.strengths))
-    columns = max(2, math.ceil(len(methods) / 2)) if wide else 2
-    height = min(3.0, ((WIDE if wide else NARROW) - margin) / columns) + 0.4
+    methods = sorted(group_methods(results), key=lambda method: len(method.strengths))
+    columns = max(2, math.ceil(len(methods) / 2))
+    height = min(3.0, (WIDTH - margin) / columns) + 0.4
     options: Any = {"extra": margin, "sharex": True, "sharey": True}
     titles = [method.label for method in methods]
-    panels = Panels(titles, header, (columns, columns), height, wide, **options)
+    panels = Panels(titles, header, columns, height, **options)
     for axes, method in zip(panels.axes, methods, strict=True):
         plain = method.label.partition(" + ")[0]
         second = f"+ {method.penalty}, mean" if method.penalty else "mean"
         title = f"{plain}\n{second} {number[method.name]}"
-        axes.set_title(title, fontsize=9.5 if wide else 8)
+        axes.set_title(title)
     return panels, methods
 
 
 @styled
-def cosines(results: Results, wide: bool = True) -> Panels:
+def cosines(results: Results) -> Panels:
     """Cosines between task vectors, one heat map for each method, on one colour scale."""
     maps = {
         method.name: np.mean([run["geometry"]["cosines"] for run in method.runs], 0)
@@ -64,8 +62,8 @@ def cosines(results: Results, wide: bool = True) -> Panels:
     diagonal = np.eye(count, dtype=bool)  # is 1 always and stays out
     # Symmetric, so that white is orthogonal.
     limit = max(*(np.abs(values[~diagonal]).max(initial=0) for values in maps.values()), 1e-3)
-    panels, methods = _map_sheet(results, ("method", "task", "other", "cosine"), means, wide, 1.2)
-    cell = (panels.width - 1) / panels.columns / count  # inches, nearly
+    panels, methods = _maps(results, ("method", "task", "other", "cosine"), means, 1.2)
+    cell = (WIDTH - 1) / panels.columns / count  # inches, nearly
     for axes, method in zip(panels.axes, methods, strict=True):
         shown = np.ma.masked_array(maps[method.name], diagonal)
         edges = np.arange(count + 1) - 0.5
@@ -94,7 +92,7 @@ def _write_cells(axes: Axes, values: np.ma.MaskedArray, limit: float, size: floa
 
 
 @styled
-def disentanglement(results: Results, wide: bool = True) -> Panels:
+def disentanglement(results: Results) -> Panels:
     """Disentanglement error over both alphas: mean over pairs and seeds, one panel a method."""
     alphas = results["disentanglement_alphas"]
     maps = {
@@ -105,7 +103,7 @@ def disentanglement(results: Results, wide: bool = True) -> Panels:
     }
     means = {name: f"{values.mean():.2f}" for name, values in maps.items()}
     header = ("method", "alpha of the first task", "alpha of the second task", "error")
-    panels, methods = _map_sheet(results, header, means, wide, 0.8)
+    panels, methods = _maps(results, header, means, 0.8)
     highest = max(values.max() for values in maps.values())
     for axes, method in zip(panels.axes, methods, strict=True):
         colours: Any = {"cmap": "cividis", "vmin": 0, "vmax": highest, "edgecolors": "face"}
@@ -122,12 +120,12 @@ def disentanglement(results: Results, wide: bool = True) -> Panels:
 
 
 @styled
-def angles(results: Results, wide: bool = True) -> Panels:
+def angles(results: Results) -> Panels:
     """Angles between columns of the weights and of their updates, a panel for each leaf."""
     methods, every = group_methods(results), results["weight_angles"]
     titles = leaf_titles(_leaves(run["geometry"]["angles"] for run in results["runs"]))
     header = ("matrix", "method", "degrees", "share")
-    panels = Panels(list(titles.values()), (*header, *BAND), (3, 2), 2.0, wide)
+    panels = Panels(list(titles.values()), (*header, *BAND), 3, 2.0)
     for axes, leaf in zip(panels.axes, titles, strict=True):
         before = np.array(every[leaf])
         degrees = (np.arange(len(before)) + 0.5) * 180 / len(before)
@@ -147,7 +145,7 @@ def angles(results: Results, wide: bool = True) -> Panels:
 
 
 @styled
-def singular_values(results: Results, wide: bool = True) -> Panels:
+def singular_values(results: Results) -> Panels:
     """Singular values of the weight updates, one panel for each kind of matrix."""
     leaves = _leaves(
         by_leaf
@@ -156,7 +154,7 @@ def singular_values(results: Results, wide: bool = True) -> Panels:
     )
     titles = leaf_titles(leaves)
     header = ("matrix", "method", "position", "singular value", *BAND)
-    panels = Panels(list(titles.values()), header, (3, 2), 2.0, wide, 0.2, sharey=True)
+    panels = Panels(list(titles.values()), header, 3, 2.0, 0.2, sharey=True)
     lowest = 1.0
     for axes, leaf in zip(panels.axes, leaves, strict=True):
         for method in group_methods(results):
@@ -210,9 +208,9 @@ def _spectra(method: Method, leaf: str) -> list[list[float]]:
 
 
 @styled
-def norms(results: Results, wide: bool = True) -> Panels:
+def norms(results: Results) -> Panels:
     """The norm of every task vector, a panel for each task."""
-    panels = task_panels(results, ("task", "method", "quantity", "norm", "deviation"), wide)
+    panels = task_panels(results, ("task", "method", "quantity", "norm", "deviation"))
     for axes, task in zip(panels.axes, results["tasks"], strict=True):
         for row, method in enumerate(group_methods(results)):
             norm = method.over_seeds(functools.partial(_norm, task))

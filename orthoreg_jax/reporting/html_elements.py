@@ -9,7 +9,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .style import PALETTE, inline_svg, method_mode, method_sign
+from .style import PALETTE, method_mode, method_sign
 from .tables import Table
 
 HERE = pathlib.Path(__file__).parent
@@ -26,8 +26,7 @@ STYLE_SHEET = f"{LIGHT}@media screen and (prefers-color-scheme: dark) {{ {DARK}}
 class Drawing(NamedTuple):
     """A figure, ready for the page."""
 
-    wide: str  # SVG file for a desk, and to download
-    narrow: str  # for a phone
+    svg: str
     csv: str  # the numbers it shows
 
 
@@ -114,22 +113,14 @@ def method_key(method: str) -> str:
 
 
 def format_figure(name: str, seen: str, caption: str, drawing: Drawing) -> str:
-    """A figure for either width, what it shows, and its files."""
-    pictures = "".join(
-        f'<div class="{kind}">{inline_svg(svg, f"{name}-{kind}", escape(seen))}</div>'
-        for kind, svg in (("wide-figure", drawing.wide), ("narrow", drawing.narrow))
-    )
-    links = "".join(
-        f'<a download="{name}.{suffix}" href="{data_link(media, text)}">{suffix.upper()}</a>'
-        for suffix, media, text in (
-            ("svg", "image/svg+xml", drawing.wide),
-            ("csv", "text/csv", drawing.csv),
-        )
-    )
+    """A figure, what it shows, and its numbers as a file."""
+    picture = f'<img src="{data_link("image/svg+xml", drawing.svg)}" alt="{escape(seen)}">'
+    link = f'<a download="{name}.csv" href="{data_link("text/csv", drawing.csv)}">its numbers</a>'
     return (
-        f'<figure><div class="picture">{pictures}</div>'
+        f'<figure><div class="picture" tabindex="0">{picture}</div>'
         f"<figcaption>{prose(seen)} {prose(caption)}"
-        f'<span class="files"><br>Download: {links}</span></figcaption></figure>'
+        f'<span class="files"><br>Download {link} (CSV); the figure is <code>plots/{name}.svg'
+        "</code></span></figcaption></figure>"
     )
 
 

@@ -22,7 +22,7 @@ from orthoreg_jax.evaluation.results import Results
 from .style import INK, MARKERS, SOFT, method_look, method_mode
 from .summary import Estimate, Method, group_methods
 
-WIDE, NARROW = 9.5, 4.0  # inches: a figure on a desk and in files, and on a phone
+WIDTH = 9.5  # inches, of every figure
 BAND = ("low", "high")  # columns of a curve's band in CSV files; empty where it has none
 
 
@@ -32,9 +32,8 @@ class Panels:
     Args:
       titles: of the panels, one each.
       header: of the CSV file's columns; the first two are the panel and what is drawn in it.
-      columns: of panels, when wide and when narrow.
+      columns: of panels.
       height: of a row of panels, inches.
-      wide: for a desk or for a phone.
       extra: inches for what all panels share, without the legend.
       options: of matplotlib's `Figure.subplots`.
     """
@@ -43,17 +42,15 @@ class Panels:
         self,
         titles: Sequence[str],
         header: Sequence[str],
-        columns: tuple[int, int],
+        columns: int,
         height: float,
-        wide: bool,
         extra: float = 0.0,
         **options: Any,
     ) -> None:
-        self.wide, self.width = wide, WIDE if wide else NARROW
-        self.columns = min(columns[0 if wide else 1], len(titles))
+        self.columns = min(columns, len(titles))
         rows = math.ceil(len(titles) / self.columns)
         # "compressed": panels of a fixed shape move together.
-        size = (self.width, rows * height + extra)
+        size = (WIDTH, rows * height + extra)
         self.figure = Figure(figsize=size, layout="compressed")
         grid = self.figure.subplots(rows, self.columns, squeeze=False, **options)
         self.axes: list[Axes] = list(grid.flat)[: len(titles)]
@@ -146,9 +143,9 @@ class Panels:
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
         longest = sorted(map(len, found), reverse=True)
-        columns = min(4 if self.wide else 2, len(found))
+        columns = min(4, len(found))
         # A letter is about 0.08 inches wide, the sign before it 0.5.
-        while columns > 1 and 0.08 * sum(longest[:columns]) + 0.5 * columns > self.width:
+        while columns > 1 and 0.08 * sum(longest[:columns]) + 0.5 * columns > WIDTH:
             columns -= 1
         self.figure.legend(found.values(), found, loc="outside upper left", ncols=columns)
         lines = math.ceil(len(found) / columns)
@@ -161,12 +158,12 @@ class Panels:
             axes.set_ylabel(y)
 
 
-def task_panels(results: Results, header: Sequence[str], wide: bool) -> Panels:
+def task_panels(results: Results, header: Sequence[str]) -> Panels:
     """A panel for each task, with a row for each method."""
     methods, titles = group_methods(results), list(results["tasks"].values())
-    panels = Panels(titles, header, (3, 1), 0.55 + 0.2 * len(methods), wide, 0.2, sharey=True)
+    panels = Panels(titles, header, 3, 0.55 + 0.2 * len(methods), 0.2, sharey=True)
     for axes, title in panels.names.items():
-        axes.set_title(textwrap.shorten(title, 30 if wide else 27, placeholder="…"))
+        axes.set_title(textwrap.shorten(title, 30, placeholder="…"))
         axes.set_yticks(range(len(methods)), [method.label for method in methods], color=INK)
         axes.grid(axis="x", visible=False)
     axes.set_ylim(len(methods) - 0.4, -0.6)

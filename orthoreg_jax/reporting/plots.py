@@ -24,16 +24,16 @@ Curve = Addition | TaskNegation  # what has accuracies over alphas, and the leng
 ZERO_SHOT: dict[str, Any] = {"color": SOFT, "linestyle": ":", "linewidth": 1.6, "zorder": 1}
 
 
-def draw_figures(results: Results, metrics: Metrics) -> Iterator[tuple[str, Panels, Panels]]:
-    """Every figure with its name, wide and narrow; one at a time, so that few are kept."""
+def draw_figures(results: Results, metrics: Metrics) -> Iterator[tuple[str, Panels]]:
+    """Every figure with its name; one at a time, so that few are kept."""
     measured = all(run["disentanglement"] for run in results["runs"])
     optional = (disentanglement,) if measured else ()
     matrices = any(run["geometry"]["angles"] for run in results["runs"])
     of_matrices = (singular_values, angles) if matrices else ()
     for draw in (addition, tasks, negation, *optional, cosines, *of_matrices, norms):
-        yield draw.__name__, draw(results), draw(results, wide=False)
+        yield draw.__name__, draw(results)
     if any(metrics.values()):
-        yield "training", training(results, metrics), training(results, metrics, wide=False)
+        yield "training", training(results, metrics)
 
 
 def over_seeds(curves: Float[np.ndarray, "seeds x"]) -> Float[np.ndarray, "lines x"]:
@@ -46,10 +46,10 @@ def over_seeds(curves: Float[np.ndarray, "seeds x"]) -> Float[np.ndarray, "lines
 
 
 @styled
-def addition(results: Results, wide: bool = True) -> Panels:
+def addition(results: Results) -> Panels:
     """Mean validation accuracy of the added model over alpha, normalised and absolute."""
     titles = ("Normalised: % of its own single-task accuracy", "Absolute: accuracy, %")
-    panels = Panels(titles, ("panel", "method", "alpha", "accuracy", *BAND), (2, 1), 3.0, wide)
+    panels = Panels(titles, ("panel", "method", "alpha", "accuracy", *BAND), 2, 3.0)
     (left, right), end = panels.axes, 0.0
     for method in group_methods(results):
         additions = [run["addition"] for run in method.runs]
@@ -120,10 +120,10 @@ def _mark_choice(axes: Axes, x: float, y: float, method: Method) -> None:
 
 
 @styled
-def tasks(results: Results, wide: bool = True) -> Panels:
+def tasks(results: Results) -> Panels:
     """Test accuracy on every task: zero-shot, single-task and added, a panel for each task."""
     methods = group_methods(results)
-    panels = task_panels(results, ("task", "method", "model", "accuracy", "deviation"), wide)
+    panels = task_panels(results, ("task", "method", "model", "accuracy", "deviation"))
     for axes, task in zip(panels.axes, results["tasks"], strict=True):
         zero_shot = results["zero_shot"]["test"][task]
         axes.axvline(zero_shot, label="Zero-shot", **ZERO_SHOT)
@@ -152,10 +152,10 @@ def _added(task: str, run: Run) -> float:
 
 
 @styled
-def negation(results: Results, wide: bool = True) -> Panels:
+def negation(results: Results) -> Panels:
     """Mean validation accuracy on forgotten tasks and on the control task over alpha."""
     titles = ("Tasks to forget: accuracy, %", "Control task: accuracy, %")
-    panels = Panels(titles, ("panel", "method", "alpha", "accuracy", *BAND), (2, 1), 3.0, wide)
+    panels = Panels(titles, ("panel", "method", "alpha", "accuracy", *BAND), 2, 3.0)
     (left, right), end = panels.axes, 0.0
     for method in group_methods(results):
         x = common_lengths([each for run in method.runs for each in run["negation"].values()])
@@ -185,12 +185,12 @@ def negation(results: Results, wide: bool = True) -> Panels:
 
 
 @styled
-def training(results: Results, metrics: Metrics, wide: bool = True) -> Panels:
+def training(results: Results, metrics: Metrics) -> Panels:
     """Loss, and the penalty where there is one, over training steps."""
     methods = [method for method in group_methods(results) if metrics.get(method.name)]
     penalised = [method for method in methods if method.strengths]
     titles = ["Cross-entropy", "Penalty, before it is multiplied by λ"][: 2 if penalised else 1]
-    panels = Panels(titles, ("panel", "method", "step", "value", *BAND), (2, 1), 2.8, wide)
+    panels = Panels(titles, ("panel", "method", "step", "value", *BAND), 2, 2.8)
     for key, drawn, axes in zip(
         ("loss", "penalty"), (methods, penalised), panels.axes, strict=False
     ):

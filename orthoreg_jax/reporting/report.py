@@ -57,13 +57,12 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
     from .style import to_png, to_svg
 
     drawings = {}
-    for name, wide, narrow in draw_figures(results, read_metrics(folder, results)):
+    for name, panels in draw_figures(results, read_metrics(folder, results)):
         with replacing(folder / "plots" / f"{name}.png") as scratch:
-            scratch.write_bytes(to_png(wide.figure))
-        drawing = Drawing(to_svg(wide.figure), to_svg(narrow.figure), wide.csv())
-        write_text(folder / "plots" / f"{name}.svg", drawing.wide)
+            scratch.write_bytes(to_png(panels.figure))
+        drawing = drawings[name] = Drawing(to_svg(panels.figure), panels.csv())
+        write_text(folder / "plots" / f"{name}.svg", drawing.svg)
         write_text(folder / "plots" / f"{name}.csv", drawing.csv)
-        drawings[name] = drawing
     tables = [table for make in TABLES if (table := make(results)) is not None]
     write_text(folder / "table.md", "\n".join(map(format_markdown, tables)))
     path = folder / "report.html"

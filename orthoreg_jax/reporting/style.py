@@ -7,7 +7,6 @@ markers are hollow without a penalty, full with OrthoReg, and half full with ano
 from __future__ import annotations
 
 import io
-import re
 from typing import Any
 
 import matplotlib
@@ -15,8 +14,8 @@ from matplotlib.figure import Figure
 
 from orthoreg_jax.config import split_method
 
-# Each colour on light and on dark ground. The page has them as variables, and its figures, too;
-# files of figures take the first. Modes: after Okabe and Ito, as dark or light as text asks for.
+# Each colour on light and on dark ground. The page has them as variables; figures take the first,
+# and the page inverts them in the dark. Modes: after Okabe and Ito, as dark or light as text needs.
 PALETTE = {
     "ink": ("#1c2024", "#e6e8ea"),
     "soft": ("#59616a", "#a6aeb6"),
@@ -34,7 +33,6 @@ MARKERS = {"full": "o", "linearized": "s", "attention": "^", "lora": "D"}
 FILLS = {"": "none", "orthoreg": "full", "taujp": "left", "tak": "right"}
 SIGNS = {"o": "○●◐◑", "s": "□■◧◨", "^": "△▲◭◮", "D": "◇◆⬖⬗"}
 INK, SOFT, LINE, CARD = (PALETTE[name][0] for name in ("ink", "soft", "line", "card"))
-FONT = "system-ui, -apple-system, Segoe UI, Roboto, Noto Sans, DejaVu Sans, sans-serif"
 STYLE: Any = {
     "font.size": 9.5,
     "text.color": INK,
@@ -127,33 +125,4 @@ def to_svg(figure: Figure) -> str:
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", metadata=nothing)
-
-    svg = re.sub(r"\n\s+<", "\n<", re.sub(r"<[^>]*>", _shorten, buffer.getvalue()))
-    used = set(re.findall(r"#(\w+)", svg))
-    svg = re.sub(r' id="(\w+)"', lambda found: found[0] if found[1] in used else "", svg)
-    return svg.replace("<svg ", f'<svg font-family="{FONT}" ', 1)
-
-
-def _shorten(tag: re.Match[str]) -> str:
-    """A tag without digits that nobody sees, and without the list of fonts in each."""
-    short = re.sub(r"(\.\d\d)\d+", r"\1", tag[0])
-    short = re.sub(r"font-family: [^;\"]*;? ?| transform=\"rotate\(-0[^\"]*\"", "", short)
-    return re.sub(r"\s+(?=[LMQCz\"])|(?<=[LMQC])\s+", "", short) if short[:3] == "<pa" else short
-
-
-def inline_svg(svg: str, name: str, label: str) -> str:
-    """An SVG file as an element of a page: scalable, of its colours, its ids unique to the figure.
-
-    Args:
-      svg: from `to_svg`.
-      name: of the figure; goes before every id.
-      label: what a screen reader says; escaped already.
-    """
-    variables = {light: f"var(--{colour})" for colour, (light, _) in PALETTE.items()}
-    element = re.sub(r"<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    element = re.sub(r'\bid="', f'id="{name}-', element)
-    element = re.sub(r'(href="|url\()#', rf"\1#{name}-", element)
-    element = re.sub(r"#[0-9a-f]{6}\b", lambda found: variables.get(found[0], found[0]), element)
-    opening, rest = element.split(">", 1)
-    opening = re.sub(r'\s(width|height|font-family|version)="[^"]*"', "", opening)
-    return f'{opening} role="img" aria-label="{label}">{rest}'
+    return buffer.getvalue()

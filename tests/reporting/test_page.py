@@ -10,7 +10,7 @@ import pytest
 
 from orthoreg_jax.config import flatten_config, load_config
 from orthoreg_jax.reporting.html_elements import Drawing
-from orthoreg_jax.reporting.page import config_file, make_page
+from orthoreg_jax.reporting.page import FIGURES, config_file, make_page
 from orthoreg_jax.reporting.plots import draw_figures
 from orthoreg_jax.reporting.style import to_svg
 
@@ -58,8 +58,8 @@ def drawings():
     """Figures take most of the time; they are drawn once, with the worst title."""
     results = make_results(title=HOSTILE)
     return {
-        name: Drawing(to_svg(wide.figure), to_svg(narrow.figure), wide.csv())
-        for name, wide, narrow in draw_figures(results, {})
+        name: Drawing(to_svg(panels.figure), panels.csv())
+        for name, panels in draw_figures(results, {})
     }
 
 
@@ -74,7 +74,7 @@ def page_of(results):
 def test_page_is_well_formed_and_complete(two_seeds):
     page, checker = page_of(two_seeds)
     assert checker.open == []
-    assert page.count("<svg") == 2 * len(drawings()) == 16  # wide and narrow
+    assert page.count("<img") == len(drawings()) == 8
     assert len(checker.ids) == len(set(checker.ids))
     text = "".join(checker.text)
     for part in ("Task A", "75.00", "2 seeds", "160 test images", "do not compare", "λ = 10"):
@@ -102,15 +102,19 @@ def test_the_same_results_give_the_same_page(results):
     assert page_of(results)[0] == page_of(results)[0]
 
 
-def test_every_figure_can_be_downloaded(results):
-    _, checker = page_of(results)
+def test_every_figure_is_in_the_page_with_its_numbers(results):
+    page, checker = page_of(results)
+    assert "img-src data:" in page  # else the page's own policy hides them
+    pictures = [
+        urllib.parse.unquote(reference.split(",", 1)[1])
+        for reference in checker.references
+        if reference.startswith("data:image/svg+xml")
+    ]
+    assert pictures == [drawing.svg for drawing in map(drawings().get, FIGURES) if drawing]
     for name, drawing in drawings().items():
-        for kind, text in (("svg", drawing.wide), ("csv", drawing.csv)):
-            head, content = checker.files[f"{name}.{kind}"].split(",", 1)
-            assert urllib.parse.unquote(content) == text
-            assert kind in head
-        for svg in (drawing.wide, drawing.narrow):
-            assert xml.etree.ElementTree.fromstring(svg).tag.endswith("svg")
+        head, content = checker.files[f"{name}.csv"].split(",", 1)
+        assert urllib.parse.unquote(content) == drawing.csv and "csv" in head
+        assert xml.etree.ElementTree.fromstring(drawing.svg).tag.endswith("svg")
 
 
 def test_page_escapes_what_users_name():
