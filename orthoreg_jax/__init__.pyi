@@ -59,6 +59,7 @@ from .penalties.tak import kronecker_penalty as kronecker_penalty
 from .penalties.tak import merge_kronecker as merge_kronecker
 from .penalties.taujp import tau_jacobian_penalty as tau_jacobian_penalty
 from .penalties.transformation import add_orthogonality_penalty as add_orthogonality_penalty
+from .reporting.report import plot_run as plot_run
 from .stages import run_experiment as run_experiment
 from .tasks.check import check_tasks as check_tasks
 from .tasks.task import Task as Task

@@ -24,7 +24,7 @@ merge_task_vectors average task_arithmetic ties dare dare_ties breadcrumbs conse
 iso_cts fisher diagonal_fisher regmean adamerging entropy
 choose_addition choose_negation measure_accuracies measure_accuracy measure_disentanglement
 sweep_accuracy
-default_config load_config load_task_vector load_task_vectors run_experiment
+default_config load_config load_task_vector load_task_vectors run_experiment plot_run
 """.split()
 FUNCTIONS = [name for name in PUBLIC if inspect.isfunction(getattr(oj, name))]
 # What a reader of an example has imported.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,16 +24,19 @@ Curve = Addition | TaskNegation  # what has accuracies over alphas, and the leng
 ZERO_SHOT: dict[str, Any] = {"color": SOFT, "linestyle": ":", "linewidth": 1.6, "zorder": 1}
 
 
-def draw_figures(results: Results, metrics: Metrics) -> Iterator[tuple[str, Panels]]:
-    """Every figure with its name; one at a time, so that few are kept."""
+def figures(results: Results, metrics: Metrics) -> dict[str, Callable[[], Panels]]:
+    """What draws each figure that these results have, by name."""
     measured = all(run["disentanglement"] for run in results["runs"])
     optional = (disentanglement,) if measured else ()
     matrices = any(run["geometry"]["angles"] for run in results["runs"])
     of_matrices = (singular_values, angles) if matrices else ()
-    for draw in (addition, tasks, negation, *optional, cosines, *of_matrices, norms):
-        yield draw.__name__, draw(results)
+    every = (addition, tasks, negation, *optional, cosines, *of_matrices, norms)
+    drawn: dict[str, Callable[[], Panels]] = {
+        draw.__name__: functools.partial(draw, results) for draw in every
+    }
     if any(metrics.values()):
-        yield "training", training(results, metrics)
+        drawn["training"] = functools.partial(training, results, metrics)
+    return drawn
 
 
 def over_seeds(curves: Float[np.ndarray, "seeds x"]) -> Float[np.ndarray, "lines x"]:

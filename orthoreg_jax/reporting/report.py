@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orthoreg_jax.evaluation.results import Results
 from orthoreg_jax.evaluation.results_file import read_results
@@ -24,6 +25,9 @@ from .tables import (
     summary_table,
     task_table,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TABLES: tuple[Callable[[Results], Table | None], ...] = (
     summary_table,
@@ -53,11 +57,12 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
     # Drawing takes matplotlib, which the table for the terminal does without.
     from .html_elements import Drawing
     from .page import make_page
-    from .plots import draw_figures
+    from .plots import figures
     from .style import to_png, to_svg
 
     drawings = {}
-    for name, panels in draw_figures(results, read_metrics(folder, results)):
+    for name, draw in figures(results, read_metrics(folder, results)).items():
+        panels = draw()  # one at a time, so that few are kept
         with replacing(folder / "plots" / f"{name}.png") as scratch:
             scratch.write_bytes(to_png(panels.figure))
         drawing = drawings[name] = Drawing(to_svg(panels.figure), panels.csv())
@@ -68,6 +73,33 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
     path = folder / "report.html"
     write_text(path, make_page(results, drawings, folder))
     return path
+
+
+def plot_run(workdir: str | os.PathLike[str], figure: str) -> Figure:
+    """One of the report's figures, for a notebook.
+
+    Args:
+      workdir: the run folder, evaluated.
+      figure: "addition", "tasks", "negation", "disentanglement", "cosines", "singular_values",
+        "angles", "norms" or "training".
+
+    Returns:
+      A matplotlib figure; its axes may be changed.
+
+    Raises:
+      StorageError, ValueError: as `write_report`; or a figure that this run has not measured.
+
+    Examples:
+      >>> oj.plot_run("runs/embedded", "cosines").savefig("cosines.png")  # doctest: +SKIP
+    """
+    from .plots import figures
+
+    folder = pathlib.Path(workdir)
+    results = read_results(folder)
+    drawn = figures(results, read_metrics(folder, results))
+    if figure not in drawn:
+        raise ValueError(f"figure {figure!r}; this run has {', '.join(drawn)}")
+    return drawn[figure]().figure
 
 
 def summary_text(folder: pathlib.Path) -> str:

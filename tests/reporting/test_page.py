@@ -11,7 +11,7 @@ import pytest
 from orthoreg_jax.config import flatten_config, load_config
 from orthoreg_jax.reporting.html_elements import Drawing
 from orthoreg_jax.reporting.page import FIGURES, config_file, make_page
-from orthoreg_jax.reporting.plots import draw_figures
+from orthoreg_jax.reporting.plots import figures
 from orthoreg_jax.reporting.style import to_svg
 
 from .conftest import HOSTILE, make_results
@@ -59,7 +59,7 @@ def drawings():
     results = make_results(title=HOSTILE)
     return {
         name: Drawing(to_svg(panels.figure), panels.csv())
-        for name, panels in draw_figures(results, {})
+        for name, panels in ((name, draw()) for name, draw in figures(results, {}).items())
     }
 
 

@@ -13,7 +13,7 @@ from orthoreg_jax.reporting.geometry_plots import (
 )
 from orthoreg_jax.reporting.page import FIGURES
 from orthoreg_jax.reporting.panels import WIDTH, some_of
-from orthoreg_jax.reporting.plots import addition, draw_figures, negation, tasks, training
+from orthoreg_jax.reporting.plots import addition, figures, negation, tasks, training
 from orthoreg_jax.reporting.style import (
     FILLS,
     PALETTE,
@@ -43,15 +43,16 @@ def rows(panels, *start):
 
 
 def test_all_figures_are_made(two_seeds):
-    figures = dict(draw_figures(two_seeds, METRICS))
-    assert list(figures) == list(FIGURES)
-    for panels in figures.values():
+    drawn = figures(two_seeds, METRICS)
+    assert list(drawn) == list(FIGURES)
+    for draw in drawn.values():
+        panels = draw()
         assert panels.figure.get_figwidth() == WIDTH
         panels.figure.draw_without_rendering()
 
 
 def test_no_training_figure_without_metrics(results):
-    assert "training" not in [name for name, *_ in draw_figures(results, {})]
+    assert "training" not in figures(results, {})
 
 
 def test_svg_is_the_same_each_time(results):
@@ -106,7 +107,7 @@ def test_disentanglement_is_drawn_where_it_was_measured(results):
     assert rows(panels, "Non-linear FT") == written
     for run in results["runs"]:
         run["disentanglement"] = []
-    assert "disentanglement" not in [name for name, *_ in draw_figures(results, {})]
+    assert "disentanglement" not in figures(results, {})
 
 
 def test_files_hold_the_numbers_of_the_results(two_seeds):

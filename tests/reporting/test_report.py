@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from orthoreg_jax.reporting.report import summary_text, write_report
+from orthoreg_jax.reporting.report import plot_run, summary_text, write_report
 from orthoreg_jax.storage import StorageError, write_sealed
 
 
@@ -18,6 +18,13 @@ def test_report_is_written(run_folder):
     assert {file.name for file in (run_folder / "plots").iterdir()} == files
     assert (run_folder / "table.md").read_text(encoding="utf-8").count("\n## ") == 7
     assert "Non-linear FT + OrthoReg" in summary_text(run_folder)
+
+
+def test_a_figure_for_a_notebook(run_folder):
+    figure = plot_run(run_folder, "addition")
+    assert [axes.get_title(loc="left") for axes in figure.axes][1] == "Absolute: accuracy, %"
+    with pytest.raises(ValueError, match="figure 'alpha'; this run has addition, tasks, negation"):
+        plot_run(str(run_folder), "alpha")
 
 
 @pytest.mark.parametrize("act", [write_report, summary_text])
