@@ -31,7 +31,7 @@ examples:
   orthoreg vector --model A --base ViT-B/32 --out a.safetensors
   orthoreg measure --model merged --data embedded
 
-Every stage skips what is done, so a run that was cut off goes on with the same command.
+Every stage skips finished work. To resume an interrupted run, repeat the command.
 """
 
 
@@ -82,10 +82,10 @@ def _act(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[int, st
     except (ValueError, StorageError, DivergedError) as error:
         code, reason = 1, str(error)
     except StoppedError as stopped:
-        code, reason = 128 + stopped.number, f"{stopped}; the same command goes on"
+        code, reason = 128 + stopped.number, f"{stopped}; repeat the command to resume"
     except BrokenPipeError:  # whoever reads the output has seen enough, as `head` does
         _close_output()
-        return 1, "nobody reads its output"
+        return 1, "its output was closed"
     except OSError as error:  # a path that cannot be, a disk or folder that is gone
         code, reason = 1, _refusal(error)
     except MemoryError as error:
@@ -93,7 +93,7 @@ def _act(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[int, st
         reason = f"not enough memory ({error}); lower training.batch_size or evaluation.batch_size"
     except KeyboardInterrupt:
         code = 130
-        reason = "stopped; what is finished is kept, and the same command goes on"
+        reason = "stopped; finished work is kept; repeat the command to resume"
     except Exception as error:  # ours, or that of a process that this one worked with
         blame()
         traceback.print_exc()
@@ -113,7 +113,7 @@ def _refusal(error: OSError) -> str:
     if error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, FileNotFoundError):
-        return "the working directory is no longer there; change to one that is"
+        return "the working directory no longer exists; change to another one"
     if error.errno == errno.ENOSPC:
         _close_output()
         return f"standard output: {error.strerror}"
@@ -138,7 +138,7 @@ def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         missing += [facts.name] if facts.problem else []
     if missing:
         names = ", ".join(missing)
-        raise ValueError(f"{len(missing)} of {checked} tasks missing or wrong: {names}")
+        raise ValueError(f"{len(missing)} of {checked} tasks are missing or wrong: {names}")
 
 
 def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -214,7 +214,7 @@ def _export(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         options.alpha,
         options.overwrite,
     )
-    print(f"{out}: a Hugging Face CLIP directory; what it is stands in its README.md")
+    print(f"{out}: a Hugging Face CLIP directory; its README.md describes the model")
 
 
 def _merge(options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -231,17 +231,19 @@ def _merge(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     kinds = [name for name in ("workdir", "vectors", "models", "experts") if name in given]
     if len(kinds) != 1:
         raise ValueError(
-            "give --workdir and --method of a run; or --models MODEL MODEL ... or --vectors FILE "
-            "FILE ... and their --base; or --experts SET and --tasks"
-            f"{'; not several of them at once' if kinds else ''}"
+            "give one of: --workdir and --method; --models MODEL MODEL ... and --base; --vectors "
+            "FILE FILE ... and --base; --experts SET and --tasks"
+            f"{'; only one of them at a time' if kinds else ''}"
         )
     if unused := sorted(given - {kinds[0], *_MERGE_OPTIONS[kinds[0]]}):
         names = [", ".join(f"--{name.replace('_', '-')}" for name in each)
                  for each in (unused, _MERGE_OPTIONS[kinds[0]])]  # fmt: skip
-        raise ValueError(f"{names[0]}: not with --{kinds[0]}, which takes {names[1]}")
+        raise ValueError(
+            f"{names[0]}: cannot be combined with --{kinds[0]}, which takes {names[1]}"
+        )
     if kinds == ["workdir"]:
         if not options.method:
-            raise ValueError("--method: give one of the run's, e.g. full+orthoreg")
+            raise ValueError("--method: give one of the run's methods, e.g. full+orthoreg")
         out = merge_run(
             options.workdir,
             options.out,
@@ -266,7 +268,7 @@ def _merge(options: argparse.Namespace, overrides: Sequence[str]) -> None:
             out = merge_vectors(options.vectors, *common, options.any_base, options.overwrite)
         else:
             out = merge_models(models, *common, options.visual_only, options.overwrite)
-    print(f"{out}: a Hugging Face CLIP directory; what it is stands in its README.md")
+    print(f"{out}: a Hugging Face CLIP directory; its README.md describes the model")
 
 
 # What each way to name task vectors takes beside it.
@@ -320,7 +322,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=version("orthoreg-jax"))
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, text in {"run": "all stages, one after the other", **STAGES}.items():
+    for name, text in {"run": "run all stages in order", **STAGES}.items():
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name != "report":
             _add_config(command)
@@ -333,29 +335,30 @@ def _parser() -> argparse.ArgumentParser:
     _add_vector(commands)
     _add_push(commands)
     _add_measure(commands)
-    text = "look at the config's data, or prepare what tensorflow-datasets has of it"
+    text = "check the config's data, or prepare the part that tensorflow-datasets provides"
     data = commands.add_parser("data", help=text, description=text, allow_abbrev=False)
     data.add_argument(
         "action",
         choices=("check", "prepare"),
-        help="check: what is found, counts, hashes, duplicates; prepare: download and convert",
+        help="check: list what is found, with counts, hashes and duplicates; "
+        "prepare: download and convert",
     )
     _add_config(data)
     return parser
 
 
 def _add_export(commands: Any) -> None:
-    text = "write an edited model of a finished run as a Hugging Face directory, with a model card"
+    text = "export an edited model of a finished run as a Hugging Face directory with a model card"
     export = commands.add_parser("export", help=text, description=text, allow_abbrev=False)
     add = export.add_argument
     add("--workdir", required=True, type=pathlib.Path, help="folder of the run")
-    add("--out", required=True, type=pathlib.Path, help="directory to write, new")
-    add("--overwrite", action="store_true", help="replace a model that is there, made so before")
-    add("--method", required=True, help="of the run, e.g. full+orthoreg")
-    add("--seed", type=int, help="of the run; its first")
-    add("--tasks", default="", help="whose vectors to add, e.g. mnist,emoji; all of the run")
-    add("--forget", default="", metavar="TASK", help="the task to subtract instead")
-    add("--alpha", type=float, help="else the one chosen on validation (a single task: 1)")
+    add("--out", required=True, type=pathlib.Path, help="directory to write; must be new")
+    add("--overwrite", action="store_true", help="replace a model that an earlier command wrote")
+    add("--method", required=True, help="one of the run's methods, e.g. full+orthoreg")
+    add("--seed", type=int, help="one of the run's seeds (default: the first)")
+    add("--tasks", default="", help="tasks to add, e.g. mnist,emoji (default: all of the run)")
+    add("--forget", default="", metavar="TASK", help="task to subtract instead")
+    add("--alpha", type=float, help="default: as chosen on validation; 1 for a single task")
 
 
 def _add_merge(commands: Any) -> None:
@@ -363,57 +366,57 @@ def _add_merge(commands: Any) -> None:
     merge = commands.add_parser("merge", help=text, description=text, allow_abbrev=False)
     add = merge.add_argument
     add("--merger", required=True, help="average, sum, ties, dare, tsv_m, iso_c, ...")
-    add("--option", nargs="*", default=[], metavar="NAME=VALUE", help="its parameters, e.g. k=30")
-    add("--out", required=True, type=pathlib.Path, help="directory to write, new")
-    add("--overwrite", action="store_true", help="replace a model that is there, made so before")
-    add("--alpha", type=float, help="of θ₀ + α τ; else chosen on validation data")
-    add("--draw", type=int, default=0, help="seed of mergers that draw random numbers; 0")
-    add("--tasks", default="", help="of a run: whose vectors, all; else: where to choose alpha, "
-        "one for each model or vector and in their order, e.g. mnist,emoji")  # fmt: skip
-    run = merge.add_argument_group("of a run").add_argument
+    add("--option", nargs="*", default=[], metavar="NAME=VALUE", help="parameters, e.g. k=30")
+    add("--out", required=True, type=pathlib.Path, help="directory to write; must be new")
+    add("--overwrite", action="store_true", help="replace a model that an earlier command wrote")
+    add("--alpha", type=float, help="of θ₀ + α τ (default: chosen on validation)")
+    add("--draw", type=int, default=0, help="seed of mergers that draw random numbers (default: 0)")
+    add("--tasks", default="", help="for a run: tasks to merge (default: all); otherwise: tasks "
+        "to choose alpha on, one per model or vector in the same order")  # fmt: skip
+    run = merge.add_argument_group("to merge a run").add_argument
     run("--workdir", type=pathlib.Path, help="folder of the run")
-    run("--method", default="", help="of the run, e.g. full+orthoreg")
-    run("--seed", type=int, help="of the run; its first")
-    files = merge.add_argument_group("of any models or vectors").add_argument
+    run("--method", default="", help="one of the run's methods, e.g. full+orthoreg")
+    run("--seed", type=int, help="one of the run's seeds (default: the first)")
+    files = merge.add_argument_group("to merge models or vectors").add_argument
     files("--models", nargs="+", metavar="MODEL", help="fine-tuned CLIPs, image towers or LoRA "
           "adapters: directories, safetensors files or hub names, with @REVISION")  # fmt: skip
     files("--experts", default="", metavar="SET", help="published models of the --tasks, on the "
           "hub: fusionbench/ViT-B/32, .../ViT-B/16, .../ViT-L/14")  # fmt: skip
-    files("--vectors", nargs="+", metavar="FILE", type=pathlib.Path, help="task vectors, as files")
-    files("--base", "--model", dest="base", default="", help="the CLIP that they come from")
-    files("--visual-only", action="store_true", help="leave out the models' text towers")
-    files("--any-base", action="store_true", help="take vectors of another or unknown base, too")
-    files("--data", default="", help="where to choose alpha: embedded, or a folder; embedded")
+    files("--vectors", nargs="+", metavar="FILE", type=pathlib.Path, help="files of task vectors")
+    files("--base", "--model", dest="base", default="", help="the CLIP they were fine-tuned from")
+    files("--visual-only", action="store_true", help="ignore the models' text towers")
+    files("--any-base", action="store_true", help="accept vectors of another or an unknown base")
+    files("--data", default="", help="data to choose alpha on: embedded (default), or a folder")
 
 
 def _add_vector(commands: Any) -> None:
-    text = "write a fine-tuned model's task vector, its difference to the base, as safetensors"
+    text = "write a fine-tuned model's task vector (its difference from the base) as safetensors"
     vector = commands.add_parser("vector", help=text, description=text, allow_abbrev=False)
     add = vector.add_argument
     add("--model", required=True, help="a CLIP, image tower or LoRA adapter; see merge --models")
-    add("--base", required=True, help="the CLIP that it was fine-tuned from")
-    add("--out", required=True, type=pathlib.Path, help="file to write, new")
-    add("--visual-only", action="store_true", help="leave out the model's text tower")
+    add("--base", required=True, help="the CLIP it was fine-tuned from")
+    add("--out", required=True, type=pathlib.Path, help="file to write; must be new")
+    add("--visual-only", action="store_true", help="ignore the model's text tower")
 
 
 def _add_push(commands: Any) -> None:
-    text = "upload a directory of export or merge to the hub, with its card"
+    text = "upload a directory that export or merge wrote to the hub, with its card"
     push = commands.add_parser("push", help=text, description=text, allow_abbrev=False)
     add = push.add_argument
-    add("--model", required=True, type=pathlib.Path, help="the directory")
-    add("--to", required=True, metavar="USER/NAME", help="on the hub; made if it is not there")
-    add("--private", action="store_true", help="make it for yourself alone")
+    add("--model", required=True, type=pathlib.Path, help="directory to upload")
+    add("--to", required=True, metavar="USER/NAME", help="hub repository; created if missing")
+    add("--private", action="store_true", help="create it as a private repository")
 
 
 def _add_measure(commands: Any) -> None:
-    text = "print a model's accuracies, with the zero-shot head that its own text tower makes"
+    text = "print a model's accuracies, using the zero-shot head from its own text tower"
     measure = commands.add_parser("measure", help=text, description=text, allow_abbrev=False)
     add = measure.add_argument
     add("--model", required=True, help="a CLIP directory, embedded, ViT-B/32, ... or a hub name")
-    add("--base", default="", help="of an image tower or adapter: the CLIP that it comes from")
+    add("--base", default="", help="for an image tower or adapter: the CLIP it was fine-tuned from")
     add("--data", default="embedded", help="embedded, or a folder; see `data` in a config")
-    add("--tasks", default="", help="e.g. mnist,emoji; all that the data's tasks.json has")
-    add("--split", default="test", choices=("train", "val", "test"), help="of each task")
+    add("--tasks", default="", help="e.g. mnist,emoji (default: all in the data's tasks.json)")
+    add("--split", default="test", choices=("train", "val", "test"), help="default: test")
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
@@ -421,7 +424,7 @@ def _add_config(command: argparse.ArgumentParser) -> None:
         "--config",
         required=True,
         type=pathlib.Path,
-        help="a Python file with get_config(); change single options by "
+        help="a Python file with get_config(); override an option with "
         "--config.NAME=VALUE, e.g. --config.training.steps=200",
     )
 
@@ -430,11 +433,11 @@ def _add_hosts(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--distributed",
         action="store_true",
-        help="join the other processes of this job, found by TPU pods, SLURM, Open MPI",
+        help="join the other processes of this job, as TPU pods, SLURM or Open MPI announce them",
     )
-    command.add_argument("--coordinator", metavar="HOST:PORT", help="of the first process")
-    command.add_argument("--processes", type=int, help="how many there are")
-    command.add_argument("--process", type=int, help="which one this is, from 0")
+    command.add_argument("--coordinator", metavar="HOST:PORT", help="address of the first process")
+    command.add_argument("--processes", type=int, help="number of processes")
+    command.add_argument("--process", type=int, help="index of this process, from 0")
 
 
 if __name__ == "__main__":

@@ -123,9 +123,8 @@ def write_error(path: pathlib.Path, error: Exception) -> StorageError:
     if "No space left" in reason:  # some libraries bury it in pages of their own state
         reason = "No space left on device"
     return StorageError(
-        f"{path}: cannot be written ({reason}); the folder must be writable and its disk must have "
-        "room: free some, or choose another place. What was finished before stays, and the "
-        "same command goes on from there"
+        f"{path}: cannot be written ({reason}); make the folder writable and free disk space, or "
+        "choose another place. Finished work is kept; repeat the command to resume"
     )
 
 
@@ -150,7 +149,7 @@ def only_one(folder: pathlib.Path, patience: float = 0.0) -> Iterator[None]:
         while _lock(handle) is False:
             if time.monotonic() >= last:
                 raise StorageError(
-                    f"{folder}: another process is at work in it; wait for it, stop it, or choose "
+                    f"{folder}: another process is using it; wait for it, stop it, or choose "
                     "another --workdir"
                 )
             time.sleep(0.1)
@@ -200,7 +199,7 @@ def read_text(path: pathlib.Path) -> str:
       StorageError: no such file, or not UTF-8.
     """
     if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-        raise StorageError(f"{path}: cannot be read (it is no file)")
+        raise StorageError(f"{path}: cannot be read (not a file)")
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -234,8 +233,8 @@ def read_sealed(path: pathlib.Path) -> dict[str, Any]:
     seal = value.pop("sha256", None) if isinstance(value, dict) else None
     if seal != json_sha256(value):
         raise StorageError(
-            f"{path}: is not as it was written: its content has another hash; it is damaged, or "
-            "was changed by hand"
+            f"{path}: has changed since it was written (its hash differs); it is damaged, or was "
+            "edited by hand"
         )
     checked: dict[str, Any] = value
     return checked

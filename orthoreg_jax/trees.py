@@ -56,7 +56,7 @@ def save_tree(
             "it into plain dicts, and rename such keys"
         )
     if "sha256" in (metadata or {}):
-        raise ValueError("metadata: 'sha256' is the name of the content's own hash; take another")
+        raise ValueError("metadata: 'sha256' is reserved for the hash of the content; rename yours")
     arrays = {name: _as_stored(name, leaf) for name, leaf in flatten(tree).items()}
     check_finite(arrays, f"{path}: not written", "find out where they come from")
     with replacing(pathlib.Path(path)) as scratch:
@@ -77,11 +77,11 @@ def _as_stored(name: str, leaf: Any) -> np.ndarray:
         array = array.astype(array.dtype.newbyteorder("<"))
     if array.dtype.name not in STORED:
         raise ValueError(
-            f"leaf {name!r} is of type {array.dtype}, which a file would not give back; allowed: "
+            f"leaf {name!r} is of type {array.dtype}, which a file would not restore; allowed: "
             f"{', '.join(STORED)}"
         )
     if name == "__metadata__":
-        raise ValueError("safetensors keeps the name '__metadata__' for itself; rename that key")
+        raise ValueError("safetensors reserves the name '__metadata__'; rename that key")
     return array
 
 
@@ -200,7 +200,7 @@ class StoredTree:
 
 
 def _check_finite(path: str | os.PathLike[str], tree: Any) -> None:
-    advice = "nothing can be made of it: make it again, or leave it out"
+    advice = "it cannot be used: make it again, or leave it out"
     try:
         check_finite(tree, str(path), advice)
     except ValueError as error:
@@ -211,21 +211,21 @@ def _read_about(file: Any) -> dict[str, Any]:
     """What `save_tree` told with the arrays of an open file; nothing for files of others."""
     about = json.loads((file.metadata() or {}).get("about", "{}"))
     if not isinstance(about, dict):
-        raise ValueError(f"its metadata is a {type(about).__name__}, no table")
+        raise ValueError(f"its metadata is a {type(about).__name__}, not a table")
     return about
 
 
 def _unreadable(path: str | os.PathLike[str], error: Exception) -> StorageError:
     return StorageError(
-        f"{path}: not a whole safetensors file ({type(error).__name__}: {error}); delete it "
-        "and run again to make it anew"
+        f"{path}: not a complete safetensors file ({type(error).__name__}: {error}); delete it "
+        "and run again to make it again"
     )
 
 
 def _damaged(path: str | os.PathLike[str]) -> StorageError:
     return StorageError(
-        f"{path}: is damaged: its content has another hash than it had when it was written; "
-        "delete it and run again to make it anew"
+        f"{path}: is damaged: its hash has changed since it was written; delete it and run "
+        "again to make it again"
     )
 
 

@@ -15,7 +15,9 @@ from orthoreg_jax.config import flatten_config, load_config
 from orthoreg_jax.hosts.interruption import _Interruption
 from orthoreg_jax.storage import only_one
 
-GONE = "orthoreg: process {} of 2 stops, as process {} ended: it no longer answers; it was killed"
+GONE = (
+    "orthoreg: process {} of 2 stops because process {} ended: it stopped responding; it was killed"
+)
 ENDLESS = ("--config.training.steps=1000000", "--config.methods=full")
 
 
@@ -85,9 +87,9 @@ def test_what_one_refuses_ends_both(inputs, tmp_path):
         (tmp_path / "run" / "config.json").write_text(config)
         with Pair(inputs, tmp_path / "run", *[["--config.methods=full"]] * 2) as pair:
             codes, said = pair.ends()
-    reason = f"{locked}: another process is at work in it"
+    reason = f"{locked}: another process is using it"
     assert codes == [1, 1] and f"orthoreg: {reason}" in said[0]
-    assert f"process 1 of 2 stops, as process 0 ended: {reason}" in said[1]
+    assert f"process 1 of 2 stops because process 0 ended: {reason}" in said[1]
 
 
 def test_both_save_and_stop_after_the_same_step(inputs, tmp_path):
@@ -97,7 +99,7 @@ def test_both_save_and_stop_after_the_same_step(inputs, tmp_path):
         codes, said = pair.ends()
     assert codes == [143, 143]
     ends = [text.splitlines()[-1] for text in said]
-    assert ends[0] == ends[1] and "updates, saved; the same command goes on" in ends[0]
+    assert ends[0] == ends[1] and "updates; repeat the command to resume" in ends[0]
     (state,) = (tmp_path / "run" / "full" / "seed3" / "first" / "state").iterdir()
     assert f"stopped after {state.name} updates" in ends[0]
 

@@ -37,9 +37,9 @@ def fails(capfd, command, config, workdir, *more):
         ("--config.training.steps=0", "training.steps is 0, allowed: a whole number from 1 up"),
         ("--config.tasks=first,second,third", "task 'third': is not in"),
         ("--config.training.epochs=-1", "first, second are none of the field's tasks"),
-        ("--config.training.epochs=0.1", "some tasks have no more steps in all (first: 1"),
+        ("--config.training.epochs=0.1", "some tasks train for no more steps than that (first: 1"),
         ("--config.tasks=evaluation.json", "allowed: names without '/' and no leading '.', other"),
-        ("--config.training.batch_size=8000000000000", "are more than this machine's memory"),
+        ("--config.training.batch_size=8000000000000", "exceed this machine's memory"),
         ("--config.model=nowhere", "model 'nowhere': no such directory; allowed: 'embedded'"),
         ("--config.data=nowhere", "data 'nowhere'"),
     ],
@@ -69,7 +69,7 @@ def test_a_place_that_is_gone_and_output_that_has_no_room(inputs, tmp_path):
     command = f"{sys.executable} -m orthoreg_jax.cli"
     gone = f"cd {tmp_path}/gone; rmdir ../gone; {command} finetune --config {inputs} --workdir run"
     full = f"{command} data check --config {inputs} > /dev/full"
-    for line, said in ((gone, "the working directory is no longer there"),
+    for line, said in ((gone, "the working directory no longer exists"),
                        (full, "standard output: No space left on device")):  # fmt: skip
         done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
         assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(f"orthoreg: {said}")
@@ -138,7 +138,7 @@ def test_prompts_belong_to_the_run(finished, inputs, tmp_path, capfd):
 
 def test_folder_that_is_no_run(inputs, tmp_path, capfd):
     (tmp_path / "thesis.txt").write_text("")
-    assert "is no run folder" in fails(capfd, "run", inputs, tmp_path)
+    assert "is not a run folder" in fails(capfd, "run", inputs, tmp_path)
     assert "is a file" in fails(capfd, "run", inputs, tmp_path / "thesis.txt")
 
 
@@ -164,7 +164,7 @@ def test_second_process_on_a_run_folder(inputs, tmp_path, capfd):
             json.dumps(flatten_config(load_config(inputs)))
         )
         message = fails(capfd, "finetune", inputs, tmp_path / "run", "--config.methods=full")
-    assert "another process is at work in it" in message
+    assert "another process is using it" in message
     assert not list(tmp_path.rglob("vector.safetensors"))
 
 

@@ -77,7 +77,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     options = [f"--config.training.checkpoint_every={every}", "--config.methods=full"]
     signal_at(2, number)
     assert orthoreg("finetune", inputs, tmp_path / "run", *options) == 128 + number
-    assert "first: stopped after 3 updates, saved; the same command" in capfd.readouterr().err
+    assert "first: saved and stopped after 3 updates; repeat the command" in capfd.readouterr().err
     assert orthoreg("finetune", inputs, tmp_path / "run", *options) == 0
     path = pathlib.Path("full") / "seed3" / "first"
     for name in ("vector.safetensors", "metrics.jsonl"):
@@ -92,7 +92,7 @@ def test_a_signal_in_the_last_step_stops_after_the_vector(inputs, tmp_path, sign
     for task in ("first", "second"):
         signal_at(5, signal.SIGTERM)
         assert orthoreg("run", inputs, tmp_path / "run", "--config.methods=full") == 143
-        assert "orthoreg: stopped; what is finished is kept; the same" in capfd.readouterr().err
+        assert "orthoreg: stopped; finished work is kept; repeat the" in capfd.readouterr().err
         assert (folder / task / "vector.safetensors").is_file()
         assert (folder / "second").exists() == (task == "second")
     assert not (folder / "evaluation.json").exists()
@@ -114,7 +114,7 @@ def test_a_signal_while_measuring_keeps_what_is_measured(
 
     monkeypatch.setattr(EditedModels, "single", signal_and_measure)
     assert orthoreg("evaluate", inputs, copy) == 130
-    assert "orthoreg: stopped; what is finished is kept" in capfd.readouterr().err
+    assert "orthoreg: stopped; finished work is kept" in capfd.readouterr().err
     assert (copy / "full" / "seed3" / "evaluation.json").is_file()
     assert not (copy / "full+orthoreg" / "seed3" / "evaluation.json").exists()
 

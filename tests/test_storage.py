@@ -53,7 +53,7 @@ def nested(levels):
 
 
 @pytest.mark.parametrize("tree, message", [
-    ({"__metadata__": np.ones(2)}, "keeps the name '__metadata__' for itself"),
+    ({"__metadata__": np.ones(2)}, "reserves the name '__metadata__'"),
     ({"w": np.ones(2, ml_dtypes.float8_e4m3fn)}, "leaf 'w' is of type float8_e4m3fn, .* allowed"),
     ({"w": np.ones(2, np.complex64)}, "leaf 'w' is of type complex64"),
     ({"w": np.array(["a"])}, "leaf 'w' is of type"),
@@ -117,7 +117,7 @@ def test_a_changed_bit_is_noticed(tmp_path):
     data = bytearray(path.read_bytes())
     data[-50] ^= 4
     path.write_bytes(data)
-    with pytest.raises(StorageError, match="is damaged: its content has another hash"):
+    with pytest.raises(StorageError, match="is damaged: its hash has changed"):
         load_tree(path)
 
 
@@ -126,7 +126,7 @@ def test_what_is_told_with_a_tree_is_kept_beside_its_hash(tmp_path):
     save_tree(path, {"w": np.ones(3)}, {"task": "digits"})
     stored = StoredTree(path)
     assert stored.about == {"task": "digits", "sha256": stored.check()}
-    with pytest.raises(ValueError, match="'sha256' is the name of the content's own hash"):
+    with pytest.raises(ValueError, match="'sha256' is reserved for the hash of the content"):
         save_tree(path, {"w": np.ones(3)}, {"sha256": "0"})
 
 
@@ -154,7 +154,7 @@ def test_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
             device.write(text)
 
     monkeypatch.setattr(storage.pathlib.Path, "write_text", full)
-    with pytest.raises(StorageError, match="No space left.*free some, or choose another"):
+    with pytest.raises(StorageError, match="No space left.*free disk space, or choose another"):
         write_json(path, {"old": False})
     monkeypatch.undo()
     assert read_json(path) == {"old": True}
@@ -221,7 +221,7 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
 
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="must be writable"):
+    with pytest.raises(StorageError, match="make the folder writable"):
         write_json(tmp_path / "file" / "results.json", {})
 
 
@@ -248,7 +248,7 @@ def test_a_second_process_is_kept_away(tmp_path):
     command = [sys.executable, "-c", program, str(folder)]
     with only_one(folder):
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        assert "another process is at work in it" in out
+        assert "another process is using it" in out
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert out == "mine\n"
     assert not any(folder.iterdir())

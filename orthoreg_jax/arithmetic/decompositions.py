@@ -155,8 +155,8 @@ def _one_by_one(decompose: Callable[[Any], Any], name: str) -> Any:
     @guarded.defjvp
     def refuse(primals: Any, tangents: Any) -> Any:
         raise NotImplementedError(
-            f"{name} has no derivative here (singular values have one); to hold constant what it "
-            "is taken of, use jax.lax.stop_gradient"
+            f"{name} cannot be differentiated here (singular values can); to treat its input as "
+            "a constant, use jax.lax.stop_gradient"
         )
 
     return guarded

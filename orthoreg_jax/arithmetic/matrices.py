@@ -79,12 +79,12 @@ def select_leaves(tree: Any, rules: Rules | None = None) -> dict[str, tuple[Any,
     if unused:
         raise ValueError(
             f"matrices: no leaf matches {', '.join(map(repr, unused))}; patterns are globs over "
-            f"whole paths, which are {', '.join(leaves)}"
+            f"whole paths; the paths are {', '.join(leaves)}"
         )
     selected = read_updates(leaves, rules)
     if not selected:
         raise ValueError(
-            f"the tree holds no weight matrix: {describe_matrices(tree, rules) or 'it is empty'}"
+            f"the tree has no weight matrix: {describe_matrices(tree, rules) or 'it is empty'}"
         )
     return selected
 
@@ -116,8 +116,8 @@ def _factors(leaves: Mapping[str, Any], path: str, adapter: Adapter) -> tuple[st
     missing = [name for name in names if name not in paths]
     if missing:
         raise ValueError(
-            f"{adapter}: leaf {path!r} is one of two factors, and {missing[0]!r} is not there; "
-            f"leaves are {', '.join(leaves)}"
+            f"{adapter}: leaf {path!r} is one of two factors, but {missing[0]!r} is missing; "
+            f"the leaves are {', '.join(leaves)}"
         )
     left, right = (leaves[paths[name]] for name in names)
     shapes = [shape_of(each) for each in (left, right)]
@@ -125,7 +125,7 @@ def _factors(leaves: Mapping[str, Any], path: str, adapter: Adapter) -> tuple[st
     if not (good and shapes[0][:-2] == shapes[1][:-2]):
         raise ValueError(
             f"{adapter}: {names[0]!r} of shape {shapes[0]} and {names[1]!r} of shape {shapes[1]} "
-            "are no factors of a product; the left one ends with the axes (m, r), the right one "
+            "cannot be multiplied; the left factor must end with the axes (m, r), the right one "
             "with (r, n)"
         )
     return node, (left, right)
@@ -172,7 +172,7 @@ def describe_matrices(tree: Any, rules: Rules | None = None) -> str:
 def _describe_leaf(path: str, leaves: Mapping[str, Any], rules: Rules | None) -> str:
     leaf = leaves[path]
     if not is_array(leaf):
-        return f"-- ERROR: a {type(leaf).__name__} and no array"
+        return f"-- ERROR: a {type(leaf).__name__}, not an array"
     try:
         reading = read_leaf(path, leaf, rules)
         if isinstance(reading, Skip):

@@ -32,15 +32,15 @@ def check_arrays(tree: Any, name: str) -> None:
     if others:
         path, leaf = next(iter(others.items()))
         raise ValueError(
-            f"{name}: {len(others)} of its leaves are no arrays, the first is {path!r}, a "
-            f"{type(leaf).__name__}; give the arrays alone, for an Equinox model "
+            f"{name}: {len(others)} leaves are not arrays (first: {path!r}, a "
+            f"{type(leaf).__name__}); pass arrays only; for an Equinox model, "
             "eqx.filter(model, eqx.is_inexact_array)"
         )
     complex_ = [path for path, leaf in leaves.items() if _is_a(leaf, jnp.complexfloating)]
     if complex_:
         raise ValueError(
-            f"{name}: {len(complex_)} of its leaves are complex, the first is {complex_[0]!r}; "
-            "weights are real here: give real and imaginary parts as two leaves"
+            f"{name}: {len(complex_)} leaves are complex (first: {complex_[0]!r}); weights must "
+            "be real: pass the real and imaginary parts as two leaves"
         )
 
 
@@ -54,10 +54,10 @@ def check_finite(tree: Any, name: str, advice: str) -> None:
     if wrong:
         path, leaf = next(iter(wrong.items()))
         count = int(np.sum(~np.isfinite(np.asarray(leaf))))
-        more = f", and so do {len(wrong) - 1} more leaves" if len(wrong) > 1 else ""
+        more = f" ({len(wrong) - 1} more leaves have some, too)" if len(wrong) > 1 else ""
         raise ValueError(
-            f"{name}: leaf {path!r} holds {count} numbers of {np.size(leaf)} that are NaN or "
-            f"infinite{more}; {advice}"
+            f"{name}: leaf {path!r} has {count} NaN or infinite values out of "
+            f"{np.size(leaf)}{more}; {advice}"
         )
 
 
@@ -100,7 +100,7 @@ def select(tree: Any, patterns: Sequence[str]) -> dict[str, Any]:
     unused = [pattern for pattern, paths in found.items() if not paths]
     if unused:
         raise ValueError(
-            f"no leaf matches {', '.join(map(repr, unused))}; leaves are {', '.join(leaves)}"
+            f"no leaf matches {', '.join(map(repr, unused))}; the leaves are {', '.join(leaves)}"
         )
     wanted = {path for paths in found.values() for path in paths}
     return unflatten({path: leaf for path, leaf in leaves.items() if path in wanted})

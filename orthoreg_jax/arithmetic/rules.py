@@ -106,13 +106,13 @@ VECTORS = ("bias", "scale", "offset", "gamma", "beta")
 FACTORS = ("lora_a", "lora_b")  # as nnx and, in capitals, peft call LoRA's leaves
 MOST = 12  # leaves in one message
 ADVICE = (
-    "say how to read each, by patterns over whole paths, in matrices={PATTERN: READING}: Matrix() "
+    "give each a rule, by a pattern over its whole path, in matrices={PATTERN: READING}: Matrix() "
     "for (rows, columns) and stacked (layers, rows, columns), Matrix(rows=(0,), columns=(1, 2)) "
     "for (rows, heads, head_dim), Matrix(rows=(0, 1), columns=(2,)) for (heads, head_dim, "
     "columns), Matrix(rows=(0, 1, 2), columns=(3,)) for a convolution, Adapter('lora_a', 'lora_b') "
     "for two leaves that are one update, or Skip('why') to leave it out. "
-    "`layer_rules(library, tree)` has the rules of stock layers, a CLIP's are VISUAL_MATRICES, and "
-    "`describe_matrices(tree, rules)` shows all leaves"
+    "`layer_rules(library, tree)` gives the rules for stock layers, VISUAL_MATRICES those for a "
+    "CLIP; `describe_matrices(tree, rules)` lists all leaves"
 )
 Rules = Mapping[str, Reading]
 
@@ -151,8 +151,8 @@ def read_leaf(path: str, leaf: Any, rules: Rules | None = None) -> Reading | Unr
         if matches(path, pattern, reading):
             if not isinstance(reading, Skip) and not weights:
                 raise ValueError(
-                    f"rule {pattern!r}: leaf {path!r} holds {dtype}, which are no weights; give "
-                    "Skip('why'), or floating point"
+                    f"rule {pattern!r}: leaf {path!r} is {dtype}, not floating point, so not a "
+                    "weight; give Skip('why'), or convert it"
                 )
             if isinstance(reading, Matrix):
                 _check_axes(path, shape, pattern, reading)
@@ -167,15 +167,15 @@ def read_leaf(path: str, leaf: Any, rules: Rules | None = None) -> Reading | Unr
     if "embed" in name.lower():
         return Skip("an embedding, by its name")
     if is_factor(path):
-        return Unread("one of LoRA's two factors by its name, and by itself no update")
+        return Unread("named like one of LoRA's two factors, which alone are no update")
     if len(shape) > 2:
-        return Unread("could be read in many ways")
+        return Unread("its axes can be read in several ways")
     if name in ("weight", "w") and parents:
         parent = parents[-1].lower()
         if "norm" in parent or parent.rstrip("_0123456789") == "ln":
             return Skip("the weight of a normalisation, by its name")
         if "embed" in parent:
-            return Unread("by its name an embedding, or a layer that makes one")
+            return Unread("named like an embedding, or a layer that makes one")
     return Matrix()
 
 
@@ -193,7 +193,7 @@ def read_leaves(leaves: Mapping[str, Any], rules: Rules | None = None) -> dict[s
             f"leaf {path!r} of shape {shape_of(leaves[path])} has no rule: {each.reason}"
             for path, each in unread.items()
         ]
-        lines[MOST:] = [f"and {len(lines) - MOST} leaves more"] * (len(lines) > MOST)
+        lines[MOST:] = [f"and {len(lines) - MOST} more leaves"] * (len(lines) > MOST)
         raise ValueError("\n  ".join([*lines, ADVICE]))
     return {path: each for path, each in readings.items() if not isinstance(each, Unread)}
 
@@ -210,8 +210,8 @@ def _check_axes(path: str, shape: tuple[int, ...], pattern: str, reading: Matrix
     if not (distinct and reading.rows and reading.columns):
         raise ValueError(
             f"rule {pattern!r}: {reading} does not fit leaf {path!r} of shape {shape}; rows and "
-            f"columns must each name axes of it, none twice, between {-len(shape)} and "
-            f"{len(shape) - 1}"
+            f"columns must name its axes, from {-len(shape)} to {len(shape) - 1}, each axis at "
+            "most once"
         )
 
 

@@ -46,9 +46,9 @@ def task_vector(finetuned: PyTree, pretrained: PyTree) -> PyTree:
     factors = [path for path in flatten(finetuned) if is_factor(path)]
     if factors:
         raise ValueError(
-            f"leaves {_some(factors)} are LoRA's factors, and what the weights changed by is their "
-            "product: give oj.dense of oj.LowRank(left, right, scale), less the one that they "
-            "began with where that is not 0"
+            f"leaves {_some(factors)} are LoRA factors; the change of the weights is their "
+            "product: pass oj.dense of oj.LowRank(left, right, scale), minus the initial product "
+            "if that is not 0"
         )
     return optax.tree.sub(finetuned, pretrained)
 
@@ -81,8 +81,8 @@ def apply_task_vector(
     unknown = [path for path in changes if path not in weights]
     if unknown:
         raise ValueError(
-            f"the task vector's leaves {_some(unknown)} are not in the weights, whose leaves are "
-            f"{_some(list(weights))}: it belongs to another model or to another part of this one"
+            f"the task vector has leaves {_some(unknown)}, which the weights lack (they have "
+            f"{_some(list(weights))}): it belongs to another model, or to another part of this one"
         )
     _check_shapes(changes, weights, ("vector", "pretrained"))
     check_arrays({path: weights[path] for path in changes}, "pretrained")
@@ -252,7 +252,7 @@ def check_same(left: PyTree, right: PyTree, names: tuple[str, str]) -> None:
         only_left = [path for path in ours if path not in theirs]
         only_right = [path for path in theirs if path not in ours]
         raise ValueError(
-            f"{names[0]} and {names[1]} are trees of different structure; only in {names[0]}: "
+            f"{names[0]} and {names[1]} differ in structure; only in {names[0]}: "
             f"{_some(only_left)}; only in {names[1]}: {_some(only_right)}"
             + (
                 ""

@@ -122,7 +122,7 @@ class StoredAdapter:
             if name in HEADS:
                 left_out.append(key)
             elif name not in wanted or kind not in ("", "A.weight", "B.weight"):
-                problems.append(f"no weight of a CLIP is changed by {key}")
+                problems.append(f"matches no weight of a CLIP: {key}")
             elif tensors.found[key].kind not in FLOATS:
                 problems.append(f"wrong type: {key} is {tensors.found[key].kind}")
             elif kind:
@@ -139,7 +139,7 @@ class StoredAdapter:
         if problems:
             raise ValueError(listed(problems, "Name the base that the adapter was trained on."))
         if not self._factors:
-            raise ValueError("holds no update of a CLIP's weights")
+            raise ValueError("contains no update of a CLIP's weights")
         self.ignored = tuple(left_out)
         changed = {*self._factors, *self._whole}
         self._rows = {
@@ -154,7 +154,7 @@ class StoredAdapter:
             return [f"missing: the other factor of {next(iter(keys.values()))}"]
         a, b = (self._tensors.found[keys[each]].shape for each in "AB")
         if len(expected) != 2 or len(a) != 2 or len(b) != 2 or a[0] != b[1]:
-            return [f"no linear layer's factors: {keys['A']} {a}, {keys['B']} {b}"]
+            return [f"not the factors of a linear layer: {keys['A']} {a}, {keys['B']} {b}"]
         if (b[0], a[1]) != expected:
             return [f"wrong shape: {keys['B']} {b} times {keys['A']} {a}, expected {expected}"]
         return []

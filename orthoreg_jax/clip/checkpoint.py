@@ -128,8 +128,8 @@ def load_checkpoint(
     config, sha256 = stored.config, files.sha256
     if sha256 != WEIGHTS_SHA256.get(str(source), sha256):
         raise ValueError(
-            f"{where}: is not the file of OpenAI's {source} (SHA-256 {sha256}, expected "
-            f"{WEIGHTS_SHA256[str(source)]}); delete it to have it downloaded again"
+            f"{where}: is not OpenAI's file for {source} (SHA-256 {sha256}, expected "
+            f"{WEIGHTS_SHA256[str(source)]}); delete it to download it again"
         )
     directory, texts = opened.directory, None
     if base is not None:
@@ -190,7 +190,7 @@ def save_checkpoint(
         if found[path].shape != shape
     ]
     if wrong:
-        raise ValueError(f"parameters of another size: {'; '.join(wrong)}")
+        raise ValueError(f"parameters differ in shape: {'; '.join(wrong)}")
     preprocessing = like.preprocessing
     advice = f"choose a smaller alpha, or a wider type than {np.dtype(dtype)}"
     check_finite(tensors, f"{target}: not written", advice)

@@ -83,7 +83,7 @@ def bad_sizes(name: str, table: dict[str, Any]) -> list[str]:
         largest = LARGEST["layers" if key.endswith("layers") else "size"]
         whole = isinstance(value, int) and not isinstance(value, bool)
         if not whole or not 0 < value <= largest:
-            problems.append(f"{name}.{key} is {value!r}, allowed: one int from 1 to {largest}")
+            problems.append(f"{name}.{key} is {value!r}, allowed: an int from 1 to {largest}")
     return problems
 
 

@@ -19,7 +19,7 @@ from .config import (
 from .open_clip import from_open_clip, is_open_clip, read_open_clip
 
 ALONE = (
-    "an image tower alone; name the CLIP that it was fine-tuned from, whose text tower it takes: "
+    "an image tower alone; name the CLIP it was fine-tuned from, which provides the text tower: "
     "--base, or base= in Python"
 )
 HUGGINGFACE_SIZES = (
@@ -57,8 +57,8 @@ def read_config(directory: str | pathlib.Path, base: ClipConfig | None = None) -
     kind = raw.get("model_type") if isinstance(raw, dict) else None
     if kind not in ("clip", "clip_vision_model"):
         raise ValueError(
-            f"{path}: describes a model of type {kind!r}; this program reads type 'clip' "
-            "(for example openai/clip-vit-large-patch14) and, beside a base, 'clip_vision_model'"
+            f"{path}: describes a model of type {kind!r}; supported: 'clip' (for example "
+            "openai/clip-vit-large-patch14) and, with a base, 'clip_vision_model'"
         )
     if kind == "clip_vision_model" and base is None:
         raise ValueError(f"{path}: describes {ALONE}")

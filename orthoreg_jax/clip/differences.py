@@ -50,7 +50,7 @@ class ModelVector:
             if own[path] != theirs[path]
         ]
         if wrong:
-            raise ValueError(f"{source}: is no fine-tuned model of that base: {'; '.join(wrong)}")
+            raise ValueError(f"{source}: was not fine-tuned from that base: {'; '.join(wrong)}")
         self.notes, self._directory = opened.notes, opened.directory
         self._size = base.config.visual.image_size
         self._files, self._checkpoint = opened.files, base
@@ -137,15 +137,15 @@ def base_problem(about: Mapping[str, Any], base: Checkpoint) -> str:
     stated = {key: about[key] for key in (FILE, TOWER) if key in about}
     if not stated:
         return (
-            "does not say which weights it is the difference to; make it by `orthoreg vector`, or "
-            f'give save_tree the metadata {{"{FILE}": clip.sha256}}'
+            "does not record which weights it was computed against; make it with `orthoreg "
+            f'vector`, or give save_tree the metadata {{"{FILE}": clip.sha256}}'
         )
     if base.sha256 == stated.get(FILE) or base_facts(base)[TOWER] == stated.get(TOWER):
         return ""
     found = next(iter(stated.values()))
     return (
-        f"is the difference to other pre-trained weights (SHA-256 {str(found)[:12]}) than those of "
-        f"the base ({base.sha256[:12]}); give the model that was fine-tuned"
+        f"was computed against other pre-trained weights (SHA-256 {str(found)[:12]}) than the "
+        f"base's ({base.sha256[:12]}); give the base that the model was fine-tuned from"
     )
 
 

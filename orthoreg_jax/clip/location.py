@@ -57,9 +57,9 @@ def locate(source: str | os.PathLike[str]) -> pathlib.Path:
         )
     except Exception as error:  # offline, not found, no access: the hub's own words say which
         raise ValueError(
-            f"model {name!r}: neither a directory here nor to be had from the hub "
+            f"model {name!r}: no such directory, and the hub did not provide it "
             f"({type(error).__name__}: {error}); check the name and the network, or pass a "
-            "directory that holds the model"
+            "directory that contains the model"
         ) from error
 
 

@@ -129,7 +129,7 @@ class VisionTransformer(nn.Module):
         size = sizes.image_size
         if pixels.shape[1:] != (size, size, 3) or not jnp.issubdtype(pixels.dtype, jnp.floating):
             raise ValueError(
-                f"pixels are {pixels.dtype} of shape {pixels.shape}: this tower reads floats "
+                f"pixels are {pixels.dtype} of shape {pixels.shape}; expected floats of shape "
                 f"(batch, {size}, {size}, 3), resized and normalised by the checkpoint's "
                 "preprocessing (`load_preprocessing`)"
             )

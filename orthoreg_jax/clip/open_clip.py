@@ -99,8 +99,8 @@ def from_open_clip(raw: dict[str, Any]) -> ClipConfig:
     ]
     if strange:
         raise ValueError(
-            f"{OPEN_CLIP}: has {', '.join(strange)}, which a plain CLIP ViT does not; this program "
-            "reads those only"
+            f"{OPEN_CLIP}: has {', '.join(strange)}, which a plain CLIP ViT lacks; only plain "
+            "CLIP ViTs are supported"
         )
     vision, text = model["vision_cfg"], model["text_cfg"]
     activation = "quick_gelu" if model.get("quick_gelu", False) else "gelu"
@@ -112,7 +112,7 @@ def from_open_clip(raw: dict[str, Any]) -> ClipConfig:
         problems += bad_sizes(name, {k: v for k, v in table.items() if k in OPEN_CLIP_SIZES})
         ratio = table.get("mlp_ratio", 4)
         if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 64:
-            problems.append(f"{name}.mlp_ratio is {ratio!r}, allowed: a number above 0, to 64")
+            problems.append(f"{name}.mlp_ratio is {ratio!r}, allowed: above 0, up to 64")
     if not problems:
         for name, table, whole, part in (
             ("vision_cfg", vision, "width", "head_width"),

@@ -58,8 +58,8 @@ def open_model(source: str | os.PathLike[str], base: Base | None = None) -> Open
         files, where = TensorFiles((place,)), place
         if base is None:
             raise ValueError(
-                f"{place}: is a file of weights without a configuration; name the CLIP that it was "
-                "fine-tuned from: --base, or base= in Python"
+                f"{place}: contains weights but no configuration; name the CLIP it was fine-tuned "
+                "from: --base, or base= in Python"
             )
         config, directory = base.config, None
     elif is_adapter(place):
@@ -75,7 +75,7 @@ def open_model(source: str | os.PathLike[str], base: Base | None = None) -> Open
         files = TensorFiles(find_weights(place, name))
         where = files.paths[0] if len(files.paths) == 1 else place
     if base is not None and (problems := misfits(config, base.config)):
-        raise ValueError(f"{where}: is no fine-tuned model of that base: {'; '.join(problems)}")
+        raise ValueError(f"{where}: was not fine-tuned from that base: {'; '.join(problems)}")
     try:
         stored = StoredClip(files, config, base is not None)
     except ValueError as error:
@@ -89,7 +89,7 @@ def _open_adapter(place: pathlib.Path, base: Base | None) -> Opened:
         trained_on = options.get("base_model_name_or_path")
         hint = f" (it says {trained_on!r})" if trained_on else ""
         raise ValueError(
-            f"{place / ADAPTER_CONFIG}: is an adapter; name the CLIP that it was trained on{hint}: "
+            f"{place / ADAPTER_CONFIG}: is an adapter; name the CLIP it was trained on{hint}: "
             "--base, or base= in Python"
         )
     files = TensorFiles(find_weights(place, ADAPTER_WEIGHTS))
@@ -105,7 +105,7 @@ def _notes(where: pathlib.Path, stored: StoredClip | StoredAdapter) -> tuple[str
     if stored.ignored:
         some = ", ".join(stored.ignored[:6])
         more = f" and {len(stored.ignored) - 6} more" if len(stored.ignored) > 6 else ""
-        notes.append(f"{where}: {some}{more} left out, as no part of the image tower")
+        notes.append(f"{where}: ignored {some}{more}, not part of the image tower")
     if isinstance(stored, StoredClip):
         lacks = [
             words
@@ -116,5 +116,5 @@ def _notes(where: pathlib.Path, stored: StoredClip | StoredAdapter) -> tuple[str
             if path not in stored.paths
         ]
         if lacks:
-            notes.append(f"{where}: {' and '.join(lacks)} are the base's")
+            notes.append(f"{where}: {' and '.join(lacks)} taken from the base")
     return tuple(notes)

@@ -45,8 +45,8 @@ def tokenize(
     directory = pathlib.Path(directory)
     if not any((directory / name).is_file() for name in TOKENIZER_FILES):
         raise ValueError(
-            f"{directory}: holds no tokenizer; expected {' or '.join(TOKENIZER_FILES)} (copy the "
-            "tokenizer's files of the checkpoint beside its weights)"
+            f"{directory}: has no tokenizer; expected {' or '.join(TOKENIZER_FILES)} (copy the "
+            "checkpoint's tokenizer files next to its weights)"
         )
     try:
         tokenizer = transformers.CLIPTokenizer.from_pretrained(str(directory))
@@ -56,33 +56,33 @@ def tokenize(
         ) from error
     if len(tokenizer) > config.text.vocab_size:
         raise ValueError(
-            f"{directory}: the tokenizer knows {len(tokenizer)} tokens, the model "
+            f"{directory}: the tokenizer has {len(tokenizer)} tokens, the model "
             f"{config.text.vocab_size}; use the tokenizer that belongs to the weights"
         )
     if tokenizer.pad_token_id is None:
         raise ValueError(
-            f"{directory}: its tokenizer has no pad_token; write CLIP's, the end of text, into "
-            "tokenizer_config.json"
+            f"{directory}: the tokenizer has no pad_token; set it in tokenizer_config.json to "
+            "the end-of-text token, as CLIP does"
         )
     length, end = config.text.context_length, config.text.eos_token_id
     rows = tokenizer(list(texts), truncation=truncate, max_length=length)["input_ids"]
     long = [text for text, row in zip(texts, rows, strict=True) if len(row) > length]
     if long:
         raise ValueError(
-            f"{len(long)} texts are longer than the {length} tokens that the model reads, the "
-            f"first is {long[0]!r}; shorten the class name or the template"
+            f"{len(long)} texts exceed the model's limit of {length} tokens (first: "
+            f"{long[0]!r}); shorten the class name or the template"
         )
     padded = [row + [tokenizer.pad_token_id] * (length - len(row)) for row in rows]
     ids = np.array(padded, np.int32).reshape(len(rows), length)
     if end != LEGACY_EOS and not (ids == end).any(axis=1).all():
         raise ValueError(
             f"{directory}: the tokenizer ends a text with {tokenizer.eos_token_id}, config.json "
-            f"says {end} (text_config.eos_token_id); use the files that belong together"
+            f"says {end} (text_config.eos_token_id); use files that belong together"
         )
     if end == LEGACY_EOS and not (ids.max(axis=1) == tokenizer.eos_token_id).all():
         raise ValueError(
             f"{directory}: the tokenizer ends a text with {tokenizer.eos_token_id}, which is not "
-            "its largest id; config.json must name it as text_config.eos_token_id"
+            "its largest id; set text_config.eos_token_id in config.json to that id"
         )
     return ids
 
@@ -101,8 +101,8 @@ class Normalization:
     def __post_init__(self) -> None:
         if not (np.isfinite([*self.mean, *self.std]).all() and min(self.std) > 0):
             raise ValueError(
-                f"image_mean {list(self.mean)} and image_std {list(self.std)} are to be finite "
-                "numbers, the latter above 0: pixels are (value - mean) / std"
+                f"image_mean {list(self.mean)} and image_std {list(self.std)} must be finite, and "
+                "image_std above 0: pixels become (value - mean) / std"
             )
 
     def __call__(self, images: Shaped[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:

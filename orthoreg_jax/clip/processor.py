@@ -67,7 +67,7 @@ def read_processor(directory: pathlib.Path, size: int) -> Processor:
         return Processor(
             defaults(size),
             (
-                f"{directory}: no file says how images are preprocessed; OpenAI's values hold: "
+                f"{directory}: no file describes the image preprocessing; using OpenAI's values: "
                 f"shortest side to {size} px, bicubic, centre crop, mean {MEAN}, std {STD}",
             ),
         )
@@ -84,10 +84,10 @@ def read_processor(directory: pathlib.Path, size: int) -> Processor:
         silent = [key for key in silent if key != "crop_size"]
     notes = []
     if silent:
-        notes.append(f"{path}: states no {', '.join(silent)}; CLIP's usual values hold")
+        notes.append(f"{path}: does not state {', '.join(silent)}; using CLIP's usual values")
     other = _read(directory / PREPROCESSOR) if path.name == PROCESSOR else None
     if other is not None and defaults(224) | _known(other, []) != defaults(224) | values:
-        notes.append(f"{path}: counts, as in transformers; {PREPROCESSOR} beside it says otherwise")
+        notes.append(f"{path}: used, as in transformers; {PREPROCESSOR} next to it differs")
     return Processor(defaults(224) | values, tuple(notes))
 
 
@@ -118,7 +118,7 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
 
 def _table(path: pathlib.Path, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: holds a {type(value).__name__} where a table was expected")
+        raise ValueError(f"{path}: contains a {type(value).__name__}, expected a JSON object")
     return value
 
 
@@ -203,13 +203,13 @@ def _known(stated: dict[str, Any], problems: list[str]) -> dict[str, Any]:
                 problems.append(f"{key} is {value!r}, allowed: {words}")
         elif key not in NEUTRAL and value not in (None, False):
             problems.append(
-                f"{key} is {value!r}, which this program does not do; it reads what "
+                f"{key} is {value!r}, which is not supported; supported is what "
                 "CLIPImageProcessor does to an RGB image"
             )
     kinds = [stated.get(key) for key in ("image_processor_type", "feature_extractor_type")]
     kind = kinds[0] or kinds[1] or TYPES[0]
     if kind not in TYPES:
-        problems.append(f"is of an image processor of type {kind!r}, allowed: {', '.join(TYPES)}")
+        problems.append(f"image processor type is {kind!r}, allowed: {', '.join(TYPES)}")
     for key in ("image_mean", "image_std"):
         if key in values:
             values[key] = tuple(values[key])
@@ -244,7 +244,7 @@ def _from_open_clip(stated: dict[str, Any], size: int) -> dict[str, Any]:
             )
     strange = [key for key in stated if key not in {*names, *allowed, "fill_color"}]
     if strange:
-        problems.append(f"has {', '.join(strange)}, which this program does not do")
+        problems.append(f"has {', '.join(strange)}, which is not supported")
     if problems:
         raise ValueError(f"{OPEN_CLIP}: preprocess_cfg: {'; '.join(problems)}")
     square = {"height": size, "width": size}
@@ -264,19 +264,19 @@ def _check_sizes(values: dict[str, Any], size: int, problems: list[str]) -> None
     longest = max(full["size"].values())
     if full["do_resize"] and longest > LARGEST * size:
         problems.append(
-            f"size is {full['size']}, allowed: at most {LARGEST} times the {size} px that the "
-            "model reads"
+            f"size is {full['size']}, allowed: at most {LARGEST} times the model's image size, "
+            f"{size} px"
         )
     crop = (full["crop_size"]["height"], full["crop_size"]["width"])
     if full["do_center_crop"] and crop != (size, size):
-        stated = "crops" if "crop_size" in values else "states no crop_size and so crops"
-        problems.append(f"{stated} to {crop}, the model reads {(size, size)}; {hint}")
+        stated = "crops" if "crop_size" in values else "has no crop_size and so crops"
+        problems.append(f"{stated} to {crop}, but the model reads {(size, size)}; {hint}")
     if full["do_center_crop"] or problems:
         return
     square = full["do_resize"] and full["size"] == {"height": size, "width": size}
     if not square:
         problems.append(
-            f"do_center_crop is false and do_resize does not make images of {(size, size)}, which "
-            f'the model reads; allowed without a crop: "size": {{"height": {size}, "width": '
+            f"do_center_crop is false, but do_resize does not give the {(size, size)} that the "
+            f'model reads; allowed without a crop: "size": {{"height": {size}, "width": '
             f"{size}}}"
         )

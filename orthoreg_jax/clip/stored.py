@@ -67,7 +67,7 @@ def recognise(keys: Iterable[str]) -> Naming:
         if layout == "open_clip" and name.startswith("text."):  # of its CustomTextCLIP
             name = name.removeprefix("text.")
         if name in names:
-            raise ValueError(f"holds {name} twice, as {names[name]} and as {key}")
+            raise ValueError(f"contains {name} twice, as {names[name]} and as {key}")
         names[name] = key
     return Naming("huggingface" if layout == "bare" else layout, names)
 
@@ -78,21 +78,21 @@ def _find_layout(keys: list[str]) -> tuple[str, str]:
         prefixes = sorted({match[1] for match in matches})
         if len(prefixes) > 1:
             raise ValueError(
-                f"holds several models, with keys that begin with {', '.join(map(repr, prefixes))};"
-                " save one of them alone"
+                f"contains several models, whose keys begin with {', '.join(map(repr, prefixes))}; "
+                "save one of them alone"
             )
         if prefixes:
             return layout, prefixes[0]
-    raise ValueError(f"holds no image tower of a CLIP ViT; {_cause(keys)}")
+    raise ValueError(f"contains no CLIP ViT image tower; {_cause(keys)}")
 
 
 def _cause(keys: list[str]) -> str:
     if any("lora_A" in key or "lora_B" in key for key in keys):
-        return "it is an adapter, which needs the adapter_config.json of peft beside it"
+        return "it is an adapter, which needs peft's adapter_config.json next to it"
     if any(key.startswith("visual/") for key in keys):
-        return "it is a task vector of this program's; give it as one of --vectors"
+        return "it is a task vector; pass it with --vectors"
     if any(key.endswith("attn.qkv.weight") for key in keys):
-        return "its keys are timm's; this program reads transformers' and open_clip's"
+        return "its keys are timm's; supported are those of transformers and open_clip"
     return f"its keys are {', '.join(keys[:5])} ..."
 
 

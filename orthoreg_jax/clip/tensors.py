@@ -19,7 +19,7 @@ KINDS = {
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 CONVERTER = (
-    "this program reads weights as safetensors only, never pickles: "
+    "weights are read from safetensors only, never from pickles: "
     "experiments/convert_checkpoints.py turns .pt and .bin state dicts into task vectors (it needs "
     "torch), and transformers' `save_pretrained` writes safetensors"
 )
@@ -112,8 +112,8 @@ def find_weights(directory: pathlib.Path, name: str) -> tuple[pathlib.Path, ...]
         return _shards(index)
     pickles = sorted(each.name for each in directory.glob("*") if each.suffix in PICKLES)
     others = sorted(each.name for each in directory.glob("*.safetensors"))
-    beside = f" beside {', '.join(pickles[:5])}" if pickles else ""
-    hint = f"; or name the file that is meant, and its base ({', '.join(others[:5])})"
+    beside = f", only {', '.join(pickles[:5])}" if pickles else ""
+    hint = f"; or name the file you mean, and its base ({', '.join(others[:5])})"
     raise ValueError(
         f"{path}: not found{beside}; {CONVERTER}. A hub repository often has safetensors in a pull "
         f"request: name it as REPOSITORY@refs/pr/NUMBER{hint if others else ''}"
@@ -136,7 +136,7 @@ def _shards(index: pathlib.Path) -> tuple[pathlib.Path, ...]:
     ]
     if missing or not names:
         raise ValueError(
-            f"{index}: lists {len(names)} files, of which {len(missing)} are not beside it "
+            f"{index}: lists {len(names)} files, but {len(missing)} of them are missing "
             f"({', '.join(missing[:5])}); copy the whole directory again"
         )
     return tuple(index.parent / name for name in names)
@@ -160,7 +160,7 @@ def _header(path: pathlib.Path) -> dict[str, Found]:
 
 def _damaged(path: pathlib.Path, error: Any) -> ValueError:
     return ValueError(
-        f"{path}: not a whole safetensors file ({error}); it may be truncated or a git-lfs "
+        f"{path}: not a complete safetensors file ({error}); it may be truncated or a git-lfs "
         "pointer: download or copy it again"
     )
 

@@ -58,8 +58,8 @@ def zero_shot_head(
     wrong = [template for template in templates if template.count("{}") != 1]
     if wrong or not templates:
         raise ValueError(
-            f"templates {wrong or list(templates)}; each must hold '{{}}' once, where the name of "
-            "the class goes, and there must be at least one"
+            f"templates {wrong or list(templates)}; each must contain '{{}}' once, in place of "
+            "the class name; give at least one"
         )
     names = [(each,) if isinstance(each, str) else tuple(each) for each in classes]
     texts = [t.replace("{}", name) for group in names for name in group for t in templates]

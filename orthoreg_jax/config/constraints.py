@@ -115,7 +115,7 @@ def constraints() -> list[tuple[str, Constraint]]:
         ("evaluation.max_test_images", whole(0)),
         ("evaluation.max_disentanglement_images", whole(0)),
         ("evaluation.disentanglement_alphas", Constraint(
-            lambda grid: _rising(grid) and 0 in grid, "rising numbers, 0 among them"
+            lambda grid: _rising(grid) and 0 in grid, "rising, including 0"
         )),
         ("evaluation.feature_images", whole(0)),
     ]  # fmt: skip

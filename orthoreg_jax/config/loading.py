@@ -27,9 +27,7 @@ def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Conf
     """
     path = pathlib.Path(path)
     if not path.is_file() or path.suffix != ".py":
-        raise ValueError(
-            f"config {str(path)!r}: no such Python file (.py); configs/ holds those that exist"
-        )
+        raise ValueError(f"config {str(path)!r}: no such Python file (.py); configs/ has examples")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -41,8 +39,8 @@ def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Conf
         raise ValueError(f"config {str(path)!r}: {type(error).__name__}: {reason}") from error
     if not isinstance(config, ConfigDict):
         raise ValueError(
-            f"config {str(path)!r}: get_config() returned {type(config).__name__}, expected the "
-            "ConfigDict that it changed (is its last line `return config`?)"
+            f"config {str(path)!r}: get_config() returned {type(config).__name__}, expected a "
+            "ConfigDict (is its last line `return config`?)"
         )
     override(config, overrides)
     validate(config)

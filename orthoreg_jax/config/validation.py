@@ -48,13 +48,14 @@ def _unrelated(flat: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
     tasks, several = flat["tasks"], len(flat["tasks"]) > 1
     if flat["control"] in tasks:
-        yield "control", "a task that is not fine-tuned"
+        yield "control", "a task not listed in `tasks`"
 
     methods = [split_method(method) for method in flat["methods"]]
     ordered = [(mode, tuple(p for p in PENALTIES if p in penalties)) for mode, penalties in methods]
     if methods != ordered or not all(mode in MODES for mode, _ in methods):
         behind = ", ".join(PLUS + name for name in PENALTIES)
-        yield "methods", f"{', '.join(MODES)}, each with any of {behind} behind it, in this order"
+        each = f"each optionally followed by any of {behind}, in this order"
+        yield "methods", f"{', '.join(MODES)}, {each}"
     for key in (key for key in flat if key.startswith("per_method.") and not flat[key] >= 0):
         yield key, "a number from 0 up"
     for name, row in PENALTIES.items():
@@ -64,7 +65,7 @@ def _unrelated(flat: dict[str, Any]) -> Iterator[tuple[str, str]]:
         elif used and flat[key] == 0:
             yield key, f"more than 0 with {PLUS}{name}"
         if used and row.others and not several:
-            yield "tasks", f"two or more with {PLUS}{name}, which looks at other tasks"
+            yield "tasks", f"two or more with {PLUS}{name}, which uses the other tasks"
     if flat["penalty.text_tensors"]:
         whole = [mode for mode in MODES if make_mode(mode, default_config()).whole]
         if not any(mode in whole and "orthoreg" in penalties for mode, penalties in methods):
@@ -81,10 +82,13 @@ def _unrelated(flat: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for analogy in flat["evaluation.analogies"]:
         four = analogy.split(":")
         if not (len({*four}) == len(four) == 4 and {*four} <= {*tasks}):
-            yield "evaluation.analogies", "texts a:b:c:d of four different names of `tasks`"
+            yield "evaluation.analogies", "a:b:c:d, four different names from `tasks`"
             break
     pairs = flat["evaluation.disentanglement_tasks"]
     if not ({*pairs} <= {*tasks} and len({*pairs}) == len(pairs) != 1):
-        yield "evaluation.disentanglement_tasks", "() or two or more different names of `tasks`"
+        yield (
+            "evaluation.disentanglement_tasks",
+            "empty, or at least two different names from `tasks`",
+        )
     if flat["evaluation.feature_images"] > 0 and not several:
-        yield "evaluation.feature_images", "0 with a single task: overlap takes two"
+        yield "evaluation.feature_images", "0 with a single task: overlap needs two"

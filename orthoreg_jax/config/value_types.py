@@ -23,7 +23,7 @@ def same_kind(value: Any, default: Any) -> bool:
 def describe_kind(default: Any) -> str:
     """The kind in words, for messages."""
     if isinstance(default, tuple):
-        return f"several of: {describe_kind(entry(default))}"
+        return f"a list, each entry {describe_kind(entry(default))}"
     return {int: "a whole number", float: "a finite number", str: "a text", bool: "True or False"}[
         type(default)
     ]

@@ -280,11 +280,11 @@ def visual_parts(checkpoint: Checkpoint, vectors: Sequence[Any], linearized: boo
         if not isinstance(vector, Mapping) or list(vector) != ["visual"]:
             found = list(vector) if isinstance(vector, Mapping) else type(vector).__name__
             raise ValueError(
-                f"a task vector holds {found}; expected {{'visual': ...}}, as runs save it: the "
-                "text tower makes the heads and stays as it is"
+                f"a task vector contains {found}; expected {{'visual': ...}}, as runs save it: the "
+                "text tower makes the heads and is never edited"
             )
     for number, vector in enumerate(vectors):
-        check_finite(vector, f"task vector {number}", "what is measured with it means nothing")
+        check_finite(vector, f"task vector {number}", "its accuracies would mean nothing")
     parts = [vector["visual"] for vector in vectors]
     if not linearized:
         return parts
@@ -308,17 +308,17 @@ def _check_weights(checkpoint: Checkpoint, params: Any) -> None:
     missing = [name for name in checkpoint.params if name not in params]
     if missing:
         raise ValueError(
-            f"params hold {', '.join(params) or 'nothing'} and no {', '.join(missing)}, so they "
-            f"are not the weights of a whole model; {remedy}"
+            f"params contain {', '.join(params) or 'nothing'} but no {', '.join(missing)}, so "
+            f"they are not the weights of a whole model; {remedy}"
         )
     check_same(params["visual"], checkpoint.params["visual"], ("params", "checkpoint.params"))
-    check_finite(params, "params", "the model that they are of has no accuracy")
+    check_finite(params, "params", "such a model has no accuracy")
     # Near 1 in every model, whatever it was trained on, and near 0 in what training changed.
     sizes = [_mean_scale(tree["visual"]) for tree in (params, checkpoint.params)]
     if sizes[0] < 0.1 * sizes[1]:
         raise ValueError(
-            f"params: the scales of their layer norms are {sizes[0]:.2g} in the mean, the "
-            f"checkpoint's {sizes[1]:.2g}, so they are a difference of weights, no model; {remedy}"
+            f"params: their layer-norm scales average {sizes[0]:.2g}, the checkpoint's "
+            f"{sizes[1]:.2g}, so they are a difference of weights, not a model; {remedy}"
         )
 
 

@@ -44,9 +44,9 @@ def disentanglement_error(
     """
     grid = np.asarray(alphas, float)
     if not np.any(grid == 0):
-        raise ValueError(f"alphas {list(alphas)} hold no 0, the edit by one vector alone; add it")
+        raise ValueError(f"alphas {list(alphas)} lack 0, the edit by one vector alone; add it")
     if not np.isfinite(grid).all():
-        raise ValueError(f"alphas {list(alphas)} are not all finite; leave out those that are not")
+        raise ValueError(f"alphas {list(alphas)} include NaN or infinity; remove it")
     zero, size = int(np.argmax(grid == 0)), len(grid)
     rows = np.stack(np.meshgrid(grid, grid, indexing="ij"), axis=-1).reshape(-1, 2)
     error = np.zeros((size, size))
@@ -98,8 +98,8 @@ def measure_disentanglement(
     )
     if len(vectors) != 2 or len(tasks) != 2:
         raise ValueError(
-            f"{len(vectors)} vectors and {len(tasks)} tasks; the error is of two tasks and their "
-            "two vectors: measure more of them pair by pair"
+            f"{len(vectors)} vectors and {len(tasks)} tasks; the error is defined for two tasks "
+            "and their two vectors: measure more of them pair by pair"
         )
     first, second = visual_parts(checkpoint, vectors, linearized)
     evaluator, sets = open_evaluation(

@@ -30,8 +30,8 @@ def read_results(folder: pathlib.Path) -> Results:
     found = found.get("format") if isinstance(found, dict) else None
     if found != FORMAT:
         raise ValueError(
-            f"{path}: is of format {found!r}, and this version of orthoreg_jax reads format "
-            f"{FORMAT}; run the stage `evaluate` again with this version, in a new --workdir, or "
+            f"{path}: has format {found!r}, but this version of orthoreg_jax reads format "
+            f"{FORMAT}; run the stage `evaluate` again with this version in a new --workdir, or "
             "report with the version that wrote it"
         )
     try:
@@ -41,8 +41,8 @@ def read_results(folder: pathlib.Path) -> Results:
     if wrong := find_wrong_fields(results):
         more = f", and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise StorageError(
-            f"{path}: is not what `evaluate` writes ({'; '.join(wrong[:SHOWN])}{more}); run the "
-            "stage `evaluate` again"
+            f"{path}: does not match what `evaluate` writes ({'; '.join(wrong[:SHOWN])}{more}); "
+            "run the stage `evaluate` again"
         )
     checked: Results = results
     return checked

@@ -29,8 +29,8 @@ def normalised(
     """
     if np.any(single <= 0):
         raise ValueError(
-            f"a single-task accuracy of 0 (tasks {np.flatnonzero(single <= 0).tolist()}): "
-            "normalised accuracy is not defined; the fine-tuning failed"
+            f"single-task accuracy is 0 (tasks {np.flatnonzero(single <= 0).tolist()}), so "
+            "normalised accuracy is undefined; the fine-tuning failed"
         )
     return accuracy / single
 
@@ -40,8 +40,8 @@ def _check_finite(**numbers: Float[np.ndarray, ...]) -> None:
         if not np.isfinite(values).all():
             where = np.argwhere(~np.isfinite(values))[0].tolist()
             raise ValueError(
-                f"{name}: holds a number that is NaN or infinite, the first at {where}; measure "
-                "that model again, or leave its alpha out"
+                f"{name}: contains NaN or infinity, first at {where}; measure that model again, or "
+                "leave its alpha out"
             )
 
 
@@ -71,8 +71,8 @@ def choose_addition(
     alphas, accuracy, single = (np.asarray(each, float) for each in (alphas, accuracy, single))
     if accuracy.shape != (len(alphas), len(single)) or accuracy.size == 0:
         raise ValueError(
-            f"accuracy is of shape {accuracy.shape}, expected a row for each of {len(alphas)} "
-            f"alphas and a column for each of {len(single)} tasks"
+            f"accuracy has shape {accuracy.shape}, expected one row for each of {len(alphas)} "
+            f"alphas and one column for each of {len(single)} tasks"
         )
     _check_finite(alphas=alphas, accuracy=accuracy, single=single)
     means = normalised(accuracy, single).mean(axis=1)
@@ -107,13 +107,13 @@ def choose_negation(alphas: Numbers, target: Numbers, control: Numbers, share: f
     alphas, target, control = (np.asarray(each, float) for each in (alphas, target, control))
     if len(alphas) == 0 or alphas[0] != 0:
         raise ValueError(
-            f"alphas begin with {alphas[:1].tolist()}, expected 0: control accuracy is to be kept "
-            "beside that of the pre-trained model"
+            f"alphas begin with {alphas[:1].tolist()}, expected 0: control accuracy is measured "
+            "relative to the pre-trained model"
         )
     if not target.shape == control.shape == alphas.shape:
         raise ValueError(
-            f"{len(alphas)} alphas, but target of shape {target.shape} and control of shape "
-            f"{control.shape}; give a number for each alpha"
+            f"{len(alphas)} alphas, but target has shape {target.shape} and control "
+            f"{control.shape}; give one number for each alpha"
         )
     _check_finite(alphas=alphas, target=target, control=control, share=np.array(share))
     kept = control >= share * control[0]

@@ -119,8 +119,8 @@ def _say_what_is_left_out(path: pathlib.Path, results: Results) -> None:
         return
     if gone := [name for name in old if name not in new]:
         print(
-            f"{path}: no longer has {', '.join(gone)}, which the config does not name; with them "
-            "in `methods` and `seeds` it has all, and what was measured is not measured again",
+            f"{path}: drops {', '.join(gone)}, which the config no longer names; add them back to "
+            "`methods` and `seeds` to restore them without measuring again",
             file=sys.stderr,
         )
 
@@ -202,12 +202,12 @@ def _evaluate_or_read(
         if not changed:
             if StoredTree(answers).about.get("sha256") != earlier.get("answers"):
                 raise StorageError(
-                    f"{answers}: does not belong to {path.name} beside it; delete both to measure "
+                    f"{answers}: does not belong to {path.name} next to it; delete both to measure "
                     "again"
                 )
             return earlier["run"], flatten(load_tree(answers))
         print(
-            f"{path}: was measured with other {', '.join(changed)}, and is measured anew",
+            f"{path}: was measured with other {', '.join(changed)}; measuring again",
             file=sys.stderr,
         )
     vectors = load_vectors(experiment, method.name, seed)

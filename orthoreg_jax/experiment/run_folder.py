@@ -75,13 +75,13 @@ def _write_provenance(experiment: Experiment) -> None:
         facts["continued_with"].append(machine)
         print(
             f"{experiment.folder}: goes on with {_name_differences(known[-1], machine)}; what is "
-            "made now agrees with what another machine would make up to rounding, not bit for bit",
-            file=sys.stderr,
+            f"{experiment.folder}: resumes with {_name_differences(known[-1], machine)}; new "
+            "results match the earlier machine's up to rounding, not bit for bit",
         )
     if changed := _name_changed(facts["inputs"], experiment.inputs):
         print(
-            f"{experiment.folder}: {', '.join(changed)} are others than before; what was measured "
-            "on those is measured anew, and task vectors stay",
+            f"{experiment.folder}: {', '.join(changed)} changed; measuring on them again; task "
+            "vectors are kept",
             file=sys.stderr,
         )
     facts["inputs"] = experiment.inputs
@@ -139,8 +139,8 @@ def check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
     if not path.is_file():
         if any(item for item in folder.iterdir() if not item.name.startswith(".")):
             raise ValueError(
-                f"--workdir {folder}: holds files but no config.json, so it is no run folder; "
-                "choose a new one"
+                f"--workdir {folder}: contains files but no config.json, so it is not a run "
+                "folder; choose a new one"
             )
         return
     old, new = read_json(path), json.loads(json.dumps(flatten_config(config)))
@@ -159,8 +159,8 @@ def check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
     ]
     if differing:
         raise ValueError(
-            f"--workdir {folder}: holds a run with another config ({'; '.join(differing)}); "
-            "choose another folder, or delete this one to start anew"
+            f"--workdir {folder}: contains a run with another config ({'; '.join(differing)}); "
+            "choose another folder, or delete this one to start over"
         )
 
 
@@ -189,10 +189,10 @@ def check_inputs(experiment: Experiment) -> None:
     if model or made:
         differing = [*model, *(f"training images or prompts of task {task}" for task in tasks)]
         folders = ", ".join(str(each.relative_to(experiment.folder)) for each in made[:5])
-        remedy = f", or delete {folders}{' ...' if len(made) > 5 else ''} to train anew"
+        remedy = f", or delete {folders}{' ...' if len(made) > 5 else ''} to train again"
         raise ValueError(
-            f"{path}: this run was begun with other files ({', '.join(differing)}: their hashes "
-            "differ); choose another --workdir, or bring the old files back"
+            f"{path}: this run started with other files ({', '.join(differing)}: their hashes "
+            "differ); choose another --workdir, or restore the old files"
             f"{remedy if not model else ''}"
         )
 
@@ -244,7 +244,7 @@ def _read_provenance(path: pathlib.Path) -> dict[str, Any]:
     )
     if not sound or not all(isinstance(known, dict) for known in facts["inputs"].values()):
         raise StorageError(
-            f"{path}: is not what a run says of its inputs and machines; bring the file back, or "
+            f"{path}: is not a run's record of its inputs and machines; restore the file, or "
             "choose another --workdir"
         )
     checked: dict[str, Any] = facts

@@ -117,8 +117,8 @@ def _check_memory(experiment: Experiment) -> None:
     for key, images in batches.items():
         if images * size > memory:
             raise ValueError(
-                f"{key}: {images} images of {size} bytes each are more than this machine's "
-                f"memory, {memory / 2**30:.0f} GiB; choose a smaller one"
+                f"{key}: {images} images of {size} bytes each exceed this machine's memory, "
+                f"{memory / 2**30:.0f} GiB; choose a smaller value"
             )
 
 
@@ -128,14 +128,14 @@ def _check_steps(experiment: Experiment) -> None:
     unknown = [task for task in experiment.config.tasks if task not in KNOWN]
     if options.epochs < 0 and unknown:
         raise ValueError(
-            f"training.epochs is -1, but {', '.join(unknown)} are none of the field's tasks; give "
-            "a number of epochs, or training.steps"
+            f"training.epochs is -1, but {', '.join(unknown)} are not among the field's tasks; "
+            "give a number of epochs, or training.steps"
         )
     short = {task: steps for task in experiment.config.tasks
              if (steps := experiment.steps(task)) <= options.warmup_steps}  # fmt: skip
     if short:
         raise ValueError(
-            f"training.warmup_steps is {options.warmup_steps}, but some tasks have no more steps "
-            f"in all ({', '.join(f'{task}: {steps}' for task, steps in short.items())}); choose "
-            "fewer warm-up steps, or more epochs"
+            f"training.warmup_steps is {options.warmup_steps}, but some tasks train for no more "
+            f"steps than that ({', '.join(f'{task}: {steps}' for task, steps in short.items())}); "
+            "choose fewer warm-up steps, or more epochs"
         )

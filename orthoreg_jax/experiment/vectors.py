@@ -52,8 +52,8 @@ def open_vector(
     if others or "sha256" not in stored.about:
         raise StorageError(
             f"{stored.path}: is not the vector that the run made here "
-            f"({'; '.join(others) or 'it has no hash of its content'}); bring that one back, or "
-            "delete this file and run the stage `finetune` to make it anew"
+            f"({'; '.join(others) or 'it has no hash of its content'}); restore it, or delete "
+            "this file and run the stage `finetune` to make it again"
         )
     return stored
 
@@ -66,8 +66,8 @@ def _recorded_base(folder: pathlib.Path) -> str:
         return str(facts["inputs"]["weights"]["sha256"])
     except (LookupError, TypeError) as error:
         raise StorageError(
-            f"{path}: does not say which pre-trained weights the run began with; bring the file "
-            "back, or run the stage `evaluate`, which writes it"
+            f"{path}: does not record which pre-trained weights the run started from; restore "
+            "the file, or run the stage `evaluate`, which writes it"
         ) from error
 
 
@@ -91,7 +91,7 @@ def load_task_vectors(
     """
     folder = pathlib.Path(workdir)
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder}: holds no config.json, so it is no run folder")
+        raise ValueError(f"{folder}: has no config.json, so it is not a run folder")
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or not (config.get("tasks") and config.get("seeds")):
         raise ValueError(f"{folder / 'config.json'}: is not the config of a run")

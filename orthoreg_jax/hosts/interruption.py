@@ -52,7 +52,7 @@ class _Interruption:
         self.number = number
         name = NAMES[signal.Signals(number)]
         with contextlib.suppress(OSError, RuntimeError):  # it may come amid another write
-            text = f"orthoreg: {name}: stopping after this step (once more: at once)"
+            text = f"orthoreg: {name}: stopping after this step (repeat to stop at once)"
             print(text, file=sys.stderr, flush=True)
 
     def pass_step(self) -> bool:
@@ -145,7 +145,7 @@ def stop_if_due() -> None:
       StoppedError: the run was asked to stop.
     """
     if _state.due():
-        stop("stopped; what is finished is kept")
+        stop("stopped; finished work is kept")
 
 
 def stop_if_asked() -> None:
@@ -155,7 +155,7 @@ def stop_if_asked() -> None:
       StoppedError: the run was asked to stop.
     """
     if _state.number is not None:
-        stop("stopped; what is finished is kept")
+        stop("stopped; finished work is kept")
 
 
 def stop(text: str) -> NoReturn:

@@ -39,7 +39,7 @@ def connect(
     if any(given) and not all(given):
         raise ValueError(
             "--coordinator HOST:PORT, --processes N and --process I belong together; give all "
-            "three, or only --distributed where the cluster says them"
+            "three, or --distributed alone if the cluster announces them"
         )
     try:
         jax.distributed.initialize(
@@ -48,8 +48,8 @@ def connect(
     except (ValueError, RuntimeError) as error:
         raise ValueError(
             f"cannot join the other processes ({error}); start the same command on every host, "
-            "with --coordinator HOST:PORT --processes N --process I where the cluster does not "
-            "say them"
+            "with --coordinator HOST:PORT --processes N --process I if the cluster does not "
+            "announce them"
         ) from error
     from jax._src.distributed import global_state  # which JAX shows nowhere else
 
@@ -108,8 +108,8 @@ def compare(facts: Mapping[str, Any]) -> None:
     if differing:
         more = f"; and {len(differing) - 5} more" if len(differing) > 5 else ""
         raise ValueError(
-            f"the processes are not the same ({'; '.join(differing[:5])}{more}); start the same "
-            "command, of the same version and with the same files, on every host"
+            f"the processes differ ({'; '.join(differing[:5])}{more}); start the same command, "
+            "with the same version and the same files, on every host"
         )
 
 

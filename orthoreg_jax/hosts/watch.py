@@ -28,8 +28,8 @@ COMMENT = re.compile(rb"^[EFW]\d{4} \S+ +\d+ (coordination_service|client\.h)", 
 HOLD_SECONDS = 2.0
 SILENT = re.compile(rb"stopped sending heartbeats\):\s*(?:\S*task:)?(\d+)")
 GONE = (
-    "it no longer answers; it was killed, or its machine or network failed. What was saved stays, "
-    "and the same command goes on from there"
+    "it stopped responding; it was killed, or its machine or network failed. Saved work is kept; "
+    "repeat the command to resume"
 )
 
 
@@ -118,8 +118,8 @@ class Watch:
         if not self._ended.is_set():
             self._ended.set()
             print(
-                f"orthoreg: process {self.process} of {self.processes} stops, as process {process} "
-                f"ended: {reason}",
+                f"orthoreg: process {self.process} of {self.processes} stops because process "
+                f"{process} ended: {reason}",
                 file=sys.stderr,
                 flush=True,
             )

@@ -123,18 +123,18 @@ def regmean(
     for number, each in enumerate(inputs[1:], start=1):
         if set(each) != set(inputs[0]):
             raise ValueError(
-                f"grams: those of vectors[{number}] are of {', '.join(each) or 'no leaf'}, those "
-                f"of vectors[0] of {', '.join(inputs[0]) or 'no leaf'}; give the same for each"
+                f"grams: vectors[{number}] has them for {', '.join(each) or 'no leaf'}, "
+                f"vectors[0] for {', '.join(inputs[0]) or 'no leaf'}; give the same for each"
             )
     mean = merge_task_vectors(rows, average())
     leaves = [flatten(row) for row in rows]
     merged = flatten(mean)
     for path in inputs[0]:
         if path not in merged:
-            raise ValueError(f"grams: {path!r} is no leaf; leaves are {', '.join(merged)}")
+            raise ValueError(f"grams: {path!r} is not a leaf; the leaves are {', '.join(merged)}")
         reading = read_leaf(path, merged[path], matrices)
         if not isinstance(reading, Matrix):
-            raise ValueError(f"grams: leaf {path!r} is no matrix: {reading.reason}")
+            raise ValueError(f"grams: leaf {path!r} is not a matrix: {reading.reason}")
         stacks = jnp.stack([as_matrices(tree[path], reading) for tree in leaves])
         shape = (*stacks.shape[1:3], stacks.shape[2])
         given = [jnp.asarray(each[path]).reshape(-1, *each[path].shape[-2:]) for each in inputs]
@@ -204,7 +204,7 @@ def adamerging(
     rows = list(vectors.values()) if isinstance(vectors, Mapping) else list(vectors)
     merge_task_vectors(rows, average())  # for its checks
     if not batches or steps < 0:
-        raise ValueError(f"adamerging: {len(batches)} batches, {steps} steps; give a batch or more")
+        raise ValueError(f"adamerging: {len(batches)} batches, {steps} steps; give at least one")
     leaves, structure = [flatten(row) for row in rows], jax.tree.structure(rows[0])
     # As mergers that look at whole tensors see them: each matrix of a stacked leaf by itself.
     pieces = plan(rows[0], breadcrumbs(), matrices)
@@ -257,7 +257,7 @@ def _paired(vectors: Trees, others: Any, name: str) -> tuple[list[PyTree], list[
         raise ValueError(f"vectors and {name}: give both as lists, or both as dicts by task")
     if isinstance(vectors, Mapping):
         if vectors.keys() != others.keys():
-            raise ValueError(f"vectors are of {list(vectors)}, {name} of {list(others)}")
+            raise ValueError(f"vectors are for {list(vectors)}, {name} for {list(others)}")
         others = [others[task] for task in vectors]
     rows = task_vector_rows(vectors)
     if not rows or len(rows) != len(others):

@@ -183,7 +183,7 @@ def plan(vector: PyTree, merger: Merger, rules: Rules | None) -> dict[str, Piece
     if whole:
         raise ValueError(
             f"leaves {', '.join(whole[:6])}{' and more' * (len(whole) > 6)} are not floating "
-            "point, and means of them would be cut to whole numbers; leave them out of the vectors"
+            "point, so their means would be truncated; leave them out of the vectors"
         )
     pieces, leaves, readings = {}, flatten(vector), {}
     if merger.reads != "entries":
@@ -192,8 +192,8 @@ def plan(vector: PyTree, merger: Merger, rules: Rules | None) -> dict[str, Piece
         found = readings.get(path)
         if isinstance(found, Adapter):
             raise ValueError(
-                f"leaf {path!r} is a factor of an update: factors cannot be merged one by one; "
-                "merge the updates, as oj.LowRank(left, right, scale) or multiplied out"
+                f"leaf {path!r} is a factor of an update, and factors cannot be merged separately; "
+                "merge the updates, as oj.LowRank(left, right, scale) or as dense matrices"
             )
         reading = found if isinstance(found, Matrix) else None
         axes = len(leaf.shape)

@@ -48,7 +48,7 @@ def kronecker_factors(
     """
     if len(inputs) == 0 or len(projections) != len(inputs):
         raise ValueError(
-            f"{len(inputs)} inputs and {len(projections)} projections; give as many, one or more"
+            f"{len(inputs)} inputs, {len(projections)} projections; give as many, at least one"
         )
     totals = None
     for start in range(0, len(inputs), batch_size):

@@ -71,8 +71,8 @@ def kronecker_penalty(
             terms.append(form(update, inputs, outputs, precision).sum())
     if not terms:
         raise ValueError(
-            f"factors: none matches the update; they are of {', '.join(factors) or 'nothing'}, the "
-            f"update's leaves are {', '.join(leaves)}"
+            f"factors: none matches the update; they are for {', '.join(factors) or 'nothing'}, "
+            f"but the update's leaves are {', '.join(leaves)}"
         )
     return sum(terms[1:], start=terms[0])
 
@@ -92,7 +92,7 @@ def merge_kronecker(factors: Sequence[Factors]) -> dict[str, Kronecker]:
     """
     if not factors or any(set(each) != set(factors[0]) for each in factors):
         raise ValueError(
-            f"factors of {len(factors)} tasks; give those of one or more, all of the same layers"
+            f"factors of {len(factors)} tasks; give those of at least one, all for the same layers"
         )
     return {
         name: Kronecker(

@@ -87,8 +87,8 @@ def add_orthogonality_penalty(
     _check_strength(strength)
     if anchor is not None and not keep_anchor:
         raise ValueError(
-            "keep_anchor=False: the anchor is given to each `update`, as "
-            "optimizer.update(gradients, state, params, anchor=pretrained); leave it out here"
+            "keep_anchor=False: pass the anchor to each `update`, as optimizer.update(gradients, "
+            "state, params, anchor=pretrained); leave it out here"
         )
 
     def penalty(params: Any, anchor: Any) -> Float[Array, ""]:
@@ -136,13 +136,13 @@ def add_orthogonality_penalty(
         del others  # of other transformations of the chain
         if params is None:
             raise ValueError(
-                "add_orthogonality_penalty acts on the parameters: call "
+                "add_orthogonality_penalty needs the parameters: call "
                 "optimizer.update(gradients, state, params)"
             )
         if (anchor is None) != keep_anchor:
             raise ValueError(
-                "update(..., anchor=...): the state has the anchor already; leave it out, or make "
-                "the transformation with keep_anchor=False"
+                "update(..., anchor=...): the state already has the anchor; leave it out, or "
+                "create the transformation with keep_anchor=False"
                 if keep_anchor
                 else "keep_anchor=False: call "
                 "optimizer.update(gradients, state, params, anchor=pretrained)"
@@ -205,9 +205,9 @@ def _check_not_donated(tree: Any, name: str) -> None:
     gone = [path for path, leaf in flatten(tree).items() if _is_donated(leaf)]
     if gone:
         raise ValueError(
-            f"{name}: the memory of {len(gone)} leaves was donated to an earlier step, the first "
-            f"is {gone[0]!r}; initialise the optimiser ahead of the first step, or with a copy "
-            "that no step is given: jax.tree.map(jnp.copy, params)"
+            f"{name}: the memory of {len(gone)} leaves was donated to an earlier step (first: "
+            f"{gone[0]!r}); initialise the optimiser before the first step, or with a copy that "
+            "no step receives: jax.tree.map(jnp.copy, params)"
         )
 
 
@@ -224,8 +224,8 @@ def _check_strength(strength: Any) -> None:
         came = repr(strength) if strength is None or isinstance(strength, str) else None
         came = came or f"{type(strength).__name__} of shape {np.shape(strength)}"
         raise ValueError(
-            f"strength is {came}; give lambda as one finite number, 0 or more, or as a schedule of "
-            "the number of updates"
+            f"strength is {came}; give lambda as one finite number, 0 or more, or as a schedule "
+            "over the number of updates"
         )
     if not isinstance(strength, jax.core.Tracer) and not 0 <= strength < math.inf:
         raise ValueError(f"strength {strength}; a penalty needs a finite number, 0 or more")

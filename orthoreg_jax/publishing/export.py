@@ -99,9 +99,9 @@ def choose_edit(
     if unknown:
         raise ValueError(f"tasks {', '.join(unknown)}: the run has {', '.join(known)}")
     if len({*tasks}) < len(tasks):
-        raise ValueError(f"--tasks {','.join(tasks)}: a task stands twice; give each once")
+        raise ValueError(f"--tasks {','.join(tasks)}: a task appears twice; give each once")
     if forget and tasks:
-        raise ValueError("--tasks adds and --forget subtracts: give one of them")
+        raise ValueError("--tasks adds and --forget subtracts: give only one of them")
     names, rows, note = tasks or tuple(known), [], ""
     if forget:
         share = control_shares(results)[0]
@@ -125,8 +125,8 @@ def choose_edit(
         note = "α is the best on validation (mean of accuracies normalised by single-task ones)."
     elif alpha is None:
         raise ValueError(
-            f"--tasks {','.join(names)}: the run chose alpha for one task and for all "
-            f"{len(known)} together; give --alpha for these"
+            f"--tasks {','.join(names)}: the run chose alpha for single tasks and for all "
+            f"{len(known)} together only; give --alpha"
         )
     else:
         chosen = alpha

@@ -34,13 +34,13 @@ def check_request(out: pathlib.Path, alpha: float | None, overwrite: bool) -> No
             raise ValueError(f"--out {out}: is not empty; choose a new directory for the model")
         if not overwrite:
             raise ValueError(
-                f"--out {out}: holds a whole model that an earlier command made (its README.md "
-                "says which); choose another directory, or give --overwrite to make it anew"
+                f"--out {out}: contains a complete model from an earlier command (see its "
+                "README.md); choose another directory, or give --overwrite to replace it"
             )
     if alpha is not None and not 0 < alpha < float("inf"):
         raise ValueError(f"--alpha {alpha}: give a number above 0; to subtract, export --forget")
     if alpha is not None and alpha > LARGEST_ALPHA:
-        raise ValueError(f"--alpha {alpha}: weights in float32 cannot be as large; give a smaller")
+        raise ValueError(f"--alpha {alpha}: too large for float32 weights; give a smaller one")
 
 
 def load_pretrained(results: Results) -> Checkpoint:
@@ -54,8 +54,8 @@ def load_pretrained(results: Results) -> Checkpoint:
     recorded: Any = results["provenance"]
     if checkpoint.hash_files() != recorded["inputs"]["model"]:
         raise ValueError(
-            f"model {config['model']!r}: its files are not those that the run began with (their "
-            "hashes differ); bring the old ones back"
+            f"model {config['model']!r}: its files have changed since the run started (their "
+            "hashes differ); restore the old ones"
         )
     return checkpoint
 
@@ -75,9 +75,9 @@ def find_run(results: Results, method: str, seed: int | None) -> Run:
     mode = make_mode(split_method(method)[0], default_config())
     if mode.outputs is not edited_outputs:
         raise ValueError(
-            f"--method {method}: its model, as f(x; θ₀) + α J τ of linearised fine-tuning, is no "
-            "set of weights of a CLIP; export a method that is evaluated as edited weights, or use "
-            "the task vectors in the run folder"
+            f"--method {method}: linearised fine-tuning gives f(x; θ₀) + α J τ, which cannot be "
+            "written as the weights of a CLIP; export a method that is evaluated as edited "
+            "weights, or use the task vectors in the run folder"
         )
     return chosen[0]
 
@@ -92,7 +92,7 @@ def open_measured(folder: pathlib.Path, run: Run, tasks: Sequence[str]) -> list[
     for task, file in zip(tasks, files, strict=True):
         if file.about["sha256"] != run["vectors"].get(task):
             raise StorageError(
-                f"{file.path}: is another vector than the one that results.json was measured on "
-                "(their hashes differ); run the stage `evaluate` again"
+                f"{file.path}: is not the vector that results.json was measured on (their hashes "
+                "differ); run the stage `evaluate` again"
             )
     return [file.path for file in files]

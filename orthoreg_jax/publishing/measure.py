@@ -54,7 +54,7 @@ def load_measured(data: str, names: Sequence[str], splits: tuple[str, ...]) -> d
     table = read_table(data, directory)
     tasks = load_each(directory, table, dict.fromkeys(names or table, splits))
     if not tasks:
-        raise ValueError(f"data {data!r}: has no tasks.json that lists its tasks; give --tasks")
+        raise ValueError(f"data {data!r}: has no tasks.json to list its tasks; give --tasks")
     for name, task in tasks.items():
         for remark in task.remarks():
             say(f"{name}: {remark}")

@@ -99,15 +99,15 @@ def merge_run(
     if unknown := [task for task in names if task not in known]:
         raise ValueError(f"--tasks {', '.join(unknown)}: the run has {', '.join(known)}")
     if len({*names}) < len(names):
-        raise ValueError(f"--tasks {','.join(names)}: a task stands twice; give each once")
+        raise ValueError(f"--tasks {','.join(names)}: a task appears twice; give each once")
     paths = open_measured(folder, run, names)
     experiment = None
     if alpha is None:  # data are needed for the choice alone
         experiment = reopen(folder, results["config"])
         if experiment.inputs != inputs:
             raise ValueError(
-                f"{folder}: its images or prompts are others than those that results.json was "
-                "measured on; run the stage `evaluate` again, or give --alpha"
+                f"{folder}: its images or prompts have changed since results.json was measured; "
+                "run the stage `evaluate` again, or give --alpha"
             )
     merged = merge_files(paths, made, matrices=VISUAL_MATRICES, key=key)
     measured = None
@@ -173,8 +173,8 @@ def merge_vectors(
     for file in files:
         if problem := base_problem(file.about, checkpoint):
             if not any_base:
-                raise ValueError(f"{file.path}: {problem}; or merge it all the same by --any-base")
-            notes.append(f"{file.path}: {problem.partition(';')[0]}; merged all the same")
+                raise ValueError(f"{file.path}: {problem}; or merge it anyway with --any-base")
+            notes.append(f"{file.path}: {problem.partition(';')[0]}; merged anyway")
     return _merge(files, out, checkpoint, base, merger, alpha, tasks, notes, overwrite)
 
 
@@ -219,18 +219,18 @@ def merge_models(
             wrong = [f"{key} {own[key]}, {each}" for key, each in theirs.items()
                      if each != own[key]]  # fmt: skip
             raise ValueError(
-                f"{source.path}: preprocesses images otherwise than the base {base} "
-                f"({'; '.join(wrong)}): one model cannot do both. Put the right "
-                "preprocessor_config.json beside the weights of the one whose files are wrong"
+                f"{source.path}: preprocesses images differently from the base {base} "
+                f"({'; '.join(wrong)}), but one model has one preprocessing. Put the right "
+                "preprocessor_config.json next to the weights whose files are wrong"
             )
         if visual_only:
             source.drop_text()
         elif changed:
             source.hold_text()
     if changed and visual_only:
-        notes.append(f"{', '.join(changed)}: changes of the text tower are left out")
+        notes.append(f"{', '.join(changed)}: changes to the text tower are ignored")
     elif changed:
-        notes.append(f"{', '.join(changed)}: changes the text tower, too; both towers are merged")
+        notes.append(f"{', '.join(changed)}: the text tower changed, too; merging both towers")
     return _merge(sources, out, checkpoint, base, merger, alpha, tasks, notes, overwrite)
 
 
@@ -249,13 +249,13 @@ def _check(
         return {}
     if data is None or not data.tasks:
         raise ValueError(
-            "--alpha: give it; or --data and --tasks, one for each of what is merged and in its "
-            "order, on whose validation images it is chosen"
+            "--alpha: give a value; or give --data and --tasks, one task for each model or vector "
+            "in the same order, and it is chosen on their validation images"
         )
     if len(data.tasks) != count or len({*data.tasks}) < count:
         raise ValueError(
-            f"--tasks {','.join(data.tasks)}: give {count} different tasks, one for each of what "
-            "is merged and in its order"
+            f"--tasks {','.join(data.tasks)}: give {count} different tasks, one for each model "
+            "or vector in the same order"
         )
     return load_measured(data.data, data.tasks, ("val", "test"))
 
@@ -277,8 +277,8 @@ def _merge(
     beyond = [path for path in sources[0].shapes if not path.startswith("visual/")]
     if beyond and alpha is None:
         raise ValueError(
-            "--alpha: give it; these vectors change the text tower, whose heads then change with "
-            "alpha, and it is chosen for the image tower alone (see --visual-only for models)"
+            "--alpha: give a value; these vectors change the text tower, so the heads change with "
+            "alpha, and it can only be chosen for the image tower (see --visual-only for models)"
         )
     merged = merge_files(sources, made, matrices=VISUAL_MATRICES, key=key)
     measured = Shown(f"Nothing yet: `orthoreg measure --model {out}` does so.")

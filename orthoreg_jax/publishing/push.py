@@ -22,7 +22,7 @@ def push_model(directory: pathlib.Path, repository: str, private: bool = False) 
     missing = [name for name in NEEDED if not (directory / name).is_file()]
     if missing:
         raise ValueError(
-            f"--model {directory}: holds no {', '.join(missing)}; give a directory that `orthoreg "
+            f"--model {directory}: has no {', '.join(missing)}; give a directory that `orthoreg "
             "export` or `orthoreg merge` wrote"
         )
     import huggingface_hub
@@ -36,7 +36,7 @@ def push_model(directory: pathlib.Path, repository: str, private: bool = False) 
     except Exception as error:  # no login, no network, no such user: the hub's words say which
         reason = error.__cause__ or error  # its own error may name the file alone
         raise ValueError(
-            f"--to {repository}: cannot be uploaded ({type(reason).__name__}: {reason}); log in by "
-            "`hf auth login`, and check the name and the network"
+            f"--to {repository}: the upload failed ({type(reason).__name__}: {reason}); log in "
+            "with `hf auth login`, and check the name and the network"
         ) from error
     return f"{hub.endpoint}/{repository}"

@@ -25,7 +25,7 @@ def write_vector(model: str, base: str, out: pathlib.Path, visual_only: bool = F
       StorageError: `out` cannot be written.
     """
     if out.exists():
-        raise ValueError(f"--out {out}: is there already; choose a new file")
+        raise ValueError(f"--out {out}: already exists; choose a new file")
     checkpoint = load_checkpoint(base)
     vector = ModelVector(model, checkpoint)
     for note in (*checkpoint.notes, *vector.notes):
@@ -36,5 +36,5 @@ def write_vector(model: str, base: str, out: pathlib.Path, visual_only: bool = F
     save_tree(out, tree, {"model": model, **vector.about})
     share = float(norm(tree["visual"])) / float(norm(checkpoint.params["visual"]))
     held = "both towers" if vector.both_towers else "the image tower"
-    same = "; the model IS its base" if share == 0 and not vector.both_towers else ""
-    return f"{out}: task vector of {held}, {share:.3g} times as long as the base's{same}"
+    same = "; the model equals its base" if share == 0 and not vector.both_towers else ""
+    return f"{out}: task vector of {held}, {share:.3g} times the norm of the base{same}"

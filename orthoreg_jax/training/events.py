@@ -18,7 +18,7 @@ def check_events() -> None:
     """
     if importlib.util.find_spec(PACKAGE) is None:
         raise ValueError(
-            "training.tensorboard is True, which takes tensorboardX: install it with "
+            "training.tensorboard is True, which needs tensorboardX: install it with "
             "pip install 'orthoreg_jax[tensorboard]', or leave the option out"
         )
 

@@ -117,7 +117,7 @@ def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings)
                     saved = stack.enter_context(StateFolder(states, job.keep_checkpoints))
                 saved.save(state)
             if stopping:
-                interruption.stop(f"{job.label}: stopped after {number + 1} updates, saved")
+                interruption.stop(f"{job.label}: saved and stopped after {number + 1} updates")
         log.write()
     return state
 
@@ -132,10 +132,10 @@ def _diverged(state: TrainState, job: Job, line: dict[str, Any]) -> DivergedErro
         saved.save(state._replace(finite=jax.numpy.array(True)))  # these weights are
     numbers = ", ".join(f"{name} {line[name]}" for name in ("loss", "penalty", "gradient_norm"))
     return DivergedError(
-        f"{job.label}: not finite at step {line['step']} ({numbers}; None: not finite). The "
-        f"weights before it, after {int(state.step)} updates, are in "
-        f"{job.folder / 'last_good'}. Lower training.learning_rate or penalty.strength, "
-        "or lengthen training.warmup_steps, and run again in a new --workdir"
+        f"{job.label}: not finite at step {line['step']} ({numbers}; None: not finite). The last "
+        f"good weights, after {int(state.step)} updates, are in {job.folder / 'last_good'}. Lower "
+        "training.learning_rate or penalty.strength, or lengthen training.warmup_steps, and run "
+        "again in a new --workdir"
     )
 
 
@@ -187,5 +187,5 @@ def _lines_before(path: pathlib.Path, first: int) -> list[str]:
         return [line for line in lines if json.loads(line)["step"] < first]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise StorageError(
-            f"{path}: cannot be read ({error}); delete it to go on without its lines"
+            f"{path}: cannot be read ({error}); delete it to continue without its lines"
         ) from error

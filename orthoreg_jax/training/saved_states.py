@@ -131,8 +131,8 @@ class StateFolder:
                 continue
             for text in damaged:
                 print(
-                    f"{self._path}: the saved state of step {text} is damaged and deleted; going "
-                    f"on from step {step}",
+                    f"{self._path}: deleted the damaged saved state of step {text}; resuming from "
+                    f"step {step}",
                     file=sys.stderr,
                 )
                 self._manager.delete(int(text.split()[0]))
@@ -140,7 +140,7 @@ class StateFolder:
         if damaged:
             raise StorageError(
                 f"{self._path}: the saved states of steps {', '.join(damaged)} cannot be read; "
-                "delete this folder to train the task from its start"
+                "delete this folder to train the task from the start"
             )
         return like
 

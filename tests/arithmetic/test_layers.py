@@ -245,7 +245,7 @@ def test_training_factors_in_a_chain_equals_training_the_dense_update():
 
 def test_factors_that_do_not_belong_together():
     rules = {"*": oj.Adapter("a", "b")}
-    with pytest.raises(ValueError, match="'q/b' is not there; leaves are q/a"):
+    with pytest.raises(ValueError, match="'q/b' is missing; the leaves are q/a"):
         oj.orthogonality_penalty({"q": {"a": jnp.ones((3, 2))}}, matrices=rules)
     with pytest.raises(ValueError, match="'q/a' of shape .3, 2. and 'q/b' of shape .3, 4. are no"):
         oj.orthogonality_penalty(

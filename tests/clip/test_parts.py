@@ -96,7 +96,7 @@ def test_shards_and_half_precision(tmp_path, base, kind):
           name=places[names[0]])  # fmt: skip
     assert load_checkpoint(tmp_path).sha256 != found.sha256
     (tmp_path / places[names[1]]).unlink()
-    with pytest.raises(ValueError, match="lists 3 files, of which 1 are not beside it"):
+    with pytest.raises(ValueError, match="lists 3 files, but 1 of them are missing"):
         load_checkpoint(tmp_path)
     for text in ("{", '{"weight_map": []}', '{"weight_map": {"a": "../b"}}', '{"weight_map": {}}'):
         index.write_text(text)
@@ -140,7 +140,7 @@ def test_open_clips_keys_with_prefixes(tmp_path, base, prefix, text):
         np.testing.assert_array_equal(ours, theirs)
     said = " ".join(found.notes)
     assert all((f"{prefix}{key}" in said) == (text == "rest") for key in rest - {"logit_scale"})
-    with pytest.raises(ValueError, match="without a configuration; name the CLIP"):
+    with pytest.raises(ValueError, match="contains weights but no configuration; name the CLIP"):
         load_checkpoint(path)
 
 
@@ -232,7 +232,7 @@ def test_adapters_of_another_kind(tmp_path, base, options, message):
 @pytest.mark.parametrize("spoil, message", [
     (lambda t: t.pop(f"base_model.model.{LAYER}.mlp.fc1.lora_A.weight"), "missing: the other fac"),
     (lambda t: t.update({"base_model.model.lm_head.lora_A.weight": np.ones((2, 2))}),
-     "no weight of a CLIP is changed by base_model.model.lm_head"),
+     "matches no weight of a CLIP: base_model.model.lm_head"),
     (lambda t: t.update({f"base_model.model.{LAYER}.mlp.fc1.lora_A.weight": np.ones((2, 5))}),
      "wrong shape: .*fc1.lora_B"),
     (lambda t: t.update({f"base_model.model.{LAYER}.mlp.fc1.bias": np.ones(3)}), "wrong shape"),
@@ -273,7 +273,7 @@ def test_all_problems_with_the_likely_cause(tmp_path, base):
     ({"hidden_act": "gelu"}, "activation is 'gelu', the base's 'quick_gelu'"),
     ({"num_attention_heads": 1}, "heads is 1, the base's"),
     ({"layer_norm_eps": 1e-6}, "eps is 1e-06, the base's 1e-05"),
-    ({"hidden_size": 0}, "hidden_size is 0, allowed: one int from 1"),
+    ({"hidden_size": 0}, "hidden_size is 0, allowed: an int from 1"),
 ])  # fmt: skip
 def test_another_base(tmp_path, base, change, message):
     with pytest.raises(ValueError, match=message):
@@ -282,11 +282,11 @@ def test_another_base(tmp_path, base, change, message):
 
 @pytest.mark.parametrize("tensors, message", [
     ({"blocks.0.attn.qkv.weight": np.ones(2)}, "its keys are timm's"),
-    ({"q_proj.lora_A.weight": np.ones(2)}, "it is an adapter, which needs the adapter_config.json"),
-    ({"visual/blocks/attn/in_proj/kernel": np.ones(2)}, "it is a task vector of this program's"),
-    ({"weight": np.ones(2)}, "holds no image tower of a CLIP ViT; its keys are weight"),
+    ({"q_proj.lora_A.weight": np.ones(2)}, "an adapter, which needs peft's adapter_config.json"),
+    ({"visual/blocks/attn/in_proj/kernel": np.ones(2)}, "a task vector; pass it with --vectors"),
+    ({"weight": np.ones(2)}, "contains no CLIP ViT image tower; its keys are weight"),
     ({f"{name}.visual.proj": np.ones(2) for name in ("student", "teacher")},
-     "holds several models, with keys that begin with 'student.', 'teacher.'"),
+     "contains several models, whose keys begin with 'student.', 'teacher.'"),
 ])  # fmt: skip
 def test_other_content(tmp_path, base, tensors, message):
     with pytest.raises(ValueError, match=message):
@@ -298,7 +298,7 @@ def test_pickles_are_sent_to_the_converter(tmp_path, base, name):
     directory = write(tmp_path / "model", {}, CONFIG)
     (directory / "model.safetensors").rename(directory / name)
     for source in (directory, directory / name):
-        with pytest.raises(ValueError, match="never pickles: experiments/convert_checkpoints.py"):
+        with pytest.raises(ValueError, match="pickles: experiments/convert_checkpoints.py"):
             load_checkpoint(source, base)
 
 
@@ -331,9 +331,9 @@ def test_image_size_as_a_list(directory):
 
 
 @pytest.mark.parametrize("part, change, message", [
-    ("vision_config", {"image_size": [16, 24]}, r"image_size is \[16, 24\], allowed: one int"),
+    ("vision_config", {"image_size": [16, 24]}, r"image_size is \[16, 24\], allowed: an int"),
     ("text_config", {"eos_token_id": [1, 2]}, r"eos_token_id is \[1, 2\], allowed: one id, or nu"),
-    *((part, {key: value}, f"{key} is {value}, allowed: one int from 1 to")
+    *((part, {key: value}, f"{key} is {value}, allowed: an int from 1 to")
       for value in (0, -4, 10**9, 1.5)
       for part, key in (("vision_config", "hidden_size"), ("vision_config", "patch_size"),
                         ("text_config", "num_hidden_layers"), ("text_config", "vocab_size"),

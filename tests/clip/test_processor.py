@@ -77,7 +77,7 @@ def test_the_nested_processor_counts_as_in_transformers(tmp_path, images):
     assert found.normalize.mean == (0.5, 0.4, 0.3)
     expected = CLIPImageProcessorPil.from_pretrained(tmp_path)(images, return_tensors="np")
     np.testing.assert_allclose(pixels_by(found, images), expected["pixel_values"], atol=2e-6)
-    assert any("preprocessor_config.json beside it says otherwise" in note for note in found.notes)
+    assert any("preprocessor_config.json next to it differs" in note for note in found.notes)
     write(tmp_path, ALONE, LAION)
     assert not any("otherwise" in note for note in load_preprocessing(tmp_path, CONFIG).notes)
     # A processor of before, which has nothing of images in it.
@@ -88,10 +88,12 @@ def test_the_nested_processor_counts_as_in_transformers(tmp_path, images):
 
 def test_what_is_taken_by_default_is_said(tmp_path):
     (note,) = load_preprocessing(tmp_path, CONFIG).notes
-    assert "no file says how images are preprocessed; OpenAI's values hold" in note
+    assert "no file describes the image preprocessing; using OpenAI's values" in note
     write(tmp_path, ALONE, {"image_mean": [0.5] * 3})
     (note,) = load_preprocessing(tmp_path, CONFIG).notes
-    assert "preprocessor_config.json: states no size, crop_size, image_std; CLIP's" in note
+    assert (
+        "preprocessor_config.json: does not state size, crop_size, image_std; using CLIP's" in note
+    )
     write(tmp_path, ALONE, OPENAI)
     assert load_preprocessing(tmp_path, CONFIG).notes == ()
 
@@ -112,8 +114,8 @@ def test_what_is_taken_by_default_is_said(tmp_path):
     ({"do_rescale": 0}, "do_rescale is 0, allowed: true or false"),
     ({"resample": 9}, "resample is 9, allowed: a filter"),
     ({"rescale_factor": 0}, "rescale_factor is 0, allowed: a number above 0"),
-    ({"do_center_crop": False}, "do_center_crop is false and do_resize does not make images"),
-    ({"do_pad": True}, "do_pad is True, which this program does not do"),
+    ({"do_center_crop": False}, "do_center_crop is false, but do_resize does not give"),
+    ({"do_pad": True}, "do_pad is True, which is not supported"),
     ({"image_processor_type": "ViTImageProcessor"}, "type 'ViTImageProcessor', allowed: CLIP"),
 ])  # fmt: skip
 @pytest.mark.parametrize("name", [NESTED, ALONE])
@@ -161,7 +163,7 @@ def test_open_clips_words(tmp_path, images, stated, values):
     ({"interpolation": "area"}, "interpolation is 'area', allowed: bicubic"),
     ({"std": 0.5}, "std is 0.5, allowed: three numbers above 0"),
     ({"size": [3, 9, 9]}, r"size is \[3, 9, 9\], allowed"),
-    ({"gamma": 2}, "has gamma, which this program does not do"),
+    ({"gamma": 2}, "has gamma, which is not supported"),
 ])  # fmt: skip
 def test_what_of_open_clip_is_refused(tmp_path, stated, message):
     (tmp_path / "open_clip_config.json").write_text(

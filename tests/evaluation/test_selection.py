@@ -45,7 +45,7 @@ def test_lists_do_and_what_does_not_fit_is_named():
     assert choose_negation([0, 1], [0.9, 0.1], [0.7, 0.7], 0.95) == (1, 1.0, True)
     with pytest.raises(ValueError, match=r"begin with \[0.1\], expected 0"):
         choose_negation([0.1, 0.2], [0.9, 0.1], [0.7, 0.7], 0.95)
-    with pytest.raises(ValueError, match="2 alphas, but target of shape"):
+    with pytest.raises(ValueError, match="2 alphas, but target has shape"):
         choose_negation([0.0, 0.2], [0.9], [0.7, 0.7], 0.95)
     with pytest.raises(ValueError, match="a row for each of 2 alphas and a column for each of 1"):
         choose_addition([0, 1], [[0.1, 0.2], [0.3, 0.2]], [0.9])
@@ -61,9 +61,7 @@ def test_no_choice_rests_on_what_is_not_finite(bad, which):
         (choose_negation, negation, (0.9,)),
     ):
         numbers[which].reshape(-1)[-1] = bad
-        with pytest.raises(
-            ValueError, match="holds a number that is NaN or infinite, the first at"
-        ):
+        with pytest.raises(ValueError, match="contains NaN or infinity, first at"):
             choose(*numbers, *more)
     with pytest.raises(ValueError, match="share: holds a number"):
         choose_negation(ALPHAS, np.ones(4), np.ones(4), np.nan)

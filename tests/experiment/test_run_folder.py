@@ -109,10 +109,10 @@ def test_numbers_belong_to_the_vectors_that_they_were_measured_on(
     save_tree(path, jax.tree.map(lambda leaf: 2 * leaf, load_tree(path)), facts)
     with pytest.raises(measured_again):
         read(experiment)
-    assert "was measured with other task vectors, and is measured anew" in capfd.readouterr().err
+    assert "was measured with other task vectors; measuring again" in capfd.readouterr().err
     out = ["--out", str(tmp_path / "out")]
     assert cli.main(["export", "--workdir", str(folder), "--method", "full", *out]) == 1
-    assert "another vector than the one that results.json was measured on" in capfd.readouterr().err
+    assert "not the vector that results.json was measured on" in capfd.readouterr().err
 
 
 def test_answers_belong_to_the_numbers_beside_them(folder, experiment):
@@ -128,7 +128,7 @@ def test_numbers_that_were_edited_are_not_read(folder, inputs, capfd, name):
     (folder / name).write_text(re.sub(r'("absolute": )[\d.]+', r"\g<1>0.99", text, count=1))
     command = ("report", None) if name == "results.json" else ("evaluate", inputs)
     assert orthoreg(*command, folder) == 1
-    assert f"{name}: is not as it was written" in capfd.readouterr().err
+    assert f"{name}: has changed since it was written" in capfd.readouterr().err
 
 
 def test_methods_of_several_commands_live_in_one_folder(folder, inputs, tmp_path, capfd):
@@ -146,7 +146,7 @@ def test_methods_of_several_commands_live_in_one_folder(folder, inputs, tmp_path
 
 def test_what_results_no_longer_hold_is_said(folder, inputs, capfd):
     assert orthoreg("evaluate", inputs, folder, "--config.methods=full") == 0
-    assert "results.json: no longer has full+orthoreg seed 3, which" in capfd.readouterr().err
+    assert "results.json: drops full+orthoreg seed 3, which" in capfd.readouterr().err
     assert orthoreg("evaluate", inputs, folder) == 0  # all are there, and nothing is measured
     assert "no longer" not in (said := capfd.readouterr().err) and "evaluate full" not in said
 
@@ -184,7 +184,7 @@ def test_another_test_image_costs_measurements_alone(folder, experiment, measure
     vectors = {path: path.read_bytes() for path in folder.rglob("vector.safetensors")}
     check_inputs(changed)
     open_folder(changed)
-    assert "test images of first are others than before" in capfd.readouterr().err
+    assert "test images of first changed" in capfd.readouterr().err
     with pytest.raises(measured_again):
         read(changed)
     assert "was measured with other prompts and images" in capfd.readouterr().err
@@ -204,7 +204,7 @@ def test_a_vector_keeps_to_its_training_images(folder, experiment):
     path = vector_path(folder, "full+taujp", 3, "first")
     path.parent.mkdir(parents=True)
     path.touch()
-    with pytest.raises(ValueError, match="or delete full.taujp/seed3/first to train anew"):
+    with pytest.raises(ValueError, match="or delete full.taujp/seed3/first to train again"):
         check_inputs(changed)  # ... but for a penalty that looks at the others
 
 
@@ -216,7 +216,7 @@ def test_another_machine_is_recorded_and_said(folder, experiment, monkeypatch, c
     )
     open_folder(experiment)
     said = capfd.readouterr().err
-    assert f"goes on with CPUs 7 (before: {facts['cpus']}); what is made now agrees" in said
+    assert f"resumes with CPUs 7 (before: {facts['cpus']}); new results match" in said
     assert json.loads((folder / "provenance.json").read_text())["continued_with"][0]["cpus"] == 7
     open_folder(experiment)
-    assert "goes on" not in capfd.readouterr().err
+    assert "resumes" not in capfd.readouterr().err

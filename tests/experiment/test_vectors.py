@@ -27,5 +27,5 @@ def test_what_a_run_does_not_have(finished, method, seed, message):
 
 
 def test_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(ValueError, match="holds no config.json, so it is no run folder"):
+    with pytest.raises(ValueError, match="has no config.json, so it is not a run folder"):
         oj.load_task_vectors(tmp_path, "full")

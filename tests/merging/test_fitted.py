@@ -135,10 +135,10 @@ EYE = jnp.eye(2)
         (lambda: oj.fisher({"a": W}, [W]), "give both as lists, or both as dicts"),
         (lambda: oj.fisher([W], [{"w": EYE}]), r"only in vectors\[0\]: b"),
         (lambda: oj.regmean([W], [{"w": EYE}], 1.5), "alpha is 1.5; give a number from 0 to 1"),
-        (lambda: oj.regmean([W], [{"v": EYE}]), "'v' is no leaf; leaves are b, w"),
+        (lambda: oj.regmean([W], [{"v": EYE}]), "'v' is not a leaf; the leaves are b, w"),
         (lambda: oj.regmean([W], [{"b": EYE}]), "leaf 'b' is no matrix"),
         (lambda: oj.regmean([W], [{"w": jnp.eye(3)}]), r"shape \(1, 3, 3\), expected \(1, 2, 2\)"),
-        (lambda: oj.adamerging([W], lambda t, b: t["b"][0], []), "give a batch or more"),
+        (lambda: oj.adamerging([W], lambda t, b: t["b"][0], []), "give at least one"),
     ],
 )
 def test_refusals(make, message):
@@ -149,5 +149,5 @@ def test_refusals(make, message):
 def test_grams_are_of_the_same_leaves():
     vectors = [{"w": jnp.ones((2, 2))}] * 2
     for grams in ([{}, {"w": jnp.eye(2)}], [{"w": jnp.eye(2)}, {}]):
-        with pytest.raises(ValueError, match="grams: those of vectors"):
+        with pytest.raises(ValueError, match="grams: vectors"):
             oj.regmean(vectors, grams)

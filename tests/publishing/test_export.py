@@ -78,11 +78,11 @@ def test_weights_and_card(finished, inputs, results, tmp_path, edit):
         ("lora", [], "--method lora: the run has full seed 3, full+orthoreg seed 3"),
         (METHOD, ["--seed", "0"], "--method full+orthoreg seed 0: the run has"),
         (METHOD, ["--tasks", "first,third"], "tasks third: the run has first, second"),
-        (METHOD, ["--tasks", "first,first"], "a task stands twice"),
-        (METHOD, ["--tasks", "first", "--forget", "second"], "give one of them"),
+        (METHOD, ["--tasks", "first,first"], "a task appears twice"),
+        (METHOD, ["--tasks", "first", "--forget", "second"], "give only one of them"),
         (METHOD, ["--out", __file__], "is a file; choose a new directory"),
         (METHOD, ["--alpha", "-1"], "--alpha -1.0: give a number above 0"),
-        (METHOD, ["--alpha", "1e39"], "--alpha 1e+39: weights in float32 cannot be as large"),
+        (METHOD, ["--alpha", "1e39"], "--alpha 1e+39: too large for float32 weights"),
     ],
 )
 def test_bad_requests(finished, tmp_path, capfd, method, more, message):
@@ -97,7 +97,7 @@ def test_a_model_that_is_there_is_replaced_when_asked(finished, tmp_path, capfd)
     assert export(finished, out, "--tasks", "first") == 0
     before = (out / "model.safetensors").read_bytes()
     assert export(finished, out, "--tasks", "second") == 1
-    assert "holds a whole model that an earlier command made" in capfd.readouterr().err
+    assert "contains a complete model from an earlier command" in capfd.readouterr().err
     assert export(finished, out, "--tasks", "second", "--overwrite") == 0
     assert (out / "model.safetensors").read_bytes() != before
     (out / "README.md").write_text("My thesis")
@@ -110,14 +110,14 @@ def test_several_but_not_all_tasks_need_an_alpha(finished, tmp_path, capfd):
     copy = shutil.copytree(finished, tmp_path / "run")
     change_results(copy, lambda results: results["tasks"].update(third="Third"))
     assert export(copy, tmp_path / "out", "--tasks", "first,second") == 1
-    assert "give --alpha for these" in capfd.readouterr().err
+    assert "together only; give --alpha" in capfd.readouterr().err
 
 
 def test_a_linearised_model_is_no_set_of_weights(finished, tmp_path, capfd):
     copy = shutil.copytree(finished, tmp_path / "run")
     change_results(copy, lambda results: results["runs"][0].update(method="linearized"))
     assert export(copy, tmp_path / "out", method="linearized") == 1
-    assert "is no set of weights of a CLIP" in capfd.readouterr().err
+    assert "cannot be written as the weights of a CLIP" in capfd.readouterr().err
 
 
 def test_another_pretrained_model_is_refused(finished, tmp_path, capfd):
@@ -125,4 +125,4 @@ def test_another_pretrained_model_is_refused(finished, tmp_path, capfd):
     weights = {"model.safetensors": "0" * 64}
     change_results(copy, lambda results: results["provenance"]["inputs"]["model"].update(weights))
     assert export(copy, tmp_path / "out") == 1
-    assert "not those that the run began with" in capfd.readouterr().err
+    assert "its files have changed since the run started" in capfd.readouterr().err

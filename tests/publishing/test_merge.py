@@ -163,7 +163,7 @@ def test_a_run_of_an_earlier_version_without_its_data(finished, inputs, tmp_path
             ["--merger", "task_arithmetic", "--tasks", "third"],
             "--tasks third: the run has first",
         ),
-        (of_run, ["--merger", "task_arithmetic", "--tasks", "first,first"], "a task stands twice"),
+        (of_run, ["--merger", "task_arithmetic", "--tasks", "first,first"], "a task appears twice"),
         (
             of_run,
             ["--merger", "task_arithmetic", "--alpha", "0"],
@@ -172,12 +172,12 @@ def test_a_run_of_an_earlier_version_without_its_data(finished, inputs, tmp_path
         (
             of_run,
             ["--merger", "task_arithmetic", "--model", "embedded"],
-            "--base: not with --workdir, which takes --method",
+            "--base: cannot be combined with --workdir, which takes --method",
         ),
         (
             of_files,
             ["--merger", "task_arithmetic"],
-            "--alpha: give it; or --data and --tasks, one for each",
+            "--alpha: give a value; or give --data and --tasks, one task for each",
         ),
         (
             of_files,
@@ -192,13 +192,13 @@ def test_a_run_of_an_earlier_version_without_its_data(finished, inputs, tmp_path
         (
             of_files,
             ["--merger", "task_arithmetic", "--method", "full"],
-            "--method: not with --vectors, which",
+            "--method: cannot be combined with --vectors, which",
         ),
-        (of_files, ["--merger", "task_arithmetic", "--models", "a"], "not several of them at once"),
+        (of_files, ["--merger", "task_arithmetic", "--models", "a"], "only one of them at a time"),
         (
             of_files,
             ["--merger", "task_arithmetic", "--visual-only"],
-            "--visual-only: not with --vectors",
+            "--visual-only: cannot be combined with --vectors",
         ),
     ],
 )

@@ -155,8 +155,8 @@ def test_the_base_is_known_by_its_numbers_too(base, experts, tmp_path, capsys):
     oj.save_tree(unknown, experts[1][0])
     capsys.readouterr()
     for more, message in (
-        ((other, file), "is the difference to other pre-trained weights"),
-        ((base.directory, unknown), "does not say which weights it is the difference to"),
+        ((other, file), "was computed against other pre-trained weights"),
+        ((base.directory, unknown), "does not record which weights it was computed against"),
     ):
         place = dataclasses.replace(base, directory=more[0])
         arguments = ("--alpha", 1, "--vectors", more[1])
@@ -167,7 +167,7 @@ def test_the_base_is_known_by_its_numbers_too(base, experts, tmp_path, capsys):
         assert merge(place, tmp_path / f"any{more[1].name}", *arguments, "--any-base") == 0
         assert f"{message}" in capsys.readouterr().err
         card = (tmp_path / f"any{more[1].name}" / "README.md").read_text()
-        assert message in card and "merged all the same" in card
+        assert message in card and "merged anyway" in card
 
 
 @pytest.mark.parametrize("merger", ["task_arithmetic", "tsv_m", "iso_c", "ties"])
@@ -233,7 +233,7 @@ def test_both_towers(base, experts, inputs, tmp_path, capsys):
     path = oj.save_checkpoint(tmp_path / "both", both, base)
     models = ["--models", experts[0][0], path]
     assert merge(base, tmp_path / "out", *models, "--alpha", 1) == 0
-    assert f"{path}: changes the text tower, too" in capsys.readouterr().err
+    assert f"{path}: the text tower changed, too" in capsys.readouterr().err
     card = (tmp_path / "out" / "README.md").read_text()
     assert "whose towers merge 2 task vectors" in card and "pre-trained one" not in card
     vector = oj.load_task_vector(path, base)
@@ -251,9 +251,9 @@ def test_both_towers(base, experts, inputs, tmp_path, capsys):
         oj.zero_shot_head(dataclasses.replace(base, params=params), ["a", "b"], ["a {}"]),
     )
     assert merge(base, tmp_path / "y", *models, "--data", inputs.parent, "--tasks", "first,second")
-    assert "--alpha: give it; these vectors change the text tower" in capsys.readouterr().err
+    assert "--alpha: give a value; these vectors change the text tower" in capsys.readouterr().err
     assert merge(base, tmp_path / "visual", *models, "--alpha", 1, "--visual-only") == 0
-    assert "changes of the text tower are left out" in capsys.readouterr().err
+    assert "changes to the text tower are ignored" in capsys.readouterr().err
     text = oj.load_checkpoint(tmp_path / "visual").params["text"]
     assert_same(text, base.params["text"])
 
@@ -265,15 +265,15 @@ def test_models_that_preprocess_otherwise_are_refused(base, experts, tmp_path, c
     )
     assert merge(base, tmp_path / "x", "--models", directory, "--alpha", 1) == 1
     said = capsys.readouterr().err
-    assert f"{directory}: preprocesses images otherwise than the base" in said
+    assert f"{directory}: preprocesses images differently from the base" in said
     assert "image_std (0.1, 0.2, 0.3), (0.5, 0.5, 0.5)" in said
     assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize("models, more, message", [
     (["none"], [], "model 'none': no such directory; allowed: "),
-    (["{0}"], ["--base", "embedded"], "is no fine-tuned model of that base: width is 32, the base"),
-    (["{0}"], ["--any-base"], "--any-base: not with --models, which takes --base"),
+    (["{0}"], ["--base", "embedded"], "was not fine-tuned from that base: width is 32, the base"),
+    (["{0}"], ["--any-base"], "--any-base: cannot be combined with --models, which takes --base"),
 ])  # fmt: skip
 def test_bad_requests(base, experts, tmp_path, capsys, models, more, message):
     paths = [each.format(*experts[0]) for each in models]
@@ -337,7 +337,7 @@ def test_published_experts_by_the_names_of_tasks(base, experts, tmp_path, monkey
     for more, message in (
         (["--tasks", "sun397,emnist"], "has models of cars, cifar10"),
         ([], "--tasks none: fusionbench/ViT-B/32 has models of"),
-        (["--base", "embedded"], "--base: not with --experts, which takes --d"),
+        (["--base", "embedded"], "--base: cannot be combined with --experts, which takes --d"),
     ):
         assert cli.main([*command, *more, "--out", str(tmp_path / "x")]) == 1
         assert message in capsys.readouterr().err

@@ -113,7 +113,7 @@ def test_refusals_are_the_hub_s_own(hub, model, monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert push(model) == 1
     said = capsys.readouterr().err
-    assert "--to me/model: cannot be uploaded" in said and "`hf auth login`" in said
+    assert "--to me/model: the upload failed" in said and "`hf auth login`" in said
     (model / "README.md").unlink()
     assert push(model) == 1
     assert "holds no README.md; give a directory that `orthoreg export`" in capsys.readouterr().err

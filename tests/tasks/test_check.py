@@ -110,7 +110,7 @@ def test_command(data, tmp_path, capsys):
     )
     assert cli.main(["data", "check", "--config", str(config)]) == 1
     out, err = capsys.readouterr()
-    assert "5 images, 2 to 3 a class" in out and "1 of 2 tasks missing or wrong: dtd" in err
+    assert "5 images, 2 to 3 a class" in out and "1 of 2 tasks are missing or wrong: dtd" in err
     assert cli.main(["data", "check", "--config", "configs/embedded.py"]) == 0
     out, _ = capsys.readouterr()
     assert out.count("exact duplicates between splits: none") == 6
