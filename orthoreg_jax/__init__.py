@@ -1,9 +1,19 @@
 """OrthoReg and task arithmetic in JAX.
 
 The public list is `__init__.pyi`. Its names are imported when first used, so that the command
-line and the files of a run do not wait for JAX.
+line and the files of a run do not wait for JAX, and that penalties, task vectors and merging need
+no package of the extra [experiments].
 """
+
+from typing import Any
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from .extras import explained
+
+_attribute, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    with explained(f"{__name__}.{name}"):
+        return _attribute(name)

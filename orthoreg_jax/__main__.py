@@ -1,8 +1,22 @@
-"""`python -m orthoreg_jax` is the command `orthoreg`."""
+"""The command `orthoreg`, as `python -m orthoreg_jax` too."""
+
+from __future__ import annotations
 
 import sys
 
-from .cli import main
+from .extras import MissingExtraError, explained
+
+
+def main() -> int:
+    """Runs the command; without the extra [experiments], says that it is missing."""
+    try:
+        with explained("the command orthoreg"):
+            from . import cli
+    except MissingExtraError as error:
+        print(f"orthoreg: {error}", file=sys.stderr)
+        return 1
+    return cli.main()
+
 
 if __name__ == "__main__":
     sys.exit(main())

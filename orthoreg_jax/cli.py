@@ -16,8 +16,9 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+from .config.shipped import locate_config
 from .stages import STAGES, run_experiment
-from .versions import version
+from .versions import versions_text
 
 EPILOG = """\
 examples:
@@ -50,11 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown arguments: {' '.join(unknown)}{hint}")
     if overrides and "config" not in options:
         parser.error(f"{options.command} reads the run folder and takes no --config.* options")
-    file = getattr(options, "config", None)
-    if file is not None and not _joins_others(options) and not os.path.exists(file):
-        # What `load_config` says, ahead of a second of imports.
-        print(f"orthoreg: config {str(file)!r}: no such Python file (.py)", file=sys.stderr)
-        return 1
+    if getattr(options, "config", None) is not None and not _joins_others(options):
+        try:  # what `load_config` says, ahead of a second of imports
+            locate_config(options.config)
+        except ValueError as error:
+            print(f"orthoreg: {error}", file=sys.stderr)
+            return 1
     if _joins_others(options):
         # JAX's C++ logs what it loses when a process ends, ahead of the line that says which.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -69,6 +71,7 @@ def _act(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[int, st
     """Runs a command; its exit code, and what went wrong, which it has said."""
     import absl.logging
 
+    from .extras import MissingExtraError, explained
     from .hosts import StoppedError, blame
     from .storage import StorageError
     from .training.finetune import DivergedError
@@ -77,9 +80,10 @@ def _act(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[int, st
     absl.logging.set_verbosity(absl.logging.FATAL)
     code, reason = 0, ""
     try:
-        COMMANDS.get(options.command, _run)(options, overrides)
+        with explained(f"orthoreg {options.command}"):
+            COMMANDS.get(options.command, _run)(options, overrides)
         sys.stdout.flush()
-    except (ValueError, StorageError, DivergedError) as error:
+    except (ValueError, StorageError, DivergedError, MissingExtraError) as error:
         code, reason = 1, str(error)
     except StoppedError as stopped:
         code, reason = 128 + stopped.number, f"{stopped}; repeat the command to resume"
@@ -311,6 +315,14 @@ COMMANDS = {
 }
 
 
+class _Versions(argparse.Action):
+    """Versions are looked up when they are asked for: it takes longer than all of --help."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(versions_text())
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     # allow_abbrev off: "--conf.x" must be an error, not a prefix of --config.
     parser = argparse.ArgumentParser(
@@ -320,7 +332,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=version("orthoreg-jax"))
+    text = "print the versions of what is at work, and end"
+    parser.add_argument("--version", nargs=0, action=_Versions, help=text)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in {"run": "run all stages in order", **STAGES}.items():
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
@@ -424,7 +437,8 @@ def _add_config(command: argparse.ArgumentParser) -> None:
         "--config",
         required=True,
         type=pathlib.Path,
-        help="a Python file with get_config(); override an option with "
+        help="a Python file with get_config(), or the name of a config in the package, e.g. "
+        "embedded; override an option with "
         "--config.NAME=VALUE, e.g. --config.training.steps=200",
     )
 

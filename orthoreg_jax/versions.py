@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from importlib import metadata
 
 PACKAGES = ("orthoreg-jax", "jax", "jaxlib", "flax", "optax", "transformers", "numpy")
@@ -13,3 +14,10 @@ def version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "checkout"
+
+
+def versions_text() -> str:
+    """What `orthoreg --version` prints: a package in a line, those first that change numbers."""
+    names = (*PACKAGES, "orbax-checkpoint")
+    return "\n".join([*(f"{name} {version(name)}" for name in names),
+                      f"Python {platform.python_version()}"])  # fmt: skip

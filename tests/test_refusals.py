@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import platform
 import shutil
 import subprocess
 import sys
@@ -214,7 +215,11 @@ def test_batches_must_fit_the_devices(inputs, tmp_path, capfd, monkeypatch):
 def test_the_module_is_the_command_and_knows_its_version():
     command = [sys.executable, "-m", "orthoreg_jax", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == metadata.version("orthoreg-jax")
+    said = dict(line.split() for line in done.stdout.splitlines())
+    packages = ("orthoreg-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+    for name in packages:
+        assert said[name] == metadata.version(name)
+    assert said["Python"] == platform.python_version()
 
 
 def test_a_missing_config_is_said_before_anything_heavy_is_imported():

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 
+from orthoreg_jax.extras import explained
+
 from .config import LEGACY_EOS, ClipConfig
 from .processor import PREPROCESSOR, defaults, read_processor
 
@@ -152,6 +154,7 @@ class Preprocessing(NamedTuple):
         return np.asarray(pixels).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
+@explained("orthoreg_jax.load_preprocessing")
 def load_preprocessing(directory: str | pathlib.Path, config: ClipConfig) -> Preprocessing:
     """Reads how a checkpoint wants its images.
 

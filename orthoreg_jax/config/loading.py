@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from .options import flatten_config
+from .shipped import locate_config
 from .validation import validate
 from .value_types import describe_kind, entry
 
@@ -19,15 +20,14 @@ def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Conf
     """The config of a file's `get_config()`, changed by overrides, checked.
 
     Args:
-      path: a Python file whose `get_config()` returns a ConfigDict, made from `default_config`.
+      path: a Python file whose `get_config()` returns a ConfigDict, made from `default_config`; or
+        the name of one that comes along: "embedded", "vit_b32_full", ...
       overrides: texts like "training.steps=200" or "tasks=mnist,vehicles".
 
     Raises:
       ValueError: no such file, no `get_config`, an unknown key or a bad value; all are named.
     """
-    path = pathlib.Path(path)
-    if not path.is_file() or path.suffix != ".py":
-        raise ValueError(f"config {str(path)!r}: no such Python file (.py); configs/ has examples")
+    path = locate_config(path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from orthoreg_jax.extras import install
+
 from .catalogue import KNOWN
 from .class_names import first_name
 from .facts import changed_images
@@ -134,7 +136,7 @@ def prepare_task(directory: pathlib.Path, name: str) -> str:
     except ImportError as error:
         raise ValueError(
             f"{name}: preparing takes TensorFlow, which reading does not; install it with "
-            "pip install 'orthoreg_jax[prepare]'"
+            f"{install('prepare')}"
         ) from error
     import tensorflow_datasets as tfds
 

@@ -7,6 +7,8 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from orthoreg_jax.extras import install
+
 PACKAGE = "tensorboardX"  # which needs no TensorFlow
 
 
@@ -19,7 +21,7 @@ def check_events() -> None:
     if importlib.util.find_spec(PACKAGE) is None:
         raise ValueError(
             "training.tensorboard is True, which needs tensorboardX: install it with "
-            "pip install 'orthoreg_jax[tensorboard]', or leave the option out"
+            f"{install('tensorboard')}, or leave the option out"
         )
 
 

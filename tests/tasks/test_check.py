@@ -120,7 +120,7 @@ def test_preparing(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="gtsrb: is not prepared by tfds.*benchmark.ini.rub.de"):
         prepare_task(tmp_path, "gtsrb")
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    with pytest.raises(ValueError, match=r"pip install 'orthoreg_jax\[prepare\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'orthoreg-jax\[prepare\]'"):
         prepare_task(tmp_path, "dtd")
     (tmp_path / "dtd").mkdir()
     assert prepare_task(tmp_path, "dtd").startswith("dtd: is there")

@@ -41,5 +41,5 @@ def test_without_the_package_it_is_said_before_work_starts(inputs, tmp_path, cap
     )
     option = "--config.training.tensorboard=True"
     assert orthoreg("finetune", inputs, tmp_path / "run", option) == 1
-    assert "pip install 'orthoreg_jax[tensorboard]'" in capfd.readouterr().err
+    assert "pip install 'orthoreg-jax[tensorboard]'" in capfd.readouterr().err
     assert not (tmp_path / "run").exists()

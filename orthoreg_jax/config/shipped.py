@@ -1,0 +1,35 @@
+"""Configs that come along: by name, in a checkout as in an installed package."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+PACKAGE = pathlib.Path(__file__).parents[1]
+# A wheel has them within the package, a checkout beside it.
+FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")
+
+
+def shipped_configs() -> dict[str, pathlib.Path]:
+    """Files of the configs that come along, by name."""
+    folder = next((folder for folder in FOLDERS if folder.is_dir()), None)
+    return {} if folder is None else {path.stem: path for path in sorted(folder.glob("*.py"))}
+
+
+def locate_config(source: str | os.PathLike[str]) -> pathlib.Path:
+    """The file of a config, given as a path or by the name of one that comes along.
+
+    Raises:
+      ValueError: neither.
+    """
+    path = pathlib.Path(source)
+    if path.suffix == ".py" and os.path.isfile(path):
+        return path
+    shipped = shipped_configs()
+    if str(source) in shipped:
+        return shipped[str(source)]
+    there = f"; {path.stem!r} comes along, by this name" if path.stem in shipped else ""
+    raise ValueError(
+        f"config {str(source)!r}: no such Python file (.py){there}; allowed: a file, or one of "
+        f"{', '.join(shipped)}"
+    )
