@@ -5,6 +5,7 @@
 # make notebooks  runs experiments/notebooks and stores what they print and draw
 # make parity compares every mode with plain PyTorch, in an environment of its own (.venv-parity)
 # make benchmarks  times everything, with PyTorch beside it (.venv-parity); over an hour
+# make versions  tests each Python here with the newest JAX it can have, and the lowest versions
 # make accelerator  measures on one GPU or TPU, with the Python that has its JAX; nine minutes
 PYTHON ?= python3
 WORKDIR ?= runs/embedded
@@ -15,7 +16,7 @@ BIN := .venv/bin
 # of full fine-tuning takes less processor time: x 0.85 (embedded), x 0.96 (ViT-B/32).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: run test lint types check docs notebooks setup parity benchmarks tpu accelerator
+.PHONY: run test lint types check docs notebooks setup parity benchmarks tpu accelerator versions
 
 run: setup
 	$(BIN)/orthoreg run --config configs/embedded.py --workdir $(WORKDIR)
@@ -59,9 +60,12 @@ benchmarks: .venv-parity/installed
 accelerator:
 	PYTHONPATH=. $(PYTHON) experiments/benchmarks/accelerator.py $(ACCELERATOR)
 
+versions: setup
+	$(BIN)/python experiments/versions.py
+
 .venv-parity/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-parity
-	.venv-parity/bin/python -m pip install --quiet --disable-pip-version-check -e . torch==2.13.0
+	.venv-parity/bin/python -m pip install --quiet --disable-pip-version-check -e '.[experiments]' torch==2.13.0
 	@touch $@
 
 MODELS := ViT-B/32 ViT-B/16 ViT-L/14

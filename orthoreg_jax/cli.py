@@ -22,10 +22,11 @@ from .versions import versions_text
 
 EPILOG = """\
 examples:
-  orthoreg run --config configs/embedded.py --workdir runs/embedded
-  orthoreg run --config configs/embedded.py --workdir runs/strong --config.penalty.strength=30
+  orthoreg run --config embedded --workdir runs/embedded
+  orthoreg run --config embedded --workdir runs/strong --config.penalty.strength=30
+  orthoreg init mine.py
   orthoreg report --workdir runs/embedded
-  orthoreg data check --config configs/embedded.py
+  orthoreg data check --config embedded
   orthoreg export --workdir runs/embedded --method full --out added
   orthoreg merge --workdir runs/embedded --method full --merger tsv_m --out merged
   orthoreg merge --models A B C --base ViT-B/32 --merger tsv_m --alpha 1 --out merged

@@ -61,7 +61,7 @@ def test_names_that_the_system_refuses(inputs, tmp_path, capfd):
     ):
         assert orthoreg("finetune", config, workdir) == 1
         (said,) = capfd.readouterr().err.splitlines()
-        assert said.startswith("orthoreg: ") and said.endswith(reason)
+        assert said.startswith("orthoreg: ") and reason in said
 
 
 def test_a_place_that_is_gone_and_output_that_has_no_room(inputs, tmp_path):
