@@ -32,17 +32,16 @@ NEWEST, LOWEST = "newest", "lowest"
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
 # Formulas, the train step, files, CLIP beside stored numbers of another program, and a whole run.
 CORE = (
-    *("tests/arithmetic", "tests/penalties", "tests/merging", "tests/training/test_step.py"),
+    *("tests/arithmetic", "tests/penalties", "tests/merging/test_merging.py"),
+    *("tests/training/test_step.py", "tests/training/test_saved_states.py"),
     *("tests/test_storage.py", "tests/clip/test_checkpoint.py", "tests/clip/test_parity.py"),
-    *("tests/clip/test_processor.py", "tests/training/test_saved_states.py", "tests/test_run.py"),
-)
-VERSIONS = (
-    "import platform; from importlib.metadata import version; "
-    "print(platform.python_version(), *map(version, "
+    *("tests/clip/test_processor.py", "tests/test_run.py::test_run_folder_is_complete"),
+    "tests/test_run.py::test_every_mode_runs",
 )
 IMPORTS = """
 import subprocess, sys, time
-both = ("import jax, optax", "from orthoreg_jax import add_orthogonality_penalty, task_vector, ties")
+both = ("import jax, optax",
+        "from orthoreg_jax import add_orthogonality_penalty, task_vector, save_tree, ties")
 code = "import time; began = time.perf_counter(); {}; print(time.perf_counter() - began)"
 took = [[float(subprocess.run([sys.executable, "-c", code.format(each)], check=True,
                               capture_output=True, text=True).stdout) for each in both]
