@@ -38,6 +38,10 @@ CORE = (
     *("tests/clip/test_processor.py", "tests/test_run.py::test_run_folder_is_complete"),
     "tests/test_run.py::test_every_mode_runs",
 )
+VERSIONS = (
+    "import platform; from importlib.metadata import version; "
+    "print(platform.python_version(), *map(version, "
+)
 IMPORTS = """
 import subprocess, sys, time
 both = ("import jax, optax",
