@@ -16,10 +16,13 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from .config.shipped import locate_config
-from .stages import STAGES, run_experiment
-from .versions import versions_text
+from .shipped_configs import locate_config
 
+STAGES = {
+    "finetune": "fine-tune every task of the config and save its task vector",
+    "evaluate": "measure single tasks, addition and negation; writes results.json",
+    "report": "draw plots and write report.html from results.json",
+}
 EPILOG = """\
 examples:
   orthoreg run --config embedded --workdir runs/embedded
@@ -155,6 +158,7 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     else:
         from .config import load_config
         from .hosts import connect, is_first
+        from .stages import run_experiment
 
         _keep_compiled()
         if _joins_others(options):
@@ -320,6 +324,8 @@ class _Versions(argparse.Action):
     """Versions are looked up when they are asked for: it takes longer than all of --help."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from .versions import versions_text
+
         print(versions_text())
         parser.exit()
 

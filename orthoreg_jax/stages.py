@@ -9,17 +9,13 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-STAGES = {
-    "finetune": "fine-tune every task of the config and save its task vector",
-    "evaluate": "measure single tasks, addition and negation; writes results.json",
-    "report": "draw plots and write report.html from results.json",
-}
+STAGES = ("finetune", "evaluate", "report")
 
 
 def run_experiment(
     config: ConfigDict,
     workdir: str | os.PathLike[str],
-    stages: Sequence[str] = ("finetune", "evaluate", "report"),
+    stages: Sequence[str] = STAGES,
 ) -> pathlib.Path:
     """Does what `orthoreg run` does; every stage skips what is done and resumes what was cut off.
 

@@ -103,7 +103,10 @@ def test_bad_overrides(text, message):
         ("training.learning_rate=-1.0", "learning_rate is -1.0"),
         ("training.crop_scale=0.0", "crop_scale"),
         ("training.dtype=float16", "allowed: float32 or bfloat16"),
-        ("methods=full,magic", "allowed: full, linearized, attention, lora, each optionally followed by any of"),
+        (
+            "methods=full,magic",
+            "allowed: full, linearized, attention, lora, each optionally followed by any of",
+        ),
         ("methods=full+magic", "any of \\+orthoreg, \\+taujp, \\+tak, in this order"),
         ("methods=full+tak+orthoreg", "in this order"),
         ("methods=full+tak+tak", "in this order"),
@@ -153,7 +156,10 @@ def test_all_problems_come_at_once():
         ("config.training.steps = 'ten'", "str"),
         ("raise KeyError('of its own')", "of its own"),
         ("return None", r"returned NoneType.*return config"),
-        ("config.seeds = (0, 'b')", r"seeds is \(0, 'b'\), allowed: a list, each entry a whole number"),
+        (
+            "config.seeds = (0, 'b')",
+            r"seeds is \(0, 'b'\), allowed: a list, each entry a whole number",
+        ),
         ("config.evaluation.alphas = (0.0, 'b')", "alphas .* a list, each entry a finite number"),
         ("config.evaluation.alphas = (0.0, float('nan'))", "alphas .* a finite number"),
         ("x = (", "SyntaxError"),

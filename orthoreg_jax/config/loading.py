@@ -10,8 +10,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from orthoreg_jax.shipped_configs import locate_config
+
 from .options import flatten_config
-from .shipped import locate_config
 from .validation import validate
 from .value_types import describe_kind, entry
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 
-PACKAGE = pathlib.Path(__file__).parents[1]
+PACKAGE = pathlib.Path(__file__).parent
 # A wheel has them within the package, a checkout beside it.
 FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")
 
