@@ -118,7 +118,8 @@ def test_importing_all_of_the_core_imports_little(said):
 
 def test_the_command_says_what_it_needs(core, tmp_path):
     for command in ([core / "orthoreg"], [core / "python", "-m", "orthoreg_jax"]):
-        done = run(*command, "--help", folder=tmp_path)
+        assert "usage: orthoreg" in run(*command, "--help", folder=tmp_path).stdout
+        done = run(*command, "report", "--workdir", "runs", folder=tmp_path)
         assert done.returncode == 1 and not done.stdout
         (line,) = done.stderr.splitlines()
         assert line.startswith("orthoreg: ") and install("experiments") in line
