@@ -12,10 +12,11 @@ def main() -> int:
     try:
         with explained("the command orthoreg"):
             from . import cli
+
+            return cli.main()
     except MissingExtraError as error:
         print(f"orthoreg: {error}", file=sys.stderr)
         return 1
-    return cli.main()
 
 
 if __name__ == "__main__":
