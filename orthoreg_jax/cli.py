@@ -385,7 +385,7 @@ def _add_merge(commands: Any) -> None:
     text = "merge task vectors of a run, of models or of files into a CLIP directory with its card"
     merge = commands.add_parser("merge", help=text, description=text, allow_abbrev=False)
     add = merge.add_argument
-    add("--merger", required=True, help="average, sum, ties, dare, tsv_m, iso_c, ...")
+    add("--merger", required=True, help="average, task_arithmetic, ties, dare, tsv_m, ...")
     add("--option", nargs="*", default=[], metavar="NAME=VALUE", help="parameters, e.g. k=30")
     add("--out", required=True, type=pathlib.Path, help="directory to write; must be new")
     add("--overwrite", action="store_true", help="replace a model that an earlier command wrote")

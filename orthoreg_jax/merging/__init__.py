@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from .elementwise import average, breadcrumbs, consensus, dare, dare_ties, task_arithmetic, ties
 from .fitted import adamerging, diagonal_fisher, entropy, fisher, regmean
 from .merger import Merger, merge_task_vectors
+from .parameters import ELSEWHERE
 from .spectral import iso_c, iso_cts, tsv_m
 
 __all__ = [
@@ -46,15 +48,6 @@ MERGERS: dict[str, Callable[..., Merger]] = {
     "iso_cts": iso_cts,
 }
 
-# What other programs call their parameters, and what that is here.
-ELSEWHERE = {
-    "density": "as a share of entries kept, ties has k = 100 * density, dare p = 1 - density, "
-    "breadcrumbs beta = gamma - density",
-    "weight": "one for each task: scale the task vectors",
-    "scaling_coef": "it is alpha",
-    "scaling_factor": "it is alpha",
-}
-
 
 def make_merger(name: str, options: Mapping[str, str]) -> Merger:
     """A merger by its name, with parameters as texts: what a command line gives.
@@ -78,11 +71,16 @@ def make_merger(name: str, options: Mapping[str, str]) -> Merger:
             hint = f" ({ELSEWHERE[key]})" if key in ELSEWHERE else ""
             raise ValueError(f"merger {name}: no parameter {key!r}{hint}; it has {shown or 'none'}")
         kind = type(known[own])
-        try:
-            values[own] = kind(text)
-        except ValueError:
-            example = f"{key}={known[own]}"
-            raise ValueError(
-                f"merger {name}: {key}={text} is no {kind.__name__}; give one as {example}"
-            ) from None
+        # What is no int may be a share to its author: the merger says what it wants instead.
+        kinds = (int, float) if kind is int else (kind,)
+        values[own] = _read(text, kinds, f"merger {name}: {key}={text}", f"{key}={known[own]}")
     return MERGERS[name](**values)
+
+
+def _read(text: str, kinds: tuple[Callable[[str], Any], ...], given: str, example: str) -> Any:
+    for kind in kinds:
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise ValueError(f"{given} is no number; give one as {example}")

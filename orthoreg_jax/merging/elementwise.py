@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
 from .merger import Merger, shown_as_called
+from .parameters import check_among, check_count, check_within
 from .sparsify import Sparsifier, agreed, band, drop, everything, largest
 
 OVER = ("vector", "tensor")
@@ -28,6 +31,12 @@ COMBINATIONS = ("mean", "sum")
 DROPPED = (
     "the probability that an entry is dropped, from 0 to below 1: 0.9 for 90 %, and 1 less what "
     "others call density"
+)
+BAND = (
+    "shares 0 <= beta < gamma <= 1, gamma from 0.5: beta of the entries are too small, 1 - gamma "
+    "too large. "
+    "Of mergekit's density and gamma, beta = 1 - gamma - density and gamma = 1 - gamma; the "
+    "authors' code has the former as beta"
 )
 
 
@@ -101,10 +110,16 @@ def ties(
     differ in all three steps, so that three methods go by this name:
 
     * the authors trim over the whole vector and take the mean; k = 20 and alpha = 1 are theirs
-      where there is no validation data (`ties()`); their code takes the share 0.2 for it;
+      where there is no validation data (`ties()`);
     * much work on CLIP (AdaMerging, TALL masks and what builds on them) takes the same trim and
       the sum, with alpha about 0.3 (`ties(combine="sum")`);
-    * mergekit trims each tensor, and may elect by count (`ties(over="tensor", elect="count")`).
+    * mergekit and peft trim each tensor, and may elect by count
+      (`ties(over="tensor", elect="count")`; peft's "total" and "frequency" are sum and count).
+
+    They differ in the unit of k, too. The code of the authors and of those who build on it reads
+    numbers above 1 as per cent, and those up to 1 as a share; mergekit and peft take the share
+    that is kept, `density`; MergeLM the share that is left out, `param_value_mask_rate`. So a k up
+    to 1 is refused here.
 
     An entry whose values cancel exactly has no sign and gives 0; the authors' code takes the sign
     that most entries have, mergekit the positive one. Entries as large as the smallest kept one
@@ -113,8 +128,7 @@ def ties(
     Over files, `over="vector"` takes two passes: one for the cutoff of each vector.
 
     Args:
-      k: per cent of entries kept, from 1 to 100: of what others give as a share or a density
-        (mergekit's), 100 times it.
+      k: per cent of entries kept, above 1 and up to 100: of a share that is kept, 100 times it.
       over: what is trimmed at once: "vector" or "tensor" (a matrix of a stacked leaf, or a leaf).
       elect: "sum" of values or "count" of signs.
       combine: "mean" over the entries that agree, or their "sum".
@@ -125,14 +139,14 @@ def ties(
     Reference: "TIES-Merging: Resolving Interference When Merging Models", NeurIPS 2023
       (arXiv 2306.01708), section 4 and algorithm 1.
     """
-    allowed = "per cent of entries kept, from 1 to 100"
-    if 0 < k < 1:
+    allowed = "per cent of entries kept, above 1 and up to 100"
+    if isinstance(k, (int, float)) and 0 < k <= 1:
         allowed += f": for the share {k:g}, k={100 * k:g}"
-    _within("ties", "k", k, 1 <= k <= 100, allowed)
-    _among("ties", "over", over, OVER)
-    _among("ties", "elect", elect, ELECTIONS)
-    _among("ties", "combine", combine, COMBINATIONS)
-    return elementwise(largest(float(k), over), elect, combine)
+    k = check_within("ties", "k", k, (1, 100), allowed, excluded=(1,))
+    check_among("ties", "over", over, OVER)
+    check_among("ties", "elect", elect, ELECTIONS)
+    check_among("ties", "combine", combine, COMBINATIONS)
+    return elementwise(largest(k, over), elect, combine)
 
 
 @shown_as_called
@@ -143,9 +157,13 @@ def dare(p: float = 0.9) -> Merger:
     fine-tuning of language models changes; vision models that moved further bear less: choose p on
     validation. Needs a key: each task, leaf and layer has its own draw.
 
+    The authors' code (MergeLM) and FusionBench take the same p, as `weight_mask_rate` (0.1 if
+    nothing is said) and `sparsity_ratio`. mergekit and peft take the share that is kept,
+    `density` = 1 - p, and no check can tell one from the other. peft rescales as here; mergekit
+    gives each tensor the sum of magnitudes that it had.
+
     Args:
-      p: probability that an entry is dropped, from 0 to below 1: 1 less what mergekit calls
-        density.
+      p: probability that an entry is dropped, from 0 to below 1.
 
     Raises:
       ValueError: p out of its range.
@@ -153,16 +171,16 @@ def dare(p: float = 0.9) -> Merger:
     Reference: "Language Models are Super Mario: Absorbing Abilities from Homologous Models as a
       Free Lunch", ICML 2024 (arXiv 2311.03099), section 3.
     """
-    _within("dare", "p", p, 0 <= p < 1, DROPPED)
-    return elementwise(drop(float(p)), "", "sum")
+    p = check_within("dare", "p", p, (0, 1), DROPPED, excluded=(1,))
+    return elementwise(drop(p), "", "sum")
 
 
 @shown_as_called
 def dare_ties(p: float = 0.9, elect: str = "sum", combine: str = "mean") -> Merger:
     """DARE in place of TIES' trim, then its election and mean over agreeing entries.
 
-    As mergekit has it (which sums by default: `combine="sum"`). The paper's "TIES-Merging with
-    DARE" drops first and trims afterwards, too.
+    As peft has it; mergekit sums by default (`combine="sum"`), and rescales as said at `dare`.
+    The paper's "TIES-Merging with DARE" drops first and trims afterwards, too.
 
     Args:
       p: as for `dare`.
@@ -174,10 +192,10 @@ def dare_ties(p: float = 0.9, elect: str = "sum", combine: str = "mean") -> Merg
 
     Reference: see `dare` and `ties`.
     """
-    _within("dare_ties", "p", p, 0 <= p < 1, DROPPED)
-    _among("dare_ties", "elect", elect, ELECTIONS)
-    _among("dare_ties", "combine", combine, COMBINATIONS)
-    return elementwise(drop(float(p)), elect, combine)
+    p = check_within("dare_ties", "p", p, (0, 1), DROPPED, excluded=(1,))
+    check_among("dare_ties", "elect", elect, ELECTIONS)
+    check_among("dare_ties", "combine", combine, COMBINATIONS)
+    return elementwise(drop(p), elect, combine)
 
 
 @shown_as_called
@@ -186,24 +204,23 @@ def breadcrumbs(beta: float = 0.85, gamma: float = 0.993) -> Merger:
 
     The mask m_t keeps, of each tensor by itself, the entries whose magnitude lies from the quantile
     beta to the quantile gamma. mergekit's `density` and `gamma` are gamma - beta and 1 - gamma
-    here, and it rescales nothing either.
+    here, and it rescales nothing either. The authors' code has the same two shares, of kept
+    entries and of outliers, as `beta` and `gamma` (0.15 and 0.006, say), and counts them in each
+    row of a tensor. So both are refused here where they are meant so.
 
     Args:
       beta: share of small entries left out.
-      gamma: 1 less the share of outliers left out; beta < gamma <= 1.
+      gamma: 1 less the share of outliers left out; beta < gamma <= 1, and at least 0.5.
 
     Raises:
-      ValueError: not 0 <= beta < gamma <= 1.
+      ValueError: not 0 <= beta < gamma <= 1, or gamma below 0.5.
 
     Reference: "Model Breadcrumbs: Scaling Multi-Task Model Merging with Sparse Masks", ECCV 2024
       (arXiv 2312.06795), section 3.
     """
-    allowed = (
-        f"shares 0 <= beta < gamma <= 1 (gamma is {gamma}): of mergekit's density and gamma, "
-        "beta = 1 - gamma - density and gamma = 1 - gamma"
-    )
-    _within("breadcrumbs", "beta", beta, 0 <= beta < gamma <= 1, allowed)
-    return elementwise(band(float(beta), float(gamma)), "", "sum")
+    gamma = check_within("breadcrumbs", "gamma", gamma, (0.5, 1), BAND)
+    beta = check_within("breadcrumbs", "beta", beta, (0, gamma), BAND, excluded=(gamma,))
+    return elementwise(band(beta, gamma), "", "sum")
 
 
 @shown_as_called
@@ -215,8 +232,12 @@ def consensus(k: int = 2, lambda_: float = 0.4) -> Merger:
     k ("selfish") are left out. The paper chooses lambda for each task from 0.2, 0.3, ..., 0.6 on
     validation; here one serves all tasks. Its masks come from the sum itself, whatever alpha is.
 
+    k is the number of tasks, `prun_thre_k` in the authors' code; what their configs call k is the
+    per cent of TIES' trim. With more than there are tasks their merged vector is 0; here it is
+    refused when vectors are merged.
+
     Args:
-      k: tasks that must need an entry; 0 gives the sum. More than there are tasks gives 0.
+      k: tasks that must need an entry, from 0 to the number of vectors; 0 gives the sum.
       lambda_: how large a task's entry must be beside those of the others, from 0.
 
     Raises:
@@ -225,16 +246,7 @@ def consensus(k: int = 2, lambda_: float = 0.4) -> Merger:
     Reference: "Localizing Task Information for Improved Model Merging and Compression", ICML 2024
       (arXiv 2405.07813), equation 5 and section 5.
     """
-    _within("consensus", "k", k, k == int(k) and k >= 0, "a whole number of tasks from 0")
-    _within("consensus", "lambda_", lambda_, lambda_ >= 0, "a number from 0")
-    return elementwise(agreed(int(k), float(lambda_)), "", "sum")
-
-
-def _within(merger: str, name: str, value: Any, good: bool, allowed: str) -> None:
-    if not good:
-        raise ValueError(f"{merger}: {name} is {value}; give {allowed}")
-
-
-def _among(merger: str, name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{merger}: {name} is {value!r}; allowed: {', '.join(map(repr, allowed))}")
+    k = check_count("consensus", "k", k, "a whole number of tasks from 0, as an int")
+    limits, excluded = (0, math.inf), (math.inf,)
+    lambda_ = check_within("consensus", "lambda_", lambda_, limits, "a number from 0", excluded)
+    return dataclasses.replace(elementwise(agreed(k, lambda_), "", "sum"), tasks=k)

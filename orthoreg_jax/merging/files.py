@@ -17,7 +17,7 @@ from orthoreg_jax.trees import StoredTree
 
 from .merger import (
     Merger,
-    check_key,
+    check_fits,
     find_cutoff,
     is_on_host,
     merge_slice,
@@ -77,9 +77,7 @@ def merge_files(
       ValueError: as `merge_task_vectors`; files of different structure or shapes are named.
       StorageError: a file is missing or damaged.
     """
-    if not sources:
-        raise ValueError("no task vector to merge; give at least one")
-    check_key(merger, key)
+    check_fits(merger, len(sources), key)
     files = [StoredTree(each) if isinstance(each, pathlib.Path) else each for each in sources]
     shapes = unflatten(files[0].shapes)
     for file in files[1:]:

@@ -5,6 +5,7 @@ They know no model: the caller gives functions of parameters, or what was measur
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from orthoreg_jax.arithmetic.task_vectors import check_same, task_vector_rows
 
 from .elementwise import average, breadcrumbs
 from .merger import merge_task_vectors, plan
+from .parameters import check_count, check_within
 
 PyTree = Any
 Trees = Sequence[PyTree] | Mapping[str, PyTree]
@@ -31,8 +33,9 @@ def fisher(vectors: Trees, fishers: Trees) -> PyTree:
 
     With alpha = 1 it is the paper's merged model: its theta_t are theta_0 + tau_t, and theta_0
     cancels. An entry that no task's Fisher information speaks of gets the mean. The paper also
-    weighs the tasks, and some implementations first scale each F_t to norm 1: scale the `fishers`
-    for either.
+    weighs the tasks, and published code (the authors', MergeLM, FusionBench) divides each F_t by
+    its norm over all entries unless told otherwise: scale the `fishers` for either. They also keep
+    F_t from 0: the authors' code raises the first model's to 1e-6, the others add 1e-6 to each.
 
     Args:
       vectors: task vectors, a list or a dict by task.
@@ -64,6 +67,9 @@ def diagonal_fisher(
     log_probabilities: Callable[[PyTree, Any], Float[Array, " c"]], params: PyTree, examples: Any
 ) -> PyTree:
     """The diagonal F = E_x E_{y ~ p(y|x)} (d log p(y|x) / d theta)^2, exact over the classes y.
+
+    MergeLM, and what builds on it, squares the gradient of a sum over a batch and its classes,
+    which is another number.
 
     Args:
       log_probabilities: (params, one example) -> log p(y|x) of every class y.
@@ -105,8 +111,12 @@ def regmean(
     Args:
       vectors: task vectors, a list or a dict by task.
       grams: of each, in the same order or by the same names: {leaf path: (m, m) or, for stacked
-        leaves, (k, m, m)}, m being the rows (inputs).
-      alpha: as the paper calls it; not that of theta_0 + alpha * tau, which is 1 in the paper.
+        leaves, (k, m, m)}, m being the rows (inputs). Published code divides each by its number of
+        inputs (X_t^T X_t / N_t); else tasks of more inputs weigh more.
+      alpha: as the paper calls it; not that of theta_0 + alpha * tau, which is 1 in the paper. 1
+        leaves the Gram matrices as they are. It is `regmean_reduce_nondiag` in the authors' code,
+        where a number below 0 is 1 here, and `reduce_non_diagonal_ratio` in MergeLM (1 if nothing
+        is said) and FusionBench (0.95 for CLIP).
       matrices: how leaves are read, see `orthogonality_penalty`.
 
     Raises:
@@ -117,8 +127,8 @@ def regmean(
     Reference: "Dataless Knowledge Fusion by Merging Weights of Language Models", ICLR 2023
       (arXiv 2212.09849), section 3 and algorithm 1.
     """
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"regmean: alpha is {alpha}; give a number from 0 to 1")
+    allowed = "the share left of entries off the diagonal, from 0 to 1 (1 leaves them as they are)"
+    check_within("regmean", "alpha", alpha, (0, 1), allowed)
     rows, inputs = _paired(vectors, grams, "grams")
     for number, each in enumerate(inputs[1:], start=1):
         if set(each) != set(inputs[0]):
@@ -180,31 +190,36 @@ def adamerging(
     Adam lowers `loss`, in the paper the entropy of the merged model's predictions summed over the
     tasks, each on its own images. The authors take the test images themselves; give others where
     test accuracy is to mean something. Defaults are theirs: Adam with 1e-3, 500 steps, lambda 0.3
-    at the start and confined to [0, 1], batches of 16 images of each task.
+    at the start and confined to [0, 1], batches of 16 images of each task. FusionBench takes 1000
+    steps and confines nothing unless told to.
 
     Args:
       vectors: task vectors, a list or a dict by task.
       loss: (tau, batch) -> what is lowered; `entropy` helps.
       batches: trees of arrays of one shape, taken in turn.
-      steps: of Adam.
+      steps: of Adam, an int.
       learning_rate: of Adam.
-      initial: every lambda's first value.
+      initial: every lambda's first value, from 0 to 1.
       matrices: how leaves are read: each matrix of a stacked leaf has its own lambda.
 
     Returns:
       The merged task vector; with alpha = 1, the paper's merged model.
 
     Raises:
-      ValueError: no vector or no batch, vectors of different structure or shapes, fewer than 0
-        steps.
+      ValueError: no vector or no batch, vectors of different structure or shapes, a parameter out
+        of its range.
 
     Reference: "AdaMerging: Adaptive Model Merging for Multi-Task Learning", ICLR 2024
       (arXiv 2310.02575), section 3, layer-wise.
     """
     rows = list(vectors.values()) if isinstance(vectors, Mapping) else list(vectors)
     merge_task_vectors(rows, average())  # for its checks
-    if not batches or steps < 0:
-        raise ValueError(f"adamerging: {len(batches)} batches, {steps} steps; give at least one")
+    if not batches:
+        raise ValueError("adamerging: 0 batches; give at least one")
+    steps = check_count("adamerging", "steps", steps, "a whole number from 0, as an int")
+    # Beyond its bounds lambda has no gradient, and would stay what it is.
+    check_within("adamerging", "initial", initial, (0, 1), "a lambda from 0 to 1")
+    check_within("adamerging", "learning_rate", learning_rate, (0, math.inf), "a rate from 0")
     leaves, structure = [flatten(row) for row in rows], jax.tree.structure(rows[0])
     # As mergers that look at whole tensors see them: each matrix of a stacked leaf by itself.
     pieces = plan(rows[0], breadcrumbs(), matrices)

@@ -44,6 +44,7 @@ class Merger:
         given NumPy arrays, for LAPACK to decompose (see `decompositions`), unless it is traced.
       random: whether it draws, and so needs a key.
       cutoff: takes a number from each whole task vector ahead of merging, if it needs one.
+      tasks: how many task vectors it needs at least.
       call: how it is shown.
     """
 
@@ -52,6 +53,7 @@ class Merger:
     reads: str = "entries"
     random: bool = False
     cutoff: Cutoff | None = None
+    tasks: int = 1
     call: str = dataclasses.field(default="", compare=False)
 
     def __repr__(self) -> str:
@@ -115,16 +117,14 @@ def merge_task_vectors(
       A tree like each of the vectors, with the types of their leaves.
 
     Raises:
-      ValueError: a merger that is none, no vector, vectors of different structure or shapes,
-        leaves that are not floating point or need a rule and have none, a key that is missing or
-        not used.
+      ValueError: a merger that is none, fewer vectors than it needs, vectors of different
+        structure or shapes, leaves that are not floating point or need a rule and have none, a key
+        that is missing or not used.
     """
     _check_merger(merger)
     rows = task_vector_rows(vectors)
-    if not rows:
-        raise ValueError("no task vector to merge; give at least one")
+    check_fits(merger, len(rows), key)
     check_all_same(rows)
-    check_key(merger, key)
     pieces = plan(rows[0], merger, matrices)
     cutoffs = stack_cutoffs([find_cutoff(merger, jax.tree.leaves(row)) for row in rows])
     leaves = [flatten(row) for row in rows]
@@ -150,12 +150,19 @@ def _check_merger(merger: Any) -> None:
         )
 
 
-def check_key(merger: Merger, key: jax.Array | None) -> None:
-    """A key is given where it is needed, and there alone.
+def check_fits(merger: Merger, tasks: int, key: jax.Array | None) -> None:
+    """There are enough task vectors, and a key where one is needed, and there alone.
 
     Raises:
-      ValueError: it is not.
+      ValueError: there are not.
     """
+    if not tasks:
+        raise ValueError("no task vector to merge; give at least one")
+    if tasks < merger.tasks:
+        raise ValueError(
+            f"{merger} keeps what {merger.tasks} tasks need, and there are {tasks} task vectors: "
+            f"nothing would be left; give k from 0 to {tasks}, a number of tasks"
+        )
     if merger.random and key is None:
         raise ValueError(f"{merger} draws random numbers: give key=jax.random.key(seed)")
     if not merger.random and key is not None:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from orthoreg_jax.arithmetic.decompositions import svd
 
 from .merger import Merger, shown_as_called
+from .parameters import check_count, check_within
 
 Values = Float[Array | np.ndarray, "t m n"]
 Cutoffs = Float[Array, " t"] | None
@@ -31,20 +32,24 @@ def tsv_m(rank: int = 0) -> Merger:
     U. The papers take alpha = 1. Tasks whose leading spaces are orthogonal are merely added.
 
     The authors' code cuts to floor(min(m, n) / T), which is 0 for more tasks than a side has; here
-    it is 1 at least. mergekit and others take a share of the rank: give `rank` for that.
+    it is 1 at least. Where their code, or another's, lets one choose, it takes the share of
+    min(m, n) that is kept, `sv_reduction`, of which 1 is all; rank 1 is one singular value.
 
     Args:
-      rank: singular values kept of each task; 0: min(m, n) / T, rounded down.
+      rank: singular values kept of each task, an int; 0: min(m, n) / T, rounded down. A matrix
+        that has fewer keeps them all.
 
     Raises:
-      ValueError: a negative rank.
+      ValueError: no int, or a negative one.
 
     Reference: "Task Singular Vectors: Reducing Task Interference in Model Merging", CVPR 2025
       (arXiv 2412.00081), section 4 and algorithm 1.
     """
-    if rank < 0 or rank != int(rank):
-        raise ValueError(f"tsv_m: rank is {rank}; give a whole number from 1, or 0 for min(m, n)/T")
-    return Merger(_tsv_m, (int(rank),), reads="matrices")
+    allowed = (
+        "the number of singular values kept of each task, an int from 1 (for the share s of a "
+        "matrix's, int(s * min(m, n))), or 0 for min(m, n)/T"
+    )
+    return Merger(_tsv_m, (check_count("tsv_m", "rank", rank, allowed),), reads="matrices")
 
 
 def _tsv_m(values: Values, cutoffs: Cutoffs, key: Any, rank: int) -> Any:
@@ -87,19 +92,17 @@ def iso_cts(common_space_fraction: float = 0.8) -> Merger:
     positional embedding, which they keep transposed, they take the other side.
 
     Args:
-      common_space_fraction: from 0 to 1; 1 gives `iso_c`. As in the authors' code the common space
-        takes what rounding the others to equal parts leaves.
+      common_space_fraction: a share from 0 to 1, as in the authors' code and FusionBench; 1 gives
+        `iso_c`. The common space takes what rounding the others to equal parts leaves, as there.
 
     Raises:
       ValueError: a fraction out of its range.
 
     Reference: as `iso_c`, algorithm 2.
     """
-    if not 0 <= common_space_fraction <= 1:
-        raise ValueError(
-            f"iso_cts: common_space_fraction is {common_space_fraction}; give a number from 0 to 1"
-        )
-    return Merger(_iso_cts, (float(common_space_fraction),), reads="matrices")
+    name, allowed = "common_space_fraction", "a share from 0 to 1: 0.8 for 80 %"
+    share = check_within("iso_cts", name, common_space_fraction, (0, 1), allowed)
+    return Merger(_iso_cts, (share,), reads="matrices")
 
 
 def _iso_cts(values: Values, cutoffs: Cutoffs, key: Any, common_space_fraction: float) -> Any:

@@ -203,7 +203,7 @@ CASES = {
         *((case, "float64", 3) for case in CASES),
         *((case, "float32", 5) for case in ("ties", "tsv_m", "iso_cts")),
         *((case, "bfloat16", 2) for case in ("ties", "consensus", "iso_c")),
-        *((case, "float32", 1) for case in ("ties", "consensus", "iso_cts")),
+        *((case, "float32", 1) for case in ("ties", "iso_cts")),
     ],
 )
 def test_formulas(case, dtype, tasks):
@@ -404,9 +404,6 @@ def test_equal_mergers_are_one_value_and_compiled_once():
     [
         (lambda: oj.ties(0), "ties: k is 0; give per cent"),
         (lambda: oj.ties(101), "k is 101"),
-        (lambda: oj.ties(0.2), "k is 0.2; give per cent .* for the share 0.2, k=20"),
-        (lambda: oj.dare(90), "p is 90; give the probability .* 0.9 for 90 %"),
-        (lambda: oj.breadcrumbs(85, 99.3), "beta is 85; give shares .* of mergekit's density"),
         (lambda: oj.ties(over="layer"), "over is 'layer'; allowed: 'vector', 'tensor'"),
         (lambda: oj.ties(elect="vote"), "elect is 'vote'; allowed"),
         (lambda: oj.ties(combine="max"), "combine is 'max'; allowed"),
@@ -416,7 +413,7 @@ def test_equal_mergers_are_one_value_and_compiled_once():
         (lambda: oj.consensus(-1), "k is -1; give a whole number"),
         (lambda: oj.consensus(lambda_=-1), "lambda_ is -1"),
         (lambda: oj.tsv_m(-1), "rank is -1"),
-        (lambda: oj.iso_cts(1.2), "common_space_fraction is 1.2; give a number from 0 to 1"),
+        (lambda: oj.iso_cts(1.2), "common_space_fraction is 1.2; give a share from 0 to 1"),
         (lambda: oj.merge_task_vectors([], oj.average()), "no task vector to merge"),
         (
             lambda: oj.merge_task_vectors([{"w": jnp.ones(2)}, {"v": jnp.ones(2)}], oj.ties()),

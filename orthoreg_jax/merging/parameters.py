@@ -1,0 +1,102 @@
+"""Checks of mergers' parameters, whose units differ between published programs."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection, Sequence
+from typing import Any
+
+# What other programs call their parameters, and what that is here.
+ELSEWHERE = {
+    "consensus_method": "it is elect",
+    "density": "as a share of entries kept, ties has k = 100 * density, dare p = 1 - density, "
+    "breadcrumbs beta = gamma - density",
+    "drop_rate": "it is p",
+    "keep_ratio": "as a share of entries kept, ties has k = 100 * keep_ratio, dare "
+    "p = 1 - keep_ratio",
+    "lambda": "it is alpha",
+    "majority_sign_method": 'it is elect: "total" is sum, "frequency" count',
+    "merge_func": "it is combine",
+    "param_value_mask_rate": "as a share of entries left out, k = 100 * (1 - it)",
+    "prun_thre_k": "it is k",
+    "reset_thresh": "above 1 it is k, else k = 100 * reset_thresh",
+    "scaling_coef": "it is alpha",
+    "scaling_factor": "it is alpha",
+    "sparsity_ratio": "it is p",
+    "sv_reduction": "as a share of min(m, n) singular values, rank is their number",
+    "tall_mask_lambda": "it is lambda",
+    "threshold": "above 1 it is k, else k = 100 * threshold",
+    "top_k_keep": "beta = gamma - top_k_keep",
+    "top_k_remove": "gamma = 1 - top_k_remove",
+    "topk": "above 1 it is k, else k = 100 * topk",
+    "weight": "one for each task: scale the task vectors",
+    "weight_mask_rate": "it is p",
+}
+
+
+def check_within(
+    merger: str,
+    name: str,
+    value: Any,
+    bounds: tuple[float, float],
+    allowed: str,
+    excluded: Collection[float] = (),
+) -> float:
+    """The value of a parameter, a number within bounds.
+
+    Args:
+      merger: whose parameter it is.
+      name: of the parameter.
+      value: as it was given.
+      bounds: lowest and highest number allowed.
+      allowed: what to give, unit included, for the message.
+      excluded: numbers that are not allowed, as the bounds themselves.
+
+    Raises:
+      ValueError: no number, or one that is not allowed.
+    """
+    try:
+        number = float("nan" if isinstance(value, (str, bool)) else value)
+    except TypeError:
+        number = float("nan")
+    if not bounds[0] <= number <= bounds[1] or number in excluded:
+        raise ValueError(f"{merger}: {name} is {_shown(value)}; give {allowed}")
+    return number
+
+
+def check_count(merger: str, name: str, value: Any, allowed: str) -> int:
+    """The value of a parameter that counts something, from 0.
+
+    A float is refused even if it is whole: 1.0 is all where others take a share, and one here.
+
+    Args:
+      merger: whose parameter it is.
+      name: of the parameter.
+      value: as it was given.
+      allowed: what to give, for the message.
+
+    Raises:
+      ValueError: no whole number, or one below 0.
+    """
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise ValueError(f"{merger}: {name} is {_shown(value)}; give {allowed}")
+    return number
+
+
+def check_among(merger: str, name: str, value: Any, allowed: Sequence[str]) -> str:
+    """The value of a parameter that is one of a few words.
+
+    Raises:
+      ValueError: it is none of them.
+    """
+    if value not in allowed:
+        raise ValueError(f"{merger}: {name} is {value!r}; allowed: {', '.join(map(repr, allowed))}")
+    return str(value)
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, (str, float)) else str(value)
