@@ -11,7 +11,7 @@ import pathlib
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 try:
@@ -84,10 +84,7 @@ def _scratch(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{path.name}."
-    for left in path.parent.glob(f"{glob.escape(prefix)}*{SCRATCH}"):
-        with contextlib.suppress(OSError), _opened(left) as handle:
-            if _lock(handle):
-                shutil.rmtree(left, ignore_errors=True)
+    _remove_left(path.parent.glob(f"{glob.escape(prefix)}*{SCRATCH}"))
     folder = path.parent / f"{prefix}{secrets.token_hex(4)}{SCRATCH}"
     folder.mkdir()
     try:
@@ -96,6 +93,22 @@ def _scratch(path: pathlib.Path) -> Iterator[pathlib.Path]:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_scratch(folder: pathlib.Path) -> None:
+    """Removes what processes that were killed while they wrote left anywhere in a folder.
+
+    What is written anew clears its own; this is for files that are whole and stay.
+    """
+    _remove_left([*folder.rglob(f".*{SCRATCH}")])
+
+
+def _remove_left(folders: Iterable[pathlib.Path]) -> None:
+    """Removes scratch folders that no process has locked."""
+    for left in folders:
+        with contextlib.suppress(OSError), _opened(left) as handle:
+            if _lock(handle):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 @contextlib.contextmanager

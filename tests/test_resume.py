@@ -147,29 +147,29 @@ def test_control_c_waits_for_the_state_to_be_whole(tmp_path, monkeypatch):
         assert int(folder.restore(like).step) == 7
 
 
-def test_killed_at_random_moments(inputs, tmp_path):
-    """A small version of what experiments/kills.py does."""
-    options = ["training.steps=12", "training.checkpoint_every=1"]
-    subprocess.run(
-        [
-            sys.executable,
-            "experiments/kills.py",
-            "--config",
-            str(inputs),
-            "--kills",
-            "2",
-            "--workdir",
-            str(tmp_path),
-            "--results",
-            str(tmp_path),
-            "--methods",
-            "full+orthoreg",
-            "--set",
-            *options,
-        ]  # fmt: skip
-    )
+def test_killed_at_random_moments(tmp_path):
+    """A small version of what experiments/kills does."""
+    command = [sys.executable, "experiments/kills/run.py", "--kills", "2"]
+    folders = ["--workdir", str(tmp_path / "kills"), "--results", str(tmp_path)]
+    subprocess.run([*command, *folders, "--commands", "finetune full+orthoreg"], check=True)
     (found,) = json.loads((tmp_path / "kills.json").read_text())
-    assert found["kills"] >= 2 and found["same"]
+    assert found["kills"] >= 2 and not found["differing"] and not found["left"]
+
+
+def test_what_a_kill_behind_a_vector_left_is_removed(finished, inputs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    task = run / "full" / "seed3" / "first"
+    states = task / "state" / "6"
+    states.mkdir(parents=True)
+    (states / "half").write_text("")
+    scratch = [task / ".vector.safetensors.0.partial", run / ".results.json.1.partial"]
+    for folder in scratch:
+        folder.mkdir()
+    before = (task / "vector.safetensors").read_bytes()
+    assert orthoreg("finetune", inputs, run) == 0
+    assert not states.parent.exists() and not any(folder.exists() for folder in scratch)
+    assert (task / "vector.safetensors").read_bytes() == before
 
 
 CUT_OFF = """

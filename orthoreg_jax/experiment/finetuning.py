@@ -35,15 +35,20 @@ def finetune_all(experiment: Experiment) -> None:
     open_folder(experiment)
     wait("folder")  # nobody writes before everybody has seen what is there
     for method in experiment.methods:
-        todo = [
-            (seed, task)
-            for seed in experiment.config.seeds
-            for task in experiment.config.tasks
-            if not experiment.vector_path(method.name, seed, task).is_file()
+        every = [
+            (seed, task) for seed in experiment.config.seeds for task in experiment.config.tasks
         ]
+        todo = [(seed, task) for seed, task in every
+                if not experiment.vector_path(method.name, seed, task).is_file()]  # fmt: skip
+        finished = [(seed, task) for seed, task in every if (seed, task) not in todo]
+        # A process that was killed between a vector and the end of its states left them.
+        left = [(seed, task) for seed, task in finished
+                if has_states(experiment.task_folder(method.name, seed, task))]  # fmt: skip
         with contextlib.ExitStack() as locks:
-            for seed in dict(todo) if is_first() else ():
+            for seed in dict([*todo, *left]) if is_first() else ():
                 locks.enter_context(only_one(experiment.folder / method.name / f"seed{seed}"))
+            for seed, task in left if is_first() else ():
+                remove_states(experiment.task_folder(method.name, seed, task))
             if todo:
                 _finetune_method(experiment, method, todo)
     interruption.pass_step()  # one more place at which all processes can agree to stop

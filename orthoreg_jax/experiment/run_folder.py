@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from orthoreg_jax.config import default_config, flatten_config, split_method
 from orthoreg_jax.hosts import is_first
-from orthoreg_jax.storage import StorageError, only_one, read_json, write_json
+from orthoreg_jax.storage import StorageError, only_one, read_json, remove_scratch, write_json
 from orthoreg_jax.training.penalties import PENALTIES
 from orthoreg_jax.trees import save_tree
 from orthoreg_jax.versions import PACKAGES, version
@@ -47,6 +47,7 @@ def open_folder(experiment: Experiment) -> None:
         return
     folder = experiment.folder
     with sharing(folder):
+        remove_scratch(folder)
         path = folder / "config.json"
         old = read_json(path) if path.is_file() else {}
         new = flatten_config(experiment.config)

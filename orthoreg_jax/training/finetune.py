@@ -122,6 +122,11 @@ def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings)
     return state
 
 
+def has_states(folder: pathlib.Path) -> bool:
+    """Whether a task has saved states."""
+    return (folder / "state").exists()
+
+
 def remove_states(folder: pathlib.Path) -> None:
     """Deletes the saved states of a task that is finished."""
     shutil.rmtree(folder / "state", ignore_errors=True)
