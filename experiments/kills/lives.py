@@ -89,14 +89,15 @@ class Life:
         return len(self.processes) == 1 or "model " in self.said[0].read_text()
 
     def kill(self) -> float:
-        """SIGKILL to one process; seconds until all have ended."""
-        victim = random.choice(self.processes)
+        """SIGKILL to one process that still runs; seconds until all have ended."""
+        victim = random.choice([each for each in self.processes if each.poll() is None])
         began = time.monotonic()
         os.killpg(victim.pid, signal.SIGKILL)
         for process, said in zip(self.processes, self.said, strict=True):
             process.wait(PATIENCE)
             lines = [line for line in said.read_text().splitlines() if line[:9] == "orthoreg:"]
-            if process is not victim and (process.returncode != 1 or len(lines) != 1):
+            done = process is victim or process.returncode == len(lines) == 0
+            if not done and (process.returncode != 1 or len(lines) != 1):
                 sys.exit(f"{said}: ended with {process.returncode}, after {len(lines)} messages")
         return time.monotonic() - began
 
@@ -155,7 +156,8 @@ def disturbed(
         number = random.randint(1, max(1, count))
         for now, new in changes(life, folder):
             number -= new
-            if (number <= 0 if writing else now > latest) and life.joined():
+            due = number <= 0 if writing else now > latest
+            if due and life.joined() and life.goes_on():
                 ended = life.kill()
                 row.kills += 1
                 row.writing += writing
