@@ -43,10 +43,8 @@ OPTIONS = (
     "evaluation.max_test_images=32",
     "evaluation.refinements=1",
     "evaluation.relative_lengths=0.0,0.1,0.3",
-    "evaluation.disentanglement_tasks=digits,emoji",
-    "evaluation.disentanglement_alphas=-1.0,0.0,1.0",
-    "evaluation.max_disentanglement_images=16",
-    "evaluation.feature_images=4",
+    "evaluation.disentanglement_tasks=",
+    "evaluation.feature_images=0",
 )
 
 
@@ -84,13 +82,14 @@ def commands(workdir: pathlib.Path) -> dict[str, Command]:
 
     trained, measured = f"finetune {METHOD}", "evaluate"
     found = [
-        *(Command(f"finetune {mode}{ORTHOREG}", stage("finetune", mode + ORTHOREG))
-          for mode in MODES),
-        Command("finetune, two processes", stage("finetune"), processes=2),
+        Command(trained, stage("finetune")),
         Command(measured, stage(measured), after(trained)),
         Command("report", lambda folder: ["report", "--workdir", str(folder)], after(measured)),
         Command("export", model_of("export"), after(measured)),
         Command("merge", model_of("merge", "--merger", "tsv_m"), after(measured)),
+        Command("finetune, two processes", stage("finetune"), processes=2),
+        *(Command(f"finetune {mode}{ORTHOREG}", stage("finetune", mode + ORTHOREG))
+          for mode in MODES if mode + ORTHOREG != METHOD),
     ]  # fmt: skip
     return {command.name: command for command in found}
 
