@@ -5,7 +5,8 @@ r"""Merges by singular values again and again beside a busy process: none may st
 Five vectors of the embedded model's shapes are merged, by TSV-M and Iso-CTS in turn; with --traced
 inside `jax.jit`, where XLA decomposes. A process that computes without end keeps a core busy. A
 merge that computes nothing for --patience seconds counts as stopped: its number is printed and the
-process ends with 1. `experiments/upstream/batched_svd_hang.py` tells what would stop them.
+process ends with 1. `experiments/upstream/batched_svd_hang.py` tells what would stop them. Writes
+experiments/results/repeat_merges.md and .json.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import pathlib
 import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +27,11 @@ import numpy as np
 
 from orthoreg_jax.arithmetic.matrices import Matrix
 from orthoreg_jax.merging import iso_cts, merge_task_vectors, tsv_m
+from orthoreg_jax.reporting.tables import markdown_rows
+from orthoreg_jax.storage import read_json, write_json, write_text
 
 RULES = {"*": Matrix()}
+RESULTS = pathlib.Path(__file__).parent / "results"
 
 
 def vectors(width: int, tasks: int = 5, layers: int = 3) -> list[dict[str, jax.Array]]:
@@ -59,6 +65,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256, help="the embedded model's is 256")
     parser.add_argument("--patience", type=float, default=30.0)
     parser.add_argument("--traced", action="store_true")
+    parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
     options = parser.parse_args()
     trees = vectors(options.width)
     merges = [functools.partial(merge_task_vectors, merger=merger, matrices=RULES)
@@ -78,10 +85,39 @@ def main() -> None:
     finally:
         busy.kill()
         busy.wait()
+    row = {
+        "command": " ".join(["python", *sys.argv]),
+        "merges": len(seconds),
+        "cores": os.cpu_count(),
+        "median": float(np.median(seconds)),
+        "longest": max(seconds),
+    }
     print(
-        f"{len(seconds)} merges in a row on {os.cpu_count()} cores, seconds of one: median "
-        f"{np.median(seconds):.2f}, longest {max(seconds):.2f}"
+        f"{row['merges']} merges in a row on {row['cores']} cores, seconds of one: median "
+        f"{row['median']:.2f}, longest {row['longest']:.2f}"
     )
+    record(options.results, row)
+
+
+def record(folder: pathlib.Path, row: dict[str, Any]) -> None:
+    """Writes the table anew; rows of other commands, made earlier, stay."""
+    path = folder / "repeat_merges.json"
+    rows = read_json(path) if path.is_file() else []
+    rows = [old for old in rows if old["command"] != row["command"]] + [row]
+    cells = [
+        [f"`{each['command']}`", str(each["merges"]), "0", str(each["cores"]),
+         f"{each['median']:.2f}", f"{each['longest']:.2f}"]
+        for each in rows
+    ]  # fmt: skip
+    header = ["command", "merges", "that stopped", "cores", "median, s", "longest, s"]
+    lines = [
+        "# Merges by singular values beside a busy process",
+        "Each row begins with the command that made it. Other programs computed at the same time,",
+        "so that the seconds say how long one waits, not how long a merge takes.\n",
+        markdown_rows(header, cells),
+    ]
+    write_text(folder / "repeat_merges.md", "\n".join(lines) + "\n")
+    write_json(path, rows)
 
 
 if __name__ == "__main__":
