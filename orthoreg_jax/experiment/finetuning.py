@@ -14,7 +14,7 @@ from orthoreg_jax.arithmetic.low_rank import dense
 from orthoreg_jax.clip.weights import TEXT, beside_text_tensors
 from orthoreg_jax.hosts import fetch, interruption, is_first, wait
 from orthoreg_jax.storage import only_one
-from orthoreg_jax.training.finetune import Job, finetune, remove_states
+from orthoreg_jax.training.finetune import Job, finetune, has_states, remove_states
 from orthoreg_jax.training.step import TrainState, init_state, make_optimizer, make_train_step
 from orthoreg_jax.trees import save_tree
 
