@@ -87,7 +87,7 @@ def test_overrides_take_the_option_s_type():
         ("training.steps=many", "allowed: a whole number, for example 100"),
         ("training.steps=1.5", "a whole number"),
         ("training.remat=perhaps", "True or False"),
-        ("seeds=a,b", "each entry a whole number, for example 0"),
+        ("seeds=a,b", "a list, each entry a whole number, for example 0"),
     ],
 )
 def test_bad_overrides(text, message):

@@ -37,7 +37,7 @@ def fails(capfd, command, config, workdir, *more):
         ("--config.trainig.steps=3", "did you mean training.steps?"),
         ("--config.training.steps=0", "training.steps is 0, allowed: a whole number from 1 up"),
         ("--config.tasks=first,second,third", "task 'third': is not in"),
-        ("--config.training.epochs=-1", "first, second are none of the field's tasks"),
+        ("--config.training.epochs=-1", "first, second are not among the field's tasks"),
         ("--config.training.epochs=0.1", "some tasks train for no more steps than that (first: 1"),
         ("--config.tasks=evaluation.json", "allowed: names without '/' and no leading '.', other"),
         ("--config.training.batch_size=8000000000000", "exceed this machine's memory"),

@@ -112,7 +112,7 @@ def choose_edit(
             (f"{control_title(results)} (control)", zero_shot[control], found["control"]),
         ]
         note = (
-            f"α is the one with the lowest validation accuracy on {known[forget]} that keeps "
+            f"α gives the lowest validation accuracy on {known[forget]} that keeps "
             f"{share_text(share)} of the zero-shot accuracy on the control task."
         )
     elif len(names) == 1:
@@ -122,7 +122,7 @@ def choose_edit(
     elif set(names) == set(known):
         chosen = run["addition"]["alpha"]
         rows = [(known[task], zero_shot[task], run["addition"]["test"][task]) for task in names]
-        note = "α is the best on validation (mean of accuracies normalised by single-task ones)."
+        note = "α is the best on validation, by mean normalised accuracy."
     elif alpha is None:
         raise ValueError(
             f"--tasks {','.join(names)}: the run chose alpha for single tasks and for all "
@@ -131,7 +131,7 @@ def choose_edit(
     else:
         chosen = alpha
     if alpha is not None and (alpha != chosen or not rows):
-        rows, note = [], "This edit, with its α given by hand, was not measured by the run."
+        rows, note = [], "The run did not measure this edit: its α was given by hand."
     sign = "-" if forget else "+"
     return Edit(names, sign, chosen if alpha is None else alpha, tuple(rows), note)
 
@@ -155,13 +155,13 @@ def make_card(results: Results, run: Run, edit: Edit, checkpoint: Checkpoint) ->
         model=config["model"],
         kind="edited by task arithmetic",
         formula=edit.formula,
-        vector=f"what fine-tuning the image tower on one task changed ({run['label']}, seed "
+        vector=f"the change of the image tower by fine-tuning on one task ({run['label']}, seed "
         f"{run['seed']}, learning rate {run['learning_rate']:g}{penalty})",
         text="The text tower is the pre-trained one.",
         measured=Shown(text, tuple((title, after) for title, _, after in edit.rows)),
         origins=[f"pre-trained weights: SHA-256 `{checkpoint.sha256}`", *data],
         command="export",
-        source=" of a run whose every option, with the hashes of its data, is in that run's "
-        "`config.json` and `provenance.json`",
+        source=" from a run; its `config.json` lists every option, its `provenance.json` the "
+        "hashes of its data",
         versions=[(name, provenance["versions"][name]) for name in ("orthoreg-jax", "jax", "flax")],
     )

@@ -33,7 +33,7 @@ from .measure import load_measured
 # Of the text tower: whether the vectors hold leaves of it.
 TEXT = {
     False: "The text tower is the pre-trained one.",
-    True: "The text tower is merged in the same way, and so are the heads that it makes.",
+    True: "The text tower is merged in the same way, so the zero-shot heads change, too.",
 }
 PACKAGES = ("orthoreg-jax", "jax", "numpy")
 
@@ -55,7 +55,7 @@ class Choice(NamedTuple):
         texts = [f"{key} = {value}" for key, value in self.options.items()]
         if self.make()[0].random:
             texts.append(f"seed {self.draw}")
-        return ", ".join(texts) or "its parameters as by default"
+        return ", ".join(texts) or "default parameters"
 
 
 def merge_run(
@@ -281,7 +281,7 @@ def _merge(
             "alpha, and it can only be chosen for the image tower (see --visual-only for models)"
         )
     merged = merge_files(sources, made, matrices=VISUAL_MATRICES, key=key)
-    measured = Shown(f"Nothing yet: `orthoreg measure --model {out}` does so.")
+    measured = Shown(f"Not measured yet; run `orthoreg measure --model {out}`.")
     if alpha is None:
         with jax.default_matmul_precision("highest"):  # as runs have by default
             found = compare_merged(checkpoint, merged.vector, sources, tasks)
@@ -318,7 +318,7 @@ def _save(
 
 def _measured(results: Results, run: Run, measured: Measured | None) -> Shown:
     if measured is None:
-        by_hand = "Nothing: α was given by hand. `orthoreg measure --model .` measures this model."
+        by_hand = "Not measured: α was given by hand. Run `orthoreg measure --model .` to measure."
         return Shown(by_hand)
     zero_shot, single = results["zero_shot"]["test"], run["single"]["test"]
     rows = [
@@ -331,8 +331,8 @@ def _measured(results: Results, run: Run, measured: Measured | None) -> Shown:
 def _accuracy_table(rows: Sequence[tuple[str, float, float, float]], at_edge: bool) -> Shown:
     cells = [(title, *map(percent, values)) for title, *values in rows]
     header = ("Test accuracy, %", "zero-shot", "its own model", "this model")
-    edge = " It is the largest that was tried: a larger one might be better." if at_edge else ""
-    note = f"α is the best on validation (mean of accuracies normalised by single-task ones).{edge}"
+    edge = " It is the largest tried; a larger one might be better." if at_edge else ""
+    note = f"α is the best on validation, by mean normalised accuracy.{edge}"
     return Shown(
         f"{markdown_rows(header, cells)}\n\n{note}", tuple((row[0], row[-1]) for row in rows)
     )
@@ -361,7 +361,7 @@ def _card(
         model=model,
         kind=f"whose {towers} {len(sources)} task vectors",
         formula=f"θ₀ + {alpha:g} · {merger.name}({names})",
-        vector=f"what fine-tuning on one task changed{made_by}",
+        vector=f"the change of the weights by fine-tuning on one task{made_by}",
         text=f"The merger is `{merger.name}` with {merger.describe()}. {TEXT[bool(beyond)]}",
         measured=measured,
         origins=[*origins, *notes],

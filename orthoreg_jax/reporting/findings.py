@@ -46,13 +46,13 @@ def _footing(results: Results) -> str:
         {task: results["zero_shot"]["test"][task] for task in results["tasks"]}, images
     )
     text = (
-        f"The numbers stand on {_count(len(seeds), 'seed')} and {sum(counts)} test images of "
-        f"{_count(len(counts), 'task')} ({span} each). Zero-shot, the model is right on "
+        f"These numbers come from {_count(len(seeds), 'seed')} and {sum(counts)} test images of "
+        f"{_count(len(counts), 'task')} ({span} each). Zero-shot accuracy is "
         f"{percent(zero_shot_mean(results))} % (mean over tasks, standard error "
         f"{percent(error)} points)."
     )
     if len(seeds) == 1:
-        text += " With one seed, how much the numbers vary from seed to seed is not known."
+        text += " With one seed, the variation between seeds is unknown."
     return text
 
 
@@ -67,28 +67,28 @@ def _compare(results: Results, plain: Method, other: Method) -> str:
     norm, norm_plain = both(lambda run: run["addition"]["normalised"])
     alone, alone_plain = both(single_mean)
     sentences = [
-        f"{plain.label}: with {other.penalty} (λ = {other.strength_text}), the added model reaches "
-        f"{percent(added)} % against {percent(added_plain)} % without it "
+        f"{plain.label}: with {other.penalty} (λ = {other.strength_text}), the added model's "
+        f"accuracy is {percent(added)} %, against {percent(added_plain)} % without "
         f"({_difference(results, plain, other, 'added')}).",
-        f"Its single-task accuracy is {percent(alone)} % against {percent(alone_plain)} % "
+        f"Single-task accuracy is {percent(alone)} % against {percent(alone_plain)} % "
         f"({_difference(results, plain, other, 'single')}), so "
         f"Norm, which divides by it, is {percent(norm)} % against {percent(norm_plain)} %.",
     ]
     if norm > norm_plain and added <= added_plain:
         sentences.append(
-            "Norm is higher only because the single-task accuracy is lower: the added model "
-            "itself is not better."
+            "Norm is higher only because single-task accuracy is lower: the added model itself is "
+            "not better."
         )
     for method, value in ((other, added), (plain, added_plain)):
         if value <= zero_shot:
-            sentences.append(f"The added model of {method.label} is not above zero-shot.")
+            sentences.append(f"The added model of {method.label} does not beat zero-shot.")
     share = control_shares(results)[0]
     target, target_plain = both(lambda run: target_mean(run, share))
     control, control_plain = both(lambda run: control_mean(run, share))
     sentences.append(
-        f"Negation, keeping {share_text(share)} of control, leaves {percent(target)} % on the "
-        f"forgotten task against {percent(target_plain)} % "
-        f"({_difference(results, plain, other, f'negated/{share}')}; lower is better), with "
+        f"Negation that keeps {share_text(share)} of control accuracy leaves {percent(target)} % "
+        f"on the forgotten task, against {percent(target_plain)} % "
+        f"({_difference(results, plain, other, f'negated/{share}')}; lower is better), and "
         f"{percent(control)} % against {percent(control_plain)} % on the control task."
     )
     return " ".join(sentences)
@@ -100,9 +100,9 @@ def _difference(results: Results, plain: Method, other: Method, measure: str) ->
     if found is None:
         return "not compared"
     low, high = points(found["low"]), points(found["high"])
-    text = f"{points(found['difference'])} points, 95 % interval {low} to {high}"
+    text = f"{points(found['difference'])} points, 95 % confidence interval {low} to {high}"
     if found["low"] <= 0 <= found["high"]:
-        text += ", so that these images do not tell them apart"
+        text += ", within noise"
     return text
 
 
@@ -110,12 +110,12 @@ def _describe(results: Results, method: Method) -> str:
     """A method that has no counterpart."""
     share = control_shares(results)[0]
     return (
-        f"{method.label}: the added model reaches "
+        f"{method.label}: the added model's accuracy is "
         f"{percent(method.over_seeds(lambda run: run['addition']['absolute']).mean)} % (zero-shot "
-        f"{percent(zero_shot_mean(results))} %), at a single-task accuracy of "
-        f"{percent(method.over_seeds(single_mean).mean)} %, hence a Norm of "
+        f"{percent(zero_shot_mean(results))} %) and single-task accuracy "
+        f"{percent(method.over_seeds(single_mean).mean)} %, which gives a Norm of "
         f"{percent(method.over_seeds(lambda run: run['addition']['normalised']).mean)} %. "
-        f"Negation, keeping {share_text(share)} of control, leaves "
+        f"Negation that keeps {share_text(share)} of control accuracy leaves "
         f"{percent(method.over_seeds(lambda run: target_mean(run, share)).mean)} % on the "
         "forgotten task."
     )
@@ -133,7 +133,7 @@ def _edges(results: Results) -> list[str]:
     if not concerned:
         return []
     return [
-        f"Some α are the largest that were tried, marked * in the table: {'; '.join(concerned)}. "
+        f"Some α are the largest tried, marked * in the table: {'; '.join(concerned)}. "
         "Larger ones might change those numbers."
     ]
 

@@ -72,10 +72,10 @@ def features_table(results: Results) -> Table | None:
         for method in methods
     ]
     note = (
-        "Feature overlap: weighted Jaccard index of the sensitivities to a layer's features, of "
-        "two tasks, each by its own model; 1: they use the same features alike, 0: disjoint ones; "
-        "mean over pairs and layers. ‖J τ‖: how far a task vector moves the linearised features "
-        "of its own task's images, and of the other tasks' images."
+        "Feature overlap: weighted Jaccard index of two tasks' sensitivities to a layer's "
+        "features, each in its own model; 1: both use the features equally, 0: they use disjoint "
+        "ones; mean over pairs and layers. ‖J τ‖: how far a task vector moves the linearised "
+        "features of its own task's images, and of the other tasks' images."
     )
     header = ("Method", "λ", *measures)
     notes = (note, *seeds_note(methods))
@@ -130,11 +130,11 @@ def claims_table(results: Results) -> Table | None:
         (claim, *(_verdict(pair, measure) for pair in pairs)) for claim, measure in CLAIMS.items()
     ]
     note = (
-        "Claims of the paper for training with OrthoReg against without: what this run says. "
-        "Accuracies: yes or no if the 95 % interval over test images leaves 0 out and, with "
-        "several seeds, the difference is more than two standard errors over seeds. Others: yes or "
-        "no if every seed says so; without → with; no change: none at the digits shown. Overlap, "
-        "‖J τ‖ and ξ are not measured in the paper; its theory speaks of them. ξ at equal α "
+        "The paper's claims about training with OrthoReg rather than without, as this run answers "
+        "them. Accuracies: yes or no if the 95 % confidence interval over test images excludes 0 "
+        "and, with several seeds, the difference exceeds two standard errors over seeds. Others: "
+        "yes or no if all seeds agree; without → with; no change: equal at the digits shown. The "
+        "paper's theory covers overlap, ‖J τ‖ and ξ, but it does not measure them. At equal α, ξ "
         "compares edits of unequal length where the penalty makes vectors longer."
     )
     header = ("Claim", *(plain.label for plain, _ in pairs))

@@ -40,56 +40,56 @@ FIGURES = {
         "Adding all task vectors",
         "Two line charts: mean validation accuracy of θ₀ + α Σ τ over the tasks, by the relative "
         "length ‖α Σ τ‖ / ‖θ₀‖, a line for each method.",
-        "At 0 stands the pre-trained model. The ringed α has the best normalised accuracy and is "
-        "the one tested. A curve that stays high for longer is less sensitive to α. The "
-        "normalised panel divides by each method's own single-task accuracy, so read it only "
-        "together with the other one. Lengths on a cube-root scale, as methods differ in how long "
-        "their vectors are; bands: one standard deviation over seeds.",
+        "0 is the pre-trained model. The ringed α has the best normalised accuracy and is the one "
+        "tested. A curve that stays high for longer is less sensitive to α. The normalised panel "
+        "divides by each method's own single-task accuracy, so read it together with the other "
+        "panel. Lengths are on a cube-root scale, because they differ widely between methods; "
+        "bands: one standard deviation over seeds.",
     ),
     "tasks": (
         "Task by task",
         "Test accuracy, a panel for each task and a row for each method: a stroke for the model "
-        "fine-tuned on that task alone, a sign for the one model that holds all task vectors.",
-        "The line between the two is what adding costs; a sign left of the dotted zero-shot "
-        "accuracy is a task that lost. Thick: one standard deviation over seeds. Every panel has "
-        "its own scale, which does not begin at 0.",
+        "fine-tuned on that task alone, a symbol for the one model with all task vectors added.",
+        "The line between the two is the cost of adding; a symbol left of the dotted zero-shot "
+        "accuracy is a task that got worse. Thick: one standard deviation over seeds. Each panel "
+        "has its own scale, which does not start at 0.",
     ),
     "negation": (
         "Subtracting one task vector",
         "Two line charts: validation accuracy of θ₀ − α τ by the relative length ‖α τ‖ / ‖θ₀‖, "
         "mean over the tasks, on the task to be forgotten (lower is better) and on the control "
         "task (higher is better).",
-        "Thin dotted lines are the shares of zero-shot control accuracy to keep. For each task the "
-        "chosen α is the one with the lowest target accuracy among those above the line. Lengths "
+        "Thin dotted lines are the shares of zero-shot control accuracy to keep. For each task, "
+        "the chosen α gives the lowest target accuracy among those above the line. Lengths are "
         "on a cube-root scale; bands: one standard deviation over seeds.",
     ),
     "disentanglement": (
         "Disentanglement error",
         "Heat maps of ξ(α₁, α₂), one for each method.",
-        "ξ: how often adding the other task's vector changes the answer on a task's test images, "
-        "summed over both tasks of a pair (0: never, 2: always), mean over pairs. Dark is good. "
-        "Along the axes only one vector is added, so that one of the two terms is 0. The white "
-        "square is 0 to 1; beside the name stands the mean over the map.",
+        "ξ: how often adding the other task's vector changes the prediction for a task's test "
+        "images, summed over both tasks of a pair (0: never, 2: always), mean over pairs. Dark is "
+        "good. Along the axes only one vector is added, so one of the two terms is 0. The white "
+        "square spans 0 to 1; the mean over the map is next to the method's name.",
     ),
     "cosines": (
         "Angles between task vectors",
         "Cosine of every two task vectors, a heat map for each method, on one colour scale.",
-        "White is orthogonal; beside the name stands the mean |cosine|. The paper links vectors "
-        "that are nearer to orthogonal with less interference.",
+        "White is orthogonal; the mean |cosine| is next to the method's name. The paper links "
+        "vectors closer to orthogonal with less interference.",
     ),
     "singular_values": (
         "Singular values of the weight updates",
         "Line charts of the singular values, largest first, a panel for each kind of matrix and a "
         "line for each method, on a logarithmic scale.",
         "Mean over tasks and layers, band from the 10th to the 90th percentile. OrthoReg is "
-        "least where all singular values are 1 (dotted). Far below that line it mostly makes the "
-        "update larger; it only evens out a spectrum that comes near the line.",
+        "smallest where all singular values are 1 (dotted). Far below that line it mostly makes "
+        "the update larger; it evens out the spectrum only near the line.",
     ),
     "angles": (
         "Angles between the columns of one matrix",
         "Share of column pairs by their angle, a panel for each kind of matrix: grey for the "
         "pre-trained weights, lines for the weight updates.",
-        "Mean over tasks and layers. OrthoReg asks for 90°.",
+        "Mean over tasks and layers. OrthoReg favours 90°.",
     ),
     "norms": (
         "Length of the task vectors",
@@ -100,25 +100,24 @@ FIGURES = {
     "training": (
         "Training",
         "Line charts of the loss, and of the penalty where there is one, by training step.",
-        "Mean over tasks and seeds, band from the least to the greatest of them.",
+        "Mean over tasks and seeds, band from minimum to maximum.",
     ),
 }
 # By name of the penalty: what λ is multiplied by, and what that is.
 PENALTIES = {
     "orthoreg": (
         "Σ<sub>ℓ</sub> ‖ G<sub>ℓ</sub> − I ‖<sub>F</sub>{power}",
-        "G<sub>ℓ</sub> holds the inner products of the weight update ΔW<sub>ℓ</sub> of layer ℓ, "
-        "over {side}: OrthoReg pulls it towards orthonormal.",
+        "G<sub>ℓ</sub> is the Gram matrix of the weight update ΔW<sub>ℓ</sub> of layer ℓ, over "
+        "{side}; OrthoReg pulls the update toward orthonormal.",
     ),
     "taujp": (
         "E<sub>x</sub> ‖ J(x) τ ‖<sup>2</sup>",
-        "x are training images of the other tasks: τJp keeps their linearised features where they "
-        "are.",
+        "x are training images of the other tasks; τJp keeps their linearised features unchanged.",
     ),
     "tak": (
         "Σ<sub>ℓ</sub> tr(ΔW<sub>ℓ</sub><sup>⊤</sup> A<sub>ℓ</sub> ΔW<sub>ℓ</sub> B<sub>ℓ</sub>)",
-        "A<sub>ℓ</sub> and B<sub>ℓ</sub> are Kronecker factors of the other tasks' curvature: TAK "
-        "asks for what τJp does, without their images.",
+        "A<sub>ℓ</sub> and B<sub>ℓ</sub> are Kronecker factors of the other tasks' curvature; TAK "
+        "has the aim of τJp but needs no images of those tasks.",
     ),
 }
 # Nothing may be loaded: what the page needs is in it.
@@ -197,11 +196,11 @@ def _introduction(results: Results) -> str:
         labelled += f", without and with {escape(pairs[0][1].penalty)}"
     paragraphs = [
         f"<p>The image tower of the CLIP model <code>{escape(config['model'])}</code> was "
-        f"fine-tuned on each of {len(results['tasks'])} tasks by itself, "
-        f"{steps} of {batch} images, with {labelled}. What fine-tuning changed is the "
-        "task vector τ = θ − θ₀. Adding all of them to the pre-trained weights should give one "
-        "model that does every task; subtracting one should make the model forget that task and "
-        f"nothing else, which the control task ({escape(control_title(results))}) watches.</p>"
+        f"fine-tuned on each of {len(results['tasks'])} tasks separately, for "
+        f"{steps} of {batch} images, with {labelled}. The change of the weights is the task vector "
+        "τ = θ − θ₀. Adding all task vectors to the pre-trained weights should give one model that "
+        "does every task; subtracting one should make the model forget that task and nothing else, "
+        f"which the control task ({escape(control_title(results))}) checks.</p>"
     ]
     paper = config["penalty.form"] == "paper"
     for name, (formula, words) in PENALTIES.items():
@@ -216,9 +215,9 @@ def _introduction(results: Results) -> str:
             )
     if config["model"] == "embedded":
         paragraphs.append(
-            "<p>The embedded model is a small one that comes with the package, for its small "
-            "tasks. Its numbers do not compare with those of ViT-B/32 or any published table; "
-            "only methods within this page compare with each other.</p>"
+            "<p>The embedded model is a small one that ships with the package, as do its tasks. "
+            "Its accuracies are not comparable with those of ViT-B/32 or any published table; "
+            "compare methods only within this page.</p>"
         )
     return "\n".join(paragraphs)
 
@@ -227,7 +226,7 @@ def _length(config: Mapping[str, Any]) -> str:
     """How long training was."""
     epochs = config["training.epochs"]
     if epochs < 0:
-        return "as many epochs as the field's recipe has for it, in batches"
+        return "as many epochs as the field's recipe prescribes, in batches"
     if epochs > 0:
         return f"{epochs:g} epochs in batches"
     return f"{config['training.steps']} steps"
@@ -252,7 +251,7 @@ def _provenance(results: Results) -> str:
             '<details id="provenance">',
             "<summary>Provenance: config, versions, hashes, command</summary>",
             "<h3>To run it again</h3>",
-            "<p>Save this as <code>again.py</code>; it holds every option that differs from the "
+            "<p>Save this as <code>again.py</code>; it contains every option that differs from the "
             "defaults.</p>",
             f"<pre><code>{escape(config_file(results['config']))}</code></pre>",
             "<pre><code>orthoreg run --config again.py --workdir runs/again</code></pre>",

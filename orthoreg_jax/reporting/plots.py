@@ -67,7 +67,7 @@ def addition(results: Results) -> Panels:
                 index = each["alphas"].index(each["alpha"])
                 _mark_choice(axes, each["alpha"] * each["length"], curve[index], method)
     right.axhline(zero_shot_mean(results, "val"), label="Zero-shot", **ZERO_SHOT)
-    _length_axes(panels, end, "‖α Σ τ‖ / ‖θ₀‖, relative length of what is added")
+    _length_axes(panels, end, "‖α Σ τ‖ / ‖θ₀‖, relative length of the added vectors")
     ring: Any = {"linestyle": "", "marker": "o", "markersize": 9, "markerfacecolor": CARD}
     right.plot([], [], color=INK, label="Chosen α", **ring)
     panels.legend()
@@ -180,7 +180,7 @@ def negation(results: Results) -> Panels:
         right.axhline(level, color=INK, linestyle=(0, (1, 2)), linewidth=1)
         place: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
         right.annotate(share_text(share), (1, level), (-1, 1), fontsize=7.5, ha="right", **place)
-    _length_axes(panels, end, "‖α τ‖ / ‖θ₀‖, relative length of what is subtracted")
+    _length_axes(panels, end, "‖α τ‖ / ‖θ₀‖, relative length of the subtracted vector")
     for axes in panels.axes:
         axes.set_ylim(bottom=0)
     panels.legend()
@@ -192,7 +192,7 @@ def training(results: Results, metrics: Metrics) -> Panels:
     """Loss, and the penalty where there is one, over training steps."""
     methods = [method for method in group_methods(results) if metrics.get(method.name)]
     penalised = [method for method in methods if method.strengths]
-    titles = ["Cross-entropy", "Penalty, before it is multiplied by λ"][: 2 if penalised else 1]
+    titles = ["Cross-entropy", "Penalty, before multiplying by λ"][: 2 if penalised else 1]
     panels = Panels(titles, ("panel", "method", "step", "value", *BAND), 2, 2.8)
     for key, drawn, axes in zip(
         ("loss", "penalty"), (methods, penalised), panels.axes, strict=False

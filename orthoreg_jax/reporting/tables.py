@@ -75,11 +75,11 @@ def summary_table(results: Results) -> Table:
         ("Zero-shot", zero_shot, zero_shot, NONE, NONE, *[f"{zero_shot} / {control}"] * len(shares))
     ]
     notes = [
-        "Test accuracy in per cent. Single-task: mean over the fine-tuned models, each on its own "
-        "task. Abs: mean over tasks of the added model. Norm: mean over tasks of its accuracy "
-        "divided by the same method's single-task accuracy. Negation: mean accuracy on the "
-        f"forgotten task / on the control task ({control_title(results)}), when that share of "
-        "zero-shot control accuracy is kept on validation.",
+        "Test accuracy in per cent. Single-task: mean over the fine-tuned models, each on its "
+        "own task. Abs: mean accuracy of the added model over tasks. Norm: mean over tasks of "
+        "its accuracy divided by the same method's single-task accuracy. Negation: mean accuracy "
+        f"on the forgotten task / on the control task ({control_title(results)}), keeping that "
+        "share of zero-shot control accuracy on the validation set.",
     ]
     methods = group_methods(results)
     for method in methods:
@@ -111,7 +111,7 @@ def other_search_table(results: Results) -> Table | None:
         title, how = "refined", "first on a grid of relative length, then between neighbours"
     else:
         title, how = "from the grid", "on `evaluation.alphas` alone"
-    note = f"As the summary, but with α looked for {how}."
+    note = f"As in the summary, but α is searched for {how}."
     return table._replace(title=f"Summary, α {title}", notes=(note, *table.notes[1:]))
 
 
@@ -121,8 +121,8 @@ def _summary_cells(method: Method, shares: Sequence[str]) -> tuple[tuple[str, ..
     edge = any(run["addition"]["at_edge"] for run in method.runs)
     if edge:
         notes.append(
-            f"{EDGE} {method.label}: α of addition is the largest that was tried; a larger one "
-            "might change the row."
+            f"{EDGE} {method.label}: the α of addition is the largest tried; a larger one might "
+            "change this row."
         )
     negation = []
     for share in shares:
@@ -131,8 +131,8 @@ def _summary_cells(method: Method, shares: Sequence[str]) -> tuple[tuple[str, ..
         at_edge = tasks_at_edge(method, share)
         if at_edge:
             notes.append(
-                f"{EDGE} {method.label}, negation {share_text(share)}: α is the largest that was "
-                f"tried for {', '.join(at_edge)}."
+                f"{EDGE} {method.label}, negation {share_text(share)}: α is the largest tried for "
+                f"{', '.join(at_edge)}."
             )
         negation.append(f"{target} / {control}{EDGE if at_edge else ''}")
     cells = (
@@ -150,10 +150,10 @@ def _summary_cells(method: Method, shares: Sequence[str]) -> tuple[tuple[str, ..
 def failures(method: Method) -> list[str]:
     """A sentence for each seed in which fine-tuning failed on a task."""
     return [
-        f"{method.label}, seed {run['seed']}: the model fine-tuned on {', '.join(failed)} is never "
-        f"right on it, so that Norm ({NONE}) is not defined, and its accuracy itself counts in the "
-        "choice of α. See its metrics.jsonl; a lower training.learning_rate or strength of the "
-        "penalty, in a new --workdir, may help."
+        f"{method.label}, seed {run['seed']}: the model fine-tuned on {', '.join(failed)} has "
+        f"accuracy 0 on it, so Norm ({NONE}) is undefined, and α is chosen by plain accuracy "
+        "there. See its metrics.jsonl; a lower training.learning_rate or penalty strength, in a "
+        "new --workdir, may help."
         for run in method.runs
         if (failed := run["addition"]["failed"])
     ]
@@ -180,13 +180,13 @@ def task_table(results: Results) -> Table:
                 )
             )
     notes = [
-        "Test accuracy in per cent. Target and control: of the model negated for the task, with "
-        f"the α that keeps {share_text(share)} of zero-shot control accuracy on validation."
+        "Test accuracy in per cent. Target and control: with the task subtracted, at the α that "
+        f"keeps {share_text(share)} of zero-shot control accuracy on the validation set."
     ]
     if any(EDGE in row[-1] for row in rows):
-        notes.append(f"{EDGE} α is the largest that was tried.")
+        notes.append(f"{EDGE} α is the largest tried.")
     if any(row[-1] == "0.00" for row in rows):
-        notes.append("α = 0.00: no larger α that was tried forgets more and keeps the control.")
+        notes.append("α = 0.00: no larger α tried forgets more and keeps control accuracy.")
     return Table(
         "Every task",
         ("Task", "Method", "Images", "Zero-shot", "Single-task", "Added", "Target", "Control", "α"),
@@ -232,13 +232,13 @@ def difference_table(results: Results) -> Table:
         for baseline, method in pairs
     ]
     note = (
-        "Points of test accuracy: the method minus the other. In brackets a 95 % interval, from "
-        "drawing the test images anew (2000 bootstrap draws, the same images for both models); an "
-        "interval without 0 tells the two apart on this data. A lower target is better. ±: sample "
-        "standard deviation over seeds, where there are several."
+        "Points of test accuracy: the method minus the other. In brackets: the 95 % confidence "
+        "interval from 2000 bootstrap resamples of the test images (the same for both models); if "
+        "it excludes 0, the difference is beyond sampling noise. A lower target is better. ±: "
+        "sample standard deviation over seeds, where there are several."
     )
     header = ("Method", "Against", *measures)
-    return Table("Differences, and how sure they are", header, tuple(rows), (note,), left=2)
+    return Table("Differences with confidence intervals", header, tuple(rows), (note,), left=2)
 
 
 def difference_text(comparison: Comparison | None) -> str:
@@ -282,11 +282,11 @@ def alpha_table(results: Results) -> Table:
     header = ["Method", "α", "Flat", "Length", "Abs", "Norm", "Abs, α = 1", "Norm, α = 1"]
     note = (
         "Flat: the α tried around the chosen one that lose at most one point of mean validation "
-        "accuracy. Length: ‖α Σ τ‖ / ‖θ₀‖. α = 1 takes no validation data."
+        "accuracy. Length: ‖α Σ τ‖ / ‖θ₀‖. α = 1 needs no validation data."
     )
     if per_task:
         header += ["Abs, per task", "Norm, per task"]
-        note += " Per task: an α for each task vector, by coordinate search on validation."
+        note += " Per task: one α for each task vector, by coordinate search on validation."
     return Table("The choice of α", tuple(header), tuple(rows), (note, *seeds_note(methods)))
 
 
@@ -310,8 +310,8 @@ def analogy_table(results: Results) -> Table | None:
     if not rows:
         return None
     note = (
-        "Test accuracy in per cent on d, a task of which the edit saw no image. Third alone: "
-        "θ₀ + α τ_c. Analogy: θ₀ + α (τ_c + τ_b − τ_a). Either at the α that is best on d's "
+        "Test accuracy in per cent on d, a task whose images the edit never saw. Third alone: "
+        "θ₀ + α τ_c. Analogy: θ₀ + α (τ_c + τ_b − τ_a). Both use the α that is best on d's "
         "validation images. Fine-tuned: on d itself."
     )
     header = ("a : b = c : d", "Method", "Zero-shot", "Third alone", "Analogy", "Fine-tuned")

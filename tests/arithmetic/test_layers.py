@@ -247,7 +247,7 @@ def test_factors_that_do_not_belong_together():
     rules = {"*": oj.Adapter("a", "b")}
     with pytest.raises(ValueError, match="'q/b' is missing; the leaves are q/a"):
         oj.orthogonality_penalty({"q": {"a": jnp.ones((3, 2))}}, matrices=rules)
-    with pytest.raises(ValueError, match="'q/a' of shape .3, 2. and 'q/b' of shape .3, 4. are no"):
+    with pytest.raises(ValueError, match="'q/a' of shape .3, 2. and 'q/b' of shape .3, 4. cannot"):
         oj.orthogonality_penalty(
             {"q": {"a": jnp.ones((3, 2)), "b": jnp.ones((3, 4))}}, matrices=rules
         )

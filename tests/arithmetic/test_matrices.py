@@ -59,7 +59,7 @@ def test_equinox_modules_are_more_than_arrays():
     arrays = eqx.filter(model, eqx.is_inexact_array)
     assert list(select_matrices(arrays)) == ["layers/0/weight", "layers/1/weight"]
     report = describe_matrices(model)
-    assert "activation" in report and "ERROR: a custom_jvp and no array" in report
+    assert "activation" in report and "ERROR: a custom_jvp, not an array" in report
     for function in (
         oj.orthogonality_penalty,
         oj.add_orthogonality_penalty(1.0).init,

@@ -83,7 +83,7 @@ def test_errors_name_the_leaf():
     misshapen = {**pretrained, "scale": jnp.ones(2)}
     with pytest.raises(ValueError, match=r"scale: \(2,\) and \(\)"):
         oj.task_vector(misshapen, pretrained)
-    with pytest.raises(ValueError, match="leaves text/kernel are not in the weights.*visual/"):
+    with pytest.raises(ValueError, match="leaves text/kernel, which the weights lack.*visual/"):
         oj.apply_task_vector(pretrained, {"text": {"kernel": jnp.ones(3)}})
     with pytest.raises(ValueError, match=r"visual/bias: \(3,\) and \(4,\)"):
         oj.apply_task_vector(pretrained, {"visual": {"bias": jnp.ones(3)}})

@@ -344,7 +344,7 @@ def test_openais_weights_are_checked_and_are_quick_gelu(open_clip, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     monkeypatch.setitem(PRESETS, "ViT-B/32", source.config)
-    with pytest.raises(ValueError, match="is not the file of OpenAI's ViT-B/32 .SHA-256"):
+    with pytest.raises(ValueError, match="is not OpenAI's file for ViT-B/32 .SHA-256"):
         load_checkpoint("ViT-B/32")
     sha256 = load_checkpoint(directory).sha256
     monkeypatch.setitem(WEIGHTS_SHA256, "ViT-B/32", sha256)

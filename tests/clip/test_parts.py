@@ -71,7 +71,7 @@ def test_image_tower_alone(tmp_path, base, keys, projected):
     assert_holds(found, mine)
     assert found.config == base.config and found.base is base
     lacks = "text tower and" if projected else "projection and text tower and"
-    assert f"{lacks} logit_scale are the base's" in found.notes[0]
+    assert f"{lacks} logit_scale taken from the base" in found.notes[0]
     with pytest.raises(ValueError, match="an image tower alone; name the CLIP.*--base"):
         load_checkpoint(directory)
 

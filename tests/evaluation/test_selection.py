@@ -36,7 +36,7 @@ def test_negation_may_choose_nothing_and_skips_points_that_lose_control():
 
 def test_normalised_needs_a_model_that_learnt_something():
     np.testing.assert_allclose(normalised(np.array([0.2, 0.4]), np.array([0.4, 0.4])), [0.5, 1.0])
-    with pytest.raises(ValueError, match=r"single-task accuracy of 0 \(tasks \[1\]\)"):
+    with pytest.raises(ValueError, match=r"single-task accuracy is 0 \(tasks \[1\]\)"):
         normalised(np.array([0.2, 0.4]), np.array([0.4, 0.0]))
 
 
@@ -47,7 +47,9 @@ def test_lists_do_and_what_does_not_fit_is_named():
         choose_negation([0.1, 0.2], [0.9, 0.1], [0.7, 0.7], 0.95)
     with pytest.raises(ValueError, match="2 alphas, but target has shape"):
         choose_negation([0.0, 0.2], [0.9], [0.7, 0.7], 0.95)
-    with pytest.raises(ValueError, match="a row for each of 2 alphas and a column for each of 1"):
+    with pytest.raises(
+        ValueError, match="one row for each of 2 alphas and one column for each of 1"
+    ):
         choose_addition([0, 1], [[0.1, 0.2], [0.3, 0.2]], [0.9])
 
 
@@ -63,5 +65,5 @@ def test_no_choice_rests_on_what_is_not_finite(bad, which):
         numbers[which].reshape(-1)[-1] = bad
         with pytest.raises(ValueError, match="contains NaN or infinity, first at"):
             choose(*numbers, *more)
-    with pytest.raises(ValueError, match="share: holds a number"):
+    with pytest.raises(ValueError, match="share: contains NaN or infinity"):
         choose_negation(ALPHAS, np.ones(4), np.ones(4), np.nan)

@@ -281,7 +281,7 @@ def test_bad_input_is_refused():
         orthogonality_penalty({"bias": jnp.ones(3)})
     with pytest.raises(ValueError, match="no leaf matches 'typo\\*'.*globs over whole paths"):
         orthogonality_penalty({"w": jnp.ones((2, 2))}, matrices={"typo*": Matrix()})
-    with pytest.raises(ValueError, match="'ids' holds int32, which are no weights"):
+    with pytest.raises(ValueError, match="'ids' is int32, not floating point"):
         orthogonality_penalty({"ids": jnp.ones((2, 2), jnp.int32)}, matrices={"ids": Matrix()})
     with pytest.raises(ValueError, match="1 leaves are complex \\(first: 'w'"):
         orthogonality_penalty({"w": jnp.ones((2, 2), jnp.complex64)})

@@ -110,10 +110,10 @@ def test_merging_is_exact_for_tasks_that_share_a_factor_and_the_mean_times_the_s
 def test_what_does_not_fit_is_said():
     factors = {"layer": random_factors((), 3, 2)}
     with pytest.raises(
-        ValueError, match="none matches the update; they are of layer, .* are other"
+        ValueError, match="none matches the update; they are for layer, .* are other"
     ):
         kronecker_penalty({"other": {"kernel": draw(3, 2)}}, factors)
     with pytest.raises(ValueError, match="factors of 0 tasks"):
         merge_kronecker([])
-    with pytest.raises(ValueError, match="all of the same layers"):
+    with pytest.raises(ValueError, match="all for the same layers"):
         merge_kronecker([factors, {"another": factors["layer"]}])

@@ -78,7 +78,7 @@ def test_of_a_run_with_alpha_chosen(finished, inputs, tmp_path, capsys):
     single = np.array([single["first"], single["second"]])
     best = search_addition(measure, alphas, single, rounds=1).choice
     assert alpha == best.alpha
-    assert ("largest that was tried" in card) == best.at_edge
+    assert ("largest tried" in card) == best.at_edge
     # `measure` finds on the files what the card says.
     capsys.readouterr()
     command = ["measure", "--model", str(tmp_path / "out"), "--data", str(inputs.parent)]
@@ -116,7 +116,7 @@ def test_vectors_of_another_model_are_refused(finished, tmp_path, capfd):
         [*command, "--merger", "task_arithmetic", "--alpha", "1", "--out", str(tmp_path / "x")]
     )
     said = capfd.readouterr().err
-    assert f"{other}: is the difference to other pre-trained weights (SHA-256 000000000000)" in said
+    assert f"{other}: was computed against other pre-trained weights (SHA-256 000000000000)" in said
     assert not (tmp_path / "x").exists()
 
 
@@ -157,7 +157,7 @@ def test_a_run_of_an_earlier_version_without_its_data(finished, inputs, tmp_path
         (of_run, ["--merger", "ties", "--option", "k=0"], "k is 0.0; give per cent"),
         (of_run, ["--merger", "ties", "--option", "k=0.2"], "for the share 0.2, k=20"),
         (of_run, ["--merger", "dare", "--option", "density=0.2"], "dare p = 1 - density"),
-        (of_files, ["--merger", "ties", "--alpha", "1e39"], "--alpha 1e+39: weights in float32"),
+        (of_files, ["--merger", "ties", "--alpha", "1e39"], "--alpha 1e+39: too large for float32"),
         (
             of_run,
             ["--merger", "task_arithmetic", "--tasks", "third"],

@@ -129,7 +129,7 @@ def test_the_file_of_a_vector_knows_its_base(base, experts, tmp_path, capsys):
         assert cli.main(command) == 0
         said = capsys.readouterr()
         assert re.search(r"task vector of the image tower, 0\.\d+ times as long", said.out)
-        assert "projection and text tower and logit_scale are the base's" in said.err
+        assert "projection and text tower and logit_scale taken from the base" in said.err
     assert_same(oj.load_tree(files[0]), vectors[0])
     about = StoredTree(files[0]).about
     assert about["pretrained_sha256"] == base.sha256 and about["model"] == paths[0]

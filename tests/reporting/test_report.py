@@ -64,7 +64,7 @@ def test_a_task_that_failed_costs_its_own_cells_alone(run_folder, results):
         run["addition"][each] |= {"normalised": None}
     write_sealed(run_folder / "results.json", results)
     page = write_report(run_folder).read_text()
-    said = "the model fine-tuned on a is never right on it, so that Norm (–) is not defined"
+    said = "the model fine-tuned on a has accuracy 0 on it, so Norm (–) is undefined"
     assert said in page and said in " ".join(summary_text(run_folder).split())
     (row,) = [line for line in summary_text(run_folder).splitlines() if "OrthoReg  " in line]
     assert row.split()[4:7] == ["25.00", "50.50", "–"]

@@ -53,7 +53,7 @@ def test_task_table(results):
     assert table.rows[3] == (
         *("", "Non-linear FT + OrthoReg", "", "", "50.00", "40.00", "10.00", "48.00", "1.00*"),
     )
-    assert table.notes[1] == "* α is the largest that was tried."
+    assert table.notes[1] == "* α is the largest tried."
 
 
 def test_difference_table(two_seeds):
