@@ -136,9 +136,7 @@ def test_wrong_arguments_are_named(embedded):
         oj.sweep_accuracy(checkpoint, vector, tasks, [0.0], split="all")
     with pytest.raises(ValueError, match=r"a task vector holds \['projection'\]; expected"):
         oj.sweep_accuracy(checkpoint, vector["visual"], tasks, [0.0])
-    with pytest.raises(
-        ValueError, match="the task vector has leaves strange, which the weights lack"
-    ):
+    with pytest.raises(ValueError, match="has leaves strange, which the weights lack"):
         oj.sweep_accuracy(checkpoint, {"visual": {"strange": np.ones(2)}}, tasks, [0.0])
     with pytest.raises(ValueError, match="1 vectors and 2 tasks"):
         oj.measure_disentanglement(checkpoint, [vector], list(tasks.values()), [0.0])

@@ -47,9 +47,7 @@ def test_lists_do_and_what_does_not_fit_is_named():
         choose_negation([0.1, 0.2], [0.9, 0.1], [0.7, 0.7], 0.95)
     with pytest.raises(ValueError, match="2 alphas, but target has shape"):
         choose_negation([0.0, 0.2], [0.9], [0.7, 0.7], 0.95)
-    with pytest.raises(
-        ValueError, match="one row for each of 2 alphas and one column for each of 1"
-    ):
+    with pytest.raises(ValueError, match="row for each of 2 alphas and one column for each of 1"):
         choose_addition([0, 1], [[0.1, 0.2], [0.3, 0.2]], [0.9])
 
 
