@@ -75,9 +75,9 @@ def _write_provenance(experiment: Experiment) -> None:
         # What was made before was made by other versions or devices: keep both.
         facts["continued_with"].append(machine)
         print(
-            f"{experiment.folder}: goes on with {_name_differences(known[-1], machine)}; what is "
             f"{experiment.folder}: resumes with {_name_differences(known[-1], machine)}; new "
             "results match the earlier machine's up to rounding, not bit for bit",
+            file=sys.stderr,
         )
     if changed := _name_changed(facts["inputs"], experiment.inputs):
         print(
