@@ -1,4 +1,4 @@
-"""The command `orthoreg`: runs an experiment's config, whole or by stages.
+"""The command `orthoreg`: runs an experiment from its config, whole or stage by stage.
 
 Heavy imports wait until the arguments are known, so that --help answers at once.
 """
@@ -41,7 +41,7 @@ Every stage skips finished work. To resume an interrupted run, repeat the comman
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 0, or 1 after a clear message about what went wrong."""
+    """Runs the command; returns 0, or 1 after printing what went wrong."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     overrides = [text.removeprefix("--config.") for text in rest if text.startswith("--config.")]
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"orthoreg: {error}", file=sys.stderr)
             return 1
     if _joins_others(options):
-        # JAX's C++ logs what it loses when a process ends, ahead of the line that says which.
+        # When a process ends, JAX's C++ logs pages before our line can say which one it was.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     code, reason = _act(options, overrides)
     from .hosts import leave
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _act(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[int, str]:
-    """Runs a command; its exit code, and what went wrong, which it has said."""
+    """Runs a command and prints what went wrong; returns the exit code and that message."""
     import absl.logging
 
     from .extras import MissingExtraError, explained
@@ -112,12 +112,12 @@ def _act(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[int, st
 
 
 def _close_output() -> None:
-    """Nothing more goes to standard output, at the process's end neither."""
+    """Redirects standard output to nowhere, so that flushing at exit cannot fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refusal(error: OSError) -> str:
-    """What the operating system refused, and of which file."""
+    """What the operating system refused, and for which file."""
     if error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, FileNotFoundError):
@@ -180,7 +180,7 @@ def _joins_others(options: argparse.Namespace) -> bool:
 
 
 def _keep_compiled() -> None:
-    """Compiled functions serve the next run, too; JAX_COMPILATION_CACHE_DIR says where else."""
+    """Caches compiled functions for the next run; JAX_COMPILATION_CACHE_DIR overrides where."""
     import jax
 
     from .storage import cache_folder
@@ -201,7 +201,7 @@ def _keep_compiled() -> None:
 
 
 def _cpu() -> str:
-    """A name for what this machine's CPU can do."""
+    """A name for the instruction set of this machine's CPU."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
         facts = sorted({line for line in lines if line.startswith(("flags", "Features", "model"))})
@@ -280,7 +280,7 @@ def _merge(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     print(f"{out}: a Hugging Face CLIP directory; its README.md describes the model")
 
 
-# What each way to name task vectors takes beside it.
+# The options that go with each way to name task vectors.
 _MERGE_OPTIONS: dict[str, tuple[str, ...]] = {
     "workdir": ("method", "seed", "tasks"),
     "models": ("base", "visual_only", "data", "tasks"),

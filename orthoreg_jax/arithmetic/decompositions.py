@@ -1,4 +1,4 @@
-"""Singular values and vectors of stacks of matrices, each matrix by itself.
+"""Singular values and vectors of stacks of matrices, one matrix at a time.
 
 Numbers that are there go to NumPy's LAPACK, outside of XLA; what is being traced is left to XLA.
 Neither hands XLA a batch: jaxlib 0.10 spreads a batch over the very threads of the CPU client that
@@ -26,7 +26,7 @@ Square = Float[Array | np.ndarray, "k m m"]
 
 
 class Svd(NamedTuple):
-    """A = left diag(values) right of each matrix, values falling.
+    """A = left diag(values) right for each matrix; values are in descending order.
 
     Attributes:
       left: orthonormal columns.
@@ -71,7 +71,7 @@ def svd(matrices: Matrices, rank: int | None = None) -> Svd:
 
 
 def svdvals(matrices: Matrices) -> Float[Array | np.ndarray, "k s"]:
-    """The singular values of each matrix, falling, as `svd` gives them; differentiable if traced.
+    """Singular values of each matrix in descending order, as in `svd`; differentiable if traced.
 
     Args:
       matrices: NumPy's, or traced.
@@ -187,7 +187,7 @@ _LOCK = threading.Lock()  # two limits at once would restore each other's
 
 
 def _each(decompose: Callable[[Any], Any], matrices: Any) -> Iterator[Any]:
-    """What it makes of each matrix, several at a time, each of them by one thread.
+    """Applies a function to each matrix, several at a time, one thread each.
 
     On matrices of these sizes several threads of LAPACK's mostly wait for one another.
     """

@@ -15,7 +15,7 @@ from .matrices import Rules, select_matrices
 
 
 def singular_values(delta: Any, matrices: Rules | None = None) -> dict[str, Float[Array, "k s"]]:
-    """Singular values of every weight update, falling, by leaf path.
+    """Singular values of every weight update in descending order, by leaf path.
 
     Args:
       delta: a task vector, any pytree.
@@ -56,7 +56,7 @@ def stable_ranks(delta: Any, matrices: Rules | None = None) -> dict[str, Float[A
 
 
 def stable_rank(values: Float[Array, "k s"]) -> Float[Array, " k"]:
-    """The stable rank of matrices whose singular values these are, falling."""
+    """The stable rank of matrices, from their singular values in descending order."""
     largest = jnp.max(values, axis=1, initial=0) ** 2
     zero = largest == 0  # and not "not above 0", which NaN is, too
     return jnp.where(zero, 0.0, jnp.sum(values**2, axis=1) / jnp.where(zero, 1.0, largest))
@@ -77,7 +77,7 @@ def gram_deviations(delta: Any, matrices: Rules | None = None) -> dict[str, Floa
 
 
 def gram_deviation(values: Float[Array, "k s"]) -> Float[Array, " k"]:
-    """||G - I||_F of matrices whose singular values these are."""
+    """||G - I||_F of matrices, from their singular values."""
     return jnp.linalg.norm(values**2 - 1, axis=1)
 
 
@@ -124,7 +124,7 @@ def _cosines(matrix: Float[Array, "m n"]) -> Float[Array, "n n"]:
 
 
 def column_cosines(delta: Any, matrices: Rules | None = None) -> dict[str, Float[Array, " k"]]:
-    """Mean |cosine| between two different columns of each weight update, by leaf path.
+    """Mean |cosine| between different columns of each weight update, by leaf path.
 
     0 means that all columns are orthogonal; columns that are zero count as orthogonal. Matrices
     wider than tall are transposed, as more columns than rows cannot all be orthogonal.

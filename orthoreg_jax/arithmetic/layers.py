@@ -16,7 +16,7 @@ Shapes = Mapping[str, tuple[int, ...]]  # by path, without nnx's "/value"
 
 
 def layer_rules(library: str, tree: Any) -> dict[str, Reading]:
-    """Rules for the leaves of a library's stock layers, as far as they need any.
+    """Rules for those leaves of a library's stock layers that need one.
 
     Attention by heads, convolutions, layers stacked by scan or vmap, LoRA in nnx; of Equinox, whose
     layers are nodes of the tree, also linear layers (which are (outputs, inputs) there),
@@ -64,7 +64,7 @@ def _below(node: str, name: str) -> str:
 
 
 def _flax(shapes: Shapes, node: str, name: str) -> Reading | None:
-    """Linen's and nnx's leaves, which are called and laid out alike."""
+    """Rules for linen and nnx, whose leaves have the same names and layouts."""
     if name in FACTORS:
         return Adapter(*FACTORS)
     if name != "kernel":
@@ -91,7 +91,7 @@ def _haiku(shapes: Shapes, node: str, name: str) -> Reading | None:
 def _kernel(
     shape: tuple[int, ...], bias: tuple[int, ...] | None, layer: str, outputs: int = -1
 ) -> Reading | None:
-    """A kernel (..., in, out) with more than two axes; None: it has two, or one cannot tell."""
+    """The rule for a kernel (..., in, out) with more than two axes; None if two, or ambiguous."""
     axes = len(shape)
     if axes < 3:
         return None

@@ -1,4 +1,4 @@
-"""Updates kept as two thin factors, as LoRA makes them, and what they tell unmultiplied."""
+"""Updates kept as two thin factors, as in LoRA, and what can be computed from the factors alone."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ class LowRank:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the update."""
+        """Shape of the update."""
         return (*self.left.shape[:-1], self.right.shape[-1])
 
     @property
     def rank(self) -> int:
-        """The r of the factors."""
+        """Rank r of the factors."""
         return int(self.left.shape[-1])
 
     @property
     def dtype(self) -> Any:
-        """Of the factors."""
+        """Type of the factors."""
         return self.left.dtype
 
     def __repr__(self) -> str:
@@ -57,7 +57,7 @@ class LowRank:
         return f"LowRank(left={left}, right={right}, scale={self.scale:g})"
 
     def dense(self) -> Inexact[Array, "*k m n"]:
-        """The update itself."""
+        """The update, multiplied out."""
         product = jnp.matmul(self.left, self.right, precision="highest")
         return product * jnp.asarray(self.scale, product.dtype)
 
@@ -68,7 +68,7 @@ def is_low_rank(node: Any) -> TypeGuard[LowRank]:
 
 
 def dense(delta: Any) -> Any:
-    """The tree with every `LowRank` node multiplied out: what a task vector holds.
+    """The tree with every `LowRank` node multiplied out, as in a task vector.
 
     Args:
       delta: a tree of arrays and `LowRank` nodes.

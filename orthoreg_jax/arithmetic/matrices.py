@@ -1,4 +1,4 @@
-"""The weight matrices of a pytree, as rules read its leaves."""
+"""Finds the weight matrices of a pytree by rules."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .rules import (
 
 
 def as_matrices(leaf: Inexact[Array | np.ndarray, ...], reading: Matrix) -> Any:
-    """A leaf as `k` matrices of `m` rows and `n` columns, (k, m, n); NumPy's if the leaf is."""
+    """A leaf as `k` matrices of `m` rows and `n` columns, (k, m, n); stays NumPy if it is."""
     rows = tuple(axis % leaf.ndim for axis in reading.rows)
     columns = tuple(axis % leaf.ndim for axis in reading.columns)
     batch = tuple(axis for axis in range(leaf.ndim) if axis not in rows + columns)
@@ -39,7 +39,7 @@ def as_matrices(leaf: Inexact[Array | np.ndarray, ...], reading: Matrix) -> Any:
 def from_matrices(
     matrices: Inexact[Array | np.ndarray, "k m n"], shape: tuple[int, ...], reading: Matrix
 ) -> Any:
-    """The leaf of a shape that `as_matrices` reads as these matrices: its inverse."""
+    """Inverse of `as_matrices`: the leaf, of the given shape, that holds these matrices."""
     axes = len(shape)
     rows = tuple(axis % axes for axis in reading.rows)
     columns = tuple(axis % axes for axis in reading.columns)
@@ -66,7 +66,7 @@ def select_matrices(tree: Any, rules: Rules | None = None) -> dict[str, Inexact[
 
 
 def select_leaves(tree: Any, rules: Rules | None = None) -> dict[str, tuple[Any, Matrix]]:
-    """The leaves that `select_matrices` reads, as they are, and how each is read.
+    """The leaves that `select_matrices` reads, unchanged, and how each is read.
 
     Two leaves that a rule reads as an `Adapter` are one `LowRank`, by the path of their node.
 
@@ -92,7 +92,7 @@ def select_leaves(tree: Any, rules: Rules | None = None) -> dict[str, tuple[Any,
 def read_updates(
     leaves: Mapping[str, Any], rules: Rules | None = None
 ) -> dict[str, tuple[Any, Matrix]]:
-    """Of leaves by path, the updates of matrices, and how each is read.
+    """Picks the updates of matrices from leaves by path, and says how each is read.
 
     Raises:
       ValueError: as `select_leaves`, except for rules that match nothing.
@@ -108,7 +108,7 @@ def read_updates(
 
 
 def _factors(leaves: Mapping[str, Any], path: str, adapter: Adapter) -> tuple[str, tuple[Any, Any]]:
-    """The node that a factor belongs to, and both of its factors."""
+    """The node that a factor belongs to, and both factors of that node."""
     node = adapter.node(path)
     assert node is not None  # as the rule matched
     paths = {bare(each): each for each in leaves}

@@ -1,4 +1,4 @@
-"""Computations on arrays that are sharded over a mesh whose axes are Explicit."""
+"""Computations on arrays sharded over a mesh with Explicit axes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 
 def automatically_sharded(compute: Callable[[Any], Any], tree: Any) -> Any:
-    """`compute(tree)`, where XLA lays out what is on the way, as over a mesh of Auto axes.
+    """Runs `compute(tree)` and lets XLA lay out intermediate arrays, as on a mesh with Auto axes.
 
     A product over a sharded axis is ambiguous over a mesh of Explicit axes, which is what
     `jax.make_mesh` makes. Arrays of other meshes, and of none, are left to `compute` as they are.

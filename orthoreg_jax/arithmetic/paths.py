@@ -1,4 +1,4 @@
-"""Leaves of a pytree by their path as text: the names that errors, files and rules speak of."""
+"""Leaves of a pytree by their path as text: the names used in errors, files and rules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def flatten(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str
 
 
 def check_arrays(tree: Any, name: str) -> None:
-    """Checks that a tree holds arrays of real numbers and nothing else.
+    """Checks that a tree contains arrays of real numbers and nothing else.
 
     Raises:
       ValueError: it does not; the leaves are named, and the tree called `name`.
@@ -45,7 +45,7 @@ def check_arrays(tree: Any, name: str) -> None:
 
 
 def check_finite(tree: Any, name: str, advice: str) -> None:
-    """Checks that no number of a tree is NaN or infinite.
+    """Checks that a tree contains no NaN or infinity.
 
     Raises:
       ValueError: one is; the leaf is named, the tree called `name`, and `advice` added.
@@ -73,12 +73,12 @@ def _is_a(leaf: Any, kind: Any) -> bool:
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether a leaf is an array, its shape and type, or a number."""
+    """Whether a leaf is an array, a `jax.ShapeDtypeStruct` or a number."""
     return isinstance(leaf, int | float | complex) or hasattr(leaf, "dtype")
 
 
 def unflatten(leaves: dict[str, Any]) -> dict[str, Any]:
-    """The nested dict whose `flatten` this is."""
+    """Inverse of `flatten`: a nested dict."""
     tree: dict[str, Any] = {}
     for path, leaf in leaves.items():
         *parents, name = path.split("/")
@@ -90,7 +90,7 @@ def unflatten(leaves: dict[str, Any]) -> dict[str, Any]:
 
 
 def select(tree: Any, patterns: Sequence[str]) -> dict[str, Any]:
-    """The part of a nested dict whose leaf paths match one of the globs.
+    """The part of a nested dict whose leaf paths match a glob.
 
     Raises:
       ValueError: a glob that matches no leaf.
@@ -107,6 +107,6 @@ def select(tree: Any, patterns: Sequence[str]) -> dict[str, Any]:
 
 
 def replace(tree: Any, part: Any) -> Any:
-    """`tree` with the leaves of `part`, a nested dict like a piece of it, in place of its own."""
+    """`tree` with the leaves of `part`, a nested dict of some of them, in place of its own."""
     changes = flatten(part)
     return jax.tree.map_with_path(lambda path, leaf: changes.get(leaf_path(path), leaf), tree)

@@ -1,4 +1,4 @@
-"""The type in which sums over weights are taken, whatever the type of the weights."""
+"""The type for sums over weights, independent of the type of the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules that say of each leaf of a pytree how it is read: as a matrix, as a factor, or not at all.
+"""Rules that say how to read each leaf of a pytree: as a matrix, as a factor, or not at all.
 
 A rule says of a leaf, found by its path, which axes are rows and which are columns (`Matrix`), that
 it is one of two factors (`Adapter`), or why it is none of these (`Skip`). Rules are a dict from
@@ -28,7 +28,7 @@ from .paths import flatten
 
 @dataclasses.dataclass(frozen=True)
 class Matrix:
-    """Axes of a leaf that are rows (inputs) and columns (outputs, the features z = W^T x).
+    """The axes of a leaf that are rows (inputs) and columns (outputs, the features z = W^T x).
 
     Several axes are merged in the order given, e.g. `Matrix(rows=(0,), columns=(1, 2))` for a
     kernel of shape (d, heads, head_dim). Every other axis counts matrices: the default
@@ -41,7 +41,7 @@ class Matrix:
 
 @dataclasses.dataclass(frozen=True)
 class Adapter:
-    """Two leaves that are one update, dW = scale * left @ right, as LoRA's are.
+    """Two leaves that form one update, dW = scale * left @ right, as in LoRA.
 
     The pattern of this rule matches the path of the node that holds both: of leaves "q/lora_a" and
     "q/lora_b" it matches "q". Leading axes of the leaves stack matrices.
@@ -72,14 +72,14 @@ class Adapter:
         return "one of an update's two factors"
 
     def node(self, path: str) -> str | None:
-        """The path of the node whose left or right factor this leaf is; None: it is neither."""
+        """The path of the node whose left or right factor this leaf is; None if it is neither."""
         for factor in (self.left, self.right):
             if f"/{bare(path)}".endswith(f"/{factor}"):
                 return bare(path)[: -len(factor)].rstrip("/")
         return None
 
     def update(self, left: Any, right: Any) -> LowRank:
-        """The update of two factors."""
+        """The update that two factors form."""
         if self.transposed:
             left, right = jnp.swapaxes(right, -1, -2), jnp.swapaxes(left, -1, -2)
         return LowRank(left, right, self.scale)
@@ -87,14 +87,14 @@ class Adapter:
 
 @dataclasses.dataclass(frozen=True)
 class Skip:
-    """A leaf that is deliberately no matrix, and the reason, which the report shows."""
+    """A leaf left out on purpose, and the reason, which the report shows."""
 
     reason: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Unread:
-    """A leaf that needs a rule and has none, and why it needs one."""
+    """A leaf that needs a rule but has none, and why."""
 
     reason: str
 
@@ -118,17 +118,17 @@ Rules = Mapping[str, Reading]
 
 
 def bare(path: str) -> str:
-    """A leaf's path without the "/value" below which nnx.Variable holds its array."""
+    """A leaf's path without the "/value" that nnx.Variable appends."""
     return path.removesuffix("/value")
 
 
 def is_factor(path: str) -> bool:
-    """Whether a leaf is called as LoRA's factors are."""
+    """Whether a leaf is named like a LoRA factor."""
     return not {*FACTORS}.isdisjoint(path.lower().split("/"))
 
 
 def matches(path: str, pattern: str, reading: Reading | None = None) -> bool:
-    """Whether a rule is about a leaf."""
+    """Whether a rule applies to a leaf."""
     if isinstance(reading, Adapter):
         node = reading.node(path)
         return node is not None and fnmatch.fnmatchcase(node, pattern)
@@ -136,7 +136,7 @@ def matches(path: str, pattern: str, reading: Reading | None = None) -> bool:
 
 
 def read_leaf(path: str, leaf: Any, rules: Rules | None = None) -> Reading | Unread:
-    """How the leaf at `path` is read: an array, its shape and type, or a `LowRank`.
+    """How to read the leaf at `path`: an array, its shape and type, or a `LowRank`.
 
     Raises:
       ValueError: a rule that does not fit it.
@@ -180,7 +180,7 @@ def read_leaf(path: str, leaf: Any, rules: Rules | None = None) -> Reading | Unr
 
 
 def read_leaves(leaves: Mapping[str, Any], rules: Rules | None = None) -> dict[str, Reading]:
-    """How each of some leaves is read.
+    """How to read each of the given leaves.
 
     Raises:
       ValueError: leaves that need a rule and have none, all of them in one message; or a rule that
@@ -199,7 +199,7 @@ def read_leaves(leaves: Mapping[str, Any], rules: Rules | None = None) -> dict[s
 
 
 def shape_of(leaf: Any) -> tuple[int, ...]:
-    """Of an array, its shape and type, a number, or a `LowRank`."""
+    """Shape of an array, a shape and type, a number, or a `LowRank`."""
     return tuple(leaf.shape) if is_low_rank(leaf) else tuple(jnp.shape(leaf))
 
 
@@ -216,7 +216,7 @@ def _check_axes(path: str, shape: tuple[int, ...], pattern: str, reading: Matrix
 
 
 def unused_rules(tree: Any, rules: Rules) -> list[str]:
-    """Patterns that match no leaf, nor one that `optax.MaskedNode` may stand for."""
+    """Patterns that match no leaf and could match none that `optax.MaskedNode` replaces."""
     leaves = flatten(tree, is_low_rank)
     masked = [
         path for path, node in flatten(tree, _is_masked_or_low_rank).items() if is_masked(node)
@@ -230,13 +230,13 @@ def unused_rules(tree: Any, rules: Rules) -> list[str]:
 
 
 def _may_match_below(path: str, pattern: str) -> bool:
-    """Whether a pattern matches a path or might match one that goes on from it."""
+    """Whether a pattern matches a path, or could match a longer one that starts with it."""
     starts = (pattern[:end] for end in range(1, len(pattern) + 1))
     return any(fnmatch.fnmatchcase(each, start) for start in starts for each in (path, f"{path}/"))
 
 
 def is_masked(node: Any) -> bool:
-    """Whether a node stands for leaves that were left out; for `is_leaf=`."""
+    """Whether a node replaces leaves that were masked out; for `is_leaf=`."""
     return isinstance(node, optax.MaskedNode)
 
 
@@ -245,6 +245,6 @@ def _is_masked_or_low_rank(node: Any) -> bool:
 
 
 def rules_for_part(tree: Any, rules: Rules) -> dict[str, Reading]:
-    """Of rules written for a whole model, those that match a leaf of `tree`, a part of it."""
+    """The rules of a whole model that match a leaf of `tree`, which is part of that model."""
     unused = unused_rules(tree, rules)
     return {pattern: rules[pattern] for pattern in rules if pattern not in unused}

@@ -100,7 +100,7 @@ def apply_task_vector(
 
 
 def add_task_vectors(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> PyTree:
-    """sum_t tau_t (task addition, before its one scale).
+    """sum_t tau_t (task addition, before scaling by alpha).
 
     Summed in float32 (float64 if one of them is), and returned in the type of the leaves.
 
@@ -133,12 +133,12 @@ def _sum(leaves: Sequence[Any]) -> Any:
 
 
 def _as_type(leaf: Any, dtype: Any) -> Any:
-    """An array of a type; NumPy's stay NumPy's, whose 64 bits JAX would cut."""
+    """An array cast to a type; NumPy arrays stay NumPy, because JAX would truncate 64 bits."""
     return leaf.astype(dtype) if hasattr(leaf, "astype") else np.asarray(leaf, dtype)
 
 
 def check_all_same(rows: Sequence[PyTree]) -> None:
-    """Checks that task vectors are trees of one structure and of the same shapes.
+    """Checks that task vectors have the same structure and shapes.
 
     Raises:
       ValueError: they are not.
@@ -148,12 +148,12 @@ def check_all_same(rows: Sequence[PyTree]) -> None:
 
 
 def task_vector_rows(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> list[PyTree]:
-    """Task vectors as a list, updates that are kept as `LowRank` multiplied out."""
+    """Task vectors as a list, with `LowRank` updates multiplied out."""
     return [dense(v) for v in (vectors.values() if isinstance(vectors, Mapping) else vectors)]
 
 
 def negate_task_vector(vector: PyTree) -> PyTree:
-    """-tau, for sums in which one task is to be forgotten.
+    """-tau, to forget a task within a sum.
 
     Args:
       vector: a task vector.
@@ -206,7 +206,7 @@ def norm(vector: PyTree) -> Float[Array, ""]:
 
 
 def cosine_matrix(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> Float[Array, "t t"]:
-    """Cosine of the angle between each two task vectors, over all leaves.
+    """Cosine similarity of every pair of task vectors, over all leaves.
 
     A zero vector has cosine 0 with every other, and 1 with itself; one with an entry that is NaN or
     infinite, or whose squared norm is too large for float32, has NaN.
@@ -234,12 +234,12 @@ def cosine_matrix(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> Float[Arr
 
 
 def _widened(tree: PyTree) -> PyTree:
-    """Leaves of at least float32, so that sums over millions of entries keep their digits."""
+    """Leaves cast to at least float32, so that sums over millions of entries stay accurate."""
     return jax.tree.map(lambda x: jnp.asarray(x, wide_type(jnp.result_type(x))), tree)
 
 
 def check_same(left: PyTree, right: PyTree, names: tuple[str, str]) -> None:
-    """Checks that two trees hold arrays, in the same structure and of the same shapes.
+    """Checks that two trees contain arrays, with the same structure and shapes.
 
     Raises:
       ValueError: they do not; the leaves are named, and the trees called by `names`.

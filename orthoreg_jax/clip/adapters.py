@@ -1,4 +1,4 @@
-"""LoRA adapters of peft on a CLIP, as dense updates of its weights.
+"""peft LoRA adapters of a CLIP, as dense updates of its weights.
 
 peft keeps `lora_A` (r, in) and `lora_B` (out, r) of a linear layer; its update is scale * B A, with
 scale alpha / r, or alpha / sqrt(r) where "use_rslora" says so.
@@ -37,7 +37,7 @@ PLAIN: dict[str, tuple[Any, ...]] = {
 
 
 def is_adapter(directory: pathlib.Path) -> bool:
-    """Whether a directory holds an adapter and no model."""
+    """Whether a directory contains an adapter but no model."""
     return (directory / CONFIG).is_file() and not (directory / "config.json").is_file()
 
 
@@ -78,7 +78,7 @@ def _is_positive(value: Any) -> bool:
 
 
 class StoredAdapter:
-    """What an adapter changes of a base's leaves; reads as `StoredClip` does.
+    """The leaves of a base that an adapter changes; same interface as `StoredClip`.
 
     Attributes:
       config: the base's sizes.
@@ -210,7 +210,7 @@ class StoredAdapter:
 
 
 def _name(key: str) -> str:
-    """The key of a CLIPModel that an adapter's key speaks of.
+    """The CLIPModel key that an adapter's key refers to.
 
     Before it stands "base_model.model."; an adapter of an image tower alone may leave out
     "vision_model.", as transformers does.

@@ -1,4 +1,4 @@
-"""A CLIP model in memory, read from others' files and written as a Hugging Face directory."""
+"""A CLIP model in memory: read from other libraries' files, written as a Hugging Face directory."""
 
 from __future__ import annotations
 
@@ -60,19 +60,19 @@ class Checkpoint:
 
     @property
     def tokenizer_directory(self) -> pathlib.Path:
-        """Where the tokenizer's files are."""
+        """The directory with the tokenizer's files."""
         return self.texts or self.directory
 
     @property
     def preprocessing_directory(self) -> pathlib.Path:
-        """Where the files are that say how images become pixels: its own, or else the base's."""
+        """The directory with the image preprocessing files: the model's own, or else the base's."""
         if self.base is None or has_processor(self.directory):
             return self.directory
         return self.base.preprocessing_directory
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How the model wants its images.
+        """The image preprocessing of the model.
 
         Raises:
           ValueError: as `load_preprocessing`.
@@ -80,7 +80,7 @@ class Checkpoint:
         return load_preprocessing(self.preprocessing_directory, self.config)
 
     def hash_files(self) -> dict[str, str]:
-        """SHA-256 of every file that the model consists of, by name; a base's behind "base/"."""
+        """SHA-256 of every file of the model, by name; those of a base start with "base/"."""
         names = COMPANIONS if is_open_clip(self.directory) else ("config.json", *COMPANIONS)
         paths = [*(self.directory / name for name in names), *self.files]
         if self.base is not None and self.base.directory == self.directory:
@@ -93,7 +93,7 @@ class Checkpoint:
 def load_checkpoint(
     source: str | os.PathLike[str], base: str | os.PathLike[str] | Checkpoint | None = None
 ) -> Checkpoint:
-    """Reads a CLIP model, or a part of one beside its base.
+    """Reads a CLIP model, or a part of one together with its base.
 
     Args:
       source: "embedded" (the small model that comes with this package), a directory of
@@ -153,7 +153,7 @@ def save_checkpoint(
     texts: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> pathlib.Path:
-    """Writes a Hugging Face CLIP directory, which transformers loads as it is.
+    """Writes a Hugging Face CLIP directory that transformers loads directly.
 
     Args:
       directory: must not exist yet, or be empty.

@@ -1,4 +1,4 @@
-"""The sizes of a CLIP model: their types, what they can be, and those of OpenAI's models."""
+"""The sizes of a CLIP model: types, allowed values, and those of OpenAI's models."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TowerConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VisionConfig(TowerConfig):
-    """A tower over an image's patches; `image_size` and `patch_size` in pixels."""
+    """A tower over image patches; `image_size` and `patch_size` are in pixels."""
 
     image_size: int
     patch_size: int
@@ -69,7 +69,7 @@ class ClipConfig:
 
 
 def square(table: dict[str, Any], key: str) -> Any:
-    """A size that is stated as one number, or as two equal ones."""
+    """A size given as one number, or as two equal ones."""
     value = table.get(key)
     if isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1]:
         return value[0]
@@ -77,7 +77,7 @@ def square(table: dict[str, Any], key: str) -> Any:
 
 
 def bad_sizes(name: str, table: dict[str, Any]) -> list[str]:
-    """Sizes that no model has, in words."""
+    """Describes each invalid size."""
     problems = []
     for key, value in table.items():
         largest = LARGEST["layers" if key.endswith("layers") else "size"]

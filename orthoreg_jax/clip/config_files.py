@@ -1,4 +1,4 @@
-"""A model's sizes as its files state them: `config.json`, or else open_clip's configuration."""
+"""Reads and writes a model's sizes: `config.json`, or else open_clip's configuration."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def read_config(directory: str | pathlib.Path, base: ClipConfig | None = None) -
 
 
 def _end_of_text(value: Any, problems: list[str]) -> int:
-    """The id at which a text is read; without one, its largest, as in OpenAI's configurations."""
+    """The token id that ends a text; None means the largest id, as in OpenAI's configurations."""
     if isinstance(value, list | tuple) and len({*value}) == 1:
         value = value[0]
     if value is None:
@@ -84,7 +84,7 @@ def _end_of_text(value: Any, problems: list[str]) -> int:
 
 
 def from_huggingface(raw: dict[str, Any]) -> ClipConfig:
-    """Reads a parsed `config.json`; what it leaves out has transformers' defaults.
+    """Reads a parsed `config.json`; missing keys take transformers' defaults.
 
     Raises:
       ValueError: sizes that do not fit together or an activation not known.

@@ -1,4 +1,4 @@
-"""Task vectors of models: tau = theta - theta_0, read leaf by leaf from the models' files."""
+"""Task vectors of models, tau = theta - theta_0, read leaf by leaf from the models' files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILE, TOWER = "pretrained_sha256", "pretrained_tower_sha256"
 
 
 class ModelVector:
-    """A model's difference to its base, with the interface of `StoredTree`.
+    """A model's difference from its base, with the interface of `StoredTree`.
 
     It holds every leaf of the image tower, zeros where the model takes the base's; and the text
     tower and logit_scale if one of them differs.
@@ -62,11 +62,11 @@ class ModelVector:
             self.hold_text()
 
     def hold_text(self) -> None:
-        """Holds the text tower's leaves, too, even if they are zeros."""
+        """Includes the text tower's leaves, even if they are zeros."""
         self.shapes = self._shapes_of(self._base)
 
     def drop_text(self) -> None:
-        """Holds the image tower's leaves alone, whatever the model changed of the text tower."""
+        """Keeps only the image tower's leaves, even if the model changed the text tower."""
         image = [path for path in self._base if path.startswith("visual/")]
         self.shapes, self.both_towers = self._shapes_of(image), False
 
@@ -76,7 +76,7 @@ class ModelVector:
         }
 
     def read(self, name: str, place: int | None = None) -> np.ndarray:
-        """A leaf, or the slice at `place` of its first axis, which it keeps.
+        """A leaf, or the slice at `place` of its first axis, with that axis kept.
 
         Raises:
           ValueError: it is not finite, or cannot be read.
@@ -92,7 +92,7 @@ class ModelVector:
             raise ValueError(f"{self.path}: {error}") from error
 
     def check(self) -> str:
-        """The hash of the model's weights files; what is read of them is checked as it is read."""
+        """The hash of the model's weight files; their content is checked as it is read."""
         return self._files.sha256
 
     @property
@@ -102,24 +102,24 @@ class ModelVector:
 
     @property
     def revision(self) -> str:
-        """The commit of a model of the hub, by the hub's own cache; of others an empty text."""
+        """The commit of a hub model, from the hub's cache; empty for other models."""
         parts = self._directory.parts if self._directory else ()
         return parts[-1] if parts[-2:-1] == ("snapshots",) else ""
 
     def tree(self) -> dict[str, Any]:
-        """All of it, in memory."""
+        """The whole vector, in memory."""
         return unflatten({name: self.read(name) for name in self.shapes})
 
     @property
     def preprocessing(self) -> Mapping[str, Any] | None:
-        """What the model's own files say of preprocessing, if there are any."""
+        """The preprocessing in the model's own files; None if it has none."""
         if self._directory is None or not has_processor(self._directory):
             return None
         return read_processor(self._directory, self._size).values
 
 
 def base_facts(base: Checkpoint) -> dict[str, str]:
-    """Hashes by which a vector's base is known again: of its file, and of its image tower.
+    """Hashes that identify a vector's base: of its file, and of its image tower.
 
     The tower's is of the numbers, whatever the file's layout and type.
     """
@@ -133,7 +133,7 @@ def hash_tower(visual: Any) -> str:
 
 
 def base_problem(about: Mapping[str, Any], base: Checkpoint) -> str:
-    """What is wrong with the base that a vector's file names; nothing: an empty text."""
+    """What is wrong with the base that a vector's file names; empty if nothing."""
     stated = {key: about[key] for key in (FILE, TOWER) if key in about}
     if not stated:
         return (

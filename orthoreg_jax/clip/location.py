@@ -1,4 +1,4 @@
-"""Where a model is: a directory or file here, or the local copy of one on the hub."""
+"""Finds a model: a local directory or file, or the local copy of one on the hub."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMPANIONS = (*TOKENIZER, PROCESSOR, PREPROCESSOR, OPEN_CLIP)
 
 
 def locate(source: str | os.PathLike[str]) -> pathlib.Path:
-    """The local directory or file of a model, downloaded from the hub if its name says so.
+    """The local directory or file of a model; hub names are downloaded first.
 
     Raises:
       ValueError: nothing of that name, here or on the hub.
@@ -64,6 +64,6 @@ def locate(source: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def _wanted_files(name: str) -> list[str]:
-    """What to download; of the presets, timm's own configuration and weights are left there."""
+    """The files to download; for presets, timm's own configuration and weights are skipped."""
     others = ["config.json", WEIGHTS, *SHARDS, ADAPTER_CONFIG, ADAPTER_WEIGHTS]
     return [*([] if name in PRESETS else others), OPEN_CLIP_WEIGHTS, *COMPANIONS]

@@ -43,7 +43,7 @@ NEUTRAL: dict[str, dict[str, tuple[Any, ...] | None]] = {
 
 
 def is_open_clip(directory: str | pathlib.Path) -> bool:
-    """Whether a directory holds a model as open_clip keeps it, and not as transformers does.
+    """Whether a directory contains an open_clip model and not a transformers one.
 
     On the hub, timm's configuration may lie beside open_clip's: it is another kind of model.
     """

@@ -1,4 +1,4 @@
-"""Opens whatever is a CLIP, or a part of one, by its headers: its parts, and what they lack."""
+"""Opens a CLIP, or a part of one, from its headers: which parts it has, and which are missing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Base(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A model whose headers fit.
+    """A model whose headers passed the checks.
 
     Attributes:
       stored: reads its leaves.

@@ -1,4 +1,4 @@
-"""Texts to token ids and images to pixels, by transformers' own tokenizer and processor.
+"""Texts to token ids and images to pixels, with transformers' tokenizer and image processor.
 
 Images stay uint8 until they are on the device: `resize_images` does what has to be done on the
 host (RGB, resize, centre crop), `Normalization` the rest inside the compiled step.
@@ -91,7 +91,7 @@ def tokenize(
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """(factor * image - mean) / std of each colour channel, of images on the scale 0 to 255.
+    """(factor * image - mean) / std per colour channel, for images scaled 0 to 255.
 
     `mean` and `std` are on the scale that `factor` leads to: from 0 to 1, as a rule.
     """
@@ -108,7 +108,7 @@ class Normalization:
             )
 
     def __call__(self, images: Shaped[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-        """Images on the scale 0 to 255 (uint8, or float after a crop) as pixels for the tower."""
+        """Turns images scaled 0 to 255 (uint8, or float after a crop) into pixels for the tower."""
         # Scale and shift in one multiplication and one addition per value.
         mean, std = jnp.float32(jnp.array(self.mean)), jnp.float32(jnp.array(self.std))
         return images.astype(jnp.float32) * (1 / (jnp.float32(1 / self.factor) * std)) - mean / std
@@ -136,7 +136,7 @@ class Preprocessing(NamedTuple):
         )
 
     def resize(self, images: Sequence[Any] | np.ndarray) -> UInt8[np.ndarray, "b size size 3"]:
-        """RGB conversion, resize of the shorter side and centre crop, as the checkpoint says.
+        """Converts to RGB, resizes the shorter side and centre-crops, as the checkpoint says.
 
         Args:
           images: PIL images, or uint8 arrays of shape (h, w, 3); also one array (b, h, w, 3).
@@ -156,7 +156,7 @@ class Preprocessing(NamedTuple):
 
 @explained("orthoreg_jax.load_preprocessing")
 def load_preprocessing(directory: str | pathlib.Path, config: ClipConfig) -> Preprocessing:
-    """Reads how a checkpoint wants its images.
+    """Reads the image preprocessing of a checkpoint.
 
     In this order: open_clip's configuration for a model of open_clip's; `processor_config.json`
     with an image processor inside; `preprocessor_config.json`. Without any, OpenAI's published

@@ -1,4 +1,4 @@
-"""What a checkpoint's files say of the way from a picture to pixels.
+"""Reads the steps from a picture to pixels from a checkpoint's files.
 
 Transformers 5 writes `processor_config.json`, with the image processor nested inside; before it,
 there was `preprocessor_config.json`; open_clip has "preprocess_cfg" in its configuration. What a
@@ -35,7 +35,7 @@ TYPES = (
 
 
 class Processor(NamedTuple):
-    """The steps from a picture to pixels, every one stated.
+    """The steps from a picture to pixels, each stated explicitly.
 
     Attributes:
       values: as transformers' CLIPImageProcessor takes them.
@@ -47,12 +47,12 @@ class Processor(NamedTuple):
 
 
 def has_processor(directory: pathlib.Path) -> bool:
-    """Whether a checkpoint's files say anything of preprocessing."""
+    """Whether a checkpoint's files describe preprocessing."""
     return _find(directory) is not None
 
 
 def read_processor(directory: pathlib.Path, size: int) -> Processor:
-    """Reads the files of a checkpoint; without any, OpenAI's published values hold.
+    """Reads the files of a checkpoint; without any, uses OpenAI's published values.
 
     Args:
       directory: of the checkpoint.
@@ -92,7 +92,7 @@ def read_processor(directory: pathlib.Path, size: int) -> Processor:
 
 
 def _find(directory: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]] | None:
-    """The file that counts, and what it says: transformers' own order for its models."""
+    """The file in use and its content, in transformers' own order of precedence."""
     if is_open_clip(directory):
         path = directory / OPEN_CLIP
         stated = read_open_clip(directory).get("preprocess_cfg")
@@ -123,7 +123,7 @@ def _table(path: pathlib.Path, value: Any) -> dict[str, Any]:
 
 
 def defaults(size: int) -> dict[str, Any]:
-    """CLIP's published steps for a model that reads `size` px."""
+    """CLIP's published steps for a model with `size` px input."""
     return {
         "do_resize": True,
         "size": {"shortest_edge": size},
@@ -179,7 +179,7 @@ _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def _edges(value: Any, square: bool) -> dict[str, int] | None:
-    """A size in the one form of a table; None if it is no size."""
+    """A size as a table, whatever form it is given in; None if it is not a size."""
     if _is_count(value):
         return {"height": value, "width": value} if square else {"shortest_edge": value}
     if isinstance(value, list | tuple) and len(value) == 2:
@@ -192,7 +192,7 @@ def _edges(value: Any, square: bool) -> dict[str, int] | None:
 
 
 def _known(stated: dict[str, Any], problems: list[str]) -> dict[str, Any]:
-    """What a file of transformers says of pixels."""
+    """The values of a transformers file."""
     values: dict[str, Any] = {}
     for key, value in stated.items():
         if key in _ALLOWED:
@@ -221,7 +221,7 @@ def _known(stated: dict[str, Any], problems: list[str]) -> dict[str, Any]:
 
 
 def _from_open_clip(stated: dict[str, Any], size: int) -> dict[str, Any]:
-    """What open_clip's inference transform does, in transformers' words."""
+    """open_clip's inference transform, in transformers' terms."""
     problems = []
     names = {"mean": "image_mean", "std": "image_std"}
     values: dict[str, Any] = {}
@@ -258,7 +258,7 @@ def _from_open_clip(stated: dict[str, Any], size: int) -> dict[str, Any]:
 
 
 def _check_sizes(values: dict[str, Any], size: int, problems: list[str]) -> None:
-    """Whether what comes out is what the model reads, at a size that memory holds."""
+    """Checks that the result has the size the model reads, and fits in memory on the way."""
     full = defaults(224) | values
     hint = "use the file that belongs to the weights"
     longest = max(full["size"].values())

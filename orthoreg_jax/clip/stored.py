@@ -1,4 +1,4 @@
-"""A CLIP, or a part of one, as other libraries' files hold it: recognised, checked, read by leaf.
+"""A CLIP, or a part of one, in other libraries' files: recognised, checked, read by leaf.
 
 Strict both ways: every tensor is used or listed as ignored, every leaf of the parts that are there
 is filled. Shapes and types are compared by the headers, before any memory is taken, and whatever
@@ -40,7 +40,7 @@ SHOWN = 20
 
 
 class Naming(NamedTuple):
-    """How the keys of a file stand for those of a layout's table.
+    """How the keys of a file map to those of a layout's table.
 
     Attributes:
       layout: a key of `LAYOUTS`.
@@ -52,7 +52,7 @@ class Naming(NamedTuple):
 
 
 def recognise(keys: Iterable[str]) -> Naming:
-    """Finds layout and prefix of a file's keys.
+    """Finds the layout and prefix of a file's keys.
 
     Raises:
       ValueError: no image tower of a CLIP ViT, several of them, or two keys for one tensor.
@@ -97,7 +97,7 @@ def _cause(keys: list[str]) -> str:
 
 
 class StoredClip:
-    """The tensors of a CLIP, or of its image tower, as leaves of ours.
+    """The tensors of a CLIP, or of its image tower, as leaves of our tree.
 
     Attributes:
       config: the sizes that they have.
@@ -175,7 +175,7 @@ class StoredClip:
         ]
 
     def read(self, path: str, place: int | None = None) -> np.ndarray:
-        """A leaf in float32, or the slice at `place` of its first axis, which it keeps.
+        """A leaf in float32, or the slice at `place` of its first axis, with that axis kept.
 
         Raises:
           ValueError: it holds NaN or infinity, or cannot be read.
@@ -192,7 +192,7 @@ class StoredClip:
         return assemble(row, self._shapes[path], place, part)
 
     def params(self, base: Mapping[str, np.ndarray]) -> Params:
-        """All leaves; those that the file does not hold are `base`'s, by their paths.
+        """All leaves; those missing from the file are taken from `base`, by path.
 
         Raises:
           ValueError: as `read`; all leaves are named.
@@ -209,7 +209,7 @@ class StoredClip:
 
 
 def listed(problems: list[str], cause: str) -> str:
-    """A message of all problems, and what to do about them."""
+    """One message with all problems, and what to do about them."""
     shown = "\n  ".join(problems[:SHOWN])
     more = f"\n  ... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
     hint = cause or "Use the weights that belong to this config."
@@ -220,7 +220,7 @@ def listed(problems: list[str], cause: str) -> str:
 
 
 def misfits(own: ClipConfig, base: ClipConfig) -> list[str]:
-    """What an image tower has otherwise than the base that it is to stand in, in words."""
+    """Describes where an image tower differs from the base it is to be put into."""
     return [
         f"{name} is {value!r}, the base's {getattr(base.visual, name)!r}"
         for name, value in vars(own.visual).items()

@@ -1,4 +1,4 @@
-"""Tensors in others' safetensors files: one file or shards, read one tensor at a time."""
+"""Tensors in other libraries' safetensors files: one file or shards, read one tensor at a time."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ CONVERTER = (
 
 
 class Found(NamedTuple):
-    """What a header tells of a tensor; `kind` is NumPy's name of its type, if that is known."""
+    """A tensor's header; `kind` is NumPy's name for its type, if known."""
 
     shape: tuple[int, ...]
     kind: str
 
 
 class Arrays:
-    """Tensors that are in memory."""
+    """Tensors in memory."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Of arrays by their names."""
+        """Takes arrays by name."""
         self._arrays = arrays
         self.found = {key: Found(each.shape, str(each.dtype)) for key, each in arrays.items()}
 
     def read(self, key: str) -> np.ndarray:
-        """One of them."""
+        """One tensor."""
         return self._arrays[key]
 
 
 class TensorFiles:
-    """Tensors of one model in one or several safetensors files.
+    """The tensors of one model, in one or more safetensors files.
 
     A file is open during a read alone: an open one keeps what was read of it in memory.
 
@@ -87,7 +87,7 @@ class TensorFiles:
 
     @property
     def sha256(self) -> str:
-        """Of the file; of several, of the list of their names and hashes."""
+        """Hash of the file; for several files, of the list of their names and hashes."""
         hashes = [(path.name, hash_file(path)) for path in self.paths]
         if len(hashes) == 1:
             return hashes[0][1]

@@ -1,4 +1,4 @@
-"""CLIP weights in other layouts: one key table for each, from ours to theirs and leaf by leaf back.
+"""CLIP weights in other layouts: one key table per layout, used in both directions.
 
 What of a table a file holds, and whether it fits, is `stored`'s part.
 """
@@ -22,7 +22,7 @@ Params = dict[str, Any]
 
 
 class Row(NamedTuple):
-    """One leaf of ours and the tensors it is made of.
+    """One leaf of our tree and the tensors it is assembled from.
 
     `keys` are joined along the last axis of our layout (query, key, value -> in_proj); a key with
     `{layer}` names one tensor per block, stacked along a new first axis.
@@ -87,7 +87,7 @@ _HUGGINGFACE: tuple[Row, ...] = (
 
 
 def _blocks(ours: str, theirs: str) -> tuple[Row, ...]:
-    """A tower's blocks in open_clip's layout, where query, key and value are fused as ours are."""
+    """A tower's blocks in open_clip's layout, which fuses query, key and value as ours does."""
     blocks, layers = f"{ours}/blocks", f"{theirs}.resblocks.{{layer}}"
     return (
         Row(f"{blocks}/attn/in_proj/kernel", (f"{layers}.attn.in_proj_weight",), "linear"),
@@ -118,7 +118,7 @@ _OPEN_CLIP: tuple[Row, ...] = (
 
 
 class Layout(NamedTuple):
-    """How others name and lay out the tensors of a CLIP.
+    """How another library names and lays out the tensors of a CLIP.
 
     `ignored` are tensors that hold no weights: buffers that older versions saved beside them.
     """
@@ -148,7 +148,7 @@ def param_shapes(config: ClipConfig) -> dict[str, tuple[int, ...]]:
 def pieces(
     row: Row, shape: tuple[int, ...], place: int | None = None
 ) -> Iterator[tuple[str, Any, tuple[int, ...]]]:
-    """Each tensor of a row: its key, where it stands in our leaf, its shape in their layout.
+    """Each tensor of a row: its key, its place in our leaf, its shape in their layout.
 
     With `place`, those of one layer alone.
     """
@@ -175,7 +175,7 @@ def assemble(
     place: int | None,
     part: Callable[[str, Any, tuple[int, ...]], np.ndarray],
 ) -> np.ndarray:
-    """A leaf in float32, put together of what its tensors hold, or the slice at `place` of it.
+    """A leaf in float32, assembled from its tensors; or the slice of it at `place`.
 
     Args:
       row: of the leaf.
@@ -232,7 +232,7 @@ TEXT_TENSORS = ("token_embedding", "position_embedding", "projection")
 
 
 def beside_text_tensors(params: Params) -> Params:
-    """The image tower of a whole model, and as its "text" those tensors, which it never reads."""
+    """The image tower of a whole model with, under "text", the tensors that it never reads."""
     return {**params["visual"], TEXT: {name: params[TEXT][name] for name in TEXT_TENSORS}}
 
 

@@ -71,7 +71,7 @@ def zero_shot_head(
 
 
 class Head(NamedTuple):
-    """A frozen head; rows from `classes` on are padding, so that many tasks share one shape."""
+    """A frozen head; rows from `classes` on are padding, so that tasks share one shape."""
 
     weights: Float[Array, "c p"]
     classes: Int[Array, ""]
@@ -84,7 +84,7 @@ class Head(NamedTuple):
 
 
 def pad_heads(heads: Mapping[str, Float[np.ndarray, "_ p"]]) -> dict[str, Head]:
-    """Heads of one shape, that of the task with the most classes."""
+    """Pads heads to one shape, that of the task with the most classes."""
     largest = max(len(head) for head in heads.values())
     return {
         name: Head(jnp.pad(head, ((0, largest - len(head)), (0, 0))), jnp.int32(len(head)))
