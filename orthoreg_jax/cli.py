@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if overrides and "config" not in options:
         parser.error(f"{options.command} reads the run folder and takes no --config.* options")
     if getattr(options, "config", None) is not None and not _joins_others(options):
-        try:  # what `load_config` says, ahead of a second of imports
+        try:  # the message of `load_config`, without its second of imports
             locate_config(options.config)
         except ValueError as error:
             print(f"orthoreg: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What a person sees of a command: a live line on a terminal, plain lines elsewhere, notes."""
+"""Progress of a command: a live line on a terminal, plain lines elsewhere, notes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Progress:
     def __init__(self, label: str, total: int, stream: IO[str] | None = None) -> None:
         """Starts the phase `label` of `total` steps."""
         self._label, self._total, self._count = label, total, 0
-        # Of several processes the first one speaks.
+        # Only the first process prints.
         self._stream = stream or (sys.stderr if is_first() else io.StringIO())
         self._start = self._last = time.monotonic()
         self._values: dict[str, float] = {}
@@ -35,9 +35,9 @@ class Progress:
             )
 
     def update(self, steps: int = 1, **values: float) -> None:
-        """Counts steps; `values` are shown behind them, e.g. loss=0.5."""
+        """Counts steps and shows `values` after them, e.g. loss=0.5."""
         self._count += steps
-        # A value of exactly 0 is one that this run does not have (no penalty).
+        # A value of exactly 0 does not apply to this run (no penalty).
         self._values.update({key: value for key, value in values.items() if value})
         if self._bar is not None:
             if values:
@@ -72,7 +72,7 @@ class Progress:
 
 
 def say(note: str) -> None:
-    """One line about what was left out, guessed or taken by default, beside a command's output."""
+    """Prints a note to standard error about something ignored, guessed or defaulted."""
     if is_first():
         print(f"note: {note}", file=sys.stderr, flush=True)
 

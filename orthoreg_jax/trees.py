@@ -101,7 +101,7 @@ def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
       path: of the file.
 
     Raises:
-      StorageError: no such file, not a whole safetensors file, one that was changed since, or one
+      StorageError: no such file, not a complete safetensors file, one that was changed since, or one
         that holds NaN or infinity.
     """
     import safetensors
@@ -143,7 +143,7 @@ class StoredTree:
         """Reads the header; `check` reads all of it.
 
         Raises:
-          StorageError: no such file, or not a whole safetensors file.
+          StorageError: no such file, or not a complete safetensors file.
         """
         import jax
 

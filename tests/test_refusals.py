@@ -97,7 +97,7 @@ def test_bad_model(inputs, tmp_path, capfd, spoil):
     if spoil == "truncated":
         data = (model / "model.safetensors").read_bytes()
         (model / "model.safetensors").write_bytes(data[:-100])
-        expected = "not a whole safetensors file"
+        expected = "not a complete safetensors file"
     else:
         (model / "config.json").write_text('{"model_type": "vit"}')
         expected = "describes a model of type 'vit'"

@@ -1,4 +1,4 @@
-"""The config of an experiment: its options, how one is read, and what is allowed in it."""
+"""The config of an experiment: its options, how it is read, and which values are allowed."""
 
 from .loading import load_config, override
 from .options import (

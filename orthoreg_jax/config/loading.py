@@ -1,4 +1,4 @@
-"""A config read from its file, and changed by what the command line says."""
+"""Reads a config from its file and applies the overrides of the command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .value_types import describe_kind, entry
 
 
 def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> ConfigDict:
-    """The config of a file's `get_config()`, changed by overrides, checked.
+    """Reads the config from a file's `get_config()`, applies overrides and checks it.
 
     Args:
       path: a Python file whose `get_config()` returns a ConfigDict, made from `default_config`; or

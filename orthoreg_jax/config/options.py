@@ -1,4 +1,4 @@
-"""Every option of an experiment, with its default; files in configs/ change what they need."""
+"""Every option of an experiment and its default; config files change what they need."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def split_method(method: str) -> tuple[str, tuple[str, ...]]:
 
 
 def flatten_config(config: ConfigDict) -> dict[str, Any]:
-    """Options by their dotted name."""
+    """Options by dotted name."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, ConfigDict):

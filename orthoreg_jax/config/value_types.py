@@ -1,4 +1,4 @@
-"""The kind of value that an option takes: that of its default."""
+"""The type of an option's value: that of its default."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 
 def entry(default: tuple[Any, ...]) -> Any:
-    """An entry of a default that is a tuple; one that is empty holds names."""
+    """An example entry of a default that is a tuple; an empty tuple is for names."""
     return default[0] if default else ""
 
 
 def same_kind(value: Any, default: Any) -> bool:
-    """Whether a value has the type of an option's default; an int may stand for a float."""
+    """Whether a value has the type of an option's default; an int is allowed for a float."""
     if isinstance(default, tuple):
         return isinstance(value, tuple | list) and all(same_kind(v, entry(default)) for v in value)
     if isinstance(default, float):

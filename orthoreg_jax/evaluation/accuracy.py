@@ -28,7 +28,7 @@ WINDOW = 8  # batches that are on their way at once, where a set is too large fo
 
 
 class EvaluationSet(NamedTuple):
-    """One split of one task, in batches of one size, on the device or, if too large, beside it."""
+    """One split of one task in batches of equal size, on the device or, if large, on the host."""
 
     head: Head
     batches: Sequence[Shaped[Array, "b ..."] | Shaped[np.ndarray, "b ..."]]
@@ -88,7 +88,7 @@ class Evaluator:
         for images in data.batches:
             here = jax.device_put(images, data.sharding) if data.sharding else images
             queued.append(self._classify(self._params0, list(vectors), rows, data.head, here))
-            if len(queued) > WINDOW:  # work is always queued ahead of what is waited for
+            if len(queued) > WINDOW:  # keeps the device busy while the oldest result is fetched
                 answers.append(jax.device_get(queued.popleft()))
         answers += jax.device_get(list(queued))
         return np.concatenate(answers, axis=1)[:, : len(data.labels)]
@@ -116,7 +116,7 @@ class Evaluator:
 def measure_accuracy(
     checkpoint: Checkpoint, params: Any, task: Task, split: str = "test", batch_size: int = 256
 ) -> float:
-    """Accuracy of a whole CLIP's parameters on one task, as `orthoreg measure` has it of its files.
+    """Accuracy of a whole CLIP's parameters on one task, as `orthoreg measure` reports it.
 
     Args:
       checkpoint: the model whose sizes, tokenizer and preprocessing hold.
@@ -130,8 +130,8 @@ def measure_accuracy(
       A share from 0 to 1. An image whose logits are not finite counts as wrong.
 
     Raises:
-      ValueError: the task has no such split or is none, or the parameters are not those of a
-        model: a task vector, another structure, numbers that are not finite.
+      ValueError: the task has no such split or is not a `Task`, or the parameters are not those of
+        a model: a task vector, another structure, numbers that are not finite.
     """
     _check_tasks([task])
     return measure_accuracies(checkpoint, params, {task.name: task}, split, batch_size)[task.name]
@@ -181,7 +181,7 @@ def sweep_accuracy(
     limit: int = 0,
     batch_size: int = 256,
 ) -> Float[np.ndarray, "a t"]:
-    """Accuracies of theta_0 + alpha * tau over a grid of alphas, by one compiled function.
+    """Accuracies of theta_0 + alpha * tau over a grid of alphas, in one compiled function.
 
     Args:
       checkpoint: the pre-trained model.
@@ -198,8 +198,8 @@ def sweep_accuracy(
       A row for each alpha, a column for each task.
 
     Raises:
-      ValueError: a task that has no such split or is none, a vector that is not of an image tower,
-        or numbers that are not finite.
+      ValueError: a task without such a split or of another type, a vector that is not of an image
+        tower, or numbers that are not finite.
     """
     if not np.isfinite(np.asarray(alphas, float)).all():
         raise ValueError(f"alphas are {list(alphas)}; give finite numbers")
@@ -226,7 +226,7 @@ def open_evaluation(
     limit: int = 0,
     batch_size: int = 256,
 ) -> tuple[Evaluator, list[EvaluationSet]]:
-    """An evaluator of edits of `params0`, an image tower, and one split of each task for it.
+    """An evaluator for edits of `params0`, an image tower, with one split of each task.
 
     Raises:
       ValueError: no task, or one that has no such split.
@@ -269,7 +269,7 @@ def open_evaluation(
 
 
 def visual_parts(checkpoint: Checkpoint, vectors: Sequence[Any], linearized: bool) -> list[Any]:
-    """What task vectors as runs save them, `{"visual": ...}`, hold of the image tower.
+    """The image tower's part of task vectors as runs save them, `{"visual": ...}`.
 
     For a linearised model they are completed by zeros, as it needs a tangent for every leaf.
 
@@ -303,7 +303,7 @@ def _check_tasks(tasks: Sequence[Any]) -> None:
 
 
 def _check_weights(checkpoint: Checkpoint, params: Any) -> None:
-    """Refuses what cannot be a model's weights, a task vector above all."""
+    """Refuses trees that cannot be a model's weights, task vectors in particular."""
     remedy = "give oj.apply_task_vector(checkpoint.params, vector, alpha) to measure a task vector"
     missing = [name for name in checkpoint.params if name not in params]
     if missing:

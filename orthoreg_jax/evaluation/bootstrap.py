@@ -1,4 +1,4 @@
-"""How sure a mean over tasks is, given the test images that it stands on."""
+"""Confidence intervals for a mean over tasks, from resampling the test images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def bootstrap_interval(
 ) -> Interval:
     r"""Percentile bootstrap of the mean over tasks of the mean over a task's images.
 
-    Every draw takes each task's images anew, with replacement; tasks stay as they are. Give
+    Every draw resamples each task's images with replacement; the tasks are fixed. Give
     right (1) and wrong (0) for an accuracy; for two models on the same images give the
     differences, -1, 0 or 1, which pairs them: images that both find hard then do not blur the
     comparison. With several seeds, give each image's mean over seeds.

@@ -1,4 +1,4 @@
-"""Methods compared on the same test images: with penalties, without, zero-shot."""
+"""Compares methods on the same test images: with penalties, without, zero-shot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Correct = Mapping[str, Bool[np.ndarray, " _n"]]
 def compare_methods(
     zero_shot: Correct, answers: Mapping[str, Sequence[Correct]], shares: Sequence[float]
 ) -> list[Comparison]:
-    """Every method against zero-shot, and each with a penalty against the same without.
+    """Compares every method with zero-shot, and each penalised method with the same one without.
 
     Args:
       zero_shot: by task; the control task's as "control".
@@ -41,7 +41,7 @@ def compare_methods(
 
 
 def _by_task(seeds: Sequence[Correct], kind: str) -> dict[str, Float[np.ndarray, "_s _n"]]:
-    """Right (1) or wrong (0), by task; of control, whose images all models share, their mean."""
+    """Right (1) or wrong (0), by task; for control, whose images all models share, the mean."""
     tasks = [key for key in seeds[0] if key.rpartition("/")[0] == kind]
     right = {
         key.rpartition("/")[2]: np.stack([seed[key] for seed in seeds]).astype(float)

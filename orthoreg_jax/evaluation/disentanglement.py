@@ -1,4 +1,4 @@
-"""Disentanglement error: how far adding one task vector changes answers on the other's inputs."""
+"""Disentanglement error: how often adding one vector changes predictions on the other task."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def disentanglement_error(
     sets: tuple[EvaluationSet, EvaluationSet],
     alphas: Sequence[float],
 ) -> Float[np.ndarray, "a a"]:
-    r"""xi(a1, a2) of two tasks on a grid.
+    r"""xi(a1, a2) of two tasks, on a grid.
 
     xi(a1, a2) = sum_{i=1,2} P_{x in D_i}[ argmax f(x; theta_0 + a_i tau_i)
                                            != argmax f(x; theta_0 + a_1 tau_1 + a_2 tau_2) ]

@@ -34,7 +34,7 @@ Sets = dict[str, dict[str, EvaluationSet]]  # split -> task -> images on the dev
 
 
 class EditedModels:
-    """The task vectors of one method and seed, and everything that is measured on them.
+    """The task vectors of one method and seed, and every measurement on them.
 
     `correct` collects, for each test accuracy, which images were classified right:
     "single/TASK", "added/TASK", "negated/SHARE/TASK" and "control/SHARE/TASK".
@@ -80,7 +80,7 @@ class EditedModels:
         return accuracies
 
     def addition(self, single: dict[str, dict[str, float]]) -> Addition:
-        """Of the sum of all vectors; `single` is what `single()` returned.
+        """Measures the sum of all vectors; `single` is the result of `single()`.
 
         A task whose own model is never right has no normalised accuracy: its accuracy itself
         counts in the choice of alpha.
@@ -110,7 +110,7 @@ class EditedModels:
         }
 
     def _per_task(self, alpha: float, val: Any, test: Any) -> PerTask | None:
-        """An alpha for each vector; None where they are not asked for."""
+        """One alpha for each vector; None if not requested."""
         rounds, tasks = self._options.per_task_rounds, list(self._vectors)
         if rounds == 0:
             return None
@@ -129,7 +129,7 @@ class EditedModels:
         return {"alphas": dict(zip(tasks, alphas.tolist(), strict=True)), **_added(right, test)}
 
     def negation(self, task: str) -> TaskNegation:
-        """Of one vector, at the alpha chosen for each share of control accuracy."""
+        """Measures the negation of one vector, at the alpha chosen for each control share."""
         vector, both = self._vectors[task], (task, self._control)
         length, alphas, rounds = self._begin(vector)
         found, choices = search_negation(
@@ -161,7 +161,7 @@ class EditedModels:
         }
 
     def analogy(self, a: str, b: str, c: str, d: str) -> Analogy:
-        """`a` is to `b` as `c` is to `d`: d's accuracy by tau_c + (tau_b - tau_a)."""
+        """`a` is to `b` as `c` is to `d`: accuracy on d with tau_c + (tau_b - tau_a)."""
         vectors = self._vectors
         return {
             "tasks": [a, b, c, d],
@@ -171,7 +171,7 @@ class EditedModels:
         }
 
     def _best_on(self, task: str, vector: Any) -> AtAlpha:
-        """Test accuracy at the alpha with the best validation accuracy; the smaller of equals."""
+        """Test accuracy at the alpha with the best validation accuracy; ties go to the smaller."""
         _, alphas, rounds = self._begin(vector)
         found = search_addition(
             lambda a: self._sweep(vector, a, [task]), alphas, np.ones(1), rounds
@@ -201,7 +201,7 @@ class EditedModels:
 def first_alphas(
     options: ConfigDict, vector: Any, pretrained_norm: float
 ) -> tuple[float, Sequence[float], int]:
-    """How alpha is looked for: relative length of the vector, alphas to begin with, and rounds.
+    """How alpha is searched: relative length of the vector, first alphas, and rounds.
 
     Args:
       options: `evaluation` of a config; the option `alpha_search` decides.
@@ -215,7 +215,7 @@ def first_alphas(
 
 
 def _added(right: dict[str, Any], single: Float[np.ndarray, " t"]) -> Added:
-    """Accuracies of an added model, from which test images it got right."""
+    """Accuracies of an added model, from the test images it classifies correctly."""
     test = {task: float(values.mean()) for task, values in right.items()}
     accuracy = np.array(list(test.values()))
     return {

@@ -31,7 +31,7 @@ def measure_features(
     outputs: Callable[..., Any],
     vectors: Mapping[str, Any] | None,
 ) -> Features:
-    """How much the features that tasks depend on overlap, and how vectors act on others' inputs.
+    """Measures how the tasks' features overlap, and how vectors act on other tasks' inputs.
 
     Args:
       apply: (params, pixels) -> image features.
@@ -73,7 +73,7 @@ def measure_features(
 
 @functools.cache
 def _edited(outputs: Callable[..., Any], apply: Apply) -> Apply:
-    """The model with its task vector as the mode uses it; features are those of the plain one."""
+    """The model with its task vector, as the mode applies it; features are the plain model's."""
 
     def features(tree: Any, pixels: Any) -> Any:
         return outputs(apply, tree["model"], [tree["vector"]], jnp.ones((1, 1)), pixels)[0]

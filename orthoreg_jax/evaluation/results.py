@@ -117,7 +117,7 @@ class Disentanglement(TypedDict):
 
 
 class OtherSearch(TypedDict):
-    """The same at the alphas of the search that `evaluation.alpha_search` does not name."""
+    """The same, with the alpha search that `evaluation.alpha_search` does not name."""
 
     addition: Addition  # without an alpha for each task
     negation: dict[str, TaskNegation]

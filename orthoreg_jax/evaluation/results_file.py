@@ -1,4 +1,4 @@
-"""The door through which results.json comes in: whole, of this format, and of the right types."""
+"""Reads results.json and checks that it is whole, of this format, and of the right types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHOWN = 3  # wrong fields that an error names
 
 
 def read_results(folder: pathlib.Path) -> Results:
-    """A run folder's results.json.
+    """Reads a run folder's results.json.
 
     Raises:
       StorageError: no such folder or file; one that was changed, or whose fields are not those of
@@ -49,7 +49,7 @@ def read_results(folder: pathlib.Path) -> Results:
 
 
 def find_wrong_fields(results: Any) -> list[str]:
-    """What of it does not fit `Results`: a line for each field."""
+    """Lists the fields that do not match `Results`, one line each."""
     import pydantic
 
     try:

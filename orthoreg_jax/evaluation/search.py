@@ -1,4 +1,4 @@
-"""Where alpha is looked for: a coarse grid in relative length, then between the best's neighbours.
+"""Searches alpha: a coarse grid in relative length, then between the best and its neighbours.
 
 A grid in alpha itself is unfair to long task vectors: a penalty that makes them ten times as long
 moves the best alpha to a tenth, where a grid of the field has one or two points. The grid is
@@ -22,7 +22,7 @@ FACTORS = (0.5, 2**-0.5, 2**0.5, 2.0)  # tried on each task's alpha, see `search
 
 
 class Searched(NamedTuple):
-    """Every alpha that was tried, rising, with its accuracies, and the one that was chosen."""
+    """Every alpha tried, ascending, with its accuracies, and the one chosen."""
 
     alphas: Float[np.ndarray, " a"]
     accuracy: Float[np.ndarray, "a s"]
@@ -32,7 +32,7 @@ class Searched(NamedTuple):
 def search_addition(
     measure: Measure, alphas: Sequence[float], single: Float[np.ndarray, " t"], rounds: int
 ) -> Searched:
-    """The alpha of an added or merged vector, as `choose_addition` chooses.
+    """Searches alpha for an added or merged vector, by the criterion of `choose_addition`.
 
     Each round tries two further alphas, halfway (by ratio) from the best one to its neighbours on
     either side; beyond the end of the grid, should the best be its last.
@@ -59,7 +59,7 @@ def search_addition(
 def search_negation(
     measure: Measure, alphas: Sequence[float], shares: Sequence[float], rounds: int
 ) -> tuple[Searched, list[Choice]]:
-    """The alphas that forget a task, one for each share of control accuracy to keep.
+    """Searches the alphas that forget a task, one for each share of control accuracy to keep.
 
     Each round tries one further alpha for each share. Control accuracy falls as alpha grows, so
     while the next larger alpha breaks the bound, the bound lies between the two, and the middle is
@@ -100,7 +100,7 @@ def search_per_task(
     single: Float[np.ndarray, " t"],
     rounds: int,
 ) -> Float[np.ndarray, " t"]:
-    """An alpha for each task vector of a sum, by coordinate search from a common one.
+    """Searches one alpha for each task vector of a sum, by coordinate search from a common one.
 
     Task after task, `FACTORS` are tried on its alpha while the others stay; the best validation
     mean of normalised accuracy stays, the value before it if none is better.
@@ -125,7 +125,7 @@ def search_per_task(
 def flat_range(
     alphas: Float[np.ndarray, " a"], mean: Float[np.ndarray, " a"], position: int, within: float
 ) -> tuple[float, float]:
-    """The alphas around a chosen one, all of which lose at most `within` of accuracy to it.
+    """The range of alphas around the chosen one that lose at most `within` accuracy.
 
     Of those that were tried: the least and the greatest that no worse one parts from the choice.
     """
@@ -139,7 +139,7 @@ def flat_range(
 
 
 def _tidy(alphas: Numbers) -> Float[np.ndarray, " a"]:
-    """To four digits: what a table or a card can say is what was measured."""
+    """Rounds to four digits, so that the alpha in a table or card is the one measured."""
     return np.array([float(f"{alpha:.4g}") for alpha in alphas])
 
 
@@ -149,7 +149,7 @@ def _first(measure: Measure, alphas: Sequence[float]) -> Searched:
 
 
 def _try(measure: Measure, found: Searched, more: Sequence[float]) -> Searched:
-    """What was found, with further alphas; those already tried cost nothing."""
+    """Adds further alphas to a result; those already tried cost nothing."""
     new = np.setdiff1d(_tidy(more), found.alphas)
     if not len(new):
         return found
@@ -160,7 +160,7 @@ def _try(measure: Measure, found: Searched, more: Sequence[float]) -> Searched:
 
 
 def _between(alphas: Float[np.ndarray, " a"], place: int, side: int) -> float:
-    """Halfway from an alpha to its neighbour: by ratio, or half of it where the neighbour is 0."""
+    """The next alpha to try on one side of the best: halfway to the neighbour, by ratio."""
     if place == 0 and side < 0:  # nothing is below 0: once more on the other side
         return float(alphas[1] / 4)
     if place + side == len(alphas):

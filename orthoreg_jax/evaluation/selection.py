@@ -1,4 +1,4 @@
-"""How alpha is chosen on validation: for addition and for negation."""
+"""Chooses alpha on validation, for addition and for negation."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _check_finite(**numbers: Float[np.ndarray, ...]) -> None:
 def choose_addition(
     alphas: Numbers, accuracy: Float[np.ndarray, "a t"] | Sequence[Sequence[float]], single: Numbers
 ) -> Choice:
-    """The alpha with the best validation mean of normalised accuracy; the smaller of equals.
+    """The alpha with the best mean normalised validation accuracy; ties go to the smaller.
 
     Args:
       alphas: the grid, rising from 0.
@@ -81,7 +81,7 @@ def choose_addition(
 
 
 def choose_negation(alphas: Numbers, target: Numbers, control: Numbers, share: float) -> Choice:
-    """The alpha with the lowest target accuracy of those that keep the control accuracy.
+    """The alpha with the lowest target accuracy among those that keep control accuracy.
 
     Only points count whose validation control accuracy is at least `share` of the one at
     alpha 0. The smaller alpha of equals is taken.

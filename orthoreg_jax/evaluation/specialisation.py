@@ -1,4 +1,4 @@
-"""Task-feature specialisation: which features of a layer a task depends on, and who shares them.
+"""Task-feature specialisation: which features of a layer a task uses, and which tasks share them.
 
 The paper derives weight disentanglement from it: every task t depends on a set I_t of features
 (the outputs z_k = w_k^T x + b_k of a linear layer), and the sets of different tasks are disjoint.
@@ -83,7 +83,7 @@ def _compiled(apply: Apply) -> Callable[..., dict[str, Float[Array, "layers feat
 def specialisation(
     sensitivities: Mapping[str, Mapping[str, Float[np.ndarray, "layers features"]]],
 ) -> dict[str, Float[np.ndarray, "t t layers"]]:
-    r"""Weighted Jaccard overlap of the features that each two tasks depend on, by leaf and layer.
+    r"""Weighted Jaccard overlap of the features of every pair of tasks, by leaf and layer.
 
     With s_t the sensitivities of task t in a layer, divided by their sum:
     J(t, u) = sum_k min(s_t,k, s_u,k) / sum_k max(s_t,k, s_u,k).
@@ -116,7 +116,7 @@ def mean_overlap(overlaps: Mapping[str, Float[np.ndarray, "t t layers"]]) -> flo
 def tau_jacobian_norm(
     apply: Apply, params0: Any, vector: Any, pixels: Float[Array, "n h w 3"]
 ) -> Float[Array, ""]:
-    """E_x || J(x) tau ||: how far a task vector moves the linearised features of some inputs.
+    """E_x || J(x) tau ||: how far a task vector moves the linearised features of given inputs.
 
     The tau-Jacobian product whose size on *other* tasks' inputs bounds interference there.
 

@@ -1,1 +1,1 @@
-"""An experiment: read and checked as a whole, then run stage by stage into its folder."""
+"""An experiment: checked as a whole, then run stage by stage into its folder."""

@@ -38,7 +38,7 @@ from .vectors import open_vector
 
 
 def evaluate_all(experiment: Experiment) -> Results:
-    """Measures every method and seed that is not measured yet and writes results.json.
+    """Measures every method and seed not yet measured, and writes results.json.
 
     Raises:
       ValueError: task vectors are missing; they are named, and nothing was measured.
@@ -111,7 +111,7 @@ def evaluate_all(experiment: Experiment) -> Results:
 
 
 def _say_what_is_left_out(path: pathlib.Path, results: Results) -> None:
-    """What an earlier results.json has, and the new one has not."""
+    """Says what an earlier results.json has that the new one drops."""
     new = {f"{run['method']} seed {run['seed']}" for run in results["runs"]}
     try:
         old = [f"{run['method']} seed {run['seed']}" for run in read_sealed(path)["runs"]]
@@ -126,20 +126,20 @@ def _say_what_is_left_out(path: pathlib.Path, results: Results) -> None:
 
 
 def make_evaluator(experiment: Experiment, outputs: Callable[..., Any]) -> Evaluator:
-    """For methods whose task vectors act as `outputs`, of their `Mode`, says."""
+    """An evaluator for methods whose `Mode` applies task vectors by `outputs`."""
     normalize = experiment.preprocessing.normalize
     return Evaluator(experiment.apply, experiment.params0, normalize, outputs)
 
 
 def put_sets(experiment: Experiment, tasks: Sequence[str] = ()) -> Sets:
-    """Validation and test images of some tasks; none given: of all and the control task."""
+    """Validation and test images of some tasks; by default, of all tasks and control."""
     options = experiment.config.evaluation
     names = tasks or (*experiment.config.tasks, experiment.config.control)
     return _put(experiment, names, {"val": options.max_val_images, "test": options.max_test_images})
 
 
 def _put(experiment: Experiment, tasks: Sequence[str], limits: Mapping[str, int]) -> Sets:
-    """At most so many images of each split, on the device if all of them have room there."""
+    """At most `limits[split]` images of each split, on the device if all of them fit."""
     options = experiment.config.evaluation
     counts = {
         (split, task): len(experiment.tasks[task].splits[split])
@@ -164,7 +164,7 @@ def _put(experiment: Experiment, tasks: Sequence[str], limits: Mapping[str, int]
 
 
 def load_vectors(experiment: Experiment, method: str, seed: int) -> dict[str, Any]:
-    """Task vectors of the image tower by task, on the device."""
+    """Loads the image tower's task vectors, by task, onto the device."""
     files = _open_vectors(experiment, method, seed)
     vectors = {task: load_tree(file.path)["visual"] for task, file in files.items()}
     return jax.device_put(vectors, experiment.local.replicated)
@@ -181,7 +181,7 @@ def _open_vectors(experiment: Experiment, method: str, seed: int) -> dict[str, S
 def _evaluate_or_read(
     experiment: Experiment, evaluator: Evaluator, sets: Sets, method: Method, seed: int
 ) -> tuple[Run, Correct]:
-    """One method with one seed: its numbers, and which test images it got right."""
+    """Numbers of one method and seed, measured or read, and which test images it got right."""
     path, config = experiment.evaluation_path(method.name, seed), experiment.config
     answers = path.with_name("correct.safetensors")
     hashes = {
@@ -269,7 +269,7 @@ def _evaluate_or_read(
 
 
 def _other_options(options: ConfigDict) -> ConfigDict:
-    """`evaluation` of a config with the other search for alpha, and what takes one alpha alone."""
+    """The `evaluation` options with the other alpha search, and no alphas per task."""
     other = options.copy_and_resolve_references()
     other.alpha_search = next(name for name in SEARCHES if name != options.alpha_search)
     other.per_task_rounds = 0
@@ -277,18 +277,18 @@ def _other_options(options: ConfigDict) -> ConfigDict:
 
 
 def _sweeps(options: ConfigDict) -> int:
-    """Of one search for alpha."""
+    """The number of sweeps in one search for alpha."""
     return 1 if options.alpha_search == "grid" else 1 + int(options.refinements)
 
 
 def _rounds(options: ConfigDict, tasks: int) -> int:
-    """What addition and negation count as progress: one sweep and two, and tests at each share."""
+    """The progress count of addition and negation: one sweep and two, and tests at each share."""
     counted = tasks * (3 * _sweeps(options) + len(options.control_shares))
     return counted + (options.per_task_rounds > 0)
 
 
 def _measured_on(experiment: Experiment) -> dict[str, Any]:
-    """Hashes of the prompts, and of the images that numbers stand on."""
+    """Hashes of the prompts and images that the numbers were measured on."""
     return {
         task: {"prompts": facts["prompts_sha256"]}
         | {split: facts["splits"][split]["sha256"] for split in SPLITS}

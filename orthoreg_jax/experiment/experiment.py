@@ -1,4 +1,4 @@
-"""An experiment: all that its stages need, read and checked, and where their files are."""
+"""An experiment: everything its stages need, checked, and where their files are."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from .vectors import task_folder, vector_path
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A way to fine-tune, with its penalties by name."""
+    """A way to fine-tune and the names of its penalties."""
 
     name: str
     mode: Mode
     penalties: dict[str, Penalty]
     learning_rate: float
-    text_tensors: bool = False  # whether the authors' text tensors are trained beside the tower
+    text_tensors: bool = False  # whether to train the authors' text tensors as well
 
     @property
     def label(self) -> str:
@@ -75,7 +75,7 @@ class Experiment:
         return [self.method(name) for name in self.config.methods]
 
     def method(self, name: str) -> Method:
-        """One method, as the config's options make it."""
+        """Builds one method from the config's options."""
         mode, names = split_method(name)
         own, penalties = self.config.per_method, {}
         for each in names:
@@ -90,12 +90,12 @@ class Experiment:
 
     @functools.cached_property
     def apply(self) -> Apply:
-        """The image tower: (its params, pixels) -> features."""
+        """The image tower: (params, pixels) -> features."""
         return self._encoder(None)
 
     @functools.cached_property
     def sharded_apply(self) -> Apply:
-        """The same on params that `shardings` has split."""
+        """The same, for params split by `shardings`."""
         return self._encoder(self.shardings.gather)
 
     def _encoder(self, gather: Gather | None) -> Apply:
@@ -104,7 +104,7 @@ class Experiment:
         return image_encoder(self.checkpoint.config, dtype, training.remat, gather)
 
     def describe(self) -> str:
-        """What is about to run, in one line; one more for each task that takes others' epochs."""
+        """One line on what is about to run, and one for each task that differs from the recipe."""
         config, count = self.config, sum(map(np.size, jax.tree.leaves(self.checkpoint.params)))
         device = jax.devices()[0].device_kind
         said = "".join(f"\n{name}: {text}" for name, text in self._others_epochs().items())
@@ -116,7 +116,7 @@ class Experiment:
         )
 
     def _others_epochs(self) -> dict[str, Note]:
-        """What to say of tasks with the recipe's epochs that are not read as the recipe's tasks.
+        """Notes on tasks that take the recipe's epochs but not the recipe's images.
 
         Those that are say it themselves.
         """
@@ -130,7 +130,7 @@ class Experiment:
                 if note.what and note not in self.tasks[name].notes}  # fmt: skip
 
     def facts(self, stages: Sequence[str]) -> dict[str, Any]:
-        """What several processes have to agree on, by name."""
+        """Facts that all processes must agree on, by name."""
         options = {f"config.{key}": value for key, value in flatten_config(self.config).items()}
         versions = {f"version of {name}": version(name) for name in PACKAGES}
         tasks = {f"data of task {name}": json_sha256(facts)[:12]
@@ -148,7 +148,7 @@ class Experiment:
         return task_folder(self.folder, method, seed, task)
 
     def vector_path(self, method: str, seed: int, task: str) -> pathlib.Path:
-        """The file of a task vector; that it exists means that the task is finished."""
+        """The file of a task vector; if it exists, the task is finished."""
         return vector_path(self.folder, method, seed, task)
 
     def evaluation_path(self, method: str, seed: int) -> pathlib.Path:
@@ -157,7 +157,7 @@ class Experiment:
 
     @functools.cached_property
     def inputs(self) -> dict[str, Any]:
-        """Hashes of all that the numbers depend on: the model's files, prompts and images."""
+        """Hashes of everything the numbers depend on: the model's files, prompts and images."""
         tasks = {
             name: {
                 "prompts_sha256": task.prompts_sha256,

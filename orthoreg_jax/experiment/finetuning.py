@@ -25,7 +25,7 @@ from .vectors import vector_facts
 
 
 def finetune_all(experiment: Experiment) -> None:
-    """Fine-tunes what is not finished yet and saves each task vector.
+    """Fine-tunes every unfinished task and saves its task vector.
 
     Raises:
       DivergedError: a loss that is not finite.
@@ -33,7 +33,7 @@ def finetune_all(experiment: Experiment) -> None:
       StorageError: a file cannot be written, or another process is at work on a method.
     """
     open_folder(experiment)
-    wait("folder")  # nobody writes before everybody has seen what is there
+    wait("folder")  # no process writes before all have looked
     for method in experiment.methods:
         every = [
             (seed, task) for seed in experiment.config.seeds for task in experiment.config.tasks
@@ -121,7 +121,7 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
 
 
 def save_vector(experiment: Experiment, method: Method, seed: int, task: str, vector: Any) -> None:
-    """Writes a task vector of the image tower with what it is of; it counts as finished then."""
+    """Writes an image tower's task vector with its origin; the task then counts as finished."""
     facts = vector_facts(method.name, seed, task, experiment.checkpoint.sha256)
     save_tree(experiment.vector_path(method.name, seed, task), {"visual": vector}, facts)
     # Numbers measured on an older vector of this task no longer hold.

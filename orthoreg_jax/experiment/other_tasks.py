@@ -1,4 +1,4 @@
-"""The other tasks of a run, for penalties that look at them; the control task is none."""
+"""The other tasks of a run, for penalties that use them; the control task is excluded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .experiment import Experiment
 
 @dataclasses.dataclass(frozen=True)
 class OtherTasks:
-    """All tasks of the run but the one that is fine-tuned."""
+    """All tasks of the run except the one being fine-tuned."""
 
     experiment: Experiment
     task: str
@@ -30,11 +30,11 @@ class OtherTasks:
         return [name for name in self.experiment.config.tasks if name != self.task]
 
     def feeds(self, batch_size: int) -> tuple[Feed, ...]:
-        """Training batches of each of them, augmented as their own training is."""
+        """Training batches of each other task, augmented as in its own training."""
         return tuple(self.experiment.feed(name, self.seed, batch_size) for name in self.names)
 
     def factors(self, images: int) -> list[Factors]:
-        """Kronecker factors of each of them, on training images as they are evaluated."""
+        """Kronecker factors of each other task, from training images without augmentation."""
         return [self.curvature(name, images) for name in self.names]
 
 

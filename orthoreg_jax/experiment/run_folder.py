@@ -1,4 +1,4 @@
-"""What a run folder says of its config, inputs and machines; it belongs to one of each.
+"""The records of a run folder: its config, inputs and machines, and the checks against them.
 
 RUN/config.json           every option, resolved; methods and seeds of all commands
 RUN/provenance.json       versions, devices, CPUs, hashes of the weights and of every split
@@ -35,7 +35,7 @@ from .vectors import VECTOR
 
 
 def open_folder(experiment: Experiment) -> None:
-    """Writes what the run folder says of its config, inputs and machines.
+    """Writes the run folder's record of its config, inputs and machines.
 
     Several commands may fine-tune different methods in one folder, one after the other or at once:
     its config names all of their methods and seeds.
@@ -58,7 +58,7 @@ def open_folder(experiment: Experiment) -> None:
 
 
 def sharing(folder: pathlib.Path) -> contextlib.AbstractContextManager[None]:
-    """Holds other commands back while this one writes what all methods of a run folder share."""
+    """Makes other commands wait while this one writes files that all methods share."""
     return only_one(folder, patience=60)
 
 
@@ -72,7 +72,7 @@ def _write_provenance(experiment: Experiment) -> None:
     before = json.dumps(facts)
     known = [{key: facts.get(key) for key in machine}, *facts["continued_with"]]
     if machine not in known:
-        # What was made before was made by other versions or devices: keep both.
+        # Earlier files were made by other versions or devices: record both.
         facts["continued_with"].append(machine)
         print(
             f"{experiment.folder}: resumes with {_name_differences(known[-1], machine)}; new "
@@ -91,7 +91,7 @@ def _write_provenance(experiment: Experiment) -> None:
 
 
 def _name_differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """As "1 CPU (before: 2)"; versions by their package."""
+    """Formats differences as "1 CPU (before: 2)"; versions are named by package."""
 
     def name(machine: dict[str, Any]) -> dict[str, str]:
         kinds = Counter(machine["devices"])
@@ -126,10 +126,10 @@ LISTS = ("methods", "seeds")
 
 
 def check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
-    """The weights of a run folder belong to one config.
+    """Checks that the run folder's weights belong to this config.
 
     Raises:
-      ValueError: they belong to another; or the folder is no run's.
+      ValueError: they belong to another config, or the folder is not a run folder.
       StorageError: its config cannot be read.
     """
     if not folder.exists():
@@ -151,7 +151,7 @@ def check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
         for key in LISTS
     ):
         raise ValueError(f"{path}: is not the config of a run; choose another --workdir")
-    # An option that the version which began the run did not have is as it is by default.
+    # An option that the run's first version lacked had its default.
     old = json.loads(json.dumps(flatten_config(default_config()))) | old
     differing = [
         f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
@@ -166,13 +166,13 @@ def check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
 
 
 def check_inputs(experiment: Experiment) -> None:
-    """A run's task vectors belong to the weights and training data that they are made of.
+    """Checks that a run's task vectors were made from these weights and training data.
 
     Images of validation and test, and all of tasks that nothing was trained on yet, may change:
     `open_folder` says so, and what was measured on others is measured anew.
 
     Raises:
-      ValueError: what task vectors are made of is no longer there.
+      ValueError: the data or weights behind the task vectors have changed.
       StorageError: what the folder says of its inputs is damaged.
     """
     path = experiment.folder / "provenance.json"
@@ -199,26 +199,26 @@ def check_inputs(experiment: Experiment) -> None:
 
 
 def _training_inputs(inputs: dict[str, Any], task: str) -> Any:
-    """What of a task its vector is made of."""
+    """The inputs of a task that its vector depends on."""
     facts = inputs.get("tasks", {}).get(task, {})
     return facts.get("prompts_sha256"), facts.get("splits", {}).get("train")
 
 
 def _begun(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Folders METHOD/seedN/TASK that hold a vector or the state of one."""
+    """Folders METHOD/seedN/TASK that contain a vector or a saved state."""
     found = [*folder.glob(f"*/seed*/*/{VECTOR}"), *folder.glob("*/seed*/*/state")]
     return sorted({path.parent for path in found})
 
 
 def _depends(path: pathlib.Path, tasks: Sequence[str]) -> bool:
-    """Whether what is in METHOD/seedN/TASK is made of data of one of the tasks."""
+    """Whether METHOD/seedN/TASK was made from the data of one of the tasks."""
     penalties = split_method(path.parts[-3])[1]
     others = any(name in PENALTIES and PENALTIES[name].others for name in penalties)
     return bool(tasks) and (others or path.name in tasks)
 
 
 def _name_changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Splits and prompts that are no longer the same, in words."""
+    """Names the splits and prompts that have changed."""
     changed = []
     for task, facts in new["tasks"].items():
         before = old.get("tasks", {}).get(task, {})
@@ -233,7 +233,7 @@ def _name_changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _read_provenance(path: pathlib.Path) -> dict[str, Any]:
-    """What `open_folder` wrote.
+    """Reads what `open_folder` wrote.
 
     Raises:
       StorageError: it is damaged.
@@ -253,7 +253,7 @@ def _read_provenance(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _machine() -> dict[str, Any]:
-    """What the last bits of a number depend on: XLA's sums on CPUs are split among those there."""
+    """What the last bits of a number depend on; XLA splits sums among the CPUs it finds."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux
     versions = {name: version(name) for name in PACKAGES}
     return {

@@ -1,4 +1,4 @@
-"""An experiment is read and checked in full before any work starts."""
+"""Reads and checks an experiment in full before any work starts."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
 
 
 def reopen(folder: pathlib.Path, options: Mapping[str, Any] | None = None) -> Experiment:
-    """The experiment of a run folder; writes nothing.
+    """Reopens the experiment of a run folder; writes nothing.
 
-    Options that the run's version did not have yet are as they are by default.
+    Options that the run's version did not have take their defaults.
 
     Args:
       folder: of the run.
@@ -104,7 +104,7 @@ def reopen(folder: pathlib.Path, options: Mapping[str, Any] | None = None) -> Ex
 
 
 def _check_memory(experiment: Experiment) -> None:
-    """The images of a batch, as bytes, fit this machine's memory."""
+    """Checks that the images of a batch, as bytes, fit this machine's memory."""
     config, size = experiment.config, 3 * experiment.preprocessing.size**2
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -123,7 +123,7 @@ def _check_memory(experiment: Experiment) -> None:
 
 
 def _check_steps(experiment: Experiment) -> None:
-    """Every task has a number of steps, and one that is longer than the warm-up."""
+    """Checks that every task has a number of steps, and more than the warm-up."""
     options = experiment.config.training
     unknown = [task for task in experiment.config.tasks if task not in KNOWN]
     if options.epochs < 0 and unknown:

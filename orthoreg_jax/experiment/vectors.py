@@ -1,4 +1,4 @@
-"""Task vectors of a run folder, for those who have the folder alone."""
+"""Task vectors of a run folder, without its model and data."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ VECTOR = "vector.safetensors"
 
 
 def task_folder(folder: pathlib.Path, method: str, seed: int, task: str) -> pathlib.Path:
-    """Where a run folder has the files of one fine-tuned task."""
+    """The folder with the files of one fine-tuned task."""
     return folder / method / f"seed{seed}" / task
 
 
 def vector_path(folder: pathlib.Path, method: str, seed: int, task: str) -> pathlib.Path:
-    """The file of a task vector; that it exists means that the task is finished."""
+    """The file of a task vector; if it exists, the task is finished."""
     return task_folder(folder, method, seed, task) / VECTOR
 
 
 def vector_facts(method: str, seed: int, task: str, base: str) -> dict[str, str]:
-    """What a task vector's file says of itself; `base` is the pre-trained weights' hash."""
+    """The metadata of a task vector's file; `base` is the hash of the pre-trained weights."""
     return {"task": task, "method": method, "seed": str(seed), "pretrained_sha256": base}
 
 
 def open_vector(
     folder: pathlib.Path, method: str, seed: int, task: str, base: str | None = None
 ) -> StoredTree:
-    """A task vector's file, its header read, which says that it is the one asked for.
+    """Opens a task vector's file and checks in its header that it is the one asked for.
 
     Args:
       folder: of the run.
@@ -59,7 +59,7 @@ def open_vector(
 
 
 def _recorded_base(folder: pathlib.Path) -> str:
-    """Hash of the pre-trained weights, by what the run says of its inputs."""
+    """Hash of the pre-trained weights, from the run's record of its inputs."""
     path = folder / "provenance.json"
     facts = read_json(path)
     try:
@@ -74,7 +74,7 @@ def _recorded_base(folder: pathlib.Path) -> str:
 def load_task_vectors(
     workdir: str | os.PathLike[str], method: str, seed: int | None = None
 ) -> dict[str, Any]:
-    """All task vectors that a run made by one method with one seed.
+    """Loads all task vectors of one method and seed of a run.
 
     Args:
       workdir: a run folder; its stage `finetune` is done.

@@ -1,4 +1,4 @@
-"""Being asked to stop, by a cluster that takes the machine back or by a person at the keyboard.
+"""Stops a run on request, from a cluster that takes the machine back or from Ctrl-C.
 
 SIGTERM and Ctrl-C are noted, and acted on at the next place where nothing is lost: an exception
 raised by a signal would come at any place, and is lost where it comes while foreign code calls
@@ -35,7 +35,7 @@ class StoppedError(Exception):
 
 
 class _Interruption:
-    """What this process knows: there is one, as there is one of each signal."""
+    """This process's state; there is one, because signals are per process."""
 
     def __init__(self) -> None:
         self.number: int | None = None  # of the first signal, here or in another process
@@ -56,7 +56,7 @@ class _Interruption:
             print(text, file=sys.stderr, flush=True)
 
     def pass_step(self) -> bool:
-        """Counts a step; whether to stop after it."""
+        """Counts a step, and returns whether to stop after it."""
         if self.watch is None:
             return self.number is not None
         with self._lock:
@@ -67,7 +67,7 @@ class _Interruption:
         return self.due()
 
     def due(self) -> bool:
-        """Whether the step after which to stop has been passed."""
+        """Whether the agreed step has passed."""
         if self.watch is None:
             return self.number is not None
         return self._last is not None and self._passed >= self._last
@@ -91,7 +91,7 @@ _state = _Interruption()
 
 
 def agree_by(watch: Watch) -> None:
-    """Several processes stop after the same step.
+    """Lets several processes agree on the step to stop after.
 
     JAX takes SIGTERM for itself where there are several; from here on it is noted here.
     """
@@ -103,7 +103,7 @@ def agree_by(watch: Watch) -> None:
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """While open, SIGTERM and Ctrl-C are noted; only the main thread can."""
+    """Records SIGTERM and Ctrl-C while open; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -119,7 +119,7 @@ def listening() -> Iterator[None]:
 
 @contextlib.contextmanager
 def undivided() -> Iterator[None]:
-    """Hands a Ctrl-C on when the block has ended: for threads that do not survive one."""
+    """Delays Ctrl-C until the block has ended, for threads that would not survive it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -134,12 +134,12 @@ def undivided() -> Iterator[None]:
 
 
 def pass_step() -> bool:
-    """Whether to stop after this step, which all processes pass; they agree on it."""
+    """Whether to stop after this step; all processes call it and agree."""
     return _state.pass_step()
 
 
 def stop_if_due() -> None:
-    """At places between steps that all processes pass alike.
+    """Stops if asked to, at points between steps that all processes reach.
 
     Raises:
       StoppedError: the run was asked to stop.
@@ -149,7 +149,7 @@ def stop_if_due() -> None:
 
 
 def stop_if_asked() -> None:
-    """At places that this process passes alone.
+    """Stops if asked to, at points that only this process reaches.
 
     Raises:
       StoppedError: the run was asked to stop.
@@ -159,7 +159,7 @@ def stop_if_asked() -> None:
 
 
 def stop(text: str) -> NoReturn:
-    """Ends what is going on.
+    """Raises `StoppedError`.
 
     Raises:
       StoppedError: always.

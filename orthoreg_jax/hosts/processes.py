@@ -1,4 +1,4 @@
-"""Processes that find each other, check that they do the same, and wait for one another."""
+"""Lets processes find each other, check that they agree, and wait for one another."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _watch: Watch | None = None
 def connect(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> None:
-    """Joins the other processes; must come before anything else that JAX does.
+    """Joins the other processes; must come before any other use of JAX.
 
     From then on this process ends when another one does so too early.
 
@@ -75,7 +75,7 @@ def leave(code: int, reason: str = "") -> None:
 
 
 def blame() -> None:
-    """Waits for what ended another process, on which an error of this one may hang.
+    """Waits to learn whether another process ended first and so caused this one's error.
 
     When a process dies, products that the others make with it fail at once; that it is dead shows
     some seconds later. If one is, this does not return.
@@ -85,7 +85,7 @@ def blame() -> None:
 
 
 def compare(facts: Mapping[str, Any]) -> None:
-    """All processes are about to do the same.
+    """Checks that all processes are about to do the same.
 
     Args:
       facts: what decides on the work, by name; JSON values.
@@ -114,14 +114,14 @@ def compare(facts: Mapping[str, Any]) -> None:
 
 
 def is_first() -> bool:
-    """Whether this process writes what all of them made."""
+    """Whether this is the process that writes files."""
     import jax
 
     return jax.process_index() == 0
 
 
 def wait(place: str) -> None:
-    """Goes on when all processes have come to the same place; `place` names it."""
+    """Waits until all processes have reached the same point, named by `place`."""
     import jax
 
     if jax.process_count() > 1:

@@ -1,4 +1,4 @@
-"""When one of several processes ends early, the others say which and why, and end, too.
+"""Ends all processes when one ends early, and says which one and why.
 
 A process that ends by itself says so on a board that all of them read, twice a second. Of one that
 is killed, or loses its machine, nobody hears anything: then JAX's own heartbeats stop, and JAX ends
@@ -49,12 +49,12 @@ class Watch:
         self.on_poll: list[Any] = []  # called with the board
 
     def start(self) -> None:
-        """Watches, from threads of its own, until this process ends."""
+        """Starts the threads that watch until this process ends."""
         self._divert_errors()
         threading.Thread(target=self._poll, daemon=True).start()
 
     def post(self, name: str, text: str) -> None:
-        """Writes on the board, once for each name."""
+        """Posts a message to the board, once per name."""
         self._client.key_value_set(f"{BOARD}{name}/{self.process}", text, True)
 
     def read(self) -> dict[str, dict[int, str]]:
@@ -66,13 +66,13 @@ class Watch:
         return board
 
     def wait_for(self, name: str) -> dict[int, str]:
-        """What all processes have written under a name, when they have."""
+        """Waits until all processes have posted under a name, and returns the messages."""
         while len(found := self.read().get(name, {})) < self.processes:
             time.sleep(POLL_SECONDS / 5)
         return found
 
     def finish(self) -> None:
-        """Waits for the others' ends, then leaves JAX's service with them."""
+        """Waits until the others have ended, then leaves JAX's service with them."""
         import jax
 
         self.post("finished", "")
@@ -114,7 +114,7 @@ class Watch:
                     self._end(process, facts["reason"], facts["code"])
 
     def _end(self, process: int, reason: str, code: int) -> None:
-        """One line, and the end."""
+        """Prints one line and ends this process."""
         if not self._ended.is_set():
             self._ended.set()
             print(
@@ -126,7 +126,7 @@ class Watch:
             _exit(code)
 
     def _divert_errors(self) -> None:
-        """Reads what C++ code writes to standard error, and passes it on but for JAX's last words.
+        """Filters standard error of C++ code: passes everything on except JAX's abort report.
 
         Python's own output goes where it went.
         """
@@ -143,7 +143,7 @@ class Watch:
         library.signal(signal.SIGABRT, _pause)
 
     def _pass_on(self, reading: int, outside: int) -> None:
-        """Holds back what may be the beginning of JAX's last words, until they are or are not."""
+        """Holds back text that may begin JAX's abort report, until that is clear."""
         held = b""
         while True:
             ready, _, _ = select.select([reading], [], [], HOLD_SECONDS if held else None)

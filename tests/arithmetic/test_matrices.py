@@ -67,7 +67,7 @@ def test_equinox_modules_are_more_than_arrays():
         lambda tree: oj.add_task_vectors([tree, tree]),
         oj.norm,
     ):
-        with pytest.raises(ValueError, match=r"'activation', a custom_jvp; .* eqx.filter\(model"):
+        with pytest.raises(ValueError, match=r"'activation', a custom_jvp\); .* eqx.filter\(model"):
             function(model)
         function(arrays)
     edited = oj.apply_task_vector(model, arrays, -1.0)  # a whole module may be edited

@@ -127,7 +127,7 @@ def test_listed_buffers_are_ignored(directory):
 def test_truncated_file(directory):
     path = directory / "model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(ValueError, match="not a whole safetensors file.*copy it again"):
+    with pytest.raises(ValueError, match="not a complete safetensors file.*copy it again"):
         load_checkpoint(directory)
     path.unlink()
     with pytest.raises(ValueError, match="safetensors only, never from pickles.*refs/pr/NUMBER"):

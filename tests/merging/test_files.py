@@ -84,7 +84,7 @@ def test_damage_and_misfits_are_refused(tmp_path):
     with pytest.raises(StorageError, match=r"1\.safetensors: is damaged"):
         merge_files(paths, oj.average())
     paths[1].write_bytes(content[: len(content) // 2])
-    with pytest.raises(StorageError, match="not a whole safetensors file"):
+    with pytest.raises(StorageError, match="not a complete safetensors file"):
         merge_files(paths, oj.average())
     with pytest.raises(StorageError, match="no such file"):
         merge_files([tmp_path / "none"], oj.average())
