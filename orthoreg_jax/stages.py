@@ -1,4 +1,4 @@
-"""The stages of an experiment, which the command line and notebooks run alike."""
+"""The stages of an experiment, for the command line and notebooks alike."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def run_experiment(
     workdir: str | os.PathLike[str],
     stages: Sequence[str] = STAGES,
 ) -> pathlib.Path:
-    """Does what `orthoreg run` does; every stage skips what is done and resumes what was cut off.
+    """Runs stages as `orthoreg run` does; each skips finished work and resumes interrupted work.
 
     Args:
       config: from `default_config` or `load_config`.

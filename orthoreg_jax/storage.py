@@ -1,4 +1,4 @@
-"""Files of a run: written whole or not at all, never pickled."""
+"""Files of a run: written completely or not at all, never pickled."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ SCRATCH = ".partial"
 
 
 class StorageError(Exception):
-    """A file cannot be read or written; the message says which, why, and what to do."""
+    """A file cannot be read or written; the message says which one, why, and what to do."""
 
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a temporary name on the same disk that becomes `path` if the block succeeds.
 
-    What is there under the name is on the disk before it takes the place of `path`, with the rights
-    that the process's umask leaves to new files.
+    The content is on disk before it replaces `path`, with the permissions that the process's umask
+    gives new files.
 
     Raises:
       StorageError: the folder cannot be made or written, or the disk is full. Nothing is left.
@@ -45,9 +45,9 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a new folder that becomes `path`, with all that is in it, if the block succeeds.
+    """Yields a new folder that becomes `path`, with its content, if the block succeeds.
 
-    A folder that is there is replaced.
+    An existing folder is replaced.
 
     Raises:
       StorageError: as `replacing`.
@@ -65,7 +65,7 @@ def replacing_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def _writing(path: pathlib.Path) -> Iterator[None]:
-    """What the operating system refuses, as a `StorageError`."""
+    """Turns errors of the operating system into `StorageError`."""
     try:
         yield
     except Exception as error:
@@ -77,7 +77,7 @@ def _writing(path: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _scratch(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder beside `path` to write in, removed at the end.
+    """A scratch folder next to `path`, removed at the end.
 
     The lock on it says that its process lives: those that killed ones left for the same path are
     removed, too.
@@ -121,7 +121,7 @@ def _opened(folder: pathlib.Path) -> Iterator[int]:
 
 
 def _complete(file: pathlib.Path, folder: pathlib.Path) -> None:
-    """Rights as `folder` was made with, and all bytes on the disk."""
+    """Gives a file the permissions of `folder` and flushes it to disk."""
     file.chmod(0o666 & folder.stat().st_mode)  # some libraries make files private
     handle = os.open(file, os.O_RDONLY)
     try:
@@ -131,7 +131,7 @@ def _complete(file: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def write_error(path: pathlib.Path, error: Exception) -> StorageError:
-    """What to tell a user when `path` cannot be written."""
+    """The error for a `path` that cannot be written."""
     reason = str(error)
     if "No space left" in reason:  # some libraries bury it in pages of their own state
         reason = "No space left on device"
@@ -143,12 +143,12 @@ def write_error(path: pathlib.Path, error: Exception) -> StorageError:
 
 @contextlib.contextmanager
 def only_one(folder: pathlib.Path, patience: float = 0.0) -> Iterator[None]:
-    """Keeps other processes that ask for it, too, away from a folder.
+    """Locks a folder against other processes that call this function.
 
-    Where the system has no such locks, it keeps nobody away.
+    On systems without file locks it does nothing.
 
     Args:
-      folder: made if need be; folders in it have locks of their own.
+      folder: created if missing; folders inside it have their own locks.
       patience: seconds to wait for another process.
 
     Raises:
@@ -194,7 +194,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def cache_folder() -> pathlib.Path | None:
-    """The user's folder for what can be made again, whether it exists or not.
+    """The user's cache folder, whether it exists or not.
 
     None where the user has no home: XDG_CACHE_HOME, if it is set, says where it is then.
     """
@@ -211,7 +211,7 @@ def read_text(path: pathlib.Path) -> str:
     Raises:
       StorageError: no such file, or not UTF-8.
     """
-    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+    if path.exists() and not path.is_file():  # reading a pipe would wait forever
         raise StorageError(f"{path}: cannot be read (not a file)")
     try:
         return path.read_text(encoding="utf-8")
@@ -232,12 +232,12 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def write_sealed(path: pathlib.Path, value: Mapping[str, Any]) -> None:
-    """Writes a JSON table with the hash of its content beside it, as "sha256"."""
+    """Writes a JSON table with the hash of its content, as "sha256"."""
     write_json(path, {**value, "sha256": json_sha256(value)})
 
 
 def read_sealed(path: pathlib.Path) -> dict[str, Any]:
-    """Reads what `write_sealed` wrote, without the hash.
+    """Reads what `write_sealed` wrote and checks the hash, which it removes.
 
     Raises:
       StorageError: no such file, not JSON, or its content is not what was written.
@@ -254,5 +254,5 @@ def read_sealed(path: pathlib.Path) -> dict[str, Any]:
 
 
 def json_sha256(value: Any) -> str:
-    """Hash of a JSON value, whatever the layout of its file."""
+    """Hash of a JSON value, independent of the file's formatting."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Trees of arrays in safetensors files, with a hash of their content; read whole or by leaf."""
+"""Trees of arrays in safetensors files with a content hash, read whole or by leaf."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
 def save_tree(
     path: str | os.PathLike[str], tree: Any, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes a nested dict of arrays as safetensors, keys being leaf paths.
+    """Writes a nested dict of arrays as safetensors, with leaf paths as keys.
 
     The header's one entry, "about", is JSON: the metadata, and a hash of all that the arrays hold.
 
@@ -66,7 +66,7 @@ def save_tree(
 
 
 def _as_stored(name: str, leaf: Any) -> np.ndarray:
-    """A leaf as a file holds it: in order, little-endian, of a type that comes back.
+    """A leaf as a file stores it: contiguous, little-endian, of a type that can be restored.
 
     Raises:
       ValueError: of a type that safetensors does not give back, or a name that it keeps for itself.
@@ -101,7 +101,7 @@ def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
       path: of the file.
 
     Raises:
-      StorageError: no such file, not a complete safetensors file, one that was changed since, or one
+      StorageError: no such file, an incomplete safetensors file, one that was changed since, or one
         that holds NaN or infinity.
     """
     import safetensors
@@ -140,7 +140,7 @@ class StoredTree:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Reads the header; `check` reads all of it.
+        """Reads the header only; `check` reads the content.
 
         Raises:
           StorageError: no such file, or not a complete safetensors file.
@@ -160,7 +160,7 @@ class StoredTree:
                 self.shapes[name] = jax.ShapeDtypeStruct(shape, least.dtype)
 
     def read(self, name: str, place: int | None = None) -> np.ndarray:
-        """A leaf, or the slice at `place` of its first axis, which it keeps.
+        """A leaf, or the slice at `place` of its first axis, with that axis kept.
 
         Raises:
           StorageError: it cannot be read.
@@ -171,7 +171,7 @@ class StoredTree:
             return file.get_slice(name)[place : place + 1]
 
     def check(self) -> str:
-        """The content's hash, taken leaf by leaf.
+        """Checks the content against its hash, leaf by leaf.
 
         Raises:
           StorageError: it is not the one that the file was written with, or a leaf holds NaN or
@@ -208,7 +208,7 @@ def _check_finite(path: str | os.PathLike[str], tree: Any) -> None:
 
 
 def _read_about(file: Any) -> dict[str, Any]:
-    """What `save_tree` told with the arrays of an open file; nothing for files of others."""
+    """The metadata that `save_tree` wrote; empty for other files."""
     about = json.loads((file.metadata() or {}).get("about", "{}"))
     if not isinstance(about, dict):
         raise ValueError(f"its metadata is a {type(about).__name__}, not a table")
@@ -235,7 +235,7 @@ def _content_sha256(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def hash_leaves(leaves: Iterable[tuple[str, np.ndarray]]) -> str:
-    """The hash that `save_tree` takes of a tree's content; leaves are to come sorted by path."""
+    """The content hash that `save_tree` computes; leaves must be sorted by path."""
     digest = hashlib.sha256()
     for name, array in leaves:
         _digest(digest, name, array)

@@ -1,4 +1,4 @@
-"""Versions of what is at work, for provenance and `--version`."""
+"""Versions of the packages in use, for provenance and `--version`."""
 
 from __future__ import annotations
 

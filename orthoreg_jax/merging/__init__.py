@@ -50,7 +50,7 @@ MERGERS: dict[str, Callable[..., Merger]] = {
 
 
 def make_merger(name: str, options: Mapping[str, str]) -> Merger:
-    """A merger by its name, with parameters as texts: what a command line gives.
+    """Makes a merger from its name and its parameters as texts, as a command line gives them.
 
     Args:
       name: a key of `MERGERS`.

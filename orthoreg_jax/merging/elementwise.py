@@ -1,4 +1,4 @@
-"""Mergers that treat entries alone: sparsify each task vector, elect a sign, combine what is left.
+"""Mergers that act entry by entry: sparsify each task vector, elect a sign, combine the rest.
 
 | merger | sparsify | elect | combine |
 |---|---|---|---|
@@ -103,7 +103,7 @@ def task_arithmetic() -> Merger:
 def ties(
     k: float = 20.0, over: str = "vector", elect: str = "sum", combine: str = "mean"
 ) -> Merger:
-    """Trim, elect a sign, merge what agrees with it.
+    """TIES: trim, elect a sign, merge the entries that agree with it.
 
     Of each tau_t only the largest k % of magnitudes stay; gamma = sgn(sum_t tau_t) is each entry's
     sign; tau is the mean of the entries of that sign, or their sum. Published implementations
@@ -177,7 +177,7 @@ def dare(p: float = 0.9) -> Merger:
 
 @shown_as_called
 def dare_ties(p: float = 0.9, elect: str = "sum", combine: str = "mean") -> Merger:
-    """DARE in place of TIES' trim, then its election and mean over agreeing entries.
+    """DARE instead of TIES' trim, followed by TIES' election and mean of agreeing entries.
 
     As peft has it; mergekit sums by default (`combine="sum"`), and rescales as said at `dare`.
     The paper's "TIES-Merging with DARE" drops first and trims afterwards, too.
@@ -225,7 +225,7 @@ def breadcrumbs(beta: float = 0.85, gamma: float = 0.993) -> Merger:
 
 @shown_as_called
 def consensus(k: int = 2, lambda_: float = 0.4) -> Merger:
-    """Consensus task arithmetic: only what at least k tasks need of the sum.
+    """Consensus task arithmetic: keeps the entries of the sum that at least k tasks need.
 
     m_t = 1[ |tau_t| >= lambda |sum_u tau_u - tau_t| ] is the task's TALL mask, and
     tau = 1[ sum_t m_t >= k ] * sum_t tau_t: entries of no task ("catastrophic") and of fewer than

@@ -1,4 +1,4 @@
-"""Task vectors merged from their files, a layer at a time."""
+"""Merges task vectors from files, one layer at a time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .merger import (
 
 @runtime_checkable
 class Source(Protocol):
-    """One task vector, read leaf by leaf: a file, or a model beside its base."""
+    """One task vector, read leaf by leaf: a file, or a model and its base."""
 
     @property
     def path(self) -> Any:
@@ -39,14 +39,14 @@ class Source(Protocol):
         """Of the leaves, by path."""
 
     def read(self, name: str, place: int | None = None) -> np.ndarray:
-        """A leaf, or the slice at `place` of its first axis, which it keeps."""
+        """A leaf, or the slice at `place` of its first axis, with that axis kept."""
 
     def check(self) -> str:
-        """The hash of its content, once that is known to be whole."""
+        """The hash of its content, after checking that it is complete."""
 
 
 class Merged(NamedTuple):
-    """A merged task vector, and the content hash of each file that it was made of."""
+    """A merged task vector and the content hash of each input file."""
 
     vector: dict[str, Any]
     sha256: tuple[str, ...]
@@ -59,7 +59,7 @@ def merge_files(
     matrices: Rules | None = None,
     key: jax.Array | None = None,
 ) -> Merged:
-    """`merge_task_vectors` of files, for more of them than memory holds; equal to it.
+    """Same result as `merge_task_vectors`, for more files than fit in memory.
 
     Reads one layer of one leaf of all files at a time: a slice of the first axis where a leaf is
     stacked, else the whole leaf. Memory holds that, and the merged vector: of 64 files of ViT-B/32
@@ -114,7 +114,7 @@ _merge_slice = jax.jit(merge_slice, static_argnames=("merger", "piece"))
 
 
 def _read_all(files: Sequence[Source], path: str, place: int | None) -> jax.Array:
-    """Of all files in one array, filled in place: on the host there is one file's at a time."""
+    """Reads a leaf of all files into one array; only one file's copy exists at a time."""
     leaf = files[0].shapes[path]
     shape = leaf.shape if place is None else (1, *leaf.shape[1:])
     values = jnp.zeros((len(files), *shape), leaf.dtype)

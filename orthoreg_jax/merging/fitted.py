@@ -1,4 +1,4 @@
-"""Mergers that see data: each takes what a few batches tell, as trees beside the task vectors.
+"""Mergers that use data: each takes statistics of a few batches, as trees like the task vectors.
 
 They know no model: the caller gives functions of parameters, or what was measured with them.
 """
@@ -29,7 +29,7 @@ Trees = Sequence[PyTree] | Mapping[str, PyTree]
 
 
 def fisher(vectors: Trees, fishers: Trees) -> PyTree:
-    """Weighs each entry by its Fisher information: tau = sum_t F_t tau_t / sum_t F_t.
+    """Weights each entry by its Fisher information: tau = sum_t F_t tau_t / sum_t F_t.
 
     With alpha = 1 it is the paper's merged model: its theta_t are theta_0 + tau_t, and theta_0
     cancels. An entry that no task's Fisher information speaks of gets the mean. The paper also
@@ -56,7 +56,7 @@ def fisher(vectors: Trees, fishers: Trees) -> PyTree:
     def leaf(mean: Any, *both: Any) -> Any:
         values, weight = jnp.stack(both[: len(rows)]), jnp.stack(both[len(rows) :])
         total = jnp.sum(weight, axis=0)
-        known = ~(total <= 0)  # NaN is none that may be passed over
+        known = ~(total <= 0)  # NaN must not be skipped
         weighted = jnp.sum(weight.astype(values.dtype) * values, axis=0)
         return jnp.where(known, weighted / jnp.where(known, total, 1).astype(values.dtype), mean)
 
@@ -101,7 +101,7 @@ def regmean(
     *,
     matrices: Rules | None = None,
 ) -> PyTree:
-    """The W whose outputs are nearest, in the squared sense, to each task's own on its inputs.
+    """The W whose outputs are closest, in squared error, to each task's own on its inputs.
 
     tau = (sum_t H_t)^-1 sum_t H_t tau_t for each matrix z = W^T x, where H_t is the Gram matrix
     G_t = X_t^T X_t of the task's inputs with its entries off the diagonal multiplied by `alpha`.
@@ -267,7 +267,7 @@ def entropy(logits: Float[Array, "... c"]) -> Float[Array, ""]:
 
 
 def _paired(vectors: Trees, others: Any, name: str) -> tuple[list[PyTree], list[Any]]:
-    """Task vectors and what belongs to each of them."""
+    """Pairs task vectors with what belongs to each."""
     if isinstance(vectors, Mapping) != isinstance(others, Mapping):
         raise ValueError(f"vectors and {name}: give both as lists, or both as dicts by task")
     if isinstance(vectors, Mapping):

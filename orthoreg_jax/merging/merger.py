@@ -1,4 +1,4 @@
-"""What a merging method is, and how it goes over the leaves of task vectors, in memory or not."""
+"""The `Merger` type, and how a merger is applied to the leaves of task vectors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Cutoff = Callable[..., Float[Array, ""]]  # (leaves of a whole task vector, *opt
 class Merger:
     """A merging method with its parameters: a value, made by a function such as `ties(k=20)`.
 
-    Equal functions with equal options are equal mergers, so that each is compiled once.
+    Mergers with equal functions and options are equal, so that each is compiled once.
 
     Attributes:
       merge: (values, cutoffs, key, *options) -> merged: one tensor of each of `t` task vectors,
@@ -61,7 +61,7 @@ class Merger:
 
 
 def shown_as_called(make: Callable[Options, Merger]) -> Callable[Options, Merger]:
-    """Mergers that this function makes are shown as the call, with all parameters."""
+    """Decorates a function so that its mergers print as the call, with all parameters."""
 
     @functools.wraps(make)
     def made(*args: Options.args, **kwargs: Options.kwargs) -> Merger:
@@ -95,15 +95,15 @@ def merge_task_vectors(
     matrices: Rules | None = None,
     key: jax.Array | None = None,
 ) -> PyTree:
-    """One task vector tau out of several; the merged model is theta_0 + alpha * tau.
+    """Merges several task vectors into one, tau; the merged model is theta_0 + alpha * tau.
 
-    All mergers keep to this one convention: `alpha` is left to `apply_task_vector`, and what a
-    method calls its scaling coefficient is that alpha. Sums are taken in float32 (float64 for
+    All mergers follow one convention: scaling is left to `apply_task_vector`, whose `alpha` is what
+    a method calls its scaling coefficient. Sums are taken in float32 (float64 for
     float64).
 
-    NaN and infinity are never merged away: an entry of which one vector holds either is NaN in the
-    result, and so is the whole matrix or leaf for a merger that looks at whole tensors. One NaN
-    makes all NaN for a merger that looks at whole vectors, as `ties()` does.
+    NaN and infinity are never merged away. If one vector has either in an entry, that entry of the
+    result is NaN; for a merger of whole tensors the whole matrix or leaf is, and for one of whole
+    vectors, such as `ties()`, everything is.
 
     Args:
       vectors: a list of task vectors, or a dict of them by task; any pytrees of one structure.
@@ -117,9 +117,9 @@ def merge_task_vectors(
       A tree like each of the vectors, with the types of their leaves.
 
     Raises:
-      ValueError: a merger that is none, fewer vectors than it needs, vectors of different
-        structure or shapes, leaves that are not floating point or need a rule and have none, a key
-        that is missing or not used.
+      ValueError: not a merger, fewer vectors than it needs, vectors of different structure or
+        shapes, leaves that are not floating point or lack a rule they need, a key that is missing
+        or not used.
     """
     _check_merger(merger)
     rows = task_vector_rows(vectors)
@@ -151,10 +151,10 @@ def _check_merger(merger: Any) -> None:
 
 
 def check_fits(merger: Merger, tasks: int, key: jax.Array | None) -> None:
-    """There are enough task vectors, and a key where one is needed, and there alone.
+    """Checks that there are enough task vectors, and a key if and only if the merger needs one.
 
     Raises:
-      ValueError: there are not.
+      ValueError: too few vectors, or a key that is missing or not used.
     """
     if not tasks:
         raise ValueError("no task vector to merge; give at least one")
@@ -170,13 +170,13 @@ def check_fits(merger: Merger, tasks: int, key: jax.Array | None) -> None:
 
 
 def is_on_host(merger: Merger, values: PyTree) -> bool:
-    """Whether it is given NumPy arrays: it decomposes matrices, and their numbers are there."""
+    """Whether to pass NumPy arrays: the merger decomposes matrices, and they are not traced."""
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
     return merger.reads == "matrices" and not traced
 
 
 def plan(vector: PyTree, merger: Merger, rules: Rules | None) -> dict[str, Piece]:
-    """How each leaf is merged, by its path.
+    """Plans how each leaf is merged, by path.
 
     Args:
       vector: one of the task vectors, or its shapes.
@@ -243,7 +243,7 @@ def _merge_leaf(
 def _merge_on_host(
     values: Inexact[np.ndarray, "t ..."], cutoffs: Any, key: Any, merger: Merger, piece: Piece
 ) -> Inexact[Array, ...]:
-    """As `_merge_leaf`, and not compiled."""
+    """Same as `_merge_leaf`, without compilation."""
     if not piece.stacked:
         return jnp.asarray(merge_slice(values, cutoffs, key, 0, merger, piece))
     merged = np.empty(values.shape[1:], values.dtype)
@@ -261,7 +261,7 @@ def merge_slice(
     merger: Merger,
     piece: Piece,
 ) -> Any:
-    """A leaf, or the slice of it at `place` of its first axis (which it keeps, of length 1).
+    """Merges a leaf, or its slice at `place` of the first axis (kept, with length 1).
 
     NumPy's if the values are.
     """
@@ -291,7 +291,7 @@ def merge_slice(
 
 
 def _behind_tasks(reading: Matrix, axes: int) -> Matrix:
-    """The reading of a leaf of so many axes where one that counts tasks stands before them."""
+    """Shifts the reading of a leaf by one axis, for stacks with a leading axis of tasks."""
     rows, columns = (
         tuple(axis % axes + 1 for axis in own) for own in (reading.rows, reading.columns)
     )
@@ -301,7 +301,7 @@ def _behind_tasks(reading: Matrix, axes: int) -> Matrix:
 def _merge(
     values: Float[Array, "t ..."], cutoffs: Float[Array, " t"] | None, key: Any, merger: Merger
 ) -> Float[Array, ...]:
-    """`merger.merge`, which sees finite numbers alone; NaN where it would have seen others."""
+    """Calls `merger.merge` on finite numbers only; NaN wherever an input was not finite."""
     finite = jnp.isfinite(values)
     good = jnp.all(finite, axis=0 if merger.reads == "entries" else None)
     if cutoffs is not None:
@@ -311,7 +311,7 @@ def _merge(
 
 
 def _merge_numpy(values: Any, cutoffs: Any, key: Any, merger: Merger) -> Any:
-    """As `_merge`, of a matrix that is NumPy's."""
+    """Same as `_merge`, for a NumPy matrix."""
     if np.isfinite(values).all():
         return merger.merge(values, cutoffs, key, *merger.options)
     return np.full(values.shape[1:], np.nan, values.dtype)
@@ -320,7 +320,7 @@ def _merge_numpy(values: Any, cutoffs: Any, key: Any, merger: Merger) -> Any:
 def _merge_blocks(
     values: Float[Array, "t n"], cutoffs: Float[Array, " t"] | None, key: Any, merger: Merger
 ) -> Float[Array, " n"]:
-    """Entries that are merged each by itself, a block of them after the other.
+    """Merges independent entries, one block after another.
 
     What is computed on the way is as large as the input, and so is held of one block alone.
     """

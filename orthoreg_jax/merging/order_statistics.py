@@ -1,4 +1,4 @@
-"""Order statistics of magnitudes over arrays that are not joined nor sorted."""
+"""Order statistics of magnitudes over several arrays, without joining or sorting them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orthoreg_jax.arithmetic.precision import wide_type
 
 
 def kth_magnitude(leaves: Sequence[Inexact[Array, ...]], k: int) -> Float[Array, ""]:
-    """The k-th largest magnitude, counted from 1, of all entries of several arrays; exact.
+    """The exact k-th largest magnitude, counted from 1, over all entries of several arrays.
 
     NaN if one of them is NaN.
 

@@ -1,4 +1,4 @@
-"""What task vectors keep of their entries ahead of being combined."""
+"""Sparsifiers: which entries a task vector keeps before vectors are combined."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Cutoffs = Float[Array, " t"] | None
 
 
 class Sparsifier(NamedTuple):
-    """What becomes of each task vector ahead of election and combination.
+    """How to sparsify each task vector before election and combination.
 
     `reads`, `random` and `cutoff` are those of `Merger`.
 
@@ -55,7 +55,7 @@ def band(beta: float, gamma: float) -> Sparsifier:
 
 
 def agreed(k: int, scale: float) -> Sparsifier:
-    """Keeps entries that are large, beside those of the other tasks, for at least k tasks."""
+    """Keeps entries that are large, compared with the other tasks', for at least k tasks."""
     return Sparsifier(_keep_agreed, (k, scale))
 
 

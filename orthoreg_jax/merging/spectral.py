@@ -1,6 +1,6 @@
-"""Mergers that take the weight matrices' singular value decompositions apart and put them together.
+"""Mergers that recombine the singular value decompositions of weight matrices.
 
-All of them average the leaves that are no matrices, as published. A direction whose singular value
+All of them average the leaves that are not matrices, as published. A direction whose singular value
 is rounding (below eps * max(m, n) times the largest) is no direction: what the decomposition
 returns there is arbitrary, and is left out. Published implementations keep it; for updates of full
 rank nothing differs.
@@ -25,7 +25,7 @@ Cutoffs = Float[Array, " t"] | None
 
 @shown_as_called
 def tsv_m(rank: int = 0) -> Merger:
-    """Task singular vectors, cut to their leading ones and decorrelated between tasks.
+    """TSV-M: keeps each task's leading singular vectors and decorrelates them between tasks.
 
     With tau_t = U_t S_t V_t^T of each matrix cut to `rank` singular values, U = [U_1 ... U_T],
     S and V likewise: tau = polar(U) S polar(V)^T, polar(U) being the orthonormal matrix nearest to
@@ -61,7 +61,7 @@ def _tsv_m(values: Values, cutoffs: Cutoffs, key: Any, rank: int) -> Any:
 
 @shown_as_called
 def iso_c() -> Merger:
-    """Isotropic merging in the common subspace: the sum, all of its singular values made equal.
+    """Isotropic merging in the common subspace: the sum with all singular values made equal.
 
     With sum_t tau_t = U S V^T of each matrix: tau = mean(S) U V^T. The papers choose alpha on
     validation (1.3 for ViT-B/32 and 8 tasks). The mean is over the directions that are there, so
@@ -128,7 +128,7 @@ def _product(left: Any, right: Any) -> Any:
 
 
 def _norms(values: Any) -> Any:
-    """Of each matrix, whose entries' squares need not fit into their type."""
+    """Norm of each matrix, computed so that squares cannot overflow."""
     xp = values.__array_namespace__()
     largest = abs(values).max(axis=(1, 2))
     scaled = values / xp.where(largest > 0, largest, 1)[:, None, None]
@@ -136,7 +136,7 @@ def _norms(values: Any) -> Any:
 
 
 def _leading(values: Any, rank: int, sizes: Any = 0.0) -> tuple[Any, Any, Any]:
-    """The first `rank` singular triples of each matrix side by side; 0 where they are not there.
+    """The first `rank` singular triples of each matrix, concatenated; 0 where missing.
 
     `sizes`: what the largest singular value of each counts as where it is smaller.
     """
@@ -149,13 +149,13 @@ def _leading(values: Any, rank: int, sizes: Any = 0.0) -> tuple[Any, Any, Any]:
 
 
 def _orthogonal(factor: Any) -> Any:
-    """The polar factor: U V^T of U S V^T, over the directions that are there."""
+    """The polar factor U V^T of U S V^T, over directions above rounding."""
     left, scale, right = svd(factor[None])
     return _product(left[0] * _present(scale, factor.shape), right[0])
 
 
 def _present(scale: Any, shape: tuple[int, ...], sizes: Any = 0.0) -> Any:
-    """1 for singular values (t, s), falling, that are more than rounding, 0 for the others."""
+    """1 for singular values (t, s), descending, above rounding; 0 for the others."""
     xp = scale.__array_namespace__()
     rounding = np.finfo(scale.dtype).eps * max(shape)
     largest = xp.max(scale, axis=1, initial=0)
@@ -164,5 +164,5 @@ def _present(scale: Any, shape: tuple[int, ...], sizes: Any = 0.0) -> Any:
 
 
 def _mean(scale: Any) -> Any:
-    """Over those that are there."""
+    """Mean over singular values above rounding."""
     return scale.sum() / (scale > 0).sum().astype(scale.dtype).clip(1)

@@ -1,4 +1,4 @@
-"""Kronecker factors (KFAC) of a linen model: what its layers read, and their outputs' slopes."""
+"""Kronecker factors (KFAC) of a linen model: moments of layer inputs and output gradients."""
 
 from __future__ import annotations
 
@@ -25,24 +25,25 @@ def kronecker_factors(
 ) -> dict[str, Kronecker]:
     """Factors of E_x[J(x)^T J(x)], the curvature of the squared loss on the model's outputs.
 
-    With v of E[v v^T] = I, and g the derivative of v^T f(x) by the outputs of a layer, a layer has
-    A = E[a a^T] over inputs and tokens, and B = E_x[sum over tokens of g g^T] ("expand"). A vector
-    (of a layer norm, the class embedding) has A = 1 and B = E_x[g g^T], g by the vector itself.
+    Let v satisfy E[v v^T] = I, let a be a layer's input, and g the gradient of v^T f(x) with
+    respect to the layer's output. Then A = E[a a^T] over inputs and tokens, and
+    B = E_x[sum over tokens of g g^T] ("expand"). For a vector (a layer norm's, the class embedding), A = 1 and B = E_x[g g^T],
+    with g the gradient with respect to the vector itself.
     Convolutions and position embeddings have no factors.
 
     Args:
-      model: whose linear layers are `nn.Dense`; a stack made by `nn.scan` needs "perturbations"
-        and "intermediates" among its `variable_axes`, as this package's towers have them.
-      params: where it is taken: the pre-trained ones.
-      inputs: a few hundred do.
-      projections: v of each input, p being the size of an output: drawn from N(0, I).
-      batch_size: inputs that are computed at once.
+      model: its linear layers must be `nn.Dense`; a stack made by `nn.scan` needs "perturbations"
+        and "intermediates" in its `variable_axes`, as in this package's towers.
+      params: the pre-trained parameters, at which the curvature is taken.
+      inputs: a few hundred are enough.
+      projections: one v for each input, of the size p of an output, drawn from N(0, I).
+      batch_size: number of inputs computed at once.
 
     Returns:
-      By path of a layer or vector; for `kronecker_penalty`.
+      Factors by path of the layer or vector, for `kronecker_penalty`.
 
     Raises:
-      ValueError: no input, or another number of projections.
+      ValueError: no inputs, or not one projection for each.
 
     Reference: arXiv 2602.17385, section 3; "expand": arXiv 2311.00636.
     """
@@ -60,9 +61,11 @@ def kronecker_factors(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _sums(model: nn.Module, params: Any, inputs: Array, projections: Array) -> Any:
-    """The factors, summed over inputs."""
+    """The factors, summed over one batch of inputs."""
     leaves = flatten(params)
 
+    # One application gives the outputs and every layer's inputs. The probes are zeros added to each
+    # layer's outputs: the gradient with respect to a probe is the one with respect to the outputs.
     def watched(params: Any, probes: Any, example: Array) -> tuple[Array, dict[str, Array]]:
         variables = {"params": params, "perturbations": probes}
         with nn.intercept_methods(_watch):
@@ -80,7 +83,9 @@ def _sums(model: nn.Module, params: Any, inputs: Array, projections: Array) -> A
         if path not in in_layers and (leaf.ndim == 1 or path.rsplit("/", 1)[-1] in VECTORS)
     }
 
+    # A single image: B needs the gradient of each image by itself, so `vmap` maps over images.
     def one(example: Array, projection: Array) -> tuple[Any, Any, Any]:
+        # Kernels are not among the arguments: they get factors, not gradients.
         def run(vectors: Any, probes: Any) -> Any:
             return watched(replace(params, unflatten(vectors)), probes, example)
 
@@ -93,7 +98,7 @@ def _sums(model: nn.Module, params: Any, inputs: Array, projections: Array) -> A
     for layer in layers:
         stack = leaves[f"{layer}/kernel"].shape[:-2]
         read = _tokens(seen[f"{layer}/inputs/0"], stack)
-        if f"{layer}/bias" in leaves:
+        if f"{layer}/bias" in leaves:  # a bias is a last row of the kernel, read by a constant 1
             read = jnp.concatenate([read, jnp.ones_like(read[..., :1])], axis=-1)
         tokens = read.shape[-2] // len(inputs)
         outputs = _gram(_tokens(owed[f"{layer}/outputs"], stack))
@@ -106,7 +111,7 @@ def _sums(model: nn.Module, params: Any, inputs: Array, projections: Array) -> A
 
 
 def _watch(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
-    """Keeps what a linear layer reads, and adds a zero to its outputs, to be differentiated by."""
+    """Records the input of a linear layer, and adds a probe to its output to differentiate by."""
     outputs = method(*args, **kwargs)
     if not isinstance(context.module, nn.Dense) or context.method_name != "__call__":
         return outputs

@@ -1,4 +1,4 @@
-"""OrthoReg: how far weight updates are from orthonormal columns, and the closed-form gradient."""
+"""OrthoReg: distance of weight updates from orthonormal columns, with closed-form gradient."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def orthogonality_penalty(
     form: str = "released",
     precision: jax.lax.PrecisionLike = "highest",
 ) -> Float[Array, ""]:
-    r"""Distance of each weight update from orthonormal columns, summed over the matrices.
+    r"""OrthoReg: distance of each weight update from orthonormal columns, summed over matrices.
 
     With G the Gram matrix of an update dW of m rows and n columns (kernels are (in, out), so
     columns are the output features):
@@ -91,7 +91,7 @@ def orthogonality_penalty(
 def sum_terms(
     updates: Mapping[str, tuple[Any, Matrix]], form: str, precision: jax.lax.PrecisionLike
 ) -> Float[Array, ""]:
-    """The penalty of leaves whose readings are known already; the first part of `updates` is dW."""
+    """The penalty of leaves whose readings are known; the first part of `updates` is dW."""
 
     def term(leaf: Any, reading: Matrix) -> Float[Array, ""]:
         if is_low_rank(leaf) and reading == Matrix() and leaf.rank < min(leaf.shape[-2:]):
@@ -106,7 +106,7 @@ def sum_terms(
 
 
 def check_form(form: str) -> None:
-    """Refuses what is no form of the penalty."""
+    """Refuses unknown forms of the penalty."""
     if form not in FORMS:
         raise ValueError(f"form {form!r}; allowed: {', '.join(map(repr, FORMS))}")
 
@@ -164,7 +164,7 @@ def _over_columns(shape: tuple[int, ...]) -> bool:
 def _deviation(
     matrices: Inexact[Array, "k m n"], precision: jax.lax.PrecisionLike
 ) -> Float[Array, "k s s"]:
-    """E = G - I, G the Gram of the smaller side s."""
+    """E = G - I, with G the Gram matrix of the smaller side s."""
     dtype = wide_type(matrices.dtype)
     equation = "kij,kil->kjl" if _over_columns(matrices.shape) else "kij,klj->kil"
     gram = jnp.einsum(

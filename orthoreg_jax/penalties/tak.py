@@ -1,4 +1,4 @@
-"""Quadratic forms of weight updates whose matrices are Kronecker products, layer by layer."""
+"""TAK: quadratic forms of weight updates with Kronecker-factored matrices, layer by layer."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def kronecker_penalty(
 
     Kernels are (in, out). A layer's bias is a last row of dW, a layer without a bias in the update
     takes A without its last row and column. Gradient: 2 A dW B, two matrix products in all. The
-    factors are constants: it is no function of them to differentiate. An update kept as `LowRank`
-    is multiplied out if it has a bias beside it, and else never.
+    factors are treated as constants and get no gradient. A `LowRank` update is multiplied out only
+    if its layer has a bias.
 
     Args:
       delta: any pytree of updates, fine-tuned minus pre-trained weights.
@@ -104,7 +104,7 @@ def merge_kronecker(factors: Sequence[Factors]) -> dict[str, Kronecker]:
 
 
 def _read(leaves: Mapping[str, Any], name: str, inputs: Any) -> tuple[Any, Any]:
-    """A layer's or vector's update as matrices, None if there is none, and A for its rows."""
+    """A layer's or vector's update as matrices (None if it has none), and A for its rows."""
     if name in leaves:
         return leaves[name][..., None, :], inputs
     kernel, bias = leaves.get(f"{name}/kernel"), leaves.get(f"{name}/bias")
@@ -136,7 +136,7 @@ def _form_jvp(precision: jax.lax.PrecisionLike, primals: Any, tangents: Any) -> 
 
 
 def _form_and_half_slope(update: Any, inputs: Any, outputs: Any, precision: Any) -> Any:
-    """The form, and A dW B."""
+    """The value of the form, and A dW B, half its gradient."""
     wide = update.astype(wide_type(update.dtype))
     product = jnp.matmul(inputs.astype(wide.dtype), wide, precision=precision)
     product = jnp.matmul(product, outputs.astype(wide.dtype), precision=precision)

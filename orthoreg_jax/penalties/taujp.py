@@ -1,4 +1,4 @@
-"""How far a task vector moves the outputs of the linearised model: J tau."""
+"""tauJp: how far a task vector moves the outputs of the linearised model, J tau."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Apply = Callable[[Any, Any], Any]  # (params, inputs) -> outputs
 
 
 def tau_jacobian(apply: Apply, params0: Any, delta: Any, inputs: Any) -> Float[Array, "*b p"]:
-    """J(x) tau, what the linearised model's outputs change by; one forward-mode product.
+    """J(x) tau, the change in the linearised model's outputs; one forward-mode product.
 
     Args:
       apply: (params, inputs) -> outputs.
@@ -36,7 +36,7 @@ def tau_jacobian(apply: Apply, params0: Any, delta: Any, inputs: Any) -> Float[A
 
 
 def tau_jacobian_penalty(apply: Apply, params0: Any, delta: Any, inputs: Any) -> Float[Array, ""]:
-    """tauJp: E_x || J(x) tau ||^2, to be kept small on inputs x of *other* tasks.
+    """tauJp: E_x || J(x) tau ||^2, to keep small on inputs x of *other* tasks.
 
     Then the linearised model that all task vectors are added to answers on each task as that
     task's own model does. It is 0, and so is its gradient, where the update is.

@@ -1,4 +1,4 @@
-"""OrthoReg as an optax transformation, for training loops whose loss stays as it is."""
+"""OrthoReg as an optax transformation, for training loops that keep their loss unchanged."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def add_orthogonality_penalty(
     """Adds the gradient of `strength * orthogonality_penalty(params - anchor)` to the updates.
 
     The same training as the penalty in the loss, without touching the loss. It must be the first
-    of a chain, where updates still are gradients of the loss, ahead of clipping and of the
+    of a chain, where updates are still gradients of the loss, before clipping and the
     optimiser. Factors that a rule reads as an `Adapter` count by what their product changed.
 
     Inside `optax.masked` or `optax.multi_transform` anchor and rules may be those of the whole
@@ -70,8 +70,8 @@ def add_orthogonality_penalty(
       A transformation whose `update` needs `params`.
 
     Raises:
-      ValueError: a strength that is no number of 0 or more; as `orthogonality_penalty`, when `init`
-        is called; `update` without params, or without the anchor that is not kept; an anchor of
+      ValueError: a strength that is not a number of 0 or more; as `orthogonality_penalty`, when
+        `init` is called; `update` without params, or without the anchor that is not kept; an anchor of
         another structure or shape, or one that was donated.
 
     Examples:
@@ -101,7 +101,7 @@ def add_orthogonality_penalty(
     penalty_and_slope = jax.jit(jax.value_and_grad(penalty))
 
     def penalised(params: Any, leaves: Any) -> Any:
-        """The leaves that matrices are read from, `optax.MaskedNode` in place of the others."""
+        """The leaves that contain matrices, with `optax.MaskedNode` in place of the others."""
         readings = read_leaves(flatten(params, is_low_rank), matrices)
         return jax.tree.map_with_path(
             lambda path, _, leaf: (
@@ -180,7 +180,7 @@ def _is_node(node: Any) -> bool:
 
 
 def _change(new: Any, old: Any) -> Any:
-    """The update from old to new weights; of products by the factors alone."""
+    """The update from old to new weights; for products, computed from the factors alone."""
     if not is_low_rank(new):
         return new - old
     left = jnp.concatenate([new.left, -old.left], axis=-1)
@@ -189,7 +189,7 @@ def _change(new: Any, old: Any) -> Any:
 
 
 def _like(params: Any, anchor: Any) -> Any:
-    """The anchor without the leaves that a mask takes out of the parameters."""
+    """The anchor without the leaves that a mask removes from the parameters."""
     try:
         return jax.tree.map(
             lambda param, old: param if is_masked(param) else old,

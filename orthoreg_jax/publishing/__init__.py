@@ -1,1 +1,1 @@
-"""What opens a run, edits a model and writes it: exports, merges, measures, uploads."""
+"""Opens a run, edits a model and writes it: export, merge, measure, upload."""

@@ -1,4 +1,4 @@
-"""The alpha of a merged task vector, chosen on validation."""
+"""Chooses the alpha of a merged task vector on validation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from orthoreg_jax.tasks.task import Task
 
 
 class Measured(NamedTuple):
-    """A merged model of a run, with the alpha that its validation data chose.
+    """A merged model of a run, with the alpha chosen on validation.
 
     Attributes:
       alpha: with the best validation mean of normalised accuracy.
@@ -38,7 +38,7 @@ class Measured(NamedTuple):
 
 
 def choose_alpha(experiment: Experiment, run: Run, tasks: Sequence[str], vector: Any) -> Measured:
-    """Alpha of theta_0 + alpha * tau, searched as the config says, and what it gives on test.
+    """Searches alpha of theta_0 + alpha * tau as the config says, and measures it on test.
 
     Args:
       experiment: of the run.
@@ -68,7 +68,7 @@ def choose_alpha(experiment: Experiment, run: Run, tasks: Sequence[str], vector:
 
 
 class Compared(NamedTuple):
-    """A merged model of any vectors, beside what it was made of: accuracies by task.
+    """Accuracies by task of a merged model, its base and its sources.
 
     Attributes:
       alpha: with the best validation mean of normalised accuracy.
@@ -88,12 +88,12 @@ class Compared(NamedTuple):
 def compare_merged(
     base: Checkpoint, vector: Any, sources: Sequence[Source], tasks: Mapping[str, Task]
 ) -> Compared:
-    """Alpha of theta_0 + alpha * tau, searched on validation as a run does by default, and test.
+    """Searches alpha on validation as a run does by default, and compares the models on test.
 
     Args:
       base: theta_0; its text tower makes the heads.
       vector: the merged one, of the image tower alone.
-      sources: what was merged, of which the nth belongs to the nth task.
+      sources: what was merged; the nth source belongs to the nth task.
       tasks: with the splits "val" and "test".
 
     Raises:

@@ -1,4 +1,4 @@
-"""The card of an edited CLIP: what it is, what was measured, and what it is made of."""
+"""The model card of an edited CLIP: its formula, its accuracies and its sources."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ MADE_BY = "Made by `orthoreg "  # every card says so
 
 
 class Shown(NamedTuple):
-    """What a card says of accuracies, and the model's own on test by the titles of tasks."""
+    """A card's text on accuracies, and the model's test accuracies by task title."""
 
     text: str
     test: tuple[tuple[str, float], ...] = ()
 
 
 class Card(NamedTuple):
-    """What differs from card to card.
+    """The parts of a card that differ between cards.
 
     Attributes:
       title: its first line.
@@ -53,13 +53,13 @@ class Card(NamedTuple):
       kind: "A CLIP ...".
       formula: of the weights.
       vector: what a task vector is, in words.
-      text: what is to be said besides, the text tower above all.
+      text: further facts, in particular about the text tower.
       measured: accuracies.
       origins: a line for each thing that it was made of.
       command: of `orthoreg`, which made it.
       source: of what it was made, in words.
       versions: of the packages, by name.
-      tags: beside those of every edited CLIP.
+      tags: in addition to those of every edited CLIP.
     """
 
     title: str
@@ -76,7 +76,7 @@ class Card(NamedTuple):
     tags: Sequence[str] = ()
 
     def format(self) -> str:
-        """The card, in the hub's form."""
+        """The card, in the hub's format."""
         return TEMPLATE.format(
             front=_front(self.model, self.title, self.measured.test, self.tags),
             title=self.title,
@@ -95,13 +95,13 @@ class Card(NamedTuple):
 def _front(
     model: str, title: str, accuracies: Sequence[tuple[str, float]], tags: Sequence[str]
 ) -> str:
-    """The head of a card, in the hub's own form of metadata, by which it shows and finds models.
+    """The metadata block of a card, which the hub uses to show and find models.
 
     Args:
       model: the pre-trained one, named as the base if the hub has it.
       title: of the card.
       accuracies: on test, by the titles of tasks.
-      tags: beside those of every edited CLIP.
+      tags: in addition to those of every edited CLIP.
     """
     from huggingface_hub import EvalResult, ModelCardData
 

@@ -1,4 +1,4 @@
-"""A run's edited models as Hugging Face CLIP directories, each with a card that says what it is."""
+"""Exports a run's edited models as Hugging Face CLIP directories with model cards."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def export_model(
 def choose_edit(
     results: Results, run: Run, tasks: tuple[str, ...], forget: str, alpha: float | None
 ) -> Edit:
-    """What to do to the pre-trained weights, and what the run measured of it.
+    """The edit to make to the pre-trained weights, and what the run measured for it.
 
     Raises:
       ValueError: unknown tasks, one twice, both ways at once, or several but not all tasks
@@ -137,7 +137,7 @@ def choose_edit(
 
 
 def make_card(results: Results, run: Run, edit: Edit, checkpoint: Checkpoint) -> Card:
-    """What is to be said of the model."""
+    """The card of the model."""
     config: Any = results["config"]
     provenance: Any = results["provenance"]
     cells = [(title, percent(before), percent(after)) for title, before, after in edit.rows]

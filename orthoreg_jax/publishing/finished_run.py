@@ -1,4 +1,4 @@
-"""What an export or a merge takes from a finished run, and what it refuses ahead of work."""
+"""Checks and inputs that export and merge share for a finished run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ LARGEST_ALPHA = 3.4e38  # of float32
 
 
 def check_request(out: pathlib.Path, alpha: float | None, overwrite: bool) -> None:
-    """What can be refused ahead of work.
+    """Refuses a bad output directory or alpha before any work.
 
     Raises:
-      ValueError: `out` holds something that may not be replaced, or alpha is no number above 0.
+      ValueError: `out` holds something that may not be replaced, or alpha is not above 0.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; choose a new directory for the model")
@@ -44,7 +44,7 @@ def check_request(out: pathlib.Path, alpha: float | None, overwrite: bool) -> No
 
 
 def load_pretrained(results: Results) -> Checkpoint:
-    """The model that a run began with.
+    """Loads the model that a run started from.
 
     Raises:
       ValueError: it cannot be read, or its files are others now.
@@ -61,7 +61,7 @@ def load_pretrained(results: Results) -> Checkpoint:
 
 
 def find_run(results: Results, method: str, seed: int | None) -> Run:
-    """The run of a method that is edited weights; `seed` None: its first.
+    """The run of a method that is evaluated as edited weights; `seed` None: its first.
 
     Raises:
       ValueError: nothing of that name, or a linearised method.
@@ -83,7 +83,7 @@ def find_run(results: Results, method: str, seed: int | None) -> Run:
 
 
 def open_measured(folder: pathlib.Path, run: Run, tasks: Sequence[str]) -> list[pathlib.Path]:
-    """Files of the task vectors that a run's numbers were measured on.
+    """Opens the task vectors that a run's numbers were measured on.
 
     Raises:
       StorageError: one is missing, not what its place says, or another than was measured.

@@ -16,7 +16,7 @@ from orthoreg_jax.tasks.task import Task, data_directory, load_each
 
 
 def measure_model(model: str, data: str, names: Sequence[str], split: str, base: str = "") -> str:
-    """A table of a model's accuracies, and their mean; what is to be said of both is printed.
+    """A table of a model's accuracies and their mean; notes on model and data are printed.
 
     Args:
       model: see `load_checkpoint`; its own text tower makes the zero-shot heads.
@@ -45,7 +45,7 @@ def measure_model(model: str, data: str, names: Sequence[str], split: str, base:
 
 
 def load_measured(data: str, names: Sequence[str], splits: tuple[str, ...]) -> dict[str, Task]:
-    """Tasks by their names, with the splits that are to be measured.
+    """Loads tasks by name, with the split to measure.
 
     Raises:
       ValueError: a task is missing or wrong, or lacks a split; all of these tasks are named.

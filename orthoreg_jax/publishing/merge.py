@@ -1,4 +1,4 @@
-"""Merged task vectors as Hugging Face CLIP directories, each with a card that says what it is."""
+"""Writes merged models as Hugging Face CLIP directories with model cards."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .cards import Card, Shown
 from .finished_run import check_request, find_run, load_pretrained, open_measured
 from .measure import load_measured
 
-# Of the text tower: whether the vectors hold leaves of it.
+# The card's sentence on the text tower, by whether the vectors change it.
 TEXT = {
     False: "The text tower is the pre-trained one.",
     True: "The text tower is merged in the same way, so the zero-shot heads change, too.",
@@ -39,7 +39,7 @@ PACKAGES = ("orthoreg-jax", "jax", "numpy")
 
 
 class Choice(NamedTuple):
-    """A merger by its name, its parameters as texts, and the seed that it draws by."""
+    """A merger by name, its parameters as texts, and the seed for its random numbers."""
 
     name: str
     options: Mapping[str, str]
@@ -51,7 +51,7 @@ class Choice(NamedTuple):
         return merger, jax.random.key(self.draw) if merger.random else None
 
     def describe(self) -> str:
-        """Its parameters, in words."""
+        """The parameters, in words."""
         texts = [f"{key} = {value}" for key, value in self.options.items()]
         if self.make()[0].random:
             texts.append(f"seed {self.draw}")
@@ -134,7 +134,7 @@ def merge_run(
 
 
 class Data(NamedTuple):
-    """Where alpha is chosen: a folder of data, and the tasks in the order of what is merged."""
+    """Where to choose alpha: a data folder, and one task per source in the same order."""
 
     data: str
     tasks: Sequence[str]
@@ -191,7 +191,7 @@ def merge_models(
     """Merges fine-tuned models, or parts of them, and writes the model.
 
     Args:
-      models: whatever `load_checkpoint` reads beside a base.
+      models: anything that `load_checkpoint` reads with a base.
       out: a new directory.
       base: the CLIP that they were fine-tuned from.
       merger: how.
@@ -242,7 +242,7 @@ def _check(
     count: int,
     overwrite: bool,
 ) -> dict[str, Task]:
-    """What can be refused ahead of reading models; the tasks on which alpha is to be chosen."""
+    """Refuses bad options before reading models; returns the tasks to choose alpha on."""
     merger.make()
     check_request(out, alpha, overwrite)
     if alpha is not None:
@@ -349,7 +349,7 @@ def _card(
     beyond: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> str:
-    """The model card; `beyond` are leaves of the vector that are not of the image tower."""
+    """The model card; `beyond` are leaves of the vector outside the image tower."""
     origins = [f"pre-trained weights: SHA-256 `{checkpoint.sha256}`"]
     origins += [
         f"{name} of {source}: SHA-256 `{content}`" for source, (name, content) in sources.items()

@@ -1,10 +1,10 @@
-"""An exported or merged model to the hub, with its card."""
+"""Uploads an exported or merged model to the hub, with its card."""
 
 from __future__ import annotations
 
 import pathlib
 
-# Without them a directory is no model that this program wrote.
+# A directory without these was not written by export or merge.
 NEEDED = ("config.json", "model.safetensors", "README.md")
 
 
@@ -17,7 +17,7 @@ def push_model(directory: pathlib.Path, repository: str, private: bool = False) 
       private: make it for oneself alone.
 
     Raises:
-      ValueError: a directory that is no model's, or the hub's refusal, in its own words.
+      ValueError: not a model's directory, or the hub's refusal, in its own words.
     """
     missing = [name for name in NEEDED if not (directory / name).is_file()]
     if missing:

@@ -1,4 +1,4 @@
-"""A model's task vector as a file that says which weights it is the difference to."""
+"""Writes a model's task vector to a file that records the base weights."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from orthoreg_jax.trees import save_tree
 
 
 def write_vector(model: str, base: str, out: pathlib.Path, visual_only: bool = False) -> str:
-    """Writes tau = theta - theta_0, and tells what it is in a line.
+    """Writes tau = theta - theta_0 and returns a one-line description.
 
     Args:
-      model: whatever `load_checkpoint` reads beside a base.
+      model: anything that `load_checkpoint` reads with a base.
       base: the CLIP that it was fine-tuned from.
       out: a new safetensors file.
       visual_only: leave out what the model changed of the text tower.

@@ -1,4 +1,4 @@
-"""What the numbers say, in plain words, computed from them: neutral, whichever way they go."""
+"""Findings in plain words, computed from the numbers and neutral whichever way they go."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .tables import percent, points, share_text
 
 
 def describe_findings(results: Results) -> list[str]:
-    """Paragraphs on what the run shows; the first says what the numbers stand on."""
+    """Paragraphs on what the run shows; the first gives seeds and test images."""
     paragraphs = [_footing(results)]
     pairs = penalty_pairs(results)
     for plain, with_penalty in pairs:
@@ -57,7 +57,7 @@ def _footing(results: Results) -> str:
 
 
 def _compare(results: Results, plain: Method, other: Method) -> str:
-    """A method with penalties beside the same without."""
+    """Compares a method with penalties to the same method without."""
     zero_shot = zero_shot_mean(results)
 
     def both(value: Callable[[Run], float | None]) -> tuple[float, float]:
@@ -95,7 +95,7 @@ def _compare(results: Results, plain: Method, other: Method) -> str:
 
 
 def _difference(results: Results, plain: Method, other: Method, measure: str) -> str:
-    """As "+2.30 points, 95 % interval +1.10 to +3.50"."""
+    """As "+2.30 points, 95 % confidence interval +1.10 to +3.50"."""
     found = find_comparison(results, plain.name, other.name, measure)
     if found is None:
         return "not compared"
@@ -107,7 +107,7 @@ def _difference(results: Results, plain: Method, other: Method, measure: str) ->
 
 
 def _describe(results: Results, method: Method) -> str:
-    """A method that has no counterpart."""
+    """Describes a method without a counterpart."""
     share = control_shares(results)[0]
     return (
         f"{method.label}: the added model's accuracy is "
@@ -122,7 +122,7 @@ def _describe(results: Results, method: Method) -> str:
 
 
 def _edges(results: Results) -> list[str]:
-    """A warning if a larger alpha might have changed a number."""
+    """Warns if a larger alpha might have changed a number."""
     concerned = []
     for method in group_methods(results):
         if any(run["addition"]["at_edge"] for run in method.runs):

@@ -1,4 +1,4 @@
-"""Tables of what task vectors look like, and of the paper's claims about them."""
+"""Tables of the geometry of task vectors, and of the paper's claims."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def _word(yes: bool, no: bool) -> str:
 
 
 def _leakage(features: Features | None) -> float | None:
-    """How far vectors move other tasks' features, as a share of how far they move their own."""
+    """How far vectors move other tasks' features, relative to their own task's."""
     if features is None or not features["tau_jacobian"]:
         return None
     sizes = np.array(features["tau_jacobian"])
@@ -195,7 +195,7 @@ def _features(run: Run) -> Features:
 
 
 def _mean(by_task: dict[str, float]) -> float:
-    """Not a number for vectors without weight matrices."""
+    """Mean over tasks; NaN for vectors without weight matrices."""
     return statistics.fmean(by_task.values()) if by_task else math.nan
 
 
@@ -209,6 +209,6 @@ def _largest_singular_value(run: Run) -> float:
 
 
 def _off_diagonal(values: Float[np.ndarray, "t t"]) -> float:
-    """Mean over two different tasks; 0 if there is only one."""
+    """Mean over pairs of different tasks; 0 if there is only one task."""
     count = len(values)
     return float(values.sum() - values.trace()) / max(1, count * (count - 1))

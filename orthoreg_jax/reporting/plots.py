@@ -1,4 +1,4 @@
-"""The figures of a run; here those of accuracy and of the course of training."""
+"""The figures of a run on accuracy and on training."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def common_lengths(tried: Sequence[Curve]) -> Float[np.ndarray, " x"]:
 def read_at(
     x: Float[np.ndarray, " x"], tried: Curve, values: Float[np.ndarray, " a"] | Sequence[float]
 ) -> Float[np.ndarray, " x"]:
-    """A curve over alpha at given relative lengths, read off the lines between its points."""
+    """A curve over alpha at given relative lengths, by linear interpolation."""
     return np.interp(x, np.array(tried["alphas"]) * tried["length"], values)
 
 

@@ -117,7 +117,7 @@ def summary_text(folder: pathlib.Path) -> str:
 def read_metrics(
     folder: pathlib.Path, results: Results
 ) -> Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]:
-    """Lines of every metrics.jsonl that is there, by method."""
+    """Lines of every existing metrics.jsonl, by method."""
     metrics: dict[str, list[list[dict[str, Any]]]] = {}
     for run in results["runs"]:
         for task in results["tasks"]:

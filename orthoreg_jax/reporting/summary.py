@@ -1,4 +1,4 @@
-"""Numbers of results.json by method: means over tasks and seeds, and how sure they are."""
+"""Numbers of results.json by method: means over tasks and seeds, with their uncertainty."""
 
 from __future__ import annotations
 
@@ -113,12 +113,12 @@ def zero_shot_mean(results: Results, split: str = "test") -> float:
 
 
 def control_name(results: Results) -> str:
-    """The control task as `zero_shot` calls it."""
+    """The name of the control task in `zero_shot`."""
     return next(name for name in results["zero_shot"]["test"] if name not in results["tasks"])
 
 
 def control_title(results: Results) -> str:
-    """The title of the control task, for places that say already that it is one."""
+    """The title of the control task, without the word control."""
     return results["control"].removeprefix("Control: ")
 
 

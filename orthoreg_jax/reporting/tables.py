@@ -257,7 +257,7 @@ def points(share: float) -> str:
 
 
 def alpha_table(results: Results) -> Table:
-    """What the choice of alpha is worth: its range, alpha 1, and an alpha for each task."""
+    """The effect of the choice of alpha: its flat range, alpha = 1, and one alpha per task."""
     methods, rows = group_methods(results), []
     per_task = any(run["addition"]["per_task"] for run in results["runs"])
     for method in methods:
@@ -291,7 +291,7 @@ def alpha_table(results: Results) -> Table:
 
 
 def analogy_table(results: Results) -> Table | None:
-    """Every analogy with every method; None if there is none."""
+    """Every analogy with every method; None without analogies."""
     methods = group_methods(results)
     rows = [
         (
@@ -332,7 +332,7 @@ def _fine_tuned(number: int, run: Run) -> float:
 
 
 def seeds_note(methods: Sequence[Method]) -> tuple[str, ...]:
-    """What ± means, if there is more than one seed."""
+    """A note on ±, if there is more than one seed."""
     seeds = max(len(method.runs) for method in methods)
     if seeds == 1:
         return ()

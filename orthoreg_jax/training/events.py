@@ -1,4 +1,4 @@
-"""Metrics as TensorBoard draws them while a task trains; the same numbers as in metrics.jsonl."""
+"""Metrics for TensorBoard while a task trains; the same numbers as in metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGE = "tensorboardX"  # which needs no TensorFlow
 
 
 def check_events() -> None:
-    """Whether they can be written.
+    """Checks that event files can be written.
 
     Raises:
       ValueError: the package that writes them is not installed.
@@ -26,7 +26,7 @@ def check_events() -> None:
 
 
 class Events:
-    """Event files of one task; `tensorboard --logdir RUN` finds those of all of a run's tasks."""
+    """Event files of one task; `tensorboard --logdir RUN` shows all tasks of a run."""
 
     def __init__(self, folder: pathlib.Path, first: int) -> None:
         """Opens a new file; TensorBoard then drops what it has of steps from `first` on."""
@@ -46,5 +46,5 @@ class Events:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Writes what is left."""
+        """Writes the remaining events."""
         self._writer.close()

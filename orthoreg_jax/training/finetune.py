@@ -62,8 +62,8 @@ class Job(NamedTuple):
 def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings) -> TrainState:
     """Trains up to `job.steps` updates and returns the last state.
 
-    Batches and augmentation depend on the seed and the step alone, so a run that was cut off and
-    goes on from a saved state ends with the same weights.
+    Batches and augmentation depend on the seed and the step alone, so an interrupted run
+    that resumes from a saved state ends with the same weights.
 
     Args:
       job: what is trained on, and where its files go.
@@ -128,7 +128,7 @@ def has_states(folder: pathlib.Path) -> bool:
 
 
 def remove_states(folder: pathlib.Path) -> None:
-    """Deletes the saved states of a task that is finished."""
+    """Deletes the saved states of a finished task."""
     shutil.rmtree(folder / "state", ignore_errors=True)
 
 
@@ -145,7 +145,7 @@ def _diverged(state: TrainState, job: Job, line: dict[str, Any]) -> DivergedErro
 
 
 class _MetricsLog:
-    """Fetches metrics from the device some steps late, so that the loop never waits for them."""
+    """Fetches metrics from the device a few steps late, so that the loop never waits for them."""
 
     def __init__(self, job: Job, first: int) -> None:
         self._path = job.folder / "metrics.jsonl"
@@ -178,13 +178,13 @@ class _MetricsLog:
         return new
 
     def write(self) -> None:
-        """Writes all lines so far; of several processes the first does."""
+        """Writes all lines so far; only the first process does."""
         if is_first():
             write_text(self._path, "".join(f"{line}\n" for line in self._lines))
 
 
 def _lines_before(path: pathlib.Path, first: int) -> list[str]:
-    """Lines of an earlier run up to the step it is resumed from."""
+    """Lines of an earlier run, up to the step from which it resumes."""
     if first == 0 or not path.is_file():
         return []
     try:

@@ -1,4 +1,4 @@
-"""The penalties of a run, as rows of one table: what each sees, and where its options stand."""
+"""The penalties of a run, as rows of one table: the data each sees, and its options."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from .modes.mode import Apply
 
 @runtime_checkable
 class Others(Protocol):
-    """The other tasks of a run, as far as a penalty may ask; nothing is made before it asks."""
+    """What a penalty may request of the other tasks; nothing is computed before that."""
 
     def feeds(self, batch_size: int) -> tuple[Feed, ...]:
-        """Training batches of each of them."""
+        """Training batches of each other task."""
         ...
 
     def factors(self, images: int) -> Sequence[Factors]:
-        """Kronecker factors of each of them at the pre-trained weights, on so many images."""
+        """Kronecker factors of each other task at the pre-trained weights, from `images` images."""
         ...
 
 
 class Context(NamedTuple):
-    """What a penalty needs beside the update, while one task is fine-tuned.
+    """What a penalty needs besides the update while one task is fine-tuned.
 
     Attributes:
       constant: arrays that are the same at every step.
@@ -68,7 +68,7 @@ def orthoreg(options: ConfigDict, strength: float) -> Penalty:
 def orthogonality(
     strength: float, form: str, matrices: Rules, precision: str = "highest"
 ) -> Penalty:
-    """As `orthogonality_penalty`; the rules may be for more than the update holds."""
+    """Same as `orthogonality_penalty`, but rules may match more than the update contains."""
 
     def value(apply: Any, params0: Any, delta: Any, known: Any) -> Float[Array, ""]:
         rules = rules_for_part(delta, matrices)
@@ -99,7 +99,7 @@ def tak(options: ConfigDict, strength: float) -> Penalty:
 
 
 class PenaltyRow(NamedTuple):
-    """How a penalty comes into a run.
+    """How to build a penalty for a run.
 
     Attributes:
       label: its name in tables.
@@ -117,7 +117,7 @@ class PenaltyRow(NamedTuple):
     batch: str = ""
 
 
-# What stands behind the "+" of a method's name, in the order in which it stands there.
+# The names that may follow "+" in a method's name, in this order.
 PENALTIES: dict[str, PenaltyRow] = {
     "orthoreg": PenaltyRow("OrthoReg", "penalty", orthoreg, False),
     "taujp": PenaltyRow("τJp", "penalty.taujp", taujp, True, "batch_size"),
@@ -126,5 +126,5 @@ PENALTIES: dict[str, PenaltyRow] = {
 
 
 def penalty_options(name: str, config: ConfigDict) -> ConfigDict:
-    """The options that a config has for a penalty."""
+    """The options of a penalty in a config."""
     return functools.reduce(getitem, PENALTIES[name].options.split("."), config)

@@ -1,4 +1,4 @@
-"""States of an unfinished fine-tuning on disk, through orbax."""
+"""Saves and restores the states of an unfinished fine-tuning, with orbax."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .step import TrainState
 
 @jax.jit
 def _checksum(tree: Any) -> UInt32[Array, ""]:
-    """A number that any changed bit of any array changes, wherever the arrays' pieces live.
+    """A checksum that any changed bit changes, however the arrays are sharded.
 
     The sum over all words of word * (odd number made of its place), modulo 2^32: one word that
     changes always changes it, several all but once in 2^32 times.
@@ -44,7 +44,7 @@ def _checksum(tree: Any) -> UInt32[Array, ""]:
 
 @functools.cache
 def _ignore_late_failures() -> None:
-    """When a read or write fails, orbax closes its event loop, which the others then miss."""
+    """Ignores errors of orbax tasks whose event loop closed after another one failed."""
     before = sys.unraisablehook
 
     def say(what: Any) -> None:
@@ -55,12 +55,12 @@ def _ignore_late_failures() -> None:
 
 
 class StateFolder:
-    """Saves and restores train states; keeps the newest ones.
+    """Saves and restores train states, and keeps the newest ones.
 
     Orbax writes to a temporary name and renames, so a state that was cut off is never read. It
     does not notice a bit that changed on the disk: each state is saved with a checksum.
-    Arrays are copied to the host before `save` returns and written behind its back, while training
-    goes on; leaving the `with` block waits for the last one.
+    Arrays are copied to the host before `save` returns and written in the background while
+    training continues; leaving the `with` block waits for the last one.
     """
 
     def __init__(self, path: pathlib.Path, keep: int = 1) -> None:
@@ -79,7 +79,7 @@ class StateFolder:
             raise write_error(path, error) from error
 
     def save(self, state: TrainState) -> None:
-        """Begins to save a state under its own step; one that is there already stays as it is.
+        """Starts saving a state under its step; a state already saved there is kept.
 
         Raises:
           StorageError: this or the save before it failed: the disk is full, or the folder cannot
@@ -98,7 +98,7 @@ class StateFolder:
 
     @contextlib.contextmanager
     def _said(self) -> Iterator[None]:
-        """What orbax raises, of this save or of the one before, as a `StorageError`."""
+        """Turns orbax's errors, of this save or the previous one, into `StorageError`."""
         try:
             with undivided():
                 yield
@@ -108,7 +108,7 @@ class StateFolder:
             raise write_error(self._path, error) from error
 
     def restore(self, like: TrainState) -> TrainState:
-        """The newest whole state, with the structure and placement of `like`; `like` if none is.
+        """Restores the newest intact state, with structure and placement of `like`; else `like`.
 
         A damaged one is named, deleted, and the one before it taken.
 
@@ -149,7 +149,7 @@ class StateFolder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Waits for the last save; what went wrong with it is raised, but over no other error."""
+        """Waits for the last save and raises its error, unless another one is being raised."""
         try:
             with self._said():
                 self._manager.wait_until_finished()

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 
 class WarmupCosineState(NamedTuple):
-    """All numbers of the schedule are state, so that tasks of any length share a compiled step."""
+    """The whole schedule is state, so that tasks of any length share one compiled step."""
 
     taken: Int[Array, ""]
     peak: Float[Array, ""]
@@ -20,7 +20,7 @@ class WarmupCosineState(NamedTuple):
 
 
 def learning_rate(state: WarmupCosineState) -> Float[Array, ""]:
-    """The rate of the update that comes next.
+    """The learning rate of the next update.
 
     Of n warm-up updates the kth, from 1, has k / n of the peak, so that none has rate 0.
     """

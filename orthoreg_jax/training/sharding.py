@@ -1,4 +1,4 @@
-"""Where arrays live on a mesh of devices: batches split over all of them, weights over some.
+"""Placement of arrays on a mesh: batches are split over all devices, weights over some.
 
 The mesh has two axes. Along "data" the weights are copies of one another; along "fsdp" each
 device holds a piece of every large array (fully sharded data parallelism), gathered layer by
@@ -25,12 +25,12 @@ class Shardings(NamedTuple):
 
     @property
     def batch(self) -> NamedSharding:
-        """First axis over all devices."""
+        """Splits the first axis over all devices."""
         return NamedSharding(self.mesh, PartitionSpec(("data", "fsdp")))
 
     @property
     def microbatches(self) -> NamedSharding:
-        """Second axis over all devices; the first counts parts that come one after the other."""
+        """Splits the second axis over all devices; the first counts sequential parts."""
         return NamedSharding(self.mesh, PartitionSpec(None, ("data", "fsdp")))
 
     @property
@@ -39,17 +39,17 @@ class Shardings(NamedTuple):
         return NamedSharding(self.mesh, PartitionSpec())
 
     def put_batch(self, tree: Any) -> Any:
-        """A batch on the devices; every process gives its own part of it."""
+        """Puts a batch on the devices; every process passes its own part."""
         return jax.tree.map(
             lambda array: jax.make_array_from_process_local_data(self.batch, array), tree
         )
 
     def put_weights(self, tree: Any) -> Any:
-        """Weights on the devices; every process gives all of them."""
+        """Puts weights on the devices; every process passes all of them."""
         return jax.device_put(tree, self.weights(tree))
 
     def weights(self, tree: Any) -> Any:
-        """For every leaf of a tree of weights, gradients or optimiser state.
+        """Placement of every leaf of a tree of weights, gradients or optimiser state.
 
         The longest axis that the mesh divides is split. For a weight matrix that is the side over
         which the penalty's Gram matrix sums, so that devices multiply what they hold and exchange
@@ -59,7 +59,7 @@ class Shardings(NamedTuple):
 
     @property
     def gather(self) -> Callable[[Any], Any] | None:
-        """Weights in use, inside `jit`: whole on every device, their gradients in pieces again.
+        """Gathers weights inside `jit` to every device; their gradients are sharded again.
 
         None where they are whole already. Left to itself, XLA also splits the products of a layer
         as its weights are split, and then sends activations around: many times the bytes.
@@ -91,7 +91,7 @@ class Shardings(NamedTuple):
 
 
 def make_shardings(*batch_sizes: int, fsdp: int = 1, local: bool = False) -> Shardings:
-    """Placements over all devices of this run, those of other processes included.
+    """Placements over all devices of this run, including those of other processes.
 
     Args:
       batch_sizes: images that are computed at once, over all devices.

@@ -20,10 +20,10 @@ from .sharding import Shardings
 
 
 class TrainState(NamedTuple):
-    """What training changes.
+    """Everything that training changes.
 
-    `step` counts the updates made; `finite` is False from the first loss or gradient on that was
-    not finite, and no update is made any more.
+    `step` counts updates. `finite` turns False at the first loss or gradient that is not finite;
+    no update is made from then on.
     """
 
     step: Int[Array, ""]
@@ -33,10 +33,10 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Of one step.
+    """Metrics of one step.
 
-    `penalty` is not multiplied by lambda; of several it is the mean, weighted by their lambdas. It
-    is NaN where the gradient of the loss is not finite.
+    `penalty` is not multiplied by lambda; for several penalties it is their mean, weighted by
+    lambda. It is NaN if the gradient of the loss is not finite.
     `finite` says whether loss and gradient were, and the update was made.
     """
 
@@ -55,8 +55,8 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """The paper's recipe: clip by global norm, AdamW, linear warm-up, cosine to 0.
 
-    Optimisers that differ in `learning_rate`, `warmup_steps` and `steps` alone share one compiled
-    step: these numbers are in the state.
+    Optimisers that differ only in `learning_rate`, `warmup_steps` and `steps` share one compiled
+    step, because these numbers are in the state.
     """
     return optax.chain(
         optax.clip_by_global_norm(clip_norm),
@@ -80,21 +80,23 @@ def make_train_step(
 ) -> TrainStep:
     """Compiles `(state, params0, head, images, labels, known) -> (state, metrics)`.
 
-    `known` holds for each penalty what it needs beside the update; by default, nothing. The state
-    is donated. A step whose loss or gradient is not finite changes no weight, and neither does any
-    step after it, so the state that comes back is always the last good one.
+    `known` holds what each penalty needs besides the update; by default, nothing. The state is
+    donated. If loss or gradient is not finite, neither this step nor any later one changes a
+    weight, so the returned state is always the last good one.
 
     Args:
       mode: made by a row of `MODES`.
       apply: (image tower's params, pixels) -> features.
       optimizer: acts on the mode's trainable.
       normalize: uint8 or float images on the scale 0 to 255 -> pixels.
-      penalties: of each, lambda times its gradient is added to that of the loss.
-      shardings: where the new state is to live; None leaves that to the compiler.
-      accumulate: parts of a batch that are computed one after the other, to save memory; their
+      penalties: lambda times the gradient of each is added to the gradient of the loss.
+      shardings: placement of the new state; None leaves that to the compiler.
+      accumulate: number of parts of a batch to compute one after the other, to save memory; their
         gradients are averaged, and penalties are computed once.
     """
 
+    # These functions close over mode, model and optimiser, which are fixed while `step` is
+    # compiled; everything that changes between tasks is an argument of `step`.
     def task_loss(trainable: Any, params0: Any, head: Head, images: Array, labels: Array) -> Array:
         logits = head.logits(mode.forward(apply, params0, trainable, normalize(images)))
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
@@ -153,18 +155,18 @@ def make_train_step(
 
 
 def _once_there(gradient: Any, trainable: Any) -> Any:
-    """The weights, for what is to be computed when all of the gradient is there, not before.
+    """The weights, made dependent on the gradient so that penalties are computed after it.
 
-    Left to itself, XLA holds a penalty's gradient beside the backward pass and its activations: for
-    ViT-B/32 300 MB more on a CPU and 195 on a TPU, instead of 0 and 7. A dependency is what no
-    backend ignores; a barrier is dropped on CPUs.
+    Otherwise XLA keeps a penalty's gradient in memory during the backward pass, together with the
+    activations: for ViT-B/32 300 MB more on a CPU and 195 on a TPU, instead of 0 and 7. No backend
+    ignores a data dependency; CPUs drop an optimisation barrier.
     """
     there = jnp.isfinite(optax.tree.norm(gradient))
     return jax.tree.map(lambda weights: jnp.where(there, weights, jnp.nan), trainable)
 
 
 def _mean(values: Sequence[Array], weights: Sequence[float]) -> Array:
-    """Weighted mean; 0 of nothing, and one value as it is, whatever its weight."""
+    """Weighted mean; 0 for no values, and a single value unchanged, whatever its weight."""
     if len(values) < 2:
         return values[0] if values else jnp.zeros(())
     products = [value * weight for value, weight in zip(values, weights, strict=True)]
@@ -172,7 +174,7 @@ def _mean(values: Sequence[Array], weights: Sequence[float]) -> Array:
 
 
 def _cut(batch: Any, parts: int, shardings: Shardings | None) -> Any:
-    """A batch as (parts, rest, ...): every part takes its share of what each device holds."""
+    """Cuts a batch into (parts, rest, ...); every part has its share of each device's images."""
 
     def cut(array: Array) -> Array:
         pieces = jnp.swapaxes(array.reshape(-1, parts, *array.shape[1:]), 0, 1)

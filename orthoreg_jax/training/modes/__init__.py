@@ -15,7 +15,7 @@ from .mode import Mode
 
 
 class ModeRow(NamedTuple):
-    """How a mode comes into a run.
+    """How to build a mode for a run.
 
     Attributes:
       make: its options, if it has any, -> the mode.
@@ -36,6 +36,6 @@ MODES: dict[str, ModeRow] = {
 
 
 def make_mode(name: str, config: ConfigDict) -> Mode:
-    """The mode of that name, with the options that a config has for it."""
+    """Builds the mode of that name, with its options from a config."""
     row = MODES[name]
     return row.make(config[row.options]) if row.options else row.make()

@@ -1,4 +1,4 @@
-"""Low-rank adapters beside frozen weights."""
+"""Low-rank adapters on frozen weights."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def lora(options: ConfigDict) -> Mode:
 
 
 def _fresh(key: Any, kernel: Array, place: Place, rank: int) -> dict[str, Array]:
-    """An adapter's `a` (..., inputs, r) and `b` (..., r, outputs written to)."""
+    """Initial `a` (..., inputs, r) and `b` (..., r, outputs that it writes to) of an adapter."""
     *stack, rows, columns = kernel.shape
     width = columns // place.parts * len(place.used)
     bound = rows**-0.5
@@ -92,7 +92,7 @@ def _fresh(key: Any, kernel: Array, place: Place, rank: int) -> dict[str, Array]
 
 
 def _spread(b: Float[Array, "*k r w"], place: Place) -> Float[Array, "*k r n"]:
-    """Columns of `b` at their place in the kernel, zeros elsewhere."""
+    """Puts the columns of `b` at their place in the kernel, with zeros elsewhere."""
     blocks = jnp.split(b, len(place.used), axis=-1)
     zeros = jnp.zeros_like(blocks[0])
     return jnp.concatenate(

@@ -1,4 +1,4 @@
-"""What a way to fine-tune is: a few functions; nothing else knows which one is running."""
+"""A mode is a few functions; no other code knows which mode is running."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Mode(NamedTuple):
 
 
 def only(patterns: tuple[str, ...], label: str) -> Mode:
-    """Trains the leaves whose paths match a glob, and leaves the rest as it is."""
+    """Trains the leaves whose paths match a glob, and leaves the rest unchanged."""
 
     def delta(trainable: Any, params0: Any) -> Any:
         return task_vector(trainable, select(params0, patterns))
