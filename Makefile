@@ -6,6 +6,7 @@
 # make parity compares every mode with plain PyTorch, in an environment of its own (.venv-parity)
 # make benchmarks  times everything, with PyTorch beside it (.venv-parity); over an hour
 # make versions  tests each Python here with the newest JAX it can have, and the lowest versions
+# make constraints  writes constraints.txt anew: the newest version of every package, by Python
 # make accelerator  measures on one GPU or TPU, with the Python that has its JAX; nine minutes
 PYTHON ?= python3
 WORKDIR ?= runs/embedded
@@ -16,7 +17,7 @@ BIN := .venv/bin
 # of full fine-tuning takes less processor time: x 0.85 (embedded), x 0.96 (ViT-B/32).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: run test lint types check docs notebooks setup parity benchmarks tpu accelerator versions
+.PHONY: run test lint types check docs notebooks setup parity benchmarks tpu accelerator versions constraints
 
 run: setup
 	$(BIN)/orthoreg run --config configs/embedded.py --workdir $(WORKDIR)
@@ -59,6 +60,12 @@ benchmarks: .venv-parity/installed
 # Of an environment of your own: which JAX fits an accelerator is for its owner to know.
 accelerator:
 	PYTHONPATH=. $(PYTHON) experiments/benchmarks/accelerator.py $(ACCELERATOR)
+
+# All extras that are tested on CPUs; those of GPUs and TPUs bring what fits these.
+constraints: setup
+	$(BIN)/uv pip compile --quiet --system-certs --universal --python-version 3.11 --upgrade \
+	  --extra experiments --extra tensorboard --extra docs --extra dev \
+	  --no-annotate --no-header pyproject.toml --output-file constraints.txt
 
 versions: setup
 	$(BIN)/python experiments/versions.py
