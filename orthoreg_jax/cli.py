@@ -310,7 +310,14 @@ def _measure(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     print(measure_model(options.model, options.data, names, options.split, options.base))
 
 
+def _init(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from .config.template import write_template
+
+    print(f"{write_template(options.file)}: every option, at its default; change what you need")
+
+
 COMMANDS = {
+    "init": _init,
     "data": _data,
     "export": _export,
     "merge": _merge,
@@ -350,6 +357,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--workdir", required=True, type=pathlib.Path, help="folder of this run"
         )
+    text = "write a config file to begin from: every option with its comment"
+    init = commands.add_parser("init", help=text, description=text, allow_abbrev=False)
+    init.add_argument("file", type=pathlib.Path, metavar="FILE.py", help="new")
     _add_export(commands)
     _add_merge(commands)
     _add_vector(commands)
