@@ -22,7 +22,7 @@ def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Conf
 
     Args:
       path: a Python file whose `get_config()` returns a ConfigDict, made from `default_config`; or
-        the name of one that comes along: "embedded", "vit_b32_full", ...
+        the name of one that comes along: "embedded", "paper", ...
       overrides: texts like "training.steps=200" or "tasks=mnist,vehicles".
 
     Raises:

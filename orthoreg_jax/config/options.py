@@ -118,6 +118,8 @@ def default_config() -> ConfigDict:
     training.log_every = 10
     # Write the same numbers as event files for TensorBoard, too; takes the extra [tensorboard].
     training.tensorboard = False
+    # "module:function" that gets each line of metrics.jsonl and its folder, for W&B, trackio, ...
+    training.on_metrics = ""
     # Steps between two saved states, from which an interrupted task goes on; 0: none but the one
     # that is saved when the run is asked to stop.
     training.checkpoint_every = 0

@@ -108,6 +108,7 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
             checkpoint_every=options.checkpoint_every,
             keep_checkpoints=options.keep_checkpoints,
             tensorboard=options.tensorboard,
+            on_metrics=options.on_metrics,
         )
         state = begin(steps)(params0, jax.random.key(seed))
         state = finetune(job, step, state, shardings)

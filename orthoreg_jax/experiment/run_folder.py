@@ -113,6 +113,7 @@ FREE_OPTIONS = (
     "evaluation.",
     "training.log_every",
     "training.tensorboard",
+    "training.on_metrics",
     "training.checkpoint_every",
     "training.keep_checkpoints",
     "training.fsdp",

@@ -20,6 +20,7 @@ from orthoreg_jax.tasks.task import load_tasks
 from orthoreg_jax.training.events import check_events
 from orthoreg_jax.training.penalties import PENALTIES, penalty_options
 from orthoreg_jax.training.sharding import make_shardings
+from orthoreg_jax.training.tracking import find_function
 
 from .experiment import Experiment
 from .run_folder import check_folder, check_inputs
@@ -37,6 +38,8 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
     training = config.training
     if training.tensorboard:
         check_events()
+    if training.on_metrics:
+        find_function(training.on_metrics)
     at_once = training.batch_size // training.accumulate
     penalties = {name for method in config.methods for name in split_method(method)[1]}
     beside = [

@@ -23,6 +23,7 @@ from .penalties import Context
 from .saved_states import StateFolder
 from .sharding import Shardings
 from .step import Metrics, TrainState, TrainStep
+from .tracking import track
 
 
 class DivergedError(Exception):
@@ -44,6 +45,7 @@ class Job(NamedTuple):
       checkpoint_every: updates between two saved states; 0 saves one alone when it is stopped.
       keep_checkpoints: saved states to keep, the newest ones.
       tensorboard: also write the metrics to `events/`, for TensorBoard.
+      on_metrics: "module:function" that also gets the metrics, or "".
     """
 
     label: str
@@ -57,6 +59,7 @@ class Job(NamedTuple):
     checkpoint_every: int = 0
     keep_checkpoints: int = 2
     tensorboard: bool = False
+    on_metrics: str = ""
 
 
 def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings) -> TrainState:
@@ -105,6 +108,8 @@ def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings)
             lines = log.fetch(everything=save or number + 1 == job.steps)
             if events is not None:
                 events.add(lines)
+            if job.on_metrics and is_first():
+                track(job.on_metrics, lines, job.folder)
             for line in lines:
                 if not line["finite"]:
                     log.write()

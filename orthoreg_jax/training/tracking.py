@@ -1,0 +1,50 @@
+"""A function of the user's that gets each line of metrics.jsonl: for W&B, trackio and others."""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+Line = dict[str, Any]
+OPTION = "training.on_metrics"
+
+
+def find_function(name: str) -> Callable[[Line, pathlib.Path], object]:
+    """The function "module:function" of a module that can be imported.
+
+    Raises:
+      ValueError: the name is of another form, the module cannot be imported, or has no such
+        function.
+    """
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise ValueError(f"{OPTION} is {name!r}, allowed: 'module:function', or '' for none")
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except Exception as error:  # whatever a user's own module may raise
+        raise ValueError(
+            f"{OPTION} is {name!r}: importing {module} raised {type(error).__name__}: {error}; "
+            "PYTHONPATH=FOLDER in front of the command lets Python find modules in FOLDER"
+        ) from error
+    if not callable(found):
+        raise ValueError(f"{OPTION} is {name!r}: {module} has no function {attribute!r}")
+    return found
+
+
+def track(name: str, lines: Iterable[Mapping[str, Any]], folder: pathlib.Path) -> None:
+    """Calls the function with each line and the task's folder, METHOD/seedN/TASK of a run.
+
+    Raises:
+      ValueError: the function raised an error.
+    """
+    function = find_function(name)
+    for line in lines:
+        try:
+            function(dict(line), folder)
+        except Exception as error:
+            raise ValueError(
+                f"{OPTION} is {name!r}: at step {line['step']} it raised {type(error).__name__}: "
+                f"{error}; mend it, or leave the option out: the same command goes on"
+            ) from error
