@@ -42,10 +42,12 @@ def explained(what: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
+        module = error.name or ""
+        package, dot, _ = module.partition(".")
         if package not in EXPERIMENTS:
             raise
+        state = f"the installed {package} does not have" if dot else "is not installed"
         raise MissingExtraError(
-            f"{what} needs {package}, which is not installed: this needs {install('experiments')}",
-            name=package,
+            f"{what} needs {module}, which {state}: this needs {install('experiments')}",
+            name=module,
         ) from error

@@ -13,7 +13,8 @@ from importlib import metadata
 import pytest
 
 import orthoreg_jax
-from orthoreg_jax.extras import EXPERIMENTS, install
+from orthoreg_jax import cli
+from orthoreg_jax.extras import EXPERIMENTS, MissingExtraError, explained, install
 
 from .test_readme import code_blocks
 from .test_rooms import NAMES, imported
@@ -123,6 +124,32 @@ def test_the_command_says_what_it_needs(core, tmp_path):
         assert done.returncode == 1 and not done.stdout
         (line,) = done.stderr.splitlines()
         assert line.startswith("orthoreg: ") and install("experiments") in line
+
+
+@pytest.mark.parametrize(
+    "module, message",
+    [
+        ("flax", "it needs flax, which is not installed: this needs pip install"),
+        ("flax.gone", "it needs flax.gone, which the installed flax does not have: this needs pip"),
+    ],
+)
+def test_what_is_missing_is_explained(module, message):
+    with pytest.raises(MissingExtraError, match=message), explained("it"):
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+
+@pytest.mark.parametrize("error", [ModuleNotFoundError("no", name="flaxen"), ImportError("no")])
+def test_other_errors_stay_what_they_are(error):
+    with pytest.raises(ImportError) as found, explained("it"):
+        raise error
+    assert found.value is error
+
+
+def test_a_command_that_finds_a_package_missing_says_so(tmp_path, capfd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as if it were not installed
+    assert cli.main(["measure", "--model", "user/name", "--data", "embedded"]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("orthoreg: orthoreg measure needs huggingface_hub, which is not inst")
 
 
 def test_configs_are_in_the_wheel(core, tmp_path):

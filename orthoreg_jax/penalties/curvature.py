@@ -27,8 +27,8 @@ def kronecker_factors(
 
     Let v satisfy E[v v^T] = I, let a be a layer's input, and g the gradient of v^T f(x) with
     respect to the layer's output. Then A = E[a a^T] over inputs and tokens, and
-    B = E_x[sum over tokens of g g^T] ("expand"). For a vector (a layer norm's, the class embedding), A = 1 and B = E_x[g g^T],
-    with g the gradient with respect to the vector itself.
+    B = E_x[sum over tokens of g g^T] ("expand"). For a vector (a layer norm's, the class
+    embedding), A = 1 and B = E_x[g g^T], with g the gradient with respect to the vector itself.
     Convolutions and position embeddings have no factors.
 
     Args:

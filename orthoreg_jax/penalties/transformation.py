@@ -71,8 +71,8 @@ def add_orthogonality_penalty(
 
     Raises:
       ValueError: a strength that is not a number of 0 or more; as `orthogonality_penalty`, when
-        `init` is called; `update` without params, or without the anchor that is not kept; an anchor of
-        another structure or shape, or one that was donated.
+        `init` is called; `update` without params, or without the anchor that is not kept; an
+        anchor of another structure or shape, or one that was donated.
 
     Examples:
       >>> params = {"kernel": jnp.ones((4, 3))}
