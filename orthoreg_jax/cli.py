@@ -30,6 +30,7 @@ examples:
   orthoreg init mine.py
   orthoreg report --workdir runs/embedded
   orthoreg data check --config embedded
+  orthoreg data prepare --tasks dtd,svhn --data data
   orthoreg export --workdir runs/embedded --method full --out added
   orthoreg merge --workdir runs/embedded --method full --merger tsv_m --out merged
   orthoreg merge --models A B C --base ViT-B/32 --merger tsv_m --alpha 1 --out merged
@@ -130,17 +131,34 @@ def _refusal(error: OSError) -> str:
 
 def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     """`data check` and `data prepare`."""
-    from .config import load_config
+    from .tasks.catalogue import BENCHMARKS
     from .tasks.check import check_tasks, prepare_task
+    from .tasks.preparing import prepare_tasks
     from .tasks.task import data_directory
 
-    config = load_config(options.config, overrides)
+    if (options.config is None) == (options.tasks is None):
+        raise ValueError(
+            "give --config, or --tasks (and --data), e.g. --tasks dtd,svhn --data data"
+        )
+    if options.config is not None:
+        from .config import load_config
+
+        config = load_config(options.config, overrides)
+        source, names, control = config.data, config.tasks, config.control
+    else:
+        benchmarks = {str(size): tasks for size, tasks in BENCHMARKS.items()}
+        listed = [name for name in options.tasks.split(",") if name]
+        names = [name for each in listed for name in benchmarks.get(each, (each,))]
+        source, control = options.data, None
     if options.action == "prepare":
-        for name in (*config.tasks, config.control):
-            print(prepare_task(data_directory(config.data), name), flush=True)
+        if options.tfds:
+            for name in (*names, *([control] if control else [])):
+                print(prepare_task(data_directory(source), name), flush=True)
+        else:
+            prepare_tasks(source, names, control, lambda line: print(line, flush=True))
         return
     checked, missing = 0, []
-    for facts in check_tasks(config.data, config.tasks, config.control):
+    for facts in check_tasks(source, names, control):
         print(facts, flush=True)
         checked += 1
         missing += [facts.name] if facts.problem else []
@@ -365,15 +383,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_vector(commands)
     _add_push(commands)
     _add_measure(commands)
-    text = "check the config's data, or prepare the part that tensorflow-datasets provides"
+    text = "check the data of tasks, or fetch what is missing of it from the hub"
     data = commands.add_parser("data", help=text, description=text, allow_abbrev=False)
     data.add_argument(
         "action",
         choices=("check", "prepare"),
         help="check: list what is found, with counts, hashes and duplicates; "
-        "prepare: download and convert",
+        "prepare: fetch what is missing",
     )
-    _add_config(data)
+    _add_config(data, required=False)
+    add = data.add_argument
+    add("--tasks", help="instead of a config's: e.g. dtd,svhn; 8, 14 or 20 for the field's lists")
+    add("--data", default="data", help="their folder, with --tasks; data")
+    add("--tfds", action="store_true", help="prepare by tensorflow-datasets, not from the hub")
     return parser
 
 
@@ -449,10 +471,10 @@ def _add_measure(commands: Any) -> None:
     add("--split", default="test", choices=("train", "val", "test"), help="default: test")
 
 
-def _add_config(command: argparse.ArgumentParser) -> None:
+def _add_config(command: argparse.ArgumentParser, required: bool = True) -> None:
     command.add_argument(
         "--config",
-        required=True,
+        required=required,
         type=pathlib.Path,
         help="a Python file with get_config(), or the name of a config in the package, e.g. "
         "embedded; override an option with "

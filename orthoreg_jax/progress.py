@@ -21,9 +21,11 @@ class Progress:
     and one every 15 seconds, so that logs stay short.
     """
 
-    def __init__(self, label: str, total: int, stream: IO[str] | None = None) -> None:
-        """Starts the phase `label` of `total` steps."""
-        self._label, self._total, self._count = label, total, 0
+    def __init__(
+        self, label: str, total: int, stream: IO[str] | None = None, unit: str = "it"
+    ) -> None:
+        """Starts the phase `label` of `total` steps, each of which is a `unit`."""
+        self._label, self._total, self._count, self._unit = label, total, 0, unit
         # Only the first process prints.
         self._stream = stream or (sys.stderr if is_first() else io.StringIO())
         self._start = self._last = time.monotonic()
@@ -31,7 +33,12 @@ class Progress:
         self._bar = None
         if self._stream.isatty():
             self._bar = tqdm.tqdm(
-                desc=label, total=total, file=self._stream, dynamic_ncols=True, leave=True
+                desc=label,
+                total=total,
+                file=self._stream,
+                dynamic_ncols=True,
+                leave=True,
+                unit=unit,
             )
 
     def update(self, steps: int = 1, **values: float) -> None:
@@ -54,7 +61,7 @@ class Progress:
         values = "".join(f"  {key} {value}" for key, value in _shown(self._values).items())
         ending = f"  {left:.0f} s left" if self._count < self._total else f"  {seconds:.1f} s"
         print(
-            f"{self._label}  {self._count}/{self._total}  {rate:.1f} it/s{values}{ending}",
+            f"{self._label}  {self._count}/{self._total}  {rate:.1f} {self._unit}/s{values}{ending}",
             file=self._stream,
             flush=True,
         )

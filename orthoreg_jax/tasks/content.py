@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from .notes import Note
@@ -10,6 +10,10 @@ from .split import Split, cut_validation
 from .table import SPLITS
 
 NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # on disk
+
+
+class NotThereError(ValueError):
+    """There are no images, or not all, where those of a task may be."""
 
 
 class Content(NamedTuple):
@@ -32,6 +36,16 @@ def names_on_disk(exists: Callable[[str], bool], place: str) -> dict[str, str]:
     return {split: names[0] for split, names in found.items() if names}
 
 
+def splits_to_read(
+    needed: Iterable[str], present: Container[str], halved: bool = False
+) -> set[str]:
+    """The needed splits; for a val that is not there the one that it is cut from."""
+    wanted = set(needed)
+    if "val" in wanted and "val" not in present:
+        wanted = wanted - {"val"} | {"test" if halved else "train"}
+    return wanted
+
+
 def with_validation(
     read: Callable[[str], Split],
     present: Mapping[str, str],
@@ -43,10 +57,8 @@ def with_validation(
 
     If `halved`, test is the same half, whether val is needed or not.
     """
-    wanted = set(needed)
-    cut = "val" in wanted and "val" not in present
-    if cut:
-        wanted = wanted - {"val"} | {"test" if halved else "train"}
+    wanted = splits_to_read(needed, present, halved)
+    cut = "val" in needed and "val" not in wanted
     missing = [split for split in SPLITS if split in wanted and split not in present]
     if missing:
         raise ValueError(

@@ -8,10 +8,12 @@ from typing import Any
 
 from .catalogue import Known
 from .class_names import ClassNames, Name, first_name, labels_in_order
-from .content import NAMES, Content, names_on_disk, with_validation
+from .content import NAMES, Content, NotThereError, names_on_disk, with_validation
 from .folder import find_images, join, label_images, listed_images, read_directory
+from .hub import is_there, read_hub
 from .notes import Note, listed, note, shown
 from .records import find_builder, read_records
+from .repositories import REPOSITORIES
 from .split import Split
 from .table import SPLITS
 
@@ -196,12 +198,15 @@ def read_known(
 
     elif known.tfds_splits and (data / known.tfds).is_dir():
         return read_set(data, known.tfds, dict(known.tfds_splits), labels, (), needed)
+    elif is_there(data, REPOSITORIES[name]):
+        return read_hub(data, REPOSITORIES[name], labels, entry["classes"], needed)
     else:
         places = [f"{directories['test'][0]}/CLASS/"]
         places += [str(lists["test"][0])] if lists else []
         places += [f"{data / known.tfds}/ (prepared by tfds)"] if known.tfds_splits else []
-        raise ValueError(
-            f"no data at {' or '.join(places)}; it is described at {known.source} "
+        raise NotThereError(
+            f"no data at {' or '.join(places)}, nor the set {REPOSITORIES[name].name} in the hub's "
+            f"cache, which `orthoreg data prepare` fetches; it is described at {known.source} "
             f"(licence: {known.licence})"
         )
     splits, more = with_validation(read, present, needed, name, halved)

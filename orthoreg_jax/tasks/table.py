@@ -45,6 +45,10 @@ TFDS: Kind = (
     _is_by_split,
     'tfds\' splits by ours, for example {"train": "train", "test": "test"}',
 )
+SET: Kind = (
+    _is_by_split,
+    'the set\'s splits by ours, for example {"train": "train", "test": "validation"}',
+)
 ANYTHING: Kind = (lambda value: True, "anything")
 
 # What an entry may say beside its prompts, by where its images are; "about" is for people alone.
@@ -53,6 +57,14 @@ IMAGES: dict[str, dict[str, Kind]] = {
     "part_of": {"title": TEXT, "part": TEXTS},
     "folder": {"labels": TEXTS},
     "tfds": {"labels": TEXTS, "splits": TFDS},
+    "hub": {
+        "labels": TEXTS,
+        "splits": SET,
+        "config": TEXT,
+        "image": TEXT,
+        "label": TEXT,
+        "revision": TEXT,
+    },
     "": {},  # arrays in NAME.npz
 }
 OWN = {"title": TEXT, "templates": TEXTS, "classes": TEXTS, "sha256": HASHES}

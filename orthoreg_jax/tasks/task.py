@@ -15,7 +15,9 @@ from .arrays import read_arrays
 from .catalogue import KNOWN, entries, other_training_set
 from .class_names import Name, first_name
 from .facts import Facts, changed_images
+from .hub import read_hub
 from .notes import Note, note
+from .repositories import Repository
 from .sources import read_folder, read_known, read_set
 from .split import Split
 from .table import SPLITS, TABLE, check_entry, check_name, read_table
@@ -80,6 +82,9 @@ def load_tasks(source: str, names: Sequence[str], control: str | None = None) ->
       and needed where the two differ (without both, the directories name the classes);
     * "tfds": a set prepared by tensorflow-datasets below the data folder; "splits" say which of
       its splits are train, val and test;
+    * "hub": parquet files of a set on the hub that `orthoreg data prepare` fetched, or of a folder
+      below the data folder; "config", "image" and "label" name what it has several of, "splits" say
+      which of its splits are train, val and test, "revision" which commit, tag or branch;
     * "part_of" and "part": another task with the images of these classes alone; its head still
       tells all classes apart;
     * "from": "embedded", or another data folder (relative to this one), whose task of this name it
@@ -225,6 +230,12 @@ def _keys(entry: object) -> set[str]:
     return set(entry) if isinstance(entry, dict) else set()
 
 
+def entry_repository(entry: Mapping[str, Any]) -> Repository:
+    """The set of an entry with "hub"."""
+    keys = {key: entry[key] for key in ("config", "image", "label", "revision") if key in entry}
+    return Repository(entry["hub"], entry.get("splits", {}), **keys)
+
+
 def _load_entry(
     directory: pathlib.Path, name: str, entry: Mapping[str, Any], needed: Sequence[str]
 ) -> Task:
@@ -233,6 +244,8 @@ def _load_entry(
     classes: tuple[Name, ...] = tuple(entry.get("classes", ()))
     if "folder" in entry:
         content = read_folder(directory / entry["folder"], labels, classes, needed)
+    elif "hub" in entry:
+        content = read_hub(directory, entry_repository(entry), labels, classes, needed)
     elif "tfds" in entry:
         content = read_set(directory, entry["tfds"], entry["splits"], labels, classes, needed)
     else:
