@@ -60,8 +60,9 @@ class Progress:
         left = (self._total - self._count) / max(rate, 1e-9)
         values = "".join(f"  {key} {value}" for key, value in _shown(self._values).items())
         ending = f"  {left:.0f} s left" if self._count < self._total else f"  {seconds:.1f} s"
+        pace = f"{rate:.1f} {self._unit}/s"
         print(
-            f"{self._label}  {self._count}/{self._total}  {rate:.1f} {self._unit}/s{values}{ending}",
+            f"{self._label}  {self._count}/{self._total}  {pace}{values}{ending}",
             file=self._stream,
             flush=True,
         )

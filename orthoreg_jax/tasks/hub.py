@@ -155,8 +155,8 @@ def find_set(data: pathlib.Path, set_: Repository) -> tuple[pathlib.Path, str, l
     missing = [path for path in record.get("files", ()) if not (root / path).is_file()]
     if missing:
         raise NotThereError(
-            f"{set_.name}: {listed(missing)} are no longer in the hub's cache, {hub_cache()}; fetch "
-            "them by `orthoreg data prepare`"
+            f"{set_.name}: {listed(missing)} are no longer in the hub's cache, {hub_cache()}; "
+            "fetch them by `orthoreg data prepare`"
         )
     return root, f"{set_.name}@{root.name[:12]}", list(record.get("files", ())) or _below(root)
 

@@ -196,9 +196,7 @@ def read_schema(path: pathlib.Path, image: str = "", label: str = "") -> Schema:
     def chosen(what: str, name: str, *choices: list[str]) -> str:
         found = [name] if name in kinds else next(filter(None, choices), [])
         if name not in ("", *kinds) or len(found) != 1:
-            which = (
-                f"no column {name!r}" if name else f"{len(found)} columns that may be its {what}"
-            )
+            which = f"no column {name!r}" if name else f"{len(found)} columns that may be {what}s"
             raise ValueError(
                 f"{shown(path)}: has {which}; its columns are "
                 f"{', '.join(f'{each} ({kind})' for each, kind in kinds.items())}: name one of "

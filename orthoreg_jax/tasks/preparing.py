@@ -187,9 +187,10 @@ def _in_the_hub_s_words(name: str, revision: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # no login, no network, no such set: its words say which
-        reason = error.__cause__ or error
+        cause = f" of {error.__cause__}" if error.__cause__ else ""
+        reason = " ".join(f"{type(error).__name__}: {error}{cause}".split())
         raise ValueError(
-            f"{name}@{revision}: cannot be had from the hub ({type(reason).__name__}: {reason}); "
+            f"{name}@{revision}: cannot be had from the hub ({reason}); "
             "check the network, for a gated set ask for access on its page and `hf auth login`, or "
             "put the images into the data folder"
         ) from error

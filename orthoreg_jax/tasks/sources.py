@@ -168,7 +168,8 @@ def read_known(
       ValueError: it is in none of the places; all are named, and where to get the data.
     """
     labels = entry["labels"]
-    names = ClassNames(labels, [first_name(names_of) for names_of in entry["classes"]])
+    classes = [first_name(names_of) for names_of in entry["classes"]]
+    names = ClassNames(labels, classes)
     layouts = [_places(data, layout) for layout in known.layouts]
     directories = next((each for each in layouts if _there(each["test"])), layouts[-1])
     lists = _places(data, known.lists)
@@ -199,7 +200,7 @@ def read_known(
     elif known.tfds_splits and (data / known.tfds).is_dir():
         return read_set(data, known.tfds, dict(known.tfds_splits), labels, (), needed)
     elif is_there(data, REPOSITORIES[name]):
-        return read_hub(data, REPOSITORIES[name], labels, entry["classes"], needed)
+        return read_hub(data, REPOSITORIES[name], labels, classes, needed)
     else:
         places = [f"{directories['test'][0]}/CLASS/"]
         places += [str(lists["test"][0])] if lists else []

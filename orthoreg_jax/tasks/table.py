@@ -94,8 +94,12 @@ def read_table(source: str, directory: pathlib.Path) -> dict[str, Any]:
     return table
 
 
-def check_entry(entry: object) -> Mapping[str, Any]:
+def check_entry(entry: object, known: bool = False) -> Mapping[str, Any]:
     """An entry all of whose keys are known and hold what they should.
+
+    Args:
+      entry: of tasks.json.
+      known: whether it is a task of the field, whose prompts need not be repeated.
 
     Raises:
       ValueError: keys that are unknown, or hold something else.
@@ -110,22 +114,24 @@ def check_entry(entry: object) -> Mapping[str, Any]:
         )
     kind = kinds[0]
     own = {} if kind in ("from", "part_of") else OWN
-    known = ({kind: TEXT} if kind else {}) | own | IMAGES[kind] | {"about": ANYTHING}
-    if unknown := [key for key in entry if key not in known]:
+    keys = ({kind: TEXT} if kind else {}) | own | IMAGES[kind] | {"about": ANYTHING}
+    if unknown := [key for key in entry if key not in keys]:
         others = f"; or one of {', '.join(filter(None, IMAGES))}, for images elsewhere"
         raise ValueError(
             f"its entry of {TABLE} has {', '.join(repr(shown(key)) for key in unknown)}; allowed "
-            f"{f'beside {kind!r}' if kind else 'with images in NAME.npz'}: {', '.join(known)}, of "
+            f"{f'beside {kind!r}' if kind else 'with images in NAME.npz'}: {', '.join(keys)}, of "
             f"which 'about' may hold anything{'' if kind else others}"
         )
     wrong = [
         f"{key!r} must be {what}, not {_short(entry[key])}"
-        for key, (is_right, what) in known.items()
+        for key, (is_right, what) in keys.items()
         if key in entry and not is_right(entry[key])
     ]
     needed = {"from": (), "part_of": ("part",), "tfds": ("templates", "splits"),
               "": ("templates", "classes")}.get(kind, ("templates",))  # fmt: skip
-    wrong += [f"it must have {key!r}, {known[key][1]}" for key in needed if key not in entry]
+    if known and kind and "classes" not in entry:
+        needed = tuple(key for key in needed if key != "templates")
+    wrong += [f"it must have {key!r}, {keys[key][1]}" for key in needed if key not in entry]
     if wrong:
         raise ValueError(f"its entry of {TABLE}: {'; '.join(wrong)}")
     return entry

@@ -23,6 +23,7 @@ from .split import Split
 from .table import SPLITS, TABLE, check_entry, check_name, read_table
 
 MOST_NAMED = 20
+PROMPTS = ("title", "templates", "classes", "labels")  # of the catalogue
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -74,7 +75,8 @@ def load_tasks(source: str, names: Sequence[str], control: str | None = None) ->
     """Reads and checks all tasks of an experiment, before any work starts.
 
     A task is an entry of the data folder's tasks.json, or one of the field's (see `catalogue`).
-    An entry has "classes" and "templates", and one of
+    An entry has "classes" and "templates" (without either, it is the field's task of this name
+    with its images elsewhere), and one of
 
     * nothing more: the images are in NAME.npz;
     * "folder": images are FOLDER/SPLIT/CLASS/*.jpg, or FOLDER/CLASS/*.jpg with lists of their
@@ -163,7 +165,7 @@ def load_task(
     """
     check_name(name)
     if name in table:
-        entry = check_entry(table[name])
+        entry = check_entry(table[name], name in KNOWN)
         if "from" in entry:
             return _load_from(directory, entry["from"], name, needed)
         if "part_of" in entry:
@@ -172,7 +174,7 @@ def load_task(
     if name in KNOWN:
         entry, known = entries()[name], KNOWN[name]
         content = read_known(directory, name, known, entry, needed)
-        classes = tuple(c if isinstance(c, str) else tuple(c) for c in entry["classes"])
+        classes = _classes(entry["classes"])
         templates, notes = tuple(entry["templates"]), content.notes
         images = len(content.splits.get("train", ()))
         if images and (what := other_training_set(name, images)):
@@ -230,6 +232,10 @@ def _keys(entry: object) -> set[str]:
     return set(entry) if isinstance(entry, dict) else set()
 
 
+def _classes(names: Sequence[str | Sequence[str]]) -> tuple[Name, ...]:
+    return tuple(name if isinstance(name, str) else tuple(name) for name in names)
+
+
 def entry_repository(entry: Mapping[str, Any]) -> Repository:
     """The set of an entry with "hub"."""
     keys = {key: entry[key] for key in ("config", "image", "label", "revision") if key in entry}
@@ -239,9 +245,10 @@ def entry_repository(entry: Mapping[str, Any]) -> Repository:
 def _load_entry(
     directory: pathlib.Path, name: str, entry: Mapping[str, Any], needed: Sequence[str]
 ) -> Task:
-    """A task with images of its own."""
-    labels = tuple(entry.get("labels", ()))
-    classes: tuple[Name, ...] = tuple(entry.get("classes", ()))
+    """A task with images of its own; without prompts, it is one of the field's."""
+    if "templates" not in entry:
+        entry = {key: entries()[name][key] for key in PROMPTS} | dict(entry)
+    labels, classes = tuple(entry.get("labels", ())), _classes(entry.get("classes", ()))
     if "folder" in entry:
         content = read_folder(directory / entry["folder"], labels, classes, needed)
     elif "hub" in entry:
