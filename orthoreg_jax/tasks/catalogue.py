@@ -29,6 +29,7 @@ class Known(NamedTuple):
       root: directory that the image lists speak of, below the data folder.
       lists: text files of images, of each split.
       halved: whether val is half of the lists' test, not a tenth of their train.
+      on_side: whether tfds and the hub have its images as they were published, transposed.
       source: where the data is described and to be had.
       licence: as its authors state it.
     """
@@ -43,6 +44,7 @@ class Known(NamedTuple):
     root: str = ""
     lists: Places = {}
     halved: bool = False
+    on_side: bool = False
 
 
 TRAIN_TEST = {"train": "train", "test": "test"}
@@ -143,6 +145,7 @@ KNOWN = {
     "emnist": Known(
         2, 235_000, "emnist/digits", TRAIN_TEST, _usual("emnist"),
         "https://www.nist.gov/itl/products-and-services/emnist-dataset", "public domain",
+        on_side=True,
     ),
     "kmnist": Known(
         5, 55_000, "kmnist", TRAIN_TEST, _usual("kmnist"),

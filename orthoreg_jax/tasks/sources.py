@@ -11,10 +11,11 @@ from .class_names import ClassNames, Name, first_name, labels_in_order
 from .content import NAMES, Content, NotThereError, names_on_disk, with_validation
 from .folder import find_images, join, label_images, listed_images, read_directory
 from .hub import is_there, read_hub
+from .layouts import LAYOUTS, LISTED, Listed, find_layout, pickled
 from .notes import Note, listed, note, shown
 from .records import find_builder, read_records
 from .repositories import REPOSITORIES
-from .split import Split
+from .split import Split, TransposedImages
 from .table import SPLITS
 
 
@@ -172,7 +173,7 @@ def read_known(
     names = ClassNames(labels, classes)
     layouts = [_places(data, layout) for layout in known.layouts]
     directories = next((each for each in layouts if _there(each["test"])), layouts[-1])
-    lists = _places(data, known.lists)
+    root, lists = _listed_places(data, name, known)
     notes: list[Note] = []
     halved = False
     if _there(directories["test"]):
@@ -187,7 +188,6 @@ def read_known(
 
     elif lists and _there(lists["test"]):
         present, halved = _present(lists), known.halved
-        root = data / known.root
         there = find_images(root)
         named = {file: listed_images(root, file, there) for split in present
                  for file in lists[split]}  # fmt: skip
@@ -197,24 +197,55 @@ def read_known(
         def read(split: str) -> Split:
             return join([label_images(root, named[file][0], names) for file in lists[split]])
 
-    elif known.tfds_splits and (data / known.tfds).is_dir():
-        return read_set(data, known.tfds, dict(known.tfds_splits), labels, (), needed)
+    elif layout := find_layout(data, name):
+        folder, present = layout
+        notes += [Note(len(present), f"splits read from {shown(folder)}")]
+
+        def read(split: str) -> Split:
+            return LAYOUTS[name].read(folder, split)
+
+    elif known.tfds_splits and any((data / known.tfds).glob("*/dataset_info.json")):
+        content = read_set(data, known.tfds, dict(known.tfds_splits), labels, (), needed)
+        return upright(content) if known.on_side else content
     elif is_there(data, REPOSITORIES[name]):
-        return read_hub(data, REPOSITORIES[name], labels, classes, needed)
+        content = read_hub(data, REPOSITORIES[name], labels, classes, needed)
+        return upright(content) if known.on_side else content
     else:
         places = [f"{directories['test'][0]}/CLASS/"]
         places += [str(lists["test"][0])] if lists else []
+        places += [f"{data / LAYOUTS[name].folder}/"] if name in LAYOUTS else []
         places += [f"{data / known.tfds}/ (prepared by tfds)"] if known.tfds_splits else []
-        raise NotThereError(
-            f"no data at {' or '.join(places)}, nor the set {REPOSITORIES[name].name} in the hub's "
-            f"cache, which `orthoreg data prepare` fetches; it is described at {known.source} "
-            f"(licence: {known.licence})"
-        )
+        parts = [f"no data at {' or '.join(places)}, nor the set {REPOSITORIES[name].name} in the "
+                 "hub's cache, which `orthoreg data prepare` fetches"]  # fmt: skip
+        if root.is_dir() and lists:
+            parts.append(f"{shown(root)} is there, but no list says which image is in which split")
+        parts += filter(None, [pickled(data, name)])
+        parts.append(f"it is described at {known.source} (licence: {known.licence})")
+        raise NotThereError("; ".join(parts))
     splits, more = with_validation(read, present, needed, name, halved)
     return Content(tuple(labels), splits, (*more, *notes))
 
 
+def upright(content: Content) -> Content:
+    """Images that are published on their side, transposed, are turned back."""
+    splits = {split: Split(TransposedImages(data.images), data.labels)
+              for split, data in content.splits.items()}  # fmt: skip
+    count = sum(map(len, splits.values()))
+    return content._replace(
+        splits=splits, notes=(*content.notes, Note(count, "images stored on their side, turned"))
+    )
+
+
 Places = dict[str, list[pathlib.Path]]
+
+
+def _listed_places(data: pathlib.Path, name: str, known: Known) -> tuple[pathlib.Path, Places]:
+    """Root and lists of a task, at the first of their places where they are."""
+    choices = [Listed(known.root, known.lists), *LISTED.get(name, ())]
+    there = [each for each in choices if each.lists and _there(_places(data, each.lists)["test"])]
+    images = [each for each in choices if each.lists and (data / each.root).is_dir()]
+    root, lists = next(iter([*there, *images, *choices]))
+    return data / root, _places(data, lists)
 
 
 def _places(data: pathlib.Path, places: Mapping[str, Sequence[str]]) -> Places:

@@ -88,6 +88,28 @@ class ImageRows:
 
 
 @dataclasses.dataclass(frozen=True)
+class TransposedImages:
+    """Other images with rows and columns exchanged, for those that are published on their side."""
+
+    images: Images
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
+        """One image."""
+        return np.ascontiguousarray(self.images[row].transpose(1, 0, 2))
+
+    def inspect(self, rows: Rows, whole: bool = False) -> list[Facts]:
+        """Facts of the images as stored; a hash of its own, as the pixels are others."""
+        return [
+            each._replace(sha256=each.sha256 and hashlib.sha256(b"turned" + each.sha256).digest())
+            for each in self.images.inspect(rows, whole)
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
 class Split:
     """Images and labels of one split; a label is a position in the task's classes."""
 

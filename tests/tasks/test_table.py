@@ -70,7 +70,7 @@ def test_every_key_holds_what_it_should(kind):
         (
             {"folderr": "birds"},
             "'folderr'; allowed with images in NAME.npz: title, templates, classes, sha256, about, "
-            "of which 'about' may hold anything; or one of from, part_of, folder, tfds, hub, for images",
+            "of which 'about' may hold anything; or one of from, part_of, folder, tfds, hub, for ",
         ),
         (GOOD["folder"] | {"splits": {}}, "has 'splits'; allowed beside 'folder'"),
         (GOOD["from"] | {"title": "B"}, "has 'title'; allowed beside 'from': from, about"),

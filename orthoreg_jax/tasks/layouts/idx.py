@@ -1,0 +1,69 @@
+"""MNIST's files: an array of bytes behind a header of its sizes, compressed or not."""
+
+from __future__ import annotations
+
+import gzip
+import pathlib
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ..notes import shown
+from ..split import ArrayImages, Split
+
+
+def read_idx(path: pathlib.Path) -> UInt8[np.ndarray, ...]:
+    """An array of bytes: two zeros, the type 8, the number of axes, their sizes, the values.
+
+    Args:
+      path: of the file; with the ending .gz it is compressed.
+
+    Raises:
+      ValueError: another header, or more or fewer bytes than it says.
+    """
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{shown(path)}: cannot be read ({error}); copy it again") from error
+    axes = content[3] if len(content) > 3 else 0
+    start = 4 + 4 * axes
+    sizes = content[4:start]
+    shape = np.frombuffer(sizes[: len(sizes) // 4 * 4], ">u4").astype(np.int64)
+    if content[:3] != b"\0\0\x08" or len(shape) != axes or len(content) - start != shape.prod():
+        raise ValueError(
+            f"{shown(path)}: is no idx file of bytes, or not a whole one; its {len(content)} bytes "
+            f"begin with {content[:16]!r}; copy it again"
+        )
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def either(path: pathlib.Path) -> pathlib.Path:
+    """A file, or else its compressed form."""
+    return path if path.exists() else path.with_name(f"{path.name}.gz")
+
+
+def reader(train: str, test: str, on_side: bool) -> Callable[[pathlib.Path, str], Split]:
+    """What reads a split.
+
+    Args:
+      train: what the names of the files begin with.
+      test: the same.
+      on_side: whether images are published transposed, as those of EMNIST; they are turned back.
+    """
+
+    def read(folder: pathlib.Path, split: str) -> Split:
+        stem = {"train": train, "test": test}[split]
+        images, labels = (read_idx(either(folder / f"{stem}-{kind}-ubyte"))
+                          for kind in ("images-idx3", "labels-idx1"))  # fmt: skip
+        if images.ndim != 3 or labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"{shown(folder)}: the files {stem}-* hold images of shape {images.shape} and "
+                f"labels of shape {labels.shape}; copy them again"
+            )
+        upright = images.transpose(0, 2, 1) if on_side else images
+        return Split(ArrayImages(np.ascontiguousarray(upright)), labels.astype(np.int32))
+
+    return read
