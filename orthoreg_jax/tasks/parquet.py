@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from orthoreg_jax.extras import install
+
 from .decoding import decode
 from .facts import Facts, Stamp, file_stamp
 from .inspection import inspect_stored
@@ -249,7 +251,7 @@ def _pyarrow_parquet() -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise ValueError(
-            "reading parquet files takes pyarrow; install it with pip install 'orthoreg_jax[hub]'"
+            f"reading parquet files needs pyarrow, which is not installed: {install('data')}"
         ) from error
     return pyarrow.parquet
 

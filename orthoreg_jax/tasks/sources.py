@@ -12,6 +12,7 @@ from .content import NAMES, Content, NotThereError, names_on_disk, with_validati
 from .folder import find_images, join, label_images, listed_images, read_directory
 from .hub import is_there, read_hub
 from .layouts import LAYOUTS, LISTED, Listed, find_layout, pickled
+from .metadata import find_tables, read_tables
 from .notes import Note, listed, note, shown
 from .records import find_builder, read_records
 from .repositories import REPOSITORIES
@@ -25,8 +26,8 @@ def read_folder(
     """A user's own task: DIRECTORY/SPLIT/CLASS/image, the split val being optional.
 
     Or DIRECTORY/CLASS/image, and which image is in which split, and in what order, in
-    DIRECTORY/SPLIT.txt: one path below DIRECTORY a line. The split val may be called valid or
-    validation.
+    DIRECTORY/SPLIT.txt: one path below DIRECTORY a line. Or images anywhere below DIRECTORY/SPLIT,
+    and their classes in a table (see `metadata`). The split val may be called valid or validation.
 
     Args:
       directory: of the task.
@@ -53,6 +54,8 @@ def read_folder(
         )
     if lists:
         return _read_lists(directory, lists, labels, classes, needed)
+    if tables := find_tables(directory, folders):
+        return read_tables(directory, tables, labels, classes, needed)
     notes: list[Note] = []
     if not labels:
         first = directory / next((folders[split] for split in SPLITS if split in folders), "train")

@@ -310,5 +310,5 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
     write_set(tmp_path / "animals")
     write_entry(tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
-    with pytest.raises(ValueError, match=r"pip install 'orthoreg_jax\[hub\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'orthoreg-jax\[data\]'"):
         load(tmp_path)

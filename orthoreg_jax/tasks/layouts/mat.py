@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from orthoreg_jax.extras import install
+
 from ..catalogue import entries
 from ..class_names import ClassNames
 from ..folder import FileImages
@@ -20,8 +22,12 @@ def read_mat(path: pathlib.Path, *names: str) -> list[Any]:
     Raises:
       ValueError: it cannot be read, or lacks one of them.
     """
-    import scipy.io
-
+    try:
+        import scipy.io
+    except ImportError as error:
+        raise ValueError(
+            f"reading Matlab's files needs scipy, which is not installed: {install('data')}"
+        ) from error
     try:
         content = scipy.io.loadmat(str(path), squeeze_me=True, variable_names=names)
     except Exception as error:  # scipy's kinds for damaged files are many

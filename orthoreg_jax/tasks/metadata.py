@@ -1,0 +1,154 @@
+"""Folders of the hub's form "imagefolder" whose labels are in a table, not in directories' names.
+
+A table is metadata.csv or metadata.jsonl, in a split's directory or above them all: a column
+`file_name`, a path from the table's directory on, and a column `label`, a class by its name or
+number.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import pathlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .class_names import ClassNames, Name, first_name, labels_in_order
+from .content import Content, with_validation
+from .folder import FileImages, find_images
+from .notes import Note, listed, note, shown
+from .split import Split
+
+TABLES = ("metadata.csv", "metadata.jsonl")
+FILE, LABEL = "file_name", "label"
+
+
+class Table(NamedTuple):
+    """Images of a table: where it is, paths from there on, and the classes' names."""
+
+    path: pathlib.Path
+    files: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+def find_tables(directory: pathlib.Path, folders: Mapping[str, str]) -> dict[str, Table]:
+    """Split -> its table, where tables say the labels; {} where directories do.
+
+    Args:
+      directory: of the task.
+      folders: split -> its directory's name.
+
+    Raises:
+      ValueError: splits of which some have a table with labels and some have not.
+    """
+    if above := _read(directory):
+        return {split: Table(above.path, *map(tuple, zip(*rows, strict=True)))
+                for split, name in folders.items()
+                if (rows := [(file, label) for file, label in zip(*above[1:], strict=True)
+                             if file.startswith(f"{name}/")])}  # fmt: skip
+    found = {split: _read(directory / name) for split, name in folders.items()}
+    tables = {split: table for split, table in found.items() if table is not None}
+    if tables and len(tables) < len(found):
+        lacking = [folders[split] for split in found if split not in tables]
+        raise ValueError(
+            f"{shown(directory)}: {listed(lacking)} have no table with a column {LABEL!r} "
+            f"({' or '.join(TABLES)}), and the other splits have; add it, or remove theirs"
+        )
+    return tables
+
+
+def _read(directory: pathlib.Path) -> Table | None:
+    """The table of a directory; None if it has none, or one without labels."""
+    there = [directory / name for name in TABLES if (directory / name).is_file()]
+    if len(there) > 1:
+        raise ValueError(f"{shown(directory)}: holds {' and '.join(TABLES)}; keep one of them")
+    if not there:
+        return None
+    path = there[0]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        rows: list[Any] = (
+            list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+            if path.suffix == ".csv"
+            else [json.loads(line) for line in text.splitlines() if line.strip()]
+        )
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(f"{shown(path)}: cannot be read ({error})") from error
+    if not any(isinstance(row, dict) and LABEL in row for row in rows):
+        return None
+    for number, row in enumerate(rows, 1):
+        values = [row.get(key) for key in (FILE, LABEL)] if isinstance(row, dict) else [None]
+        if not isinstance(values[0], str) or not isinstance(values[-1], (str, int)):
+            raise ValueError(
+                f"{shown(path)}: its row {number} has no {FILE!r}, or no {LABEL!r} that is a name "
+                "or a number"
+            )
+    files = tuple(str(pathlib.PurePosixPath(row[FILE])) for row in rows)
+    return Table(path, files, tuple(str(row[LABEL]) for row in rows))
+
+
+def read_tables(
+    directory: pathlib.Path,
+    tables: Mapping[str, Table],
+    labels: Sequence[str],
+    classes: Sequence[Name],
+    needed: Sequence[str],
+) -> Content:
+    """Splits whose labels are in tables.
+
+    Args:
+      directory: of the task.
+      tables: of its splits.
+      labels: as the tables call the classes, in the order of `classes`; empty: the names in them.
+      classes: as prompts call them.
+      needed: splits.
+
+    Raises:
+      ValueError: labels that are no class, images that are not there or stand twice.
+    """
+    names = {name for table in tables.values() for name in table.names}
+    notes: list[Note] = []
+    if not labels:
+        if numbered := all(name.isdecimal() for name in names):
+            count = max(len(classes), 1 + max(map(int, names)))
+            labels = [str(number) for number in range(count)]
+        else:
+            labels = labels_in_order(sorted(names), classes)
+        if numbered and classes and [first_name(name) for name in classes] != labels:
+            what = "classes told apart by number, as the tables name none"
+            notes.append(Note(len(labels), what))
+    known = ClassNames(labels, classes)
+
+    def read(split: str) -> Split:
+        table = tables[split]
+        places = {name: known.find(name) for name in set(table.names)}
+        if strange := sorted(name for name, place in places.items() if place is None):
+            raise ValueError(
+                f"{shown(table.path)}: its labels {listed(map(shown, strange))} are none of the "
+                f"{len(labels)} classes, which are called {listed(labels)}"
+            )
+        if twice := [file for file, count in Counter(table.files).items() if count > 1]:
+            raise ValueError(f"{shown(table.path)}: names {listed(twice)} more than once")
+        root = table.path.parent
+        missing = [file for file in table.files if not (root / file).is_file()]
+        if missing:
+            raise ValueError(
+                f"{shown(table.path)}: {len(missing)} of its {len(table.files)} images are not "
+                f"there, the first is '{shown(missing[0])}'; copy the data again"
+            )
+        named = {*table.files}
+        if root != directory:
+            if unlisted := [path for path in find_images(root).paths if path not in named]:
+                notes.append(
+                    note(f"not used: images that {table.path.name} does not name", unlisted)
+                )
+        numbers = [place for name in table.names if (place := places[name]) is not None]
+        return Split(FileImages(root, table.files), np.array(numbers, np.int32))
+
+    present = {split: table.path.name for split, table in tables.items()}
+    splits, more = with_validation(read, present, needed, shown(directory))
+    return Content(tuple(labels), splits, (*more, *notes))
