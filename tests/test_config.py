@@ -1,9 +1,11 @@
+import math
 import pathlib
 
 import numpy as np
 import pytest
 
 from orthoreg_jax.config import default_config, flatten_config, load_config, override, validate
+from orthoreg_jax.tasks.catalogue import BENCHMARKS, KNOWN
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = [f"configs/{path.name}" for path in sorted((ROOT / "configs").glob("*.py"))]
@@ -37,6 +39,19 @@ def test_the_papers_table_is_three_configs(monkeypatch):
         np.testing.assert_allclose(options.alphas, np.arange(21) * 0.05)
         assert (config.training.epochs, len(config.tasks)) == (-1, 8)
         assert config.training.batch_size == 128
+
+
+@pytest.mark.parametrize("name, size, steps", [("fourteen", 14, 27_757), ("twenty", 20, 41_946)])
+def test_longer_lists_of_tasks_follow_the_same_recipe(name, size, steps):
+    path = ROOT / "configs" / f"{name}.py"
+    config, paper = load_config(path), load_config(ROOT / PAPER[0])
+    assert config.tasks == BENCHMARKS[size]
+    changed = {key for key, value in flatten_config(config).items()
+               if value != flatten_config(paper)[key]}  # fmt: skip
+    assert changed == {"tasks", "methods"}
+    sizes = [(KNOWN[task].epochs, KNOWN[task].train) for task in config.tasks]
+    assert sum(math.ceil(epochs * images / 128) for epochs, images in sizes) == steps
+    assert f"{steps:,} steps of 128 images" in path.read_text()
 
 
 @pytest.mark.parametrize(
