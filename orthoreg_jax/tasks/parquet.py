@@ -32,7 +32,8 @@ from .inspection import inspect_stored
 from .notes import listed, shown
 from .split import Rows
 
-MOST = 1 << 30  # bytes of row groups that a process keeps
+ANYHOW = 1 << 30
+LIMIT = pathlib.Path("/sys/fs/cgroup/memory.max")  # of a container
 
 
 class Schema(NamedTuple):
@@ -301,7 +302,18 @@ class _Groups:
                     self._held -= self._kept.pop(key).result().nbytes
 
 
-_GROUPS = _Groups(MOST)
+def _quarter_of_memory() -> int:
+    """Bytes of row groups that a process keeps; 1 GiB if the system does not say what it has."""
+    try:
+        sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+        limit = LIMIT.read_text().strip() if LIMIT.exists() else ""
+        sizes += [int(limit)] if limit.isdecimal() else []
+    except (OSError, ValueError, AttributeError):
+        return ANYHOW
+    return min(sizes) // 4
+
+
+_GROUPS = _Groups(_quarter_of_memory())
 
 
 def _read_column(group: Group, column: str) -> Any:

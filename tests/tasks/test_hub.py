@@ -218,6 +218,15 @@ def test_row_groups_are_read_once_and_the_oldest_let_go(tmp_path, monkeypatch):
     assert read == [0, 1, 0, 1, 0]
 
 
+def test_what_is_kept_is_a_quarter_of_what_a_container_may_have(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "LIMIT", tmp_path / "memory.max")
+    whole = parquet._quarter_of_memory()
+    (tmp_path / "memory.max").write_text("400000\n")
+    assert parquet._quarter_of_memory() == 100_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert parquet._quarter_of_memory() == whole > 100_000
+
+
 def test_every_task_of_the_field_has_a_row():
     assert set(REPOSITORIES) == set(KNOWN)
     for name, set_ in REPOSITORIES.items():
