@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from orthoreg_jax import cli
-from orthoreg_jax.config import default_config, flatten_config, load_config, shipped
+from orthoreg_jax import cli, shipped_configs
+from orthoreg_jax.config import default_config, flatten_config, load_config
 from orthoreg_jax.config.template import write_template
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -25,8 +25,8 @@ def test_a_file_goes_before_a_name(tmp_path, monkeypatch):
     pathlib.Path("embedded.py").write_text((ROOT / "configs" / "embedded_full.py").read_text())
     pathlib.Path("paper.py").write_text("")
     (tmp_path / "embedded").mkdir()
-    assert shipped.locate_config("embedded.py") == pathlib.Path("embedded.py")
-    assert shipped.locate_config("embedded") == ROOT / "configs" / "embedded.py"
+    assert shipped_configs.locate_config("embedded.py") == pathlib.Path("embedded.py")
+    assert shipped_configs.locate_config("embedded") == ROOT / "configs" / "embedded.py"
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_an_installed_package_has_them_within(tmp_path, monkeypatch):
     for name in ("within", "beside"):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"{name}.py").write_text("")
-    monkeypatch.setattr(shipped, "FOLDERS", (tmp_path / "within", tmp_path / "beside"))
-    assert list(shipped.shipped_configs()) == ["within"]
+    monkeypatch.setattr(shipped_configs, "FOLDERS", (tmp_path / "within", tmp_path / "beside"))
+    assert list(shipped_configs.shipped_configs()) == ["within"]
 
 
 def test_the_template_is_the_defaults_and_has_every_option(tmp_path, capsys):

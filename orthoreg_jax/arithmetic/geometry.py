@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +11,10 @@ from jaxtyping import Array, Float
 
 from .decompositions import svdvals
 from .matrices import Rules, select_matrices
+from .types import PyTree, Update
 
 
-def singular_values(delta: Any, matrices: Rules | None = None) -> dict[str, Float[Array, "k s"]]:
+def singular_values(delta: Update, matrices: Rules | None = None) -> dict[str, Float[Array, "k s"]]:
     """Singular values of every weight update in descending order, by leaf path.
 
     Args:
@@ -39,7 +39,7 @@ def _svdvals(matrices: Float[Array | np.ndarray, "k m n"]) -> Float[Array, "k s"
     return jnp.asarray(svdvals(matrices if traced else np.asarray(matrices)))
 
 
-def stable_ranks(delta: Any, matrices: Rules | None = None) -> dict[str, Float[Array, " k"]]:
+def stable_ranks(delta: Update, matrices: Rules | None = None) -> dict[str, Float[Array, " k"]]:
     """||dW||_F^2 / ||dW||_2^2 of every weight update, by leaf path; 0 for an update of zeros.
 
     From 1 (one direction) to the smaller side (all directions alike).
@@ -62,7 +62,7 @@ def stable_rank(values: Float[Array, "k s"]) -> Float[Array, " k"]:
     return jnp.where(zero, 0.0, jnp.sum(values**2, axis=1) / jnp.where(zero, 1.0, largest))
 
 
-def gram_deviations(delta: Any, matrices: Rules | None = None) -> dict[str, Float[Array, " k"]]:
+def gram_deviations(delta: Update, matrices: Rules | None = None) -> dict[str, Float[Array, " k"]]:
     """||G - I||_F of every weight update, G the Gram of its smaller side, by leaf path.
 
     The terms of the penalty in its released form, from the singular values.
@@ -82,7 +82,7 @@ def gram_deviation(values: Float[Array, "k s"]) -> Float[Array, " k"]:
 
 
 def column_angles(
-    tree: Any, matrices: Rules | None = None, bins: int = 90
+    tree: PyTree, matrices: Rules | None = None, bins: int = 90
 ) -> dict[str, Float[Array, "k bins"]]:
     """Histograms of the angles between every two columns of each matrix, by leaf path.
 
@@ -123,7 +123,7 @@ def _cosines(matrix: Float[Array, "m n"]) -> Float[Array, "n n"]:
     return jnp.matmul(unit.T, unit, precision="highest")
 
 
-def column_cosines(delta: Any, matrices: Rules | None = None) -> dict[str, Float[Array, " k"]]:
+def column_cosines(delta: Update, matrices: Rules | None = None) -> dict[str, Float[Array, " k"]]:
     """Mean |cosine| between different columns of each weight update, by leaf path.
 
     0 means that all columns are orthogonal; columns that are zero count as orthogonal. Matrices

@@ -11,11 +11,12 @@ import jax
 from .low_rank import is_low_rank
 from .paths import flatten, leaf_path
 from .rules import FACTORS, Adapter, Matrix, Reading, Skip, bare, shape_of
+from .types import PyTree
 
 Shapes = Mapping[str, tuple[int, ...]]  # by path, without nnx's "/value"
 
 
-def layer_rules(library: str, tree: Any) -> dict[str, Reading]:
+def layer_rules(library: str, tree: PyTree) -> dict[str, Reading]:
     """Rules for those leaves of a library's stock layers that need one.
 
     Attention by heads, convolutions, layers stacked by scan or vmap, LoRA in nnx; of Equinox, whose
@@ -114,7 +115,7 @@ NAMES: dict[str, Callable[[Shapes, str, str], Reading | None]] = {
 }
 
 
-def _equinox_rules(tree: Any) -> dict[str, Reading]:
+def _equinox_rules(tree: PyTree) -> dict[str, Reading]:
     found: dict[str, Reading] = {}
     for place, layer in jax.tree.leaves_with_path(tree, is_leaf=_is_equinox_layer):
         for path in flatten(layer) if _is_equinox_layer(layer) else ():

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
 from .precision import wide_type
+from .types import TaskVector, Update
 
 
 @jax.tree_util.register_dataclass
@@ -67,7 +68,7 @@ def is_low_rank(node: Any) -> TypeGuard[LowRank]:
     return isinstance(node, LowRank)
 
 
-def dense(delta: Any) -> Any:
+def dense(delta: Update) -> TaskVector:
     """The tree with every `LowRank` node multiplied out, as in a task vector.
 
     Args:

@@ -25,6 +25,7 @@ from .rules import (
     shape_of,
     unused_rules,
 )
+from .types import PyTree
 
 
 def as_matrices(leaf: Inexact[Array | np.ndarray, ...], reading: Matrix) -> Any:
@@ -48,7 +49,7 @@ def from_matrices(
     return leaf.transpose([order.index(axis) for axis in range(axes)])
 
 
-def select_matrices(tree: Any, rules: Rules | None = None) -> dict[str, Inexact[Array, "k m n"]]:
+def select_matrices(tree: PyTree, rules: Rules | None = None) -> dict[str, Inexact[Array, "k m n"]]:
     """All weight matrices of a tree, by leaf path, in the tree's order.
 
     Args:
@@ -65,7 +66,7 @@ def select_matrices(tree: Any, rules: Rules | None = None) -> dict[str, Inexact[
     }
 
 
-def select_leaves(tree: Any, rules: Rules | None = None) -> dict[str, tuple[Any, Matrix]]:
+def select_leaves(tree: PyTree, rules: Rules | None = None) -> dict[str, tuple[Any, Matrix]]:
     """The leaves that `select_matrices` reads, unchanged, and how each is read.
 
     Two leaves that a rule reads as an `Adapter` are one `LowRank`, by the path of their node.
@@ -131,7 +132,7 @@ def _factors(leaves: Mapping[str, Any], path: str, adapter: Adapter) -> tuple[st
     return node, (left, right)
 
 
-def has_matrices(tree: Any, rules: Rules | None = None) -> bool:
+def has_matrices(tree: PyTree, rules: Rules | None = None) -> bool:
     """Whether any leaf is read as a weight matrix.
 
     Raises:
@@ -141,7 +142,7 @@ def has_matrices(tree: Any, rules: Rules | None = None) -> bool:
     return not all(isinstance(each, Skip) for each in readings.values())
 
 
-def describe_matrices(tree: Any, rules: Rules | None = None) -> str:
+def describe_matrices(tree: PyTree, rules: Rules | None = None) -> str:
     """A table of every leaf: path, shape, and how it is read or why it is not.
 
     Rules that match no leaf are listed below it.

@@ -8,8 +8,10 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, PartitionSpec
 
+from .types import PyTree
 
-def automatically_sharded(compute: Callable[[Any], Any], tree: Any) -> Any:
+
+def automatically_sharded(compute: Callable[[Any], Any], tree: PyTree) -> Any:
     """Runs `compute(tree)` and lets XLA lay out intermediate arrays, as on a mesh with Auto axes.
 
     A product over a sharded axis is ambiguous over a mesh of Explicit axes, which is what

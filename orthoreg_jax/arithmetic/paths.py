@@ -10,18 +10,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .types import PyTree
+
 
 def leaf_path(path: tuple[Any, ...]) -> str:
     """A leaf's key path as text, e.g. "blocks/mlp/fc1/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def flatten(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
+def flatten(tree: PyTree, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
     """All leaves of any pytree by their path, in the tree's order."""
     return {leaf_path(path): leaf for path, leaf in jax.tree.leaves_with_path(tree, is_leaf)}
 
 
-def check_arrays(tree: Any, name: str) -> None:
+def check_arrays(tree: PyTree, name: str) -> None:
     """Checks that a tree contains arrays of real numbers and nothing else.
 
     Raises:
@@ -44,7 +46,7 @@ def check_arrays(tree: Any, name: str) -> None:
         )
 
 
-def check_finite(tree: Any, name: str, advice: str) -> None:
+def check_finite(tree: PyTree, name: str, advice: str) -> None:
     """Checks that a tree contains no NaN or infinity.
 
     Raises:
@@ -89,7 +91,7 @@ def unflatten(leaves: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def select(tree: Any, patterns: Sequence[str]) -> dict[str, Any]:
+def select(tree: PyTree, patterns: Sequence[str]) -> dict[str, Any]:
     """The part of a nested dict whose leaf paths match a glob.
 
     Raises:
@@ -106,7 +108,7 @@ def select(tree: Any, patterns: Sequence[str]) -> dict[str, Any]:
     return unflatten({path: leaf for path, leaf in leaves.items() if path in wanted})
 
 
-def replace(tree: Any, part: Any) -> Any:
+def replace(tree: PyTree, part: Any) -> PyTree:
     """`tree` with the leaves of `part`, a nested dict of some of them, in place of its own."""
     changes = flatten(part)
     return jax.tree.map_with_path(lambda path, leaf: changes.get(leaf_path(path), leaf), tree)

@@ -24,6 +24,7 @@ import optax
 
 from .low_rank import LowRank, is_low_rank
 from .paths import flatten
+from .types import PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +216,7 @@ def _check_axes(path: str, shape: tuple[int, ...], pattern: str, reading: Matrix
         )
 
 
-def unused_rules(tree: Any, rules: Rules) -> list[str]:
+def unused_rules(tree: PyTree, rules: Rules) -> list[str]:
     """Patterns that match no leaf and could match none that `optax.MaskedNode` replaces."""
     leaves = flatten(tree, is_low_rank)
     masked = [
@@ -244,7 +245,7 @@ def _is_masked_or_low_rank(node: Any) -> bool:
     return is_masked(node) or is_low_rank(node)
 
 
-def rules_for_part(tree: Any, rules: Rules) -> dict[str, Reading]:
+def rules_for_part(tree: PyTree, rules: Rules) -> dict[str, Reading]:
     """The rules of a whole model that match a leaf of `tree`, which is part of that model."""
     unused = unused_rules(tree, rules)
     return {pattern: rules[pattern] for pattern in rules if pattern not in unused}

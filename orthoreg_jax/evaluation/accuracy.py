@@ -15,12 +15,13 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from orthoreg_jax.arithmetic.paths import check_finite, flatten
 from orthoreg_jax.arithmetic.task_vectors import apply_task_vector, check_same
+from orthoreg_jax.arithmetic.types import Apply, Params, TaskVector
 from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder
 from orthoreg_jax.clip.zeroshot import Head, pad_heads, zero_shot_head
 from orthoreg_jax.tasks.batches import evaluation_batches, limited_rows
 from orthoreg_jax.tasks.loading import load_images
 from orthoreg_jax.tasks.task import Task
-from orthoreg_jax.training.modes.mode import Apply, edited_outputs, linearized_outputs
+from orthoreg_jax.training.modes.mode import edited_outputs, linearized_outputs
 from orthoreg_jax.training.sharding import Shardings, make_shardings
 
 NO_CLASS = -1
@@ -61,7 +62,7 @@ class Evaluator:
     def __init__(
         self,
         apply: Apply,
-        params0: Any,
+        params0: Params,
         normalize: Callable[[Any], Any],
         outputs: Callable[..., Any] = edited_outputs,
     ) -> None:
@@ -114,7 +115,7 @@ class Evaluator:
 
 
 def measure_accuracy(
-    checkpoint: Checkpoint, params: Any, task: Task, split: str = "test", batch_size: int = 256
+    checkpoint: Checkpoint, params: Params, task: Task, split: str = "test", batch_size: int = 256
 ) -> float:
     """Accuracy of a whole CLIP's parameters on one task, as `orthoreg measure` reports it.
 
@@ -139,7 +140,7 @@ def measure_accuracy(
 
 def measure_accuracies(
     checkpoint: Checkpoint,
-    params: Any,
+    params: Params,
     tasks: Mapping[str, Task],
     split: str = "test",
     batch_size: int = 256,
@@ -172,7 +173,7 @@ def measure_accuracies(
 
 def sweep_accuracy(
     checkpoint: Checkpoint,
-    vector: Any,
+    vector: TaskVector,
     tasks: Mapping[str, Task] | Sequence[Task],
     alphas: Sequence[float] | Float[np.ndarray, " a"],
     *,
@@ -218,7 +219,7 @@ def sweep_accuracy(
 
 def open_evaluation(
     checkpoint: Checkpoint,
-    params0: Any,
+    params0: Params,
     tasks: Mapping[str, Task] | Sequence[Task],
     split: str,
     *,
@@ -302,7 +303,7 @@ def _check_tasks(tasks: Sequence[Any]) -> None:
             )
 
 
-def _check_weights(checkpoint: Checkpoint, params: Any) -> None:
+def _check_weights(checkpoint: Checkpoint, params: Params) -> None:
     """Refuses trees that cannot be a model's weights, task vectors in particular."""
     remedy = "give oj.apply_task_vector(checkpoint.params, vector, alpha) to measure a task vector"
     missing = [name for name in checkpoint.params if name not in params]
@@ -342,7 +343,7 @@ def _classify(
     outputs: Callable[..., Any],
     apply: Apply,
     normalize: Callable[[Any], Any],
-    params0: Any,
+    params0: Params,
     vectors: Sequence[Any],
     coefficients: Float[Array, "g v"],
     head: Head,

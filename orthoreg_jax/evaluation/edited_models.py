@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from ml_collections import ConfigDict
 
 from orthoreg_jax.arithmetic.task_vectors import add_task_vectors, analogy, norm
+from orthoreg_jax.arithmetic.types import TaskVector
 
 from .accuracy import EvaluationSet, Evaluator
 from .results import (
@@ -170,7 +171,7 @@ class EditedModels:
             "fine_tuned": float(self._classify(vectors[d], 1.0, "test", d).mean()),
         }
 
-    def _best_on(self, task: str, vector: Any) -> AtAlpha:
+    def _best_on(self, task: str, vector: TaskVector) -> AtAlpha:
         """Test accuracy at the alpha with the best validation accuracy; ties go to the smaller."""
         _, alphas, rounds = self._begin(vector)
         found = search_addition(
@@ -183,15 +184,19 @@ class EditedModels:
             "test": float(right.mean()),
         }
 
-    def _begin(self, vector: Any) -> tuple[float, Sequence[float], int]:
+    def _begin(self, vector: TaskVector) -> tuple[float, Sequence[float], int]:
         return first_alphas(self._options, vector, self._pretrained_norm)
 
-    def _sweep(self, vector: Any, alphas: np.ndarray, tasks: Any) -> Float[np.ndarray, "a t"]:
+    def _sweep(
+        self, vector: TaskVector, alphas: np.ndarray, tasks: Any
+    ) -> Float[np.ndarray, "a t"]:
         """Validation accuracies of theta_0 + alpha tau."""
         sets = [self._sets["val"][task] for task in tasks]
         return self._evaluator.accuracies([vector], alphas[:, None], sets, self._advance)
 
-    def _classify(self, vector: Any, alpha: float, split: str, task: str) -> Bool[np.ndarray, " n"]:
+    def _classify(
+        self, vector: TaskVector, alpha: float, split: str, task: str
+    ) -> Bool[np.ndarray, " n"]:
         """Whether theta_0 + alpha tau is right on each image."""
         data = self._sets[split][task]
         answers = self._evaluator.predictions([vector], np.full((1, 1), alpha), data)[0]
@@ -199,7 +204,7 @@ class EditedModels:
 
 
 def first_alphas(
-    options: ConfigDict, vector: Any, pretrained_norm: float
+    options: ConfigDict, vector: TaskVector, pretrained_norm: float
 ) -> tuple[float, Sequence[float], int]:
     """How alpha is searched: relative length of the vector, first alphas, and rounds.
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from orthoreg_jax.arithmetic.types import Apply, Params, PyTree
 from orthoreg_jax.clip.zeroshot import Head
-from orthoreg_jax.training.modes.mode import Apply
 
 from .results import Features
 from .specialisation import (
@@ -25,7 +25,7 @@ from .specialisation import (
 
 def measure_features(
     apply: Apply,
-    params0: Any,
+    params0: Params,
     heads: Mapping[str, Head],
     batches: Mapping[str, tuple[Array, np.ndarray]],
     outputs: Callable[..., Any],
@@ -75,7 +75,7 @@ def measure_features(
 def _edited(outputs: Callable[..., Any], apply: Apply) -> Apply:
     """The model with its task vector, as the mode applies it; features are the plain model's."""
 
-    def features(tree: Any, pixels: Any) -> Any:
+    def features(tree: PyTree, pixels: Any) -> Any:
         return outputs(apply, tree["model"], [tree["vector"]], jnp.ones((1, 1)), pixels)[0]
 
     return features

@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from orthoreg_jax.arithmetic.paths import flatten, replace, select
+from orthoreg_jax.arithmetic.types import Apply, Params, TaskVector
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.penalties.taujp import tau_jacobian
-from orthoreg_jax.training.modes.mode import Apply
 
 # A feature's bias is the place where all its occurrences (tokens) can be moved at once.
 FEATURES = ("blocks/attn/*/bias", "blocks/mlp/*/bias")
@@ -27,7 +27,7 @@ FEATURES = ("blocks/attn/*/bias", "blocks/mlp/*/bias")
 
 def feature_sensitivity(
     apply: Apply,
-    params: Any,
+    params: Params,
     head: Head,
     pixels: Float[Array, "n h w 3"],
     labels: Int[np.ndarray, " n"],
@@ -64,14 +64,14 @@ def feature_sensitivity(
 
 @functools.cache
 def _compiled(apply: Apply) -> Callable[..., dict[str, Float[Array, "layers features"]]]:
-    def margin(biases: Any, params: Any, head: Head, image: Array, label: Array) -> Array:
+    def margin(biases: Any, params: Params, head: Head, image: Array, label: Array) -> Array:
         logits = head.logits(apply(replace(params, biases), image[None]))[0]
         right = jnp.arange(len(logits)) == label
         return logits[label] - jax.nn.logsumexp(jnp.where(right, -jnp.inf, logits))
 
     @jax.jit
     def absolute_slopes(
-        biases: Any, params: Any, head: Head, pixels: Array, labels: Array
+        biases: Any, params: Params, head: Head, pixels: Array, labels: Array
     ) -> dict[str, Array]:
         per_image = jax.vmap(jax.grad(margin), in_axes=(None, None, None, 0, 0))
         slopes = per_image(biases, params, head, pixels, labels)
@@ -114,7 +114,7 @@ def mean_overlap(overlaps: Mapping[str, Float[np.ndarray, "t t layers"]]) -> flo
 
 @functools.partial(jax.jit, static_argnums=0)
 def tau_jacobian_norm(
-    apply: Apply, params0: Any, vector: Any, pixels: Float[Array, "n h w 3"]
+    apply: Apply, params0: Params, vector: TaskVector, pixels: Float[Array, "n h w 3"]
 ) -> Float[Array, ""]:
     """E_x || J(x) tau ||: how far a task vector moves the linearised features of given inputs.
 

@@ -17,6 +17,7 @@ from orthoreg_jax.arithmetic.geometry import (
 from orthoreg_jax.arithmetic.matrices import has_matrices
 from orthoreg_jax.arithmetic.rules import rules_for_part
 from orthoreg_jax.arithmetic.task_vectors import cosine_matrix, norm
+from orthoreg_jax.arithmetic.types import PyTree
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 
 from .results import Geometry
@@ -65,7 +66,7 @@ def measure_geometry(vectors: dict[str, Any]) -> Geometry:
     }
 
 
-def weight_angles(tree: Any) -> dict[str, list[float]]:
+def weight_angles(tree: PyTree) -> dict[str, list[float]]:
     """Share of column pairs by angle, in 90 bins from 0 to 180 degrees, mean over layers."""
     rules = rules_for_part(tree, VISUAL_MATRICES)
     if not has_matrices(tree, rules):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from orthoreg_jax.arithmetic.types import Apply, Params
 from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder
 from orthoreg_jax.clip.modules import Gather
 from orthoreg_jax.clip.preprocessing import Preprocessing
@@ -26,7 +27,7 @@ from orthoreg_jax.tasks.loading import Feed, load_images
 from orthoreg_jax.tasks.notes import Note
 from orthoreg_jax.tasks.task import Task
 from orthoreg_jax.training.modes import make_mode
-from orthoreg_jax.training.modes.mode import Apply, Mode
+from orthoreg_jax.training.modes.mode import Mode
 from orthoreg_jax.training.penalties import PENALTIES, Penalty, penalty_options
 from orthoreg_jax.training.sharding import Shardings
 from orthoreg_jax.versions import PACKAGES, version
@@ -139,7 +140,7 @@ class Experiment:
         return {"stages": list(stages), **options, **versions, **tasks, **model}
 
     @functools.cached_property
-    def params0(self) -> Any:
+    def params0(self) -> Params:
         """The pre-trained image tower, for evaluation, on every device of this process."""
         return jax.device_put(self.checkpoint.params["visual"], self.local.replicated)
 

@@ -11,6 +11,7 @@ import jax
 import optax
 
 from orthoreg_jax.arithmetic.low_rank import dense
+from orthoreg_jax.arithmetic.types import TaskVector
 from orthoreg_jax.clip.weights import TEXT, beside_text_tensors
 from orthoreg_jax.hosts import fetch, interruption, is_first, wait
 from orthoreg_jax.storage import only_one
@@ -121,7 +122,9 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
     wait(f"finetuned {method.name}")
 
 
-def save_vector(experiment: Experiment, method: Method, seed: int, task: str, vector: Any) -> None:
+def save_vector(
+    experiment: Experiment, method: Method, seed: int, task: str, vector: TaskVector
+) -> None:
     """Writes an image tower's task vector with its origin; the task then counts as finished."""
     facts = vector_facts(method.name, seed, task, experiment.checkpoint.sha256)
     save_tree(experiment.vector_path(method.name, seed, task), {"visual": vector}, facts)

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from orthoreg_jax.arithmetic.types import PyTree
+
 from . import interruption
 from .watch import Watch
 
@@ -130,7 +132,7 @@ def wait(place: str) -> None:
         multihost_utils.sync_global_devices(place)
 
 
-def fetch(tree: Any) -> Any:
+def fetch(tree: PyTree) -> PyTree:
     """Arrays of any placement as numpy arrays, whole, on every process."""
     import jax
 

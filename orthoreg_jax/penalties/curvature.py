@@ -12,13 +12,14 @@ from jaxtyping import Array, Float
 
 from orthoreg_jax.arithmetic.paths import flatten, replace, unflatten
 from orthoreg_jax.arithmetic.rules import VECTORS
+from orthoreg_jax.arithmetic.types import Params
 
 from .tak import Kronecker
 
 
 def kronecker_factors(
     model: nn.Module,
-    params: Any,
+    params: Params,
     inputs: Float[Array, "b ..."],
     projections: Float[Array, "n p"],
     batch_size: int = 32,
@@ -60,13 +61,13 @@ def kronecker_factors(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _sums(model: nn.Module, params: Any, inputs: Array, projections: Array) -> Any:
+def _sums(model: nn.Module, params: Params, inputs: Array, projections: Array) -> Any:
     """The factors, summed over one batch of inputs."""
     leaves = flatten(params)
 
     # One application gives the outputs and every layer's inputs. The probes are zeros added to each
     # layer's outputs: the gradient with respect to a probe is the one with respect to the outputs.
-    def watched(params: Any, probes: Any, example: Array) -> tuple[Array, dict[str, Array]]:
+    def watched(params: Params, probes: Any, example: Array) -> tuple[Array, dict[str, Array]]:
         variables = {"params": params, "perturbations": probes}
         with nn.intercept_methods(_watch):
             outputs, seen = model.apply(variables, example[None], mutable=["intermediates"])

@@ -15,12 +15,13 @@ from orthoreg_jax.arithmetic.matrices import as_matrices, select_leaves
 from orthoreg_jax.arithmetic.meshes import automatically_sharded
 from orthoreg_jax.arithmetic.precision import wide_type
 from orthoreg_jax.arithmetic.rules import Matrix, Rules
+from orthoreg_jax.arithmetic.types import Update
 
 FORMS = ("released", "paper")
 
 
 def orthogonality_penalty(
-    delta: Any,
+    delta: Update,
     *,
     matrices: Rules | None = None,
     form: str = "released",

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Inexact
 from orthoreg_jax.arithmetic.low_rank import LowRank, dense, is_low_rank
 from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.arithmetic.precision import wide_type
+from orthoreg_jax.arithmetic.types import Update
 
 
 class Kronecker(NamedTuple):
@@ -32,7 +33,7 @@ Factors = Mapping[str, Kronecker]  # by path of a layer, or of a vector
 
 
 def kronecker_penalty(
-    delta: Any, factors: Factors, *, precision: jax.lax.PrecisionLike = "highest"
+    delta: Update, factors: Factors, *, precision: jax.lax.PrecisionLike = "highest"
 ) -> Float[Array, ""]:
     r"""sum_l tr(dW_l^T A_l dW_l B_l), an approximation of E_x || J(x) tau ||^2 without any x.
 
@@ -135,7 +136,7 @@ def _form_jvp(precision: jax.lax.PrecisionLike, primals: Any, tangents: Any) -> 
     return value, 2 * jnp.sum(half * tangents[0].astype(half.dtype), axis=(-2, -1))
 
 
-def _form_and_half_slope(update: Any, inputs: Any, outputs: Any, precision: Any) -> Any:
+def _form_and_half_slope(update: Update, inputs: Any, outputs: Any, precision: Any) -> Any:
     """The value of the form, and A dW B, half its gradient."""
     wide = update.astype(wide_type(update.dtype))
     product = jnp.matmul(inputs.astype(wide.dtype), wide, precision=precision)

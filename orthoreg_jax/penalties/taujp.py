@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -12,11 +9,12 @@ from jaxtyping import Array, Float
 from orthoreg_jax.arithmetic.low_rank import dense
 from orthoreg_jax.arithmetic.paths import flatten, replace, select
 from orthoreg_jax.arithmetic.precision import wide_type
+from orthoreg_jax.arithmetic.types import Apply, Inputs, Params, Update
 
-Apply = Callable[[Any, Any], Any]  # (params, inputs) -> outputs
 
-
-def tau_jacobian(apply: Apply, params0: Any, delta: Any, inputs: Any) -> Float[Array, "*b p"]:
+def tau_jacobian(
+    apply: Apply, params0: Params, delta: Update, inputs: Inputs
+) -> Float[Array, "*b p"]:
     """J(x) tau, the change in the linearised model's outputs; one forward-mode product.
 
     Args:
@@ -35,7 +33,9 @@ def tau_jacobian(apply: Apply, params0: Any, delta: Any, inputs: Any) -> Float[A
     return tangent
 
 
-def tau_jacobian_penalty(apply: Apply, params0: Any, delta: Any, inputs: Any) -> Float[Array, ""]:
+def tau_jacobian_penalty(
+    apply: Apply, params0: Params, delta: Update, inputs: Inputs
+) -> Float[Array, ""]:
     """tauJp: E_x || J(x) tau ||^2, to keep small on inputs x of *other* tasks.
 
     Then the linearised model that all task vectors are added to answers on each task as that

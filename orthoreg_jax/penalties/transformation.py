@@ -17,6 +17,7 @@ from orthoreg_jax.arithmetic.matrices import read_updates, select_leaves
 from orthoreg_jax.arithmetic.paths import flatten, leaf_path
 from orthoreg_jax.arithmetic.rules import Rules, Skip, is_masked, read_leaves
 from orthoreg_jax.arithmetic.task_vectors import check_same
+from orthoreg_jax.arithmetic.types import Params, PyTree, Update
 
 from .orthoreg import check_form, sum_terms
 
@@ -38,7 +39,7 @@ class OrthogonalityPenaltyState(NamedTuple):
 
 def add_orthogonality_penalty(
     strength: optax.ScalarOrSchedule,
-    anchor: Any = None,
+    anchor: Params = None,
     *,
     matrices: Rules | None = None,
     form: str = "released",
@@ -91,7 +92,7 @@ def add_orthogonality_penalty(
             "state, params, anchor=pretrained); leave it out here"
         )
 
-    def penalty(params: Any, anchor: Any) -> Float[Array, ""]:
+    def penalty(params: Params, anchor: Params) -> Float[Array, ""]:
         new, old = (read_updates(flatten(tree, is_low_rank), matrices) for tree in (params, anchor))
         updates = {path: (_change(leaf, old[path][0]), each) for path, (leaf, each) in new.items()}
         return sum_terms(updates, form, precision)
@@ -100,7 +101,7 @@ def add_orthogonality_penalty(
     # without a mesh in context.
     penalty_and_slope = jax.jit(jax.value_and_grad(penalty))
 
-    def penalised(params: Any, leaves: Any) -> Any:
+    def penalised(params: Params, leaves: Any) -> PyTree:
         """The leaves that contain matrices, with `optax.MaskedNode` in place of the others."""
         readings = read_leaves(flatten(params, is_low_rank), matrices)
         return jax.tree.map_with_path(
@@ -114,7 +115,7 @@ def add_orthogonality_penalty(
             is_leaf=_is_node,
         )
 
-    def init(params: Any) -> OrthogonalityPenaltyState:
+    def init(params: Params) -> OrthogonalityPenaltyState:
         source = params if anchor is None else _like(params, anchor)
         _check_not_donated(params, "params")
         _check_not_donated(source, "anchor")
@@ -126,11 +127,11 @@ def add_orthogonality_penalty(
         return OrthogonalityPenaltyState(jnp.zeros((), jnp.int32), kept, jnp.zeros((), value.dtype))
 
     def update(
-        updates: Any,
+        updates: Update,
         state: OrthogonalityPenaltyState,
-        params: Any = None,
+        params: Params = None,
         *,
-        anchor: Any = None,
+        anchor: Params = None,
         **others: Any,
     ) -> Any:
         del others  # of other transformations of the chain
@@ -188,7 +189,7 @@ def _change(new: Any, old: Any) -> Any:
     return LowRank(left, right, new.scale)
 
 
-def _like(params: Any, anchor: Any) -> Any:
+def _like(params: Params, anchor: Params) -> Params:
     """The anchor without the leaves that a mask removes from the parameters."""
     try:
         return jax.tree.map(
@@ -201,7 +202,7 @@ def _like(params: Any, anchor: Any) -> Any:
         return anchor  # of another structure: the check names the leaves
 
 
-def _check_not_donated(tree: Any, name: str) -> None:
+def _check_not_donated(tree: PyTree, name: str) -> None:
     gone = [path for path, leaf in flatten(tree).items() if _is_donated(leaf)]
     if gone:
         raise ValueError(

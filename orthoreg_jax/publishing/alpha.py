@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from orthoreg_jax.arithmetic.paths import unflatten
 from orthoreg_jax.arithmetic.task_vectors import norm
+from orthoreg_jax.arithmetic.types import TaskVector
 from orthoreg_jax.clip.checkpoint import Checkpoint
 from orthoreg_jax.config import default_config
 from orthoreg_jax.evaluation.accuracy import open_evaluation
@@ -37,7 +38,9 @@ class Measured(NamedTuple):
     test: dict[str, float]
 
 
-def choose_alpha(experiment: Experiment, run: Run, tasks: Sequence[str], vector: Any) -> Measured:
+def choose_alpha(
+    experiment: Experiment, run: Run, tasks: Sequence[str], vector: TaskVector
+) -> Measured:
     """Searches alpha of theta_0 + alpha * tau as the config says, and measures it on test.
 
     Args:
@@ -86,7 +89,7 @@ class Compared(NamedTuple):
 
 
 def compare_merged(
-    base: Checkpoint, vector: Any, sources: Sequence[Source], tasks: Mapping[str, Task]
+    base: Checkpoint, vector: TaskVector, sources: Sequence[Source], tasks: Mapping[str, Task]
 ) -> Compared:
     """Searches alpha on validation as a run does by default, and compares the models on test.
 

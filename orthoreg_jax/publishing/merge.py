@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
+from orthoreg_jax.arithmetic.types import TaskVector
 from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from orthoreg_jax.clip.differences import ModelVector, base_problem
 from orthoreg_jax.clip.processor import read_processor
@@ -305,7 +306,7 @@ def _describe(source: Source) -> str:
 
 def _save(
     checkpoint: Checkpoint,
-    vector: Any,
+    vector: TaskVector,
     alpha: float,
     out: pathlib.Path,
     card: str,

@@ -96,10 +96,10 @@ def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings)
         }
         known = [context.constant for context in job.contexts]
         for number, raw in enumerate(job.feed.batches(first, job.steps), first):
-            batch = shardings.put_batch(raw)
-            for place, images in moving.items():
-                known[place] = shardings.put_batch(next(images))
-            state, metrics = step(state, job.params0, job.head, *batch, tuple(known))
+            images, labels = shardings.put_batch(raw)
+            for place, others in moving.items():
+                known[place] = shardings.put_batch(next(others))
+            state, metrics = step(state, job.params0, job.head, images, labels, tuple(known))
             log.add(number, metrics)
             # After the last update there is a vector to save in place of a state.
             stopping = interruption.pass_step() and number + 1 < job.steps

@@ -11,13 +11,12 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from orthoreg_jax.arithmetic.rules import Rules, rules_for_part
+from orthoreg_jax.arithmetic.types import Apply, Params, Update
 from orthoreg_jax.clip.weights import TRAINED_MATRICES
 from orthoreg_jax.penalties.orthoreg import orthogonality_penalty
 from orthoreg_jax.penalties.tak import Factors, kronecker_penalty, merge_kronecker
 from orthoreg_jax.penalties.taujp import tau_jacobian_penalty
 from orthoreg_jax.tasks.loading import Feed, Rotation
-
-from .modes.mode import Apply
 
 
 @runtime_checkable
@@ -70,7 +69,7 @@ def orthogonality(
 ) -> Penalty:
     """Same as `orthogonality_penalty`, but rules may match more than the update contains."""
 
-    def value(apply: Any, params0: Any, delta: Any, known: Any) -> Float[Array, ""]:
+    def value(apply: Any, params0: Params, delta: Update, known: Any) -> Float[Array, ""]:
         rules = rules_for_part(delta, matrices)
         return orthogonality_penalty(delta, matrices=rules, form=form, precision=precision)
 
@@ -92,7 +91,7 @@ def tak(options: ConfigDict, strength: float) -> Penalty:
     def prepare(others: Others) -> Context:
         return Context(constant=merge_kronecker(others.factors(options.images)))
 
-    def value(apply: Any, params0: Any, delta: Any, known: Any) -> Float[Array, ""]:
+    def value(apply: Any, params0: Params, delta: Update, known: Any) -> Float[Array, ""]:
         return kronecker_penalty(delta, known)
 
     return Penalty(strength, value, prepare)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import Array, UInt32
 
+from orthoreg_jax.arithmetic.types import PyTree
 from orthoreg_jax.hosts.interruption import undivided
 from orthoreg_jax.storage import StorageError, write_error
 
@@ -22,7 +23,7 @@ from .step import TrainState
 
 
 @jax.jit
-def _checksum(tree: Any) -> UInt32[Array, ""]:
+def _checksum(tree: PyTree) -> UInt32[Array, ""]:
     """A checksum that any changed bit changes, however the arrays are sharded.
 
     The sum over all words of word * (odd number made of its place), modulo 2^32: one word that

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from orthoreg_jax.arithmetic.types import Params, Update
+
 
 class WarmupCosineState(NamedTuple):
     """The whole schedule is state, so that tasks of any length share one compiled step."""
@@ -42,7 +44,7 @@ def scale_by_warmup_cosine(
       steps: after which the rate is 0.
     """
 
-    def init(params: Any) -> WarmupCosineState:
+    def init(params: Params) -> WarmupCosineState:
         del params
         return WarmupCosineState(
             jnp.zeros((), jnp.int32),
@@ -51,7 +53,7 @@ def scale_by_warmup_cosine(
             jnp.asarray(steps, jnp.int32),
         )
 
-    def update(updates: Any, state: WarmupCosineState, params: Any = None) -> Any:
+    def update(updates: Update, state: WarmupCosineState, params: Params = None) -> Any:
         del params
         rate = learning_rate(state)
         scaled = jax.tree.map(lambda leaf: (-rate).astype(leaf.dtype) * leaf, updates)

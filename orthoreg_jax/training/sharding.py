@@ -15,6 +15,8 @@ import numpy as np
 from jax.custom_derivatives import linear_call
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from orthoreg_jax.arithmetic.types import PyTree
+
 SMALLEST = 2**12  # elements; what has fewer is copied: sending it around costs more than it saves
 
 
@@ -38,17 +40,17 @@ class Shardings(NamedTuple):
         """A copy on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
-    def put_batch(self, tree: Any) -> Any:
+    def put_batch(self, tree: PyTree) -> PyTree:
         """Puts a batch on the devices; every process passes its own part."""
         return jax.tree.map(
             lambda array: jax.make_array_from_process_local_data(self.batch, array), tree
         )
 
-    def put_weights(self, tree: Any) -> Any:
+    def put_weights(self, tree: PyTree) -> PyTree:
         """Puts weights on the devices; every process passes all of them."""
         return jax.device_put(tree, self.weights(tree))
 
-    def weights(self, tree: Any) -> Any:
+    def weights(self, tree: PyTree) -> PyTree:
         """Placement of every leaf of a tree of weights, gradients or optimiser state.
 
         The longest axis that the mesh divides is split. For a weight matrix that is the side over
@@ -76,7 +78,7 @@ class Shardings(NamedTuple):
                 leaf,
             )
 
-        def gather(tree: Any) -> Any:
+        def gather(tree: PyTree) -> Any:
             return jax.tree.map(gather_leaf, tree, self.weights(tree))
 
         return gather if self.mesh.shape["fsdp"] > 1 else None

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
+from orthoreg_jax.arithmetic.types import Apply, Params, PyTree, Trainable
 from orthoreg_jax.clip.zeroshot import Head
 
-from .modes.mode import Apply, Mode
+from .modes.mode import Mode
 from .penalties import Penalty
 from .schedule import scale_by_warmup_cosine
 from .sharding import Shardings
@@ -66,7 +67,21 @@ def make_optimizer(
     )
 
 
-TrainStep = Callable[..., tuple[TrainState, Metrics]]
+@runtime_checkable
+class TrainStep(Protocol):
+    """One update of a state, compiled."""
+
+    def __call__(
+        self,
+        state: TrainState,
+        params0: Params,
+        head: Head,
+        images: Array,
+        labels: Array,
+        known: Sequence[Any] = ...,
+    ) -> tuple[TrainState, Metrics]:
+        """`known` holds for each penalty what it needs beside the update; see `make_train_step`."""
+        ...
 
 
 def make_train_step(
@@ -97,12 +112,14 @@ def make_train_step(
 
     # These functions close over mode, model and optimiser, which are fixed while `step` is
     # compiled; everything that changes between tasks is an argument of `step`.
-    def task_loss(trainable: Any, params0: Any, head: Head, images: Array, labels: Array) -> Array:
+    def task_loss(
+        trainable: Trainable, params0: Params, head: Head, images: Array, labels: Array
+    ) -> Array:
         logits = head.logits(mode.forward(apply, params0, trainable, normalize(images)))
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     def task_gradient(
-        trainable: Any, params0: Any, head: Head, images: Array, labels: Array
+        trainable: Trainable, params0: Params, head: Head, images: Array, labels: Array
     ) -> tuple[Array, Any]:
         value_and_gradient = jax.value_and_grad(task_loss)
         if accumulate == 1:
@@ -118,16 +135,16 @@ def make_train_step(
         mean: tuple[Array, Any] = jax.tree.map(lambda leaf: leaf / accumulate, total)
         return mean
 
-    def features(params: Any, images: Array) -> Any:
+    def features(params: Params, images: Array) -> Any:
         return apply(params, normalize(images))
 
-    def omega(trainable: Any, penalty: Penalty, params0: Any, known: Any) -> Array:
+    def omega(trainable: Trainable, penalty: Penalty, params0: Params, known: Any) -> Array:
         return penalty.value(features, params0, mode.delta(trainable, params0), known)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(
         state: TrainState,
-        params0: Any,
+        params0: Params,
         head: Head,
         images: UInt8[Array, "b h w 3"],
         labels: Int[Array, " b"],
@@ -154,7 +171,7 @@ def make_train_step(
     return step
 
 
-def _once_there(gradient: Any, trainable: Any) -> Any:
+def _once_there(gradient: PyTree, trainable: Trainable) -> Trainable:
     """The weights, made dependent on the gradient so that penalties are computed after it.
 
     Otherwise XLA keeps a penalty's gradient in memory during the backward pass, together with the
@@ -186,7 +203,7 @@ def _cut(batch: Any, parts: int, shardings: Shardings | None) -> Any:
 
 
 def init_state(
-    mode: Mode, optimizer: optax.GradientTransformation, params0: Any, key: PRNGKeyArray
+    mode: Mode, optimizer: optax.GradientTransformation, params0: Params, key: PRNGKeyArray
 ) -> TrainState:
     """The state before the first step."""
     trainable = mode.init(params0, key)

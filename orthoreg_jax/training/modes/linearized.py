@@ -7,9 +7,10 @@ from typing import Any
 import jax
 
 from orthoreg_jax.arithmetic.task_vectors import task_vector
+from orthoreg_jax.arithmetic.types import Apply, Inputs, Params, Trainable
 
 from .full import full
-from .mode import Apply, Mode, linearized_outputs
+from .mode import Mode, linearized_outputs
 
 
 def linearized() -> Mode:
@@ -25,7 +26,7 @@ def linearized() -> Mode:
     )
 
 
-def _forward(apply: Apply, params0: Any, trainable: Any, inputs: Any) -> Any:
+def _forward(apply: Apply, params0: Params, trainable: Trainable, inputs: Inputs) -> Any:
     # One forward-mode product gives f and J tau together.
     outputs, tangents = jax.jvp(
         lambda params: apply(params, inputs), (params0,), (task_vector(trainable, params0),)

@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 from orthoreg_jax.arithmetic.low_rank import LowRank, dense
 from orthoreg_jax.arithmetic.paths import flatten, select, unflatten
 from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
+from orthoreg_jax.arithmetic.types import Apply, Inputs, Params, Trainable, Update
 
-from .mode import Apply, Mode
+from .mode import Mode
 
 
 class Place(NamedTuple):
@@ -56,7 +57,7 @@ def lora(options: ConfigDict) -> Mode:
     places = {place.kernel: place for place in PLACEMENTS[options.placement]}
     rank, scale = options.rank, options.alpha / options.rank
 
-    def init(params0: Any, key: Any) -> Any:
+    def init(params0: Params, key: Any) -> Trainable:
         kernels = flatten(select(params0, tuple(places)))
         keys = jax.random.split(key, len(kernels))
         return unflatten(
@@ -66,7 +67,7 @@ def lora(options: ConfigDict) -> Mode:
             }
         )
 
-    def delta(trainable: Any, params0: Any) -> Any:
+    def delta(trainable: Trainable, params0: Params) -> Update:
         del params0
         factors = flatten(trainable)
         return unflatten(
@@ -76,7 +77,7 @@ def lora(options: ConfigDict) -> Mode:
             }
         )
 
-    def forward(apply: Apply, params0: Any, trainable: Any, inputs: Any) -> Any:
+    def forward(apply: Apply, params0: Params, trainable: Trainable, inputs: Inputs) -> Any:
         return apply(apply_task_vector(params0, dense(delta(trainable, params0))), inputs)
 
     return Mode(label="LoRA-ATT", init=init, delta=delta, forward=forward)

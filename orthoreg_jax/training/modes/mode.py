@@ -11,16 +11,15 @@ from jaxtyping import Array, Float
 
 from orthoreg_jax.arithmetic.paths import replace, select
 from orthoreg_jax.arithmetic.task_vectors import apply_task_vector, task_vector
-
-Apply = Callable[[Any, Any], Any]  # (params, inputs) -> outputs
+from orthoreg_jax.arithmetic.types import Apply, Inputs, Params, Trainable, Update
 
 
 def edited_outputs(
     apply: Apply,
-    params0: Any,
+    params0: Params,
     vectors: Sequence[Any],
     coefficients: Float[Array, "g v"],
-    inputs: Any,
+    inputs: Inputs,
 ) -> Float[Array, "g b p"]:
     """Outputs of theta_0 + sum_v c_v tau_v, for each of g rows of coefficients.
 
@@ -38,10 +37,10 @@ def edited_outputs(
 
 def linearized_outputs(
     apply: Apply,
-    params0: Any,
+    params0: Params,
     vectors: Sequence[Any],
     coefficients: Float[Array, "g v"],
-    inputs: Any,
+    inputs: Inputs,
 ) -> Float[Array, "g b p"]:
     """Outputs of f_lin(x; theta_0 + sum_v c_v tau_v) = f(x) + sum_v c_v J(x) tau_v.
 
@@ -78,10 +77,10 @@ class Mode(NamedTuple):
 def only(patterns: tuple[str, ...], label: str) -> Mode:
     """Trains the leaves whose paths match a glob, and leaves the rest unchanged."""
 
-    def delta(trainable: Any, params0: Any) -> Any:
+    def delta(trainable: Trainable, params0: Params) -> Update:
         return task_vector(trainable, select(params0, patterns))
 
-    def forward(apply: Apply, params0: Any, trainable: Any, inputs: Any) -> Any:
+    def forward(apply: Apply, params0: Params, trainable: Trainable, inputs: Inputs) -> Any:
         return apply(replace(params0, trainable), inputs)
 
     return Mode(
