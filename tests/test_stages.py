@@ -30,4 +30,4 @@ def test_what_was_passed_over_in_the_data_is_said_before_work_starts(inputs, tmp
     config = oj.load_config(inputs, [f"data={data}"])
     with pytest.raises(ValueError, match="4 task vectors are missing"):
         oj.run_experiment(config, tmp_path / "run", ["evaluate"])
-    assert "\nfirst: 1 not used: arrays that are no split's (notes)\n" in capfd.readouterr().err
+    assert "\nfirst: 1 ignored: arrays that belong to no split (notes)\n" in capfd.readouterr().err

@@ -24,7 +24,7 @@ def read_arrays(path: pathlib.Path, needed: Sequence[str]) -> Content:
       ValueError: no such file, a damaged one, or arrays that are missing or no images.
     """
     if not path.is_file():
-        raise ValueError(f"{path} is missing, or no file; build or copy it there")
+        raise ValueError(f"{path} is missing or not a file; build it or copy it there")
     with contextlib.ExitStack() as stack:
         archive = _readable_file(path, lambda: stack.enter_context(zipfile.ZipFile(path)))
         members = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -32,7 +32,7 @@ def read_arrays(path: pathlib.Path, needed: Sequence[str]) -> Content:
         used = [f"{name}_{kind}" for name in called.values() for kind in ("images", "labels")]
         missing = [name for name in used if name not in members]
         if missing:
-            raise ValueError(f"{path} lacks {listed(missing)}; it holds {listed(members)}")
+            raise ValueError(f"{path} lacks {listed(missing)}; it contains {listed(members)}")
 
         def unpack(name: str, read: Callable[[Any], Any]) -> Any:
             def member() -> Any:
@@ -46,7 +46,7 @@ def read_arrays(path: pathlib.Path, needed: Sequence[str]) -> Content:
 
         splits, notes = with_validation(read, called, needed, str(path))
     if unused := [name for name in members if name not in used]:
-        notes.append(note("not used: arrays that are no split's", unused))
+        notes.append(note("ignored: arrays that belong to no split", unused))
     return Content((), splits, tuple(notes))
 
 

@@ -173,8 +173,8 @@ def other_training_set(name: str, images: int) -> str:
     if images == recipe or not recipe:
         return ""
     return (
-        f"training images, where the field's recipe has {recipe}: other steps, and "
-        "results that do not compare with published ones"
+        f"training images, but the field's recipe has {recipe}: other steps, and "
+        "results that are not comparable with published ones"
     )
 
 

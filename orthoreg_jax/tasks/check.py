@@ -126,16 +126,16 @@ def prepare_task(directory: pathlib.Path, name: str) -> str:
     """
     known = KNOWN.get(name)
     if known is None or not known.tfds_splits:
-        reason = "is none of the field's tasks" if known is None else "is not prepared by tfds"
+        reason = "is not one of the field's tasks" if known is None else "is not prepared by tfds"
         place = f"; it is described at {known.source}" if known else ""
-        raise ValueError(f"{name}: {reason}, so that its images have to be put there{place}")
+        raise ValueError(f"{name}: {reason}; put its images into the data folder{place}")
     if (directory / known.tfds).is_dir():
-        return f"{name}: is there, {directory / known.tfds}"
+        return f"{name}: already there, {directory / known.tfds}"
     try:
         import tensorflow  # noqa: F401
     except ImportError as error:
         raise ValueError(
-            f"{name}: preparing takes TensorFlow, which reading does not; install it with "
+            f"{name}: preparing needs TensorFlow (reading does not); install it with "
             f"{install('prepare')}"
         ) from error
     import tensorflow_datasets as tfds

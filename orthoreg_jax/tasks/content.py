@@ -32,7 +32,7 @@ def names_on_disk(exists: Callable[[str], bool], place: str) -> dict[str, str]:
     """
     found = {split: [name for name in names if exists(name)] for split, names in NAMES.items()}
     if several := [name for names in found.values() if len(names) > 1 for name in names]:
-        raise ValueError(f"{place}: holds {' and '.join(several)}; keep one of them")
+        raise ValueError(f"{place}: contains {' and '.join(several)}; keep one of them")
     return {split: names[0] for split, names in found.items() if names}
 
 
@@ -70,9 +70,9 @@ def with_validation(
     notes = []
     if halved and "test" in splits:
         splits["test"], splits["val"] = cut_validation(splits["test"], 0.5)
-        notes.append(Note(len(splits["val"]), "images of test, half of them, are validation"))
+        notes.append(Note(len(splits["val"]), "images of test, half of them, serve as validation"))
     elif cut:
         splits["train"], splits["val"] = cut_validation(splits["train"])
-        what = "images of train are the validation split, as there is none (10 %, at most 5000)"
+        what = "images of train serve as the missing validation split (10 %, at most 5000)"
         notes.append(Note(len(splits["val"]), what))
     return {split: splits[split] for split in needed}, notes

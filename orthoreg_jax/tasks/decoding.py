@@ -86,7 +86,7 @@ def _open(file: pathlib.Path | io.BytesIO) -> PIL.Image.Image:
             stream.seek(0)
             start = stream.read(16)
         begins = f"it begins with {start!r}" if start else "it is empty"
-        raise ValueError(f"of no kind that is read, or damaged: {begins}") from None
+        raise ValueError(f"not a supported image type, or damaged: {begins}") from None
 
 
 def _rgb(image: PIL.Image.Image) -> UInt8[np.ndarray, "h w 3"]:
@@ -106,16 +106,16 @@ def _check(image: PIL.Image.Image) -> None:
         raise ValueError(f"its size is {image.size[0]} x {image.size[1]}")
     grey = _is_grey16(image)
     if image.mode not in PLAIN | TRANSPARENT | CONVERTED and not grey:
-        kind = {"F": "floating-point numbers", "I": "integers of 32 bits, or signed ones"}
+        kind = {"F": "floating-point numbers", "I": "32-bit or signed integers"}
         raise ValueError(
-            f"its pixels are {kind.get(image.mode, f'of mode {image.mode}')}, for which no scale "
-            "or conversion is agreed; store it with 8 bits a channel, or as grey of 16 bits"
+            f"its pixels are {kind.get(image.mode, f'of mode {image.mode}')}, which have no agreed "
+            "scale or conversion; store it with 8 bits per channel, or as 16-bit grey"
         )
     tags = getattr(image, "tag_v2", {})
     if grey and ("I;12" in _raw_modes(image) or tags.get(ZERO_IS_WHITE) == 0):
         raise ValueError(
-            "its grey has 12 bits, or 16 of which 0 is white, which Pillow does not tell from "
-            "plain 16 bits; store it with 8 bits"
+            "its grey has 12 bits, or 16 bits with 0 as white, which Pillow cannot distinguish "
+            "from plain 16 bits; store it with 8 bits"
         )
 
 
@@ -134,18 +134,18 @@ def _changes(image: PIL.Image.Image) -> tuple[str, ...]:
     if _quietly(lambda: image.getexif().get(ORIENTATION)) not in (None, 1):
         turned = image.format == "TIFF"  # by Pillow itself
         changes.append(
-            "turned as their TIFF tag says"
+            "rotated as their TIFF tag says"
             if turned
-            else "with a rotation in EXIF, which is not made"
+            else "with an EXIF rotation, which is ignored"
         )
     if _is_grey16(image) or any(map(_is_deep, _raw_modes(image))):
-        changes.append("with 16 bits a channel, scaled to 8")
+        changes.append("with 16 bits per channel, scaled to 8")
     if image.mode in CONVERTED:
         changes.append(f"in {image.mode}, converted to RGB without a colour profile")
     if _quietly(lambda: getattr(image, "is_animated", False)):
-        changes.append("with several frames, of which the first is taken")
+        changes.append("with several frames, of which only the first is used")
     if image.width * image.height > (PIL.Image.MAX_IMAGE_PIXELS or float("inf")):
-        changes.append("of more pixels than Pillow thinks safe, read all the same")
+        changes.append("with more pixels than Pillow considers safe, read anyway")
     return tuple(changes)
 
 

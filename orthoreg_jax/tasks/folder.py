@@ -114,12 +114,12 @@ def _search(root: pathlib.Path, below: str, found: Found, above: tuple[str, ...]
         path = f"{below}/{entry.name}" if below else entry.name
         suffix = os.path.splitext(entry.name)[1].lower()
         if entry.name.startswith(".") or entry.name in SYSTEM:
-            found.skipped.setdefault("hidden, or left by a system", []).append(path)
+            found.skipped.setdefault("hidden, or system files", []).append(path)
         elif os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
             linked = entry.is_symlink()
             real = os.path.realpath(entry.path) if linked else os.path.join(above[-1], entry.name)
             if real in above:
-                found.skipped.setdefault("a link to a directory that it is in", []).append(path)
+                found.skipped.setdefault("a link to a directory that contains it", []).append(path)
                 continue
             if not below:
                 found.directories.append(path)
@@ -155,7 +155,7 @@ def read_directory(directory: pathlib.Path, names: ClassNames) -> tuple[Split, l
     if found.broken:
         parts = [f"{shown(path)} {what}" for path, what in list(found.broken.items())[:5]]
         raise ValueError(
-            f"{shown(directory)}: {listed(parts, len(found.broken))}; bring the files back, or "
+            f"{shown(directory)}: {listed(parts, len(found.broken))}; restore the files, or "
             "remove the names"
         )
     paths = [path for path in found.paths if "/" in path]
@@ -163,7 +163,7 @@ def read_directory(directory: pathlib.Path, names: ClassNames) -> tuple[Split, l
     empty = [name for name in found.directories if name not in full]
     notes = found.notes()
     if stray := [path for path in found.paths if "/" not in path]:
-        notes.append(note("skipped: in no directory of a class", stray))
+        notes.append(note("skipped: not in a class directory", stray))
     if empty or not paths:
         where = f" in the directories {listed(map(shown, empty))}" if empty and paths else ""
         raise ValueError(
@@ -175,10 +175,10 @@ def read_directory(directory: pathlib.Path, names: ClassNames) -> tuple[Split, l
     directories = {path: path.rpartition("/")[0] for path in paths}
     places = {each: names.find(each) for each in dict.fromkeys(directories.values())}
     if deep := [path for path, each in directories.items() if places[each] is None]:
-        notes.append(note("below the directory of their class, in others", deep))
+        notes.append(note("in subdirectories of their class directory", deep))
     times = Counter(places.values())
     if alike := [each for each, place in places.items() if place is not None and times[place] > 1]:
-        notes.append(note("directories that are one class with another of them", alike))
+        notes.append(note("directories that name the same class as another one", alike))
     return split, notes
 
 
@@ -249,13 +249,13 @@ def label_images(root: pathlib.Path, paths: Sequence[str], names: ClassNames) ->
       ValueError: no file, or directories that are no class of the task, or not one alone.
     """
     if not paths:
-        raise ValueError(f"{shown(root)}: its list names no image")
+        raise ValueError(f"{shown(root)}: its list names no images")
     directories = [path.rpartition("/")[0] for path in paths]
     classes = {each: names.find_above(each) for each in set(directories)}
     strange = sorted(directory for directory, place in classes.items() if place is None)
     if strange:
         raise ValueError(
-            f"{shown(root)}: the directories {listed(map(shown, strange))} are none of the "
+            f"{shown(root)}: the directories {listed(map(shown, strange))} match none of the "
             f"{len(names.labels)} classes, which are called {listed(names.labels)}"
         )
     labels = [classes[directory] for directory in directories]

@@ -144,7 +144,7 @@ def read_tables(
         if root != directory:
             if unlisted := [path for path in find_images(root).paths if path not in named]:
                 notes.append(
-                    note(f"not used: images that {table.path.name} does not name", unlisted)
+                    note(f"ignored: images that {table.path.name} does not name", unlisted)
                 )
         numbers = [place for name in table.names if (place := places[name]) is not None]
         return Split(FileImages(root, table.files), np.array(numbers, np.int32))

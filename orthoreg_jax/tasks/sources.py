@@ -73,7 +73,7 @@ def read_folder(
     used = set(folders.values())
     beside = sorted(each.name for each in directory.iterdir() if each.is_dir())
     if others := [name for name in beside if name not in used]:
-        notes.append(note("not used: directories that are no split's", others))
+        notes.append(note("ignored: directories that belong to no split", others))
     return Content(tuple(labels), splits, (*more, *notes))
 
 
@@ -107,7 +107,7 @@ def _unlisted(
 ) -> list[Note]:
     named = {path for paths, _ in images.values() for path in paths}
     unlisted = [path for path in there if path not in named]
-    return [note("not used: images that no list names", unlisted)] if unlisted else []
+    return [note("ignored: images that no list names", unlisted)] if unlisted else []
 
 
 def _readable(root: pathlib.Path, names: set[str]) -> list[str]:
@@ -235,7 +235,7 @@ def upright(content: Content) -> Content:
               for split, data in content.splits.items()}  # fmt: skip
     count = sum(map(len, splits.values()))
     return content._replace(
-        splits=splits, notes=(*content.notes, Note(count, "images stored on their side, turned"))
+        splits=splits, notes=(*content.notes, Note(count, "images stored on their side, rotated"))
     )
 
 

@@ -38,8 +38,8 @@ def _is_by_split(value: object) -> bool:
 
 
 Kind = tuple[Callable[[object], bool], str]
-TEXT: Kind = (_is_text, "a text, neither empty nor with signs that cannot be shown")
-TEXTS: Kind = (_is_texts, "a list of texts, neither empty nor with signs that cannot be shown")
+TEXT: Kind = (_is_text, "a text, non-empty and printable")
+TEXTS: Kind = (_is_texts, "a list of texts, each non-empty and printable")
 HASHES: Kind = (_is_by_split, "hashes by split")
 TFDS: Kind = (
     _is_by_split,
@@ -156,7 +156,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(table) < len(pairs):
         names = [name for name, _ in pairs]
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"{listed(map(shown, twice))} stands twice in one table")
+        raise ValueError(f"{listed(map(shown, twice))} appears twice in one table")
     return table
 
 

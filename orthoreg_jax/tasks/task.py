@@ -182,8 +182,8 @@ def load_task(
         task = Task(name, entry["title"], classes, templates, content.splits, notes)
         return _checked(task)
     raise ValueError(
-        f"is not in {directory / TABLE} ({', '.join(table) or 'no such file'}), nor one of the "
-        f"field's: {', '.join(KNOWN)}"
+        f"is not in {directory / TABLE} ({', '.join(table) or 'no such file'}), and not one of "
+        f"the field's tasks: {', '.join(KNOWN)}"
     )
 
 
@@ -265,15 +265,15 @@ def _load_entry(
             f"{', '.join(content.labels[:5])}; give one name for each, in their order"
         )
     if len({*classes}) < len(classes):
-        raise ValueError("a class name stands twice; the zero-shot head cannot tell them apart")
+        raise ValueError("a class name appears twice; the zero-shot head cannot separate the two")
     title, templates = entry.get("title", name), tuple(entry["templates"])
     task = _checked(Task(name, title, classes, templates, content.splits, content.notes))
     hashes = entry.get("sha256", {})
     for split, data in task.splits.items():
         if split in hashes and hashes[split] != data.sha256:
             raise ValueError(
-                f"the {split} split is not the one whose hash {TABLE} lists; the data was changed "
-                "or is of another version: build or copy both again"
+                f"the {split} split does not have the hash that {TABLE} lists; the data was "
+                "changed or is another version: build or copy both again"
             )
     return task
 
@@ -283,7 +283,7 @@ def _checked(task: Task) -> Task:
     wrong = [template for template in task.templates if template.count("{}") != 1]
     if wrong or not task.templates:
         raise ValueError(
-            f"its templates {wrong or list(task.templates)} in {TABLE}; each must hold '{{}}' "
+            f"its templates {wrong or list(task.templates)} in {TABLE}; each must contain '{{}}' "
             "once, and there must be at least one"
         )
     if len(task.classes) < 2:
@@ -291,7 +291,7 @@ def _checked(task: Task) -> Task:
     notes = list(task.notes)
     for split, data in task.splits.items():
         if len(data) == 0:
-            raise ValueError(f"the {split} split holds no image")
+            raise ValueError(f"the {split} split contains no images")
         if data.labels.min() < 0 or data.labels.max() >= len(task.classes):
             raise ValueError(
                 f"{split} labels run from {data.labels.min()} to {data.labels.max()}, but "
@@ -300,5 +300,5 @@ def _checked(task: Task) -> Task:
         absent = sorted({*range(len(task.classes))} - {*data.labels.tolist()})
         if absent:
             names = [first_name(task.classes[label]) for label in absent]
-            notes.append(note(f"classes without an image in {split}", names))
+            notes.append(note(f"classes without images in {split}", names))
     return dataclasses.replace(task, notes=tuple(notes))

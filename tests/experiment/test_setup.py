@@ -30,10 +30,10 @@ def config(tmp_path):
 
 def test_another_training_set_than_the_recipes_is_said(config, tmp_path):
     experiment = prepare(config, tmp_path / "run")
-    said = "180 training images, where the field's recipe has 68257: other steps"
+    said = "180 training images, but the field's recipe has 68257: other steps"
     assert str(experiment.tasks["svhn"].remarks()[0]).startswith(said)
     # MNIST is of a name that the field has, too, and that counts where its epochs are the recipe's.
     assert "\n" not in experiment.describe()
     config.training.epochs = -1.0
     _, line = prepare(config, tmp_path / "run").describe().splitlines()
-    assert line.startswith("mnist: ") and "where the field's recipe has 55000" in line
+    assert line.startswith("mnist: ") and "but the field's recipe has 55000" in line

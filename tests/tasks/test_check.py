@@ -74,8 +74,8 @@ def test_every_image_is_decoded(spoiled):
     found = {each.what: (each.number, each.first) for each in facts.notes}
     assert found == {
         "skipped: ending .gif": (1, ("b/9_last.gif",)),
-        "images with 16 bits a channel, scaled to 8": (1, ("train/b/8_deep.png",)),
-        "images with a rotation in EXIF, which is not made": (1, ("train/b/7_turned.jpg",)),
+        "images with 16 bits per channel, scaled to 8": (1, ("train/b/8_deep.png",)),
+        "images with an EXIF rotation, which is ignored": (1, ("train/b/7_turned.jpg",)),
         "images with transparency, which is dropped": (1, ("train/b/6_alpha.png",)),
     }
     text = str(facts)

@@ -48,7 +48,7 @@ def test_grey_of_16_bits_is_scaled_to_8(kind):
     assert expected.max() == 255 and expected[1, 0] == 128 and expected[0, 2] == 1
     for channel in range(3):
         np.testing.assert_array_equal(read(content)[..., channel], expected)
-    assert look(content, whole=True) == ("with 16 bits a channel, scaled to 8",)
+    assert look(content, whole=True) == ("with 16 bits per channel, scaled to 8",)
 
 
 def test_big_endian_grey_of_16_bits():
@@ -67,7 +67,7 @@ def test_colours_of_16_bits():
     wide = RNG.integers(0, 65536, (2, 3, 3)).astype(">u2")
     content = b"P6 3 2 65535 " + wide.tobytes()
     np.testing.assert_allclose(read(content), wide / 257, atol=0.51)
-    assert look(content, whole=False) == ("with 16 bits a channel, scaled to 8",)
+    assert look(content, whole=False) == ("with 16 bits per channel, scaled to 8",)
 
 
 @pytest.mark.parametrize(
@@ -75,22 +75,22 @@ def test_colours_of_16_bits():
     [
         (PIL.Image.fromarray(np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3)), "floating"),
         (PIL.Image.fromarray(np.full((2, 3), 100, np.float32)), "floating-point numbers"),
-        (PIL.Image.fromarray(np.full((2, 3), 100, np.int32)), "integers of 32 bits"),
+        (PIL.Image.fromarray(np.full((2, 3), 100, np.int32)), "32-bit or signed integers"),
         (PIL.Image.new("LAB", (3, 2)), "of mode LAB"),
     ],
 )
 @pytest.mark.parametrize("whole", [False, True])
 def test_what_has_no_scale_is_refused(image, message, whole):
     content = saved(image, "tiff")
-    with pytest.raises(ValueError, match=f"here: cannot be read.*{message}.*8 bits a channel"):
+    with pytest.raises(ValueError, match=f"here: cannot be read.*{message}.*8 bits per channel"):
         read(content)
     with pytest.raises(ValueError, match=message):
         look(content, whole)
 
 
 def test_grey_of_16_bits_that_pillow_reads_wrong_is_refused():
-    content = saved(PIL.Image.fromarray(DEEP), "tiff", tiffinfo={262: 0})  # 0 is white
-    with pytest.raises(ValueError, match="0 is white"):
+    content = saved(PIL.Image.fromarray(DEEP), "tiff", tiffinfo={262: 0})  # 0 as white
+    with pytest.raises(ValueError, match="0 as white"):
         read(content)
 
 
@@ -101,7 +101,7 @@ def test_a_rotation_in_exif(kind, turned):
     content = saved(PIL.Image.fromarray(COLOURS), kind, exif=exif)
     assert read(content).shape == ((7, 5, 3) if turned else (5, 7, 3))
     words = (
-        "turned as their TIFF tag says" if turned else "with a rotation in EXIF, which is not made"
+        "rotated as their TIFF tag says" if turned else "with an EXIF rotation, which is ignored"
     )
     assert look(content, whole=True) == (words,)
 
@@ -128,7 +128,7 @@ def test_of_several_frames_the_first_is_taken():
     frames = [PIL.Image.new("RGB", (3, 2), colour) for colour in ("red", "blue")]
     content = saved(frames[0], "gif", save_all=True, append_images=frames[1:])
     np.testing.assert_array_equal(read(content), np.full((2, 3, 3), (255, 0, 0)))
-    assert look(content, whole=True) == ("with several frames, of which the first is taken",)
+    assert look(content, whole=True) == ("with several frames, of which only the first is used",)
 
 
 @pytest.mark.parametrize("mode, words", [("CMYK", ("in CMYK, converted to RGB",)), ("RGB", ())])
@@ -142,7 +142,7 @@ def test_what_is_changed_is_said(mode, words):
     [
         (b"", "it is empty"),
         (b"<!DOCTYPE html><html>", "begins with b'<!DOCTYPE html><'"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "of no kind that is read"),  # a program, to be run
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not a supported image type"),  # a program, to be run
         (saved(PIL.Image.fromarray(COLOURS), "png")[:-30], "here: cannot be read"),
         (saved(PIL.Image.fromarray(COLOURS), "jpeg")[:-60], "truncated"),
     ],

@@ -71,7 +71,7 @@ def test_links_in_a_circle_end(mine, tmp_path):
     (mine / "train" / "owl" / "self").unlink()
     task = load(tmp_path)
     assert counts(task)["train"] == 3
-    assert notes(task) == {"skipped: a link to a directory that it is in": 1}
+    assert notes(task) == {"skipped: a link to a directory that contains it": 1}
 
 
 def test_hidden_and_system_directories_are_no_classes(mine, tmp_path):
@@ -79,14 +79,14 @@ def test_hidden_and_system_directories_are_no_classes(mine, tmp_path):
           "train/__MACOSX/1.png", "train/owl/._1.png")  # fmt: skip
     task = load(tmp_path)
     assert (task.classes, counts(task)["train"]) == (("fox", "owl"), 3)
-    assert notes(task) == {"skipped: hidden, or left by a system": 4}
+    assert notes(task) == {"skipped: hidden, or system files": 4}
 
 
 def test_images_outside_of_a_class_are_skipped(mine, tmp_path):
     write(mine, "train/stray.png", "train/other.png")
     task = load(tmp_path)
     assert (task.classes, counts(task)["train"]) == (("fox", "owl"), 3)
-    assert notes(task) == {"skipped: in no directory of a class": 2}
+    assert notes(task) == {"skipped: not in a class directory": 2}
 
 
 def test_other_endings_are_counted(mine, tmp_path):
@@ -115,10 +115,10 @@ def test_a_cut_of_train_is_said(mine, tmp_path):
     write(mine, *(f"train/fox/{number}.png" for number in range(2, 20)))
     task = load(tmp_path)
     assert counts(task) == {"train": 19, "val": 2, "test": 3}
-    what = "images of train are the validation split, as there is none (10 %, at most 5000)"
-    assert notes(task) == {what: 2, "not used: directories that are no split's": 1,
-                           "classes without an image in val": 1}  # fmt: skip
-    assert "1 class without an image in val (owl)" in map(str, task.notes)
+    what = "images of train serve as the missing validation split (10 %, at most 5000)"
+    assert notes(task) == {what: 2, "ignored: directories that belong to no split": 1,
+                           "classes without images in val": 1}  # fmt: skip
+    assert "1 class without images in val (owl)" in map(str, task.notes)
 
 
 def test_lists_beside_split_directories_are_refused(mine, tmp_path):
@@ -140,9 +140,9 @@ def test_lists(tmp_path, name):
     assert (task.classes, counts(task)) == (("owl", "train"), {"train": 2, "val": 1, "test": 1})
     assert [task.splits[s].labels.tolist() for s in ("train", "val", "test")] == [[1, 0], [0], [1]]
     assert task.splits["test"].images[0][0, 0, 0] == 1
-    assert notes(task) == {"not used: images that no list names": 1,
-                           "classes without an image in val": 1,
-                           "classes without an image in test": 1}  # fmt: skip
+    assert notes(task) == {"ignored: images that no list names": 1,
+                           "classes without images in val": 1,
+                           "classes without images in test": 1}  # fmt: skip
 
 
 def test_a_list_s_directory_is_not_passed_over(tmp_path):
@@ -171,21 +171,21 @@ def test_deeper_directories_belong_to_their_class(mine, tmp_path):
     task = load(tmp_path)
     assert (task.classes, counts(task)["train"]) == (("fox", "owl"), 5)
     assert task.splits["train"].labels.tolist() == [0, 1, 1, 1, 1]
-    assert notes(task) == {"below the directory of their class, in others": 2}
+    assert notes(task) == {"in subdirectories of their class directory": 2}
 
 
 def test_two_directories_of_one_class(mine, tmp_path):
     write(mine, "train/Fox/1.png", "train/Fox/2.png")
     task = load(tmp_path, classes=["fox", "owl"], labels=["fox", "owl"])
     assert task.splits["train"].labels.tolist() == [0, 0, 0, 1, 1]
-    assert notes(task) == {"directories that are one class with another of them": 2}
+    assert notes(task) == {"directories that name the same class as another one": 2}
 
 
 def test_a_class_that_one_split_lacks(mine, tmp_path):
     shutil.rmtree(mine / "test" / "fox")
     task = load(tmp_path)
     assert task.splits["test"].labels.tolist() == [1, 1]
-    assert notes(task) == {"classes without an image in test": 1}
+    assert notes(task) == {"classes without images in test": 1}
 
 
 @pytest.mark.parametrize(

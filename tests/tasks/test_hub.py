@@ -310,7 +310,7 @@ def test_images_of_other_kinds_are_read_by_the_same_rules(tmp_path):
     found = {each.what: each.first for each in task.remarks()}
     name = "test-00000-of-00001.parquet row"
     assert found["images with transparency, which is dropped"] == (f"{name} 1",)
-    assert found["images with 16 bits a channel, scaled to 8"] == (f"{name} 0",)
+    assert found["images with 16 bits per channel, scaled to 8"] == (f"{name} 0",)
     with PIL.Image.open(io.BytesIO(images[2])) as image:
         np.testing.assert_array_equal(task.splits["test"].images[2], np.asarray(image))
 

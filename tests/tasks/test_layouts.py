@@ -358,4 +358,4 @@ def test_images_on_their_side_are_turned_and_have_another_hash():
     turned = content.splits["test"]
     np.testing.assert_array_equal(turned.images[3], pixels[3].transpose(1, 0, 2))
     assert turned.sha256 != split.sha256
-    assert [str(each) for each in content.notes] == ["10 images stored on their side, turned"]
+    assert [str(each) for each in content.notes] == ["10 images stored on their side, rotated"]

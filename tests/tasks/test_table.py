@@ -187,7 +187,9 @@ def test_unused_arrays_are_not_unpacked(tmp_path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     task = load_tasks(source, ["good"])["good"]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 16  # kB
-    assert [str(each) for each in task.notes] == ["1 not used: arrays that are no split's (extra)"]
+    assert [str(each) for each in task.notes] == [
+        "1 ignored: arrays that belong to no split (extra)"
+    ]
 
 
 def test_arrays_of_a_wrong_type_are_refused_before_they_are_unpacked(tmp_path):

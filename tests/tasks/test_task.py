@@ -165,18 +165,18 @@ def spoil(**arrays_or_entry):
         (spoil(classes="abc"), "'classes' must be a list of texts.*not 'abc'"),
         (spoil(classes=[1, 2, 3]), "'classes' must be a list of texts.*not \\[1, 2, 3\\]"),
         (spoil(templates=["a {}", "a thing"]), "its templates \\['a thing'\\]"),
-        (spoil(templates=[]), "'templates' must be a list of texts, neither empty"),
+        (spoil(templates=[]), "'templates' must be a list of texts, each non-empty"),
         (spoil(val_labels=None), "lacks val_labels; it holds"),
         (spoil(test_images=None, test_labels=None), "has no test split; it has train, val"),
         (
             spoil(test_images=np.zeros((0, 8, 8, 3), np.uint8), test_labels=np.zeros(0, np.int32)),
-            "the test split holds no image",
+            "the test split contains no images",
         ),
         (spoil(train_labels=np.array([0, 1, 2, 3, 0, 0])), "from 0 to 3, but 3 class names"),
         (spoil(train_labels=np.zeros(5, np.int32)), "one integer for each of the 6 images"),
         (spoil(train_images=np.zeros((6, 8, 8, 3))), "float64.*expected uint8"),
         (spoil(train_images=np.zeros((6, 8, 8, 1), np.uint8)), "expected uint8"),
-        (spoil(sha256={"train": "0" * 64}), "not the one whose hash"),
+        (spoil(sha256={"train": "0" * 64}), "not have the hash"),
     ],
 )
 def test_bad_tasks(tmp_path, change, message):
