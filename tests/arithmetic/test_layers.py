@@ -253,6 +253,6 @@ def test_factors_that_do_not_belong_together():
         )
     report = oj.describe_matrices({"q": {"a": jnp.ones((3, 2))}}, rules)
     assert "ERROR" in report and "'q/b' is missing" in report
-    with pytest.raises(ValueError, match="leaves q/lora_a, q/lora_b are LoRA's factors"):
+    with pytest.raises(ValueError, match="leaves q/lora_a, q/lora_b are LoRA factors"):
         tree = {"q": {"lora_a": jnp.ones((3, 2)), "lora_b": jnp.ones((2, 3))}}
         oj.task_vector(tree, tree)
