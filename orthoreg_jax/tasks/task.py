@@ -300,5 +300,5 @@ def _checked(task: Task) -> Task:
         absent = sorted({*range(len(task.classes))} - {*data.labels.tolist()})
         if absent:
             names = [first_name(task.classes[label]) for label in absent]
-            notes.append(note(f"classes without images in {split}", names))
+            notes.append(note(f"classes without an image in {split}", names))
     return dataclasses.replace(task, notes=tuple(notes))

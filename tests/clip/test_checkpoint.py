@@ -307,7 +307,7 @@ def test_neutral_keys_of_open_clip(open_clip, tower, change):
 @pytest.mark.parametrize("tower, change, message", [
     ("vision_cfg", {"pool_type": "avg"}, "vision_cfg.pool_type = 'avg'"),
     ("text_cfg", {"hf_model_name": "roberta"}, "text_cfg.hf_model_name = 'roberta'"),
-    ("vision_cfg", {"layers": [3, 4, 6, 3]}, r"vision_cfg.layers is \[3, 4, 6, 3\], allowed: one"),
+    ("vision_cfg", {"layers": [3, 4, 6, 3]}, r"vision_cfg.layers is \[3, 4, 6, 3\], allowed: an"),
     ("vision_cfg", {"head_width": 7}, "vision_cfg.width 24 is not a multiple of head_width 7"),
     ("vision_cfg", {"patch_size": 5}, "image_size .* is not a multiple of patch_size 5"),
     ("text_cfg", {"heads": 0}, "text_cfg.heads is 0, allowed: an int"),

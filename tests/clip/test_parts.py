@@ -110,7 +110,7 @@ def test_a_classifiers_head_is_left_out_and_said(tmp_path, base):
     config = CONFIG | {"architectures": ["CLIPForImageClassification"]}
     found = load_checkpoint(write(tmp_path, mine | head, config), BASE)
     assert_holds(found, mine)
-    assert "classifier.bias, classifier.weight left out" in found.notes[0]
+    assert "ignored classifier.bias, classifier.weight" in found.notes[0]
 
 
 def open_clip_tensors(params, text=True):
@@ -150,7 +150,7 @@ def test_a_classification_head_beside_open_clips_encoder(tmp_path, base):
     tensors["classification_head.weight"] = np.ones((3, 4), np.float32)
     path = tmp_path / "tuned.safetensors"
     safetensors.numpy.save_file(tensors, path)
-    assert "classification_head.weight left out" in load_checkpoint(path, base).notes[0]
+    assert "ignored classification_head.weight" in load_checkpoint(path, base).notes[0]
 
 
 # LoRA
@@ -208,7 +208,7 @@ def test_lora_of_an_image_tower_without_its_prefix(tmp_path, base):
     tensors["base_model.model.classifier.weight"] = np.ones((2, 2), np.float32)
     safetensors.numpy.save_file(tensors, path)
     checkpoint = load_checkpoint(tmp_path, base)
-    assert "classifier.weight left out" in checkpoint.notes[0]
+    assert "ignored classifier.weight" in checkpoint.notes[0]
     found = weights.to_layout(checkpoint.params, "huggingface")
     name = f"{LAYER}.mlp.fc1"
     np.testing.assert_array_equal(found[f"{name}.bias"], bias)

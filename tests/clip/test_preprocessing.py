@@ -106,7 +106,7 @@ def test_crop_must_fit_the_model(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(
         '{"crop_size": {"height": 32, "width": 32}, "size": {"shortest_edge": 32}}'
     )
-    with pytest.raises(ValueError, match=r"crops to \(32, 32\), the model reads \(224, 224\)"):
+    with pytest.raises(ValueError, match=r"crops to \(32, 32\), but the model reads \(224, 224\)"):
         load_preprocessing(tmp_path, PRESETS["ViT-B/32"])
 
 

@@ -101,7 +101,7 @@ def test_what_is_taken_by_default_is_said(tmp_path):
 @pytest.mark.parametrize("values, message", [
     ({"crop_size": None}, "crop_size is None, allowed: a number of pixels or"),
     ({"crop_size": {"shortest_edge": 224}}, "crop_size is {'shortest_edge': 224}, allowed"),
-    ({"crop_size": 32}, r"crops to \(32, 32\), the model reads \(224, 224\)"),
+    ({"crop_size": 32}, r"crops to \(32, 32\), but the model reads \(224, 224\)"),
     ({"image_std": 0.5}, "image_std is 0.5, allowed: three numbers above 0"),
     ({"image_std": [0.5, 0.5, 0]}, r"image_std is \[0.5, 0.5, 0\], allowed: three numbers above"),
     ({"image_mean": [0.5, None, 0.5]}, "image_mean is .*, allowed: three numbers"),

@@ -117,8 +117,8 @@ def test_a_cut_of_train_is_said(mine, tmp_path):
     assert counts(task) == {"train": 19, "val": 2, "test": 3}
     what = "images of train serve as the missing validation split (10 %, at most 5000)"
     assert notes(task) == {what: 2, "ignored: directories that belong to no split": 1,
-                           "classes without images in val": 1}  # fmt: skip
-    assert "1 class without images in val (owl)" in map(str, task.notes)
+                           "classes without an image in val": 1}  # fmt: skip
+    assert "1 class without an image in val (owl)" in map(str, task.notes)
 
 
 def test_lists_beside_split_directories_are_refused(mine, tmp_path):
@@ -141,8 +141,8 @@ def test_lists(tmp_path, name):
     assert [task.splits[s].labels.tolist() for s in ("train", "val", "test")] == [[1, 0], [0], [1]]
     assert task.splits["test"].images[0][0, 0, 0] == 1
     assert notes(task) == {"ignored: images that no list names": 1,
-                           "classes without images in val": 1,
-                           "classes without images in test": 1}  # fmt: skip
+                           "classes without an image in val": 1,
+                           "classes without an image in test": 1}  # fmt: skip
 
 
 def test_a_list_s_directory_is_not_passed_over(tmp_path):
@@ -185,7 +185,7 @@ def test_a_class_that_one_split_lacks(mine, tmp_path):
     shutil.rmtree(mine / "test" / "fox")
     task = load(tmp_path)
     assert task.splits["test"].labels.tolist() == [1, 1]
-    assert notes(task) == {"classes without images in test": 1}
+    assert notes(task) == {"classes without an image in test": 1}
 
 
 @pytest.mark.parametrize(

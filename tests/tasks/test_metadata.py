@@ -101,7 +101,7 @@ def test_images_that_no_table_names_are_counted(tmp_path):
     PIL.Image.fromarray(picture(99)).save(tmp_path / "animals" / "test" / "more.png")
     write_entry(tmp_path)
     (facts,) = check_tasks(str(tmp_path), ["mine"])
-    assert "1 not used: image that metadata.csv does not name (more.png)" in str(facts)
+    assert "1 ignored: image that metadata.csv does not name (more.png)" in str(facts)
     assert facts.splits["test"].images == 6
 
 

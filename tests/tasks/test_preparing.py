@@ -182,7 +182,7 @@ def test_tasks_or_a_config(tmp_path, capsys):
     data = ["--data", "embedded"]
     assert cli.main(["data", "check", "--tasks", "mnist", *data]) == 0
     assert cli.main(["data", "check", "--tasks", "8", "--data", str(tmp_path)]) == 1
-    assert "8 of 8 tasks missing or wrong: cars, dtd" in capsys.readouterr().err
+    assert "8 of 8 tasks are missing or wrong: cars, dtd" in capsys.readouterr().err
 
 
 def test_the_command_by_the_hub_s_own_settings(server, tmp_path, monkeypatch):

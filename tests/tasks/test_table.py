@@ -139,8 +139,8 @@ def test_names(name):
     [
         ("[" * 100_000, "recursion"),
         ('{"tasks": ' + '{"a": ' * 100_000, "recursion"),
-        ('{"tasks": {"good": {}, "good": {}}}', "good stands twice"),
-        ('{"tasks": {"good": {"classes": ["a"], "classes": ["b"]}}}', "classes stands twice"),
+        ('{"tasks": {"good": {}, "good": {}}}', "good appears twice"),
+        ('{"tasks": {"good": {"classes": ["a"], "classes": ["b"]}}}', "classes appears twice"),
         ('{"tasks": [1]}', "must read"),
         ("5", "must read"),
         ("", "cannot be read"),

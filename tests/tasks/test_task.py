@@ -166,7 +166,7 @@ def spoil(**arrays_or_entry):
         (spoil(classes=[1, 2, 3]), "'classes' must be a list of texts.*not \\[1, 2, 3\\]"),
         (spoil(templates=["a {}", "a thing"]), "its templates \\['a thing'\\]"),
         (spoil(templates=[]), "'templates' must be a list of texts, each non-empty"),
-        (spoil(val_labels=None), "lacks val_labels; it holds"),
+        (spoil(val_labels=None), "lacks val_labels; it contains"),
         (spoil(test_images=None, test_labels=None), "has no test split; it has train, val"),
         (
             spoil(test_images=np.zeros((0, 8, 8, 3), np.uint8), test_labels=np.zeros(0, np.int32)),
