@@ -98,7 +98,7 @@ def _scratch(path: pathlib.Path) -> Iterator[pathlib.Path]:
 def remove_scratch(folder: pathlib.Path) -> None:
     """Removes what processes that were killed while they wrote left anywhere in a folder.
 
-    What is written anew clears its own; this is for files that are whole and stay.
+    New writes clear their own; this is for files that are complete and stay.
     """
     _remove_left([*folder.rglob(f".*{SCRATCH}")])
 

@@ -23,7 +23,7 @@ STORED = (
     "bfloat16", "float32", "float64",
 )  # fmt: skip
 
-# What reading a damaged file raises beside the library's own error; AttributeError: a type that
+# What reading a damaged file raises besides the library's own error; AttributeError: a type that
 # NumPy does not have.
 _UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
 

@@ -157,14 +157,14 @@ def load_task_vector(
     """Tau = theta - theta_0 of a fine-tuned CLIP.
 
     Args:
-      model: whatever `load_checkpoint` reads beside a base: a whole CLIP, an image tower, a LoRA
+      model: anything that `load_checkpoint` reads with a base: a whole CLIP, an image tower, a LoRA
         adapter, as directory, file or hub name.
       base: the CLIP that it was fine-tuned from, theta_0.
       visual_only: leave out what it changed of the text tower.
 
     Returns:
       `{"visual": ...}` of float32 numpy arrays, as runs save it; with "text" and "logit_scale"
-      beside it if the model's differ from the base's. What a model does not hold is zeros.
+      as well if the model's differ from the base's. Parts that a model lacks are zeros.
 
     Raises:
       ValueError: as `load_checkpoint`; or a model of another size than the base.

@@ -22,7 +22,7 @@ TOKENIZER = (
     "merges.txt",
     "special_tokens_map.json",
 )
-# What a CLIP directory holds beside its weights.
+# The files of a CLIP directory besides its weights.
 COMPANIONS = (*TOKENIZER, PROCESSOR, PREPROCESSOR, OPEN_CLIP)
 
 

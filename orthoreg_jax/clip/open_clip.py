@@ -45,7 +45,7 @@ NEUTRAL: dict[str, dict[str, tuple[Any, ...] | None]] = {
 def is_open_clip(directory: str | pathlib.Path) -> bool:
     """Whether a directory contains an open_clip model and not a transformers one.
 
-    On the hub, timm's configuration may lie beside open_clip's: it is another kind of model.
+    On the hub, timm's configuration may be next to open_clip's: that is another kind of model.
     """
     path = pathlib.Path(directory) / "config.json"
     if not path.with_name(OPEN_CLIP).is_file():

@@ -130,7 +130,7 @@ class StoredClip:
             and (row.path != "visual/projection/kernel" or whole or row.keys[0] in naming.keys)
             or (whole and not row.path.startswith("visual/"))
         }
-        # What an image tower's file has beside it of a text tower whose blocks were left out.
+        # Leftovers in an image tower's file of a text tower whose blocks were removed.
         beside = () if whole else tuple(
             key for row in rows if row.path not in self._rows for key in row.keys
         )  # fmt: skip

@@ -120,7 +120,7 @@ _OPEN_CLIP: tuple[Row, ...] = (
 class Layout(NamedTuple):
     """How another library names and lays out the tensors of a CLIP.
 
-    `ignored` are tensors that hold no weights: buffers that older versions saved beside them.
+    `ignored` are tensors without weights: buffers that older versions saved as well.
     """
 
     rows: tuple[Row, ...]
@@ -247,5 +247,5 @@ VISUAL_MATRICES: Rules = {
     "*blocks/*/scale": Skip("layer norm scales, one vector per layer"),
     "*projection/kernel": Matrix(),
 }
-# The same with the text tensors beside it; an embedding needs a rule to be read as a matrix.
+# The same with the text tensors; an embedding needs a rule to be read as a matrix.
 TRAINED_MATRICES: Rules = {**VISUAL_MATRICES, f"{TEXT}/token_embedding": Matrix()}

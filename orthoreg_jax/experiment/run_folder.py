@@ -170,7 +170,7 @@ def check_inputs(experiment: Experiment) -> None:
     """Checks that a run's task vectors were made from these weights and training data.
 
     Images of validation and test, and all of tasks that nothing was trained on yet, may change:
-    `open_folder` says so, and what was measured on others is measured anew.
+    `open_folder` says so, and numbers measured on the old ones are measured again.
 
     Raises:
       ValueError: the data or weights behind the task vectors have changed.

@@ -83,4 +83,4 @@ def _read(text: str, kinds: tuple[Callable[[str], Any], ...], given: str, exampl
             return kind(text)
         except ValueError:
             continue
-    raise ValueError(f"{given} is no number; give one as {example}")
+    raise ValueError(f"{given} is not a number; give one, for example {example}")

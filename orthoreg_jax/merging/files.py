@@ -106,7 +106,7 @@ def merge_files(
             else:
                 values = _read_all(files, path, place)
                 leaf[index] = _merge_slice(values, cutoffs, key, place or 0, merger, piece)
-            del values  # ahead of the next ones
+            del values  # before reading the next ones
     return Merged(unflatten(merged), sha256)
 
 

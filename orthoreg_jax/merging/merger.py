@@ -37,13 +37,13 @@ class Merger:
     Attributes:
       merge: (values, cutoffs, key, *options) -> merged: one tensor of each of `t` task vectors,
         stacked, or a piece of it where `reads` is "entries".
-      options: what `merge` and `cutoff` are given besides.
+      options: further arguments of `merge` and `cutoff`.
       reads: what it must be shown whole. "entries": nothing, each entry is merged by itself;
-        "tensors": each matrix of a leaf, and each leaf that is no matrix, as statistics are taken
-        over it; "matrices": the same, and leaves that are no matrices are averaged. The last is
+        "tensors": each matrix of a leaf, and each leaf that is not a matrix, for statistics taken
+        over it; "matrices": the same, but leaves that are not matrices are averaged. The last is
         given NumPy arrays, for LAPACK to decompose (see `decompositions`), unless it is traced.
       random: whether it draws, and so needs a key.
-      cutoff: takes a number from each whole task vector ahead of merging, if it needs one.
+      cutoff: computes a number from each whole task vector before merging, if needed.
       tasks: how many task vectors it needs at least.
       call: how it is shown.
     """

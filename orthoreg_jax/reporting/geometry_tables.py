@@ -82,7 +82,7 @@ def features_table(results: Results) -> Table | None:
     return Table("Features that tasks use", header, (zero_shot, *rows), notes)
 
 
-NOT_TOLD_APART = "not told apart"
+WITHIN_NOISE = "within noise"
 # Of a claim, the number it speaks of; with OrthoReg it should be lower.
 CLAIMS: dict[str, Callable[[Run], float | None]] = {
     "Columns of an update are nearer to orthogonal (mean |cos|)": lambda run: _mean(
@@ -166,13 +166,13 @@ def _verdict(pair: tuple[Method, Method], measure: Callable[[Run], float | None]
     word = _word(all(new < old for old, new in changes), all(new > old for old, new in changes))
     old, new = (statistics.fmean(values) for values in zip(*changes, strict=True))
     first, second = f"{old:.3g}", f"{new:.3g}"
-    if first == second and word != NOT_TOLD_APART:
+    if first == second and word != WITHIN_NOISE:
         return f"no change: {first}"
     return f"{word}: {first} → {second}"
 
 
 def _word(yes: bool, no: bool) -> str:
-    return "yes" if yes else "no" if no else NOT_TOLD_APART
+    return "yes" if yes else "no" if no else WITHIN_NOISE
 
 
 def _leakage(features: Features | None) -> float | None:

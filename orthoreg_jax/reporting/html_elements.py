@@ -101,7 +101,7 @@ def _cell(text: str, methods: Mapping[str, str]) -> str:
     if text in methods:
         return method_key(methods[text]) + prose(text)
     verdict, _, numbers = text.partition(": ")
-    if verdict in ("yes", "no", "no change", "not told apart"):
+    if verdict in ("yes", "no", "no change", "within noise"):
         return f"{prose(verdict)} <small>{prose(numbers)}</small>"
     return re.sub(r"(&nbsp;±&nbsp;[\d.]+|\[[^]]*\])", r"<small>\1</small>", prose(text))
 

@@ -1,4 +1,4 @@
-"""What is known of one stored image, and when it has to be looked up anew."""
+"""The known facts of one stored image, and when to determine them again."""
 
 from __future__ import annotations
 
@@ -53,6 +53,6 @@ def file_stamp(path: pathlib.Path) -> Stamp:
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError("it is no file")
+        raise ValueError("it is not a file")
     times = found.st_mtime_ns, found.st_ctime_ns
     return Stamp(f"{found.st_size} {found.st_ino} {times}", max(times) / 1e9)

@@ -130,7 +130,7 @@ def _search(root: pathlib.Path, below: str, found: Found, above: tuple[str, ...]
             reason = f"ending {shown(suffix)}" if suffix else "no ending"
             found.skipped.setdefault(reason, []).append(path)
         elif not os.path.isfile(entry.path) if entry.is_symlink() else not entry.is_file():
-            found.broken[path] = "is no file"
+            found.broken[path] = "is not a file"
         else:
             found.paths.append(path)
 
@@ -168,7 +168,7 @@ def read_directory(directory: pathlib.Path, names: ClassNames) -> tuple[Split, l
         where = f" in the directories {listed(map(shown, empty))}" if empty and paths else ""
         raise ValueError(
             f"{shown(directory)}: holds no image{where} (files in a directory of their class that "
-            f"end in {', '.join(sorted(SUFFIXES))}); put some there, or remove what is no class"
+            f"end in {', '.join(sorted(SUFFIXES))}); put some there, or remove what is not a class"
             f"{''.join(f'; {each}' for each in notes)}"
         )
     split = label_images(directory, paths, names)

@@ -118,7 +118,7 @@ def class_order(
             "the set's names (or numbers) in the order of the task's classes"
         )
     by_number = not named and bool(classes) and tuple(map(first_name, classes)) != numbers
-    notes = [Note(len(order), "classes told apart by number, as the set names none")] * by_number
+    notes = [Note(len(order), "classes read by number, as the set names none")] * by_number
     return tuple(labels), order, notes
 
 

@@ -1,7 +1,7 @@
 """What was found of images, kept in the user's cache folder from one run to the next.
 
 By name and stamp of the file (size, times, inode), so that the next look at unchanged files takes
-a moment. Where there is no such folder, or it cannot be written, everything is looked up anew.
+a moment. Where there is no such folder, or it cannot be written, everything is determined again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TABLE = """CREATE TABLE IF NOT EXISTS images
 
 
 class Kept:
-    """Facts in the user's cache folder; whatever is wrong with it, work goes on without."""
+    """Facts in the user's cache folder; if anything is wrong with it, work continues without."""
 
     def __init__(self) -> None:
         """Opens nothing yet."""
@@ -32,7 +32,7 @@ class Kept:
         self._path = pathlib.Path()
 
     def __enter__(self) -> Kept:
-        """Opens the table, or goes on without."""
+        """Opens the table, or continues without it."""
         folder = cache_folder()
         if folder is not None:
             self._path = folder / "images.sqlite"

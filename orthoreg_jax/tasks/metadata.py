@@ -119,7 +119,7 @@ def read_tables(
         else:
             labels = labels_in_order(sorted(names), classes)
         if numbered and classes and [first_name(name) for name in classes] != labels:
-            what = "classes told apart by number, as the tables name none"
+            what = "classes read by number, as the tables name none"
             notes.append(Note(len(labels), what))
     known = ClassNames(labels, classes)
 

@@ -1,7 +1,7 @@
 """Fetches the data sets of tasks from the hub, into its own cache.
 
 What is to be fetched is known, and said, before it starts. A file that is there is not fetched
-again, so that what was cut off goes on with the file that it was at.
+again, so that an interrupted download resumes at its file.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def check_name(name: object) -> None:
     """
     if not isinstance(name, str) or not NAME.fullmatch(name) or name.lower().endswith(FILES):
         raise ValueError(
-            "is no name for a task, which is a folder's name in a run; allowed: up to 60 letters, "
+            "is not a valid task name, as it names a folder in a run; allowed: up to 60 letters, "
             "digits and _ + - ., the first no sign, and none of the endings "
             f"{listed(FILES, most=9)}"
         )

@@ -184,7 +184,7 @@ def test_what_is_no_model_or_no_task_is_refused(embedded):
     with pytest.raises(ValueError, match="tasks is a list; give tasks by name"):
         inspect.unwrap(oj.measure_accuracies)(checkpoint, checkpoint.params, [task])
     bad = jax.tree.map(lambda leaf: leaf * np.nan, vector)
-    with pytest.raises(ValueError, match="task vector 0: leaf 'visual/projection/kernel' has 65536 NaN"):
+    with pytest.raises(ValueError, match="vector 0: leaf 'visual/projection/kernel' has 65536"):
         oj.sweep_accuracy(checkpoint, bad, tasks, [0.0])
     with pytest.raises(ValueError, match="task vector 1: leaf"):
         oj.measure_disentanglement(checkpoint, [vector, bad], tasks, [0.0])

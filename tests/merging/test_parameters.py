@@ -123,7 +123,7 @@ def test_integers_of_any_kind_count(value):
         ("tsv_m", ("rank", "1.0"), "rank is 1.0; give the number of singular values"),
         ("ties", ("k", "1"), "k is 1.0; .* for the share 1, k=100"),
         ("consensus", ("k", "0.5"), "k is 0.5; give a whole number"),
-        ("tsv_m", ("rank", "full"), "rank=full is no number; give one as rank=0"),
+        ("tsv_m", ("rank", "full"), "rank=full is not a number; give one, for example rank=0"),
         *(("average", (name, "1"), f"no parameter '{name}' ") for name in ELSEWHERE),
     ],
 )

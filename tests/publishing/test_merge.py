@@ -153,7 +153,11 @@ def test_a_run_of_an_earlier_version_without_its_data(finished, inputs, tmp_path
         (of_run, ["--merger", "mean"], "merger 'mean'; allowed: average, task_arithmetic, ties"),
         (of_run, ["--merger", "ties", "--option", "q=1"], "no parameter 'q'; it has k=20.0"),
         (of_run, ["--merger", "ties", "--option", "k"], "--option k: write NAME=VALUE"),
-        (of_run, ["--merger", "ties", "--option", "k=x"], "k=x is no float; give one as k=20.0"),
+        (
+            of_run,
+            ["--merger", "ties", "--option", "k=x"],
+            "k=x is not a number; give one, for example k=20.0",
+        ),
         (of_run, ["--merger", "ties", "--option", "k=0"], "k is 0.0; give per cent"),
         (of_run, ["--merger", "ties", "--option", "k=0.2"], "for the share 0.2, k=20"),
         (of_run, ["--merger", "dare", "--option", "density=0.2"], "dare p = 1 - density"),

@@ -11,7 +11,7 @@ def cells(results):
 
 def test_accuracies_are_judged_by_their_interval(results):
     verdicts = cells(results)
-    assert verdicts["One model for all tasks is better"] == "not told apart: +0.50"
+    assert verdicts["One model for all tasks is better"] == "within noise: +0.50"
     # The target's accuracy falls, which is what negation wants.
     assert verdicts["Negation forgets more"] == "yes: −5.00"
 
@@ -20,7 +20,7 @@ def test_seeds_that_disagree_leave_an_accuracy_open(two_seeds):
     assert cells(two_seeds)["Negation forgets more"] == "yes: −5.00"
     for each in two_seeds["comparisons"]:
         each["deviation"] = 0.04  # two standard errors are 5.7 points
-    assert cells(two_seeds)["Negation forgets more"] == "not told apart: −5.00"
+    assert cells(two_seeds)["Negation forgets more"] == "within noise: −5.00"
 
 
 def test_shapes_are_judged_seed_by_seed(two_seeds):
@@ -33,7 +33,7 @@ def test_shapes_are_judged_seed_by_seed(two_seeds):
     verdicts = cells(two_seeds)
     assert verdicts["Columns of an update are nearer to orthogonal"] == "yes: 0.2 → 0.1"
     assert verdicts["Tasks use more separate features"] == "no: 0.4 → 0.5"
-    assert verdicts["Updates are nearer to orthonormal"] == "not told apart: 5 → 5"
+    assert verdicts["Updates are nearer to orthonormal"] == "within noise: 5 → 5"
 
 
 @pytest.mark.parametrize(

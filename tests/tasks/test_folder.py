@@ -193,7 +193,7 @@ def test_a_class_that_one_split_lacks(mine, tmp_path):
     [
         (lambda f: (f / "a.jpg").symlink_to("nothing"), "owl/a.jpg is a link to nothing"),
         (lambda f: (f.parent / "cat").symlink_to("nothing"), "cat is a link to nothing"),
-        (lambda f: os.mkfifo(f / "a.jpg"), "owl/a.jpg is no file"),
+        (lambda f: os.mkfifo(f / "a.jpg"), "owl/a.jpg is not a file"),
         (lambda f: (f.parent / "cat").mkdir(), "holds no image in the directories cat"),
         (lambda f: (f / "a.jpg").touch(), "owl/a.jpg: cannot be read.*it is empty"),
         (lambda f: (f / "a.jpg").write_text("<html>"), "owl/a.jpg: cannot be read.*b'<html>'"),

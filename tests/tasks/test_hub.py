@@ -113,7 +113,7 @@ def test_a_set_without_names_is_told_apart_by_number_and_says_so(tmp_path, struc
     write_entry(tmp_path, classes=["owl", "fox", "sea lion"])
     task = load(tmp_path)
     np.testing.assert_array_equal(task.splits["test"].labels, LABELS * 2)
-    assert "3 classes told apart by number, as the set names none" in map(str, task.notes)
+    assert "3 classes read by number, as the set names none" in map(str, task.notes)
     write_entry(tmp_path, classes=["owl", "fox", "sea lion"], labels=["2", "0", "1"])
     np.testing.assert_array_equal(load(tmp_path).splits["test"].labels, [1, 2, 0] * 4)
     write_entry(tmp_path)

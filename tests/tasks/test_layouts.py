@@ -94,7 +94,7 @@ def test_idx_files_packed_and_not(tmp_path, name, folder, train, test, packed):
 )  # fmt: skip
 def test_damaged_idx_files_are_refused(tmp_path, content):
     (tmp_path / "a").write_bytes(content)
-    with pytest.raises(ValueError, match="is no idx file of bytes, or not a whole one"):
+    with pytest.raises(ValueError, match="is not an idx file of bytes, or incomplete"):
         read_idx(tmp_path / "a")
     (tmp_path / "a.gz").write_bytes(gzip.compress(b"some more content")[:-4])
     with pytest.raises(ValueError, match="a.gz: cannot be read"):

@@ -70,7 +70,7 @@ def test_labels_by_number_are_told_apart_by_it_and_said(tmp_path, kind):
     write_entry(tmp_path, classes=NAMES)
     task = load(tmp_path)
     np.testing.assert_array_equal(task.splits["test"].labels, [1, 0] * 3)
-    assert "2 classes told apart by number, as the tables name none" in map(str, task.notes)
+    assert "2 classes read by number, as the tables name none" in map(str, task.notes)
     write_entry(tmp_path, classes=NAMES, labels=["1", "0"])
     np.testing.assert_array_equal(load(tmp_path).splits["test"].labels, [0, 1] * 3)
 

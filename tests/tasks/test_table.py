@@ -120,9 +120,9 @@ def test_one_bad_entry_does_not_stop_the_check_of_the_others(tmp_path):
                                   "x" * 61, "report.HTML", "a\n", ".hidden", "-x"])  # fmt: skip
 def test_names_that_no_folder_may_have(tmp_path, name):
     source = write(tmp_path, {name: {"classes": ["a", "b"], "templates": ["a {}"]}})
-    with pytest.raises(ValueError, match="is no name for a task"):
+    with pytest.raises(ValueError, match="is not a valid task name"):
         check_name(name)
-    with pytest.raises(ValueError, match="is no name for a task"):
+    with pytest.raises(ValueError, match="is not a valid task name"):
         load_tasks(source, [name])
     assert not list(check_tasks(source, ["good"]))[0].problem
 

@@ -153,6 +153,6 @@ def pickled(data: pathlib.Path, task: str) -> str:
         if name and folder.is_dir():
             return (
                 f"{shown(folder)} holds pickles, which can run code and are never read; unpack "
-                f"{archive}, of https://www.cs.toronto.edu/~kriz/cifar.html, beside it"
+                f"{archive}, of https://www.cs.toronto.edu/~kriz/cifar.html, next to it"
             )
     return ""

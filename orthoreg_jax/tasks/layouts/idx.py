@@ -34,7 +34,7 @@ def read_idx(path: pathlib.Path) -> UInt8[np.ndarray, ...]:
     shape = np.frombuffer(sizes[: len(sizes) // 4 * 4], ">u4").astype(np.int64)
     if content[:3] != b"\0\0\x08" or len(shape) != axes or len(content) - start != shape.prod():
         raise ValueError(
-            f"{shown(path)}: is no idx file of bytes, or not a whole one; its {len(content)} bytes "
+            f"{shown(path)}: is not an idx file of bytes, or incomplete; its {len(content)} bytes "
             f"begin with {content[:16]!r}; copy it again"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

@@ -62,5 +62,5 @@ def _lines(path: pathlib.Path) -> list[str]:
 
 def _number(value: str, path: pathlib.Path) -> int:
     if not value.strip().isdecimal():
-        raise ValueError(f"{shown(path)}: {value!r} is no number of a class; copy it again")
+        raise ValueError(f"{shown(path)}: {value!r} is not a class number; copy it again")
     return int(value)
