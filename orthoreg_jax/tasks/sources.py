@@ -275,5 +275,5 @@ def _by_any_name(validation: pathlib.Path) -> pathlib.Path:
     found = [folder / name for name in NAMES["val"] if (folder / name).is_dir()]
     if len(found) > 1:
         names = " and ".join(path.name for path in found)
-        raise ValueError(f"{shown(folder)}: holds {names}; keep one of them")
+        raise ValueError(f"{shown(folder)}: contains {names}; keep one of them")
     return found[0] if found else validation

@@ -166,7 +166,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     errors = []
 
     def attempt():
-        with pytest.raises(ValueError, match=r"here: cannot be read.*no file"):
+        with pytest.raises(ValueError, match=r"here: cannot be read.*not a file"):
             decode(tmp_path / "a.jpg", "here")
         errors.append(None)
 

@@ -106,7 +106,7 @@ def test_names_of_the_validation_split(mine, tmp_path, name):
     task = load(tmp_path)
     assert counts(task) == {"train": 3, "val": 3, "test": 3}
     write(mine, "val/fox/1.png", "val/owl/1.png")
-    with pytest.raises(ValueError, match=f"holds val and {name}; keep one of them"):
+    with pytest.raises(ValueError, match=f"contains val and {name}; keep one of them"):
         load(tmp_path)
 
 

@@ -380,5 +380,5 @@ def test_a_known_task_s_validation_split_by_any_of_its_names(tmp_path, name):
     assert [len(data) for data in splits.values()] == [20, 20, 20]
     np.testing.assert_array_equal(splits["val"].images[3], picture(111))
     (tmp_path / "svhn" / ("valid" if name == "val" else "val")).mkdir()
-    with pytest.raises(ValueError, match="holds val and .*keep one of them"):
+    with pytest.raises(ValueError, match="contains val and .*keep one of them"):
         load_tasks(str(tmp_path), ["svhn"])

@@ -162,7 +162,7 @@ def test_a_pipe_is_not_waited_for(tmp_path, name):
     errors = []
 
     def attempt():
-        with pytest.raises(ValueError, match=f"{name}.*no file"):
+        with pytest.raises(ValueError, match=f"{name}.*not a file"):
             load_tasks(source, ["good"])
         errors.append(None)
 
