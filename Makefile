@@ -64,7 +64,7 @@ accelerator:
 # All extras that are tested on CPUs; those of GPUs and TPUs bring what fits these.
 constraints: setup
 	$(BIN)/uv pip compile --quiet --system-certs --universal --python-version 3.11 --upgrade \
-	  --extra experiments --extra tensorboard --extra docs --extra dev \
+	  --extra experiments --extra data --extra tensorboard --extra docs --extra dev \
 	  --no-annotate --no-header pyproject.toml --output-file constraints.txt
 
 versions: setup
