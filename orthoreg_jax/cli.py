@@ -351,7 +351,10 @@ class _Versions(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from .versions import versions_text
 
-        print(versions_text())
+        try:
+            print(versions_text(), flush=True)
+        except BrokenPipeError:  # whoever reads it has seen enough, as `head` does
+            _close_output()
         parser.exit()
 
 

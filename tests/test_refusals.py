@@ -222,6 +222,13 @@ def test_the_module_is_the_command_and_knows_its_version():
     assert said["Python"] == platform.python_version()
 
 
+def test_versions_that_nobody_reads_to_their_end():
+    command = [sys.executable, "-m", "orthoreg_jax", "--version"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()  # long before it has started
+        assert process.stderr.read() == b"" and process.wait() == 0
+
+
 def test_a_missing_config_is_said_before_anything_heavy_is_imported():
     code = (
         "import sys; from orthoreg_jax import cli\n"
