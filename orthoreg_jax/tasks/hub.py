@@ -5,6 +5,7 @@ Nothing is downloaded here; see `preparing`.
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from orthoreg_jax.storage import read_json
+from orthoreg_jax.storage import StorageError, read_json
 
 from .class_names import ClassNames, Name, first_name, labels_in_order
 from .content import Content, NotThereError, names_on_disk, splits_to_read, with_validation
@@ -180,15 +181,34 @@ def recorded(data: pathlib.Path, set_: Repository) -> dict[str, Any]:
     """What was fetched of a set for this data folder: {"commit", "files"}; {} if nothing was.
 
     Raises:
-      StorageError: a record that cannot be read.
+      ValueError: a record that cannot be read.
     """
     return records(data).get(record_key(set_), {})
 
 
 def records(data: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """All of them."""
+    """What was fetched of each set.
+
+    Raises:
+      ValueError: the file is no such record.
+    """
     path = data / RECORD
-    return dict(read_json(path)) if path.is_file() else {}
+    try:
+        found = read_json(path) if os.path.lexists(path) else {}
+    except StorageError as error:
+        raise ValueError(f"{error}; remove it, and prepare the data again") from error
+    if not isinstance(found, dict) or not all(map(_is_record, found.values())):
+        raise ValueError(
+            f"{shown(path)}: is no record of fetched sets; remove it, and prepare the data again"
+        )
+    return found
+
+
+def _is_record(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("commit"), str):
+        return False
+    files = value.get("files")
+    return isinstance(files, list) and all(isinstance(each, str) for each in files)
 
 
 def record_key(set_: Repository) -> str:

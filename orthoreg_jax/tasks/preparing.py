@@ -137,6 +137,8 @@ def plan_task(
     except NotThereError:
         if not set_.name:
             raise
+    if data == data_directory("embedded"):
+        raise ValueError("is not among the embedded tasks; name a data folder of yours, by --data")
     return _ask(name, set_, needed, recorded(data, set_).get("commit", ""))
 
 

@@ -8,12 +8,17 @@ import PIL.Image
 import pyarrow.parquet as pq
 import pytest
 
+from orthoreg_jax.clip.checkpoint import load_checkpoint
+from orthoreg_jax.clip.preprocessing import load_preprocessing
 from orthoreg_jax.tasks import parquet
 from orthoreg_jax.tasks.catalogue import KNOWN, entries
 from orthoreg_jax.tasks.check import check_tasks
+from orthoreg_jax.tasks.folder import FileImages
 from orthoreg_jax.tasks.hub import class_order, split_files
+from orthoreg_jax.tasks.loading import Feed
 from orthoreg_jax.tasks.parquet import Schema
 from orthoreg_jax.tasks.repositories import REPOSITORIES, Repository
+from orthoreg_jax.tasks.split import Split
 from orthoreg_jax.tasks.task import load_tasks
 from tests import hub
 
@@ -216,6 +221,22 @@ def test_row_groups_are_read_once_and_the_oldest_let_go(tmp_path, monkeypatch):
     for row in (0, 3, 5, 4, 0):
         np.testing.assert_array_equal(test[row], picture(row))
     assert read == [0, 1, 0, 1, 0]
+
+
+def test_training_batches_are_those_of_the_same_files(tmp_path):
+    clip = load_checkpoint("embedded")
+    preprocessing = load_preprocessing(clip.directory, clip.config)
+    write_set(tmp_path / "animals")
+    write_entry(tmp_path)
+    stored = load(tmp_path).splits["test"]
+    for number in range(6):
+        (tmp_path / f"{number}.png").write_bytes(PICTURES[number])
+    files = Split(FileImages(tmp_path, tuple(f"{n}.png" for n in range(6))), stored.labels)
+    feeds = [Feed(split, preprocessing, 4, 0, 0.9) for split in (stored, files)]
+    for batches in zip(*(feed.batches(0, 6) for feed in feeds), strict=True):
+        (images, labels), (others, same) = batches
+        np.testing.assert_array_equal(images, others)
+        np.testing.assert_array_equal(labels, same)
 
 
 def test_what_is_kept_is_a_quarter_of_what_a_container_may_have(tmp_path, monkeypatch):

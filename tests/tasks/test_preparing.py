@@ -175,6 +175,28 @@ def test_an_entry_of_ones_own_names_set_revision_and_splits(server, tmp_path, ca
     assert load(tmp_path, "mine").classes == tuple(LABELS)
 
 
+@pytest.mark.parametrize(
+    "text", ["[1]", "{", '{"tanganke/dtd": 1}', '{"tanganke/dtd": {"commit": 3, "files": []}}',
+             '{"tanganke/dtd": {"commit": "0123", "files": [null]}}']
+)  # fmt: skip
+def test_a_damaged_record_is_said(server, tmp_path, text, capsys):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "hub.json").write_text(text)
+    assert prepare(tmp_path) == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/data/hub.json: " in said and "remove it" in said
+    assert not server.served
+
+
+def test_nothing_is_fetched_for_the_data_that_come_with_the_package(server, capsys):
+    for tasks, code in (("mnist", 0), ("dtd", 1)):
+        command = ["data", "prepare", "--tasks", tasks, "--data", "embedded"]
+        assert cli.main(command) == code
+    said = capsys.readouterr()
+    assert "mnist: is there" in said.out and "dtd: is not among" in said.err
+    assert not server.served
+
+
 def test_tasks_or_a_config(tmp_path, capsys):
     for more in ([], ["--tasks", "dtd", "--config", "configs/embedded.py"]):
         assert cli.main(["data", "check", *more]) == 1
