@@ -182,8 +182,11 @@ def other_training_set(name: str, images: int) -> str:
 def entries() -> dict[str, dict[str, Any]]:
     """By task: title, labels as the data calls its classes, classes in prompts, templates.
 
-    A class that is a list has several names, as CLIP's prompts for FER2013 have.
+    A class that is a tuple has several names, as CLIP's prompts for FER2013 have.
     """
     path = pathlib.Path(__file__).with_name("catalogue.json")
     table: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["tasks"]
+    for entry in table.values():
+        entry["classes"] = [each if isinstance(each, str) else tuple(each)
+                            for each in entry["classes"]]  # fmt: skip
     return table

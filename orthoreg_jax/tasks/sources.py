@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .catalogue import Known
-from .class_names import ClassNames, Name, first_name, labels_in_order
+from .class_names import ClassNames, Name, labels_in_order
 from .content import NAMES, Content, NotThereError, names_on_disk, with_validation
 from .folder import find_images, join, label_images, listed_images, read_directory
 from .hub import is_there, read_hub
@@ -171,8 +171,7 @@ def read_known(
     Raises:
       ValueError: it is in none of the places; all are named, and where to get the data.
     """
-    labels = entry["labels"]
-    classes = [first_name(names_of) for names_of in entry["classes"]]
+    labels, classes = entry["labels"], entry["classes"]
     names = ClassNames(labels, classes)
     layouts = [_places(data, layout) for layout in known.layouts]
     directories = next((each for each in layouts if _there(each["test"])), layouts[-1])

@@ -174,7 +174,7 @@ def load_task(
     if name in KNOWN:
         entry, known = entries()[name], KNOWN[name]
         content = read_known(directory, name, known, entry, needed)
-        classes = _classes(entry["classes"])
+        classes = tuple(entry["classes"])
         templates, notes = tuple(entry["templates"]), content.notes
         images = len(content.splits.get("train", ()))
         if images and (what := other_training_set(name, images)):
@@ -232,10 +232,6 @@ def _keys(entry: object) -> set[str]:
     return set(entry) if isinstance(entry, dict) else set()
 
 
-def _classes(names: Sequence[str | Sequence[str]]) -> tuple[Name, ...]:
-    return tuple(name if isinstance(name, str) else tuple(name) for name in names)
-
-
 def entry_repository(entry: Mapping[str, Any]) -> Repository:
     """The set of an entry with "hub"."""
     keys = {key: entry[key] for key in ("config", "image", "label", "revision") if key in entry}
@@ -248,7 +244,8 @@ def _load_entry(
     """A task with images of its own; without prompts, it is one of the field's."""
     if "templates" not in entry:
         entry = {key: entries()[name][key] for key in PROMPTS} | dict(entry)
-    labels, classes = tuple(entry.get("labels", ())), _classes(entry.get("classes", ()))
+    labels = tuple(entry.get("labels", ()))
+    classes: tuple[Name, ...] = tuple(entry.get("classes", ()))
     if "folder" in entry:
         content = read_folder(directory / entry["folder"], labels, classes, needed)
     elif "hub" in entry:

@@ -11,6 +11,7 @@ import pytest
 
 from orthoreg_jax import cli
 from orthoreg_jax.tasks.catalogue import entries
+from orthoreg_jax.tasks.repositories import CONVERTED, REPOSITORIES
 from orthoreg_jax.tasks.task import load_tasks
 from tests import hub
 
@@ -136,6 +137,37 @@ def test_a_set_that_is_published_in_another_form_is_there_converted(server, tmp_
     assert prepare(tmp_path) == 0
     assert f"{NAME}@bbbbbbbbbbbb" in capsys.readouterr().out
     assert len(load(tmp_path).splits["test"]) == 94
+
+
+def test_every_row_of_the_field_is_fetched_and_read_as_it_says(server, tmp_path, capsys):
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 3, 4, 3), dtype=np.uint8)
+    images = [hub.encoded(each) for each in pixels]
+    for name, row in REPOSITORIES.items():
+        classes = len(entries()[name]["labels"])
+        names = None if row.numbered else entries()[name]["labels"][::-1]
+        labels = [number % classes for number in range(10)]
+        if name == "pcam":
+            labels = [bool(label) for label in labels]
+        content = hub.parquet(images, labels, names, row.image or "image", row.label or "label")
+        places = {called: f"{row.config or 'data'}/{called}-00000-of-00001.parquet"
+                  for called in row.splits.values()}  # fmt: skip
+        if row.revision == CONVERTED:
+            places = {called: f"default/{called}/0000.parquet" for called in places}
+        files = {path: content for path in places.values()} | {"README.md": b"x"}
+        server.sets.pop(row.name, None)
+        server.add(row.name, files, row.revision or "main")
+    assert prepare(tmp_path, "20,imagenet") == 0
+    said = capsys.readouterr().out
+    for name, row in REPOSITORIES.items():
+        assert f"{name}: {row.name}@{hub.COMMIT[:12]}, " in said and f"{name}: fetched" in said
+        test = load(tmp_path, name).splits["test"]
+        classes = len(entries()[name]["labels"])
+        numbers = np.arange(10) % classes
+        np.testing.assert_array_equal(
+            test.labels, numbers if row.numbered else classes - 1 - numbers, name
+        )
+        wanted = pixels[3].transpose(1, 0, 2) if name == "emnist" else pixels[3]
+        np.testing.assert_array_equal(test.images[3], wanted)
 
 
 def test_refusals_say_what_to_do_and_do_not_keep_the_others(server, tmp_path, capsys):

@@ -290,7 +290,7 @@ def test_catalogue_is_whole():
         "sun397": 397, "svhn": 10, "imagenet": 1000,
     }  # fmt: skip
     assert entries()["eurosat"]["classes"][0] == "annual crop land"
-    assert entries()["fer2013"]["classes"][3] == ["happy", "smiling"]
+    assert entries()["fer2013"]["classes"][3] == ("happy", "smiling")
 
 
 @pytest.mark.parametrize("size, cut", [(100, 10), (19, 1), (80_000, 5000)])
