@@ -22,7 +22,7 @@ from orthoreg_jax.reporting.findings import describe_findings
 from orthoreg_jax.reporting.report import TABLES
 from orthoreg_jax.reporting.summary import (
     DEFAULT_SHARE,
-    Method,
+    MethodRuns,
     control_mean,
     control_name,
     find_comparison,
@@ -100,7 +100,7 @@ def header() -> tuple[str, ...]:
     return ("Method", "Embedded, here", *(f"{model}, paper" for model in MODELS))
 
 
-def published(method: Method) -> tuple[tuple[float, float | None], ...]:
+def published(method: MethodRuns) -> tuple[tuple[float, float | None], ...]:
     """The paper's addition of a method."""
     return ADDITION[method.name]
 

@@ -245,14 +245,14 @@ def _export(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _merge(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from .publishing.merge import Choice, Data, merge_models, merge_run, merge_vectors
+    from .publishing.merge import Data, MergerChoice, merge_models, merge_run, merge_vectors
 
     _keep_compiled()
     pairs = [text.partition("=") for text in options.option]
     if wrong := [key for key, equals, _ in pairs if not equals]:
         raise ValueError(f"--option {wrong[0]}: write NAME=VALUE, e.g. --option k=20")
     chosen = {key: value for key, _, value in pairs}
-    choice = Choice(options.merger, chosen, options.draw)
+    choice = MergerChoice(options.merger, chosen, options.draw)
     tasks = [name for name in options.tasks.split(",") if name]
     given = {name for name in _MERGE_OPTIONS if getattr(options, name) not in (None, "", False)}
     kinds = [name for name in ("workdir", "vectors", "models", "experts") if name in given]

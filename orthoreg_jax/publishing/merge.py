@@ -39,7 +39,7 @@ TEXT = {
 PACKAGES = ("orthoreg-jax", "jax", "numpy")
 
 
-class Choice(NamedTuple):
+class MergerChoice(NamedTuple):
     """A merger by name, its parameters as texts, and the seed for its random numbers."""
 
     name: str
@@ -63,7 +63,7 @@ def merge_run(
     folder: pathlib.Path,
     out: pathlib.Path,
     method: str,
-    merger: Choice,
+    merger: MergerChoice,
     seed: int | None = None,
     tasks: Sequence[str] = (),
     alpha: float | None = None,
@@ -145,7 +145,7 @@ def merge_vectors(
     paths: Sequence[pathlib.Path],
     out: pathlib.Path,
     base: str,
-    merger: Choice,
+    merger: MergerChoice,
     alpha: float | None,
     data: Data | None = None,
     any_base: bool = False,
@@ -183,7 +183,7 @@ def merge_models(
     models: Sequence[str],
     out: pathlib.Path,
     base: str,
-    merger: Choice,
+    merger: MergerChoice,
     alpha: float | None,
     data: Data | None = None,
     visual_only: bool = False,
@@ -236,7 +236,7 @@ def merge_models(
 
 
 def _check(
-    merger: Choice,
+    merger: MergerChoice,
     out: pathlib.Path,
     alpha: float | None,
     data: Data | None,
@@ -266,7 +266,7 @@ def _merge(
     out: pathlib.Path,
     checkpoint: Checkpoint,
     base: str,
-    merger: Choice,
+    merger: MergerChoice,
     alpha: float | None,
     tasks: dict[str, Task],
     notes: Sequence[str],
@@ -342,7 +342,7 @@ def _accuracy_table(rows: Sequence[tuple[str, float, float, float]], at_edge: bo
 def _card(
     checkpoint: Checkpoint,
     model: str,
-    merger: Choice,
+    merger: MergerChoice,
     alpha: float,
     sources: Mapping[str, tuple[str, str]],
     made_by: str,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from orthoreg_jax.evaluation.results import Results, Run
 
 from .summary import (
-    Method,
+    MethodRuns,
     control_mean,
     control_shares,
     find_comparison,
@@ -56,7 +56,7 @@ def _footing(results: Results) -> str:
     return text
 
 
-def _compare(results: Results, plain: Method, other: Method) -> str:
+def _compare(results: Results, plain: MethodRuns, other: MethodRuns) -> str:
     """Compares a method with penalties to the same method without."""
     zero_shot = zero_shot_mean(results)
 
@@ -94,7 +94,7 @@ def _compare(results: Results, plain: Method, other: Method) -> str:
     return " ".join(sentences)
 
 
-def _difference(results: Results, plain: Method, other: Method, measure: str) -> str:
+def _difference(results: Results, plain: MethodRuns, other: MethodRuns, measure: str) -> str:
     """As "+2.30 points, 95 % confidence interval +1.10 to +3.50"."""
     found = find_comparison(results, plain.name, other.name, measure)
     if found is None:
@@ -106,7 +106,7 @@ def _difference(results: Results, plain: Method, other: Method, measure: str) ->
     return text
 
 
-def _describe(results: Results, method: Method) -> str:
+def _describe(results: Results, method: MethodRuns) -> str:
     """Describes a method without a counterpart."""
     share = control_shares(results)[0]
     return (

@@ -18,7 +18,7 @@ from orthoreg_jax.evaluation.results import Results, Run
 from .geometry_tables import task_cosine
 from .panels import BAND, WIDTH, Panels, as_percent, some_of, task_panels
 from .style import CARD, INK, SOFT, styled
-from .summary import Method, group_methods
+from .summary import MethodRuns, group_methods
 
 # Below this share of the largest singular value a value is rounding, not rank.
 ROUNDING = 1e-6
@@ -28,7 +28,7 @@ WHITE, BLACK = "#fefefe", "#010101"
 
 def _maps(
     results: Results, header: tuple[str, ...], number: dict[str, str], margin: float
-) -> tuple[Panels, list[Method]]:
+) -> tuple[Panels, list[MethodRuns]]:
     """A panel for each method, the number of each in its title.
 
     Methods without a penalty are above the same with one.
@@ -197,7 +197,7 @@ def leaf_titles(leaves: Iterable[str]) -> dict[str, str]:
     return {leaf: name if counts[name] == 1 else leaf for leaf, name in short.items()}
 
 
-def _spectra(method: Method, leaf: str) -> list[list[float]]:
+def _spectra(method: MethodRuns, leaf: str) -> list[list[float]]:
     """Of every seed, task and layer; none if the method does not change the leaf."""
     return [
         layer

@@ -13,7 +13,7 @@ from orthoreg_jax.evaluation.results import Features, Results, Run
 
 from .summary import (
     Estimate,
-    Method,
+    MethodRuns,
     control_shares,
     find_comparison,
     group_methods,
@@ -142,7 +142,7 @@ def claims_table(results: Results) -> Table | None:
 
 
 def _accuracy_verdict(
-    results: Results, pair: tuple[Method, Method], measure: str, sign: int
+    results: Results, pair: tuple[MethodRuns, MethodRuns], measure: str, sign: int
 ) -> str:
     plain, other = pair
     found = find_comparison(results, plain.name, other.name, measure)
@@ -154,7 +154,7 @@ def _accuracy_verdict(
     return f"{_word(clear and low > 0, clear and high < 0)}: {points(found['difference'])}"
 
 
-def _verdict(pair: tuple[Method, Method], measure: Callable[[Run], float | None]) -> str:
+def _verdict(pair: tuple[MethodRuns, MethodRuns], measure: Callable[[Run], float | None]) -> str:
     before, after = ({run["seed"]: measure(run) for run in method.runs} for method in pair)
     changes = [
         (old, new)

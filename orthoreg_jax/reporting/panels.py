@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from orthoreg_jax.evaluation.results import Results
 
 from .style import INK, MARKERS, SOFT, method_look, method_mode
-from .summary import Estimate, Method, group_methods
+from .summary import Estimate, MethodRuns, group_methods
 
 WIDTH = 9.5  # inches, of every figure
 BAND = ("low", "high")  # columns of a curve's band in CSV files; empty where it has none
@@ -78,7 +78,7 @@ class Panels:
     def curve(
         self,
         axes: Axes,
-        method: Method,
+        method: MethodRuns,
         x: Sequence[float] | np.ndarray,
         curves: Float[np.ndarray, "lines x"],
         **look: Any,
@@ -95,7 +95,7 @@ class Panels:
             self.note(axes, method.label, float(place), middle, low, high)
 
     def dots(
-        self, axes: Axes, row: int, method: Method, values: Mapping[str, Estimate], start: float
+        self, axes: Axes, row: int, method: MethodRuns, values: Mapping[str, Estimate], start: float
     ) -> None:
         """A row: a line from `start`, a stroke for each value but the last, the last as marker."""
         look = method_look(method.name) | {"linestyle": "", "clip_on": False}

@@ -15,16 +15,16 @@ from orthoreg_jax.evaluation.results import Addition, Results, Run, TaskNegation
 from .geometry_plots import angles, cosines, disentanglement, norms, singular_values
 from .panels import BAND, Panels, as_percent, some_of, task_panels
 from .style import CARD, INK, SOFT, method_look, styled
-from .summary import Method, control_name, control_shares, group_methods, zero_shot_mean
+from .summary import MethodRuns, control_name, control_shares, group_methods, zero_shot_mean
 from .tables import share_text
 
 # Lines of metrics.jsonl, by method, one list for each task and seed.
-Metrics = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
+Histories = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
 Curve = Addition | TaskNegation  # what has accuracies over alphas, and the length of its vector
 ZERO_SHOT: dict[str, Any] = {"color": SOFT, "linestyle": ":", "linewidth": 1.6, "zorder": 1}
 
 
-def figures(results: Results, metrics: Metrics) -> dict[str, Callable[[], Panels]]:
+def figures(results: Results, metrics: Histories) -> dict[str, Callable[[], Panels]]:
     """What draws each figure that these results have, by name."""
     measured = all(run["disentanglement"] for run in results["runs"])
     optional = (disentanglement,) if measured else ()
@@ -115,7 +115,7 @@ def _normalised(run: Run) -> Float[np.ndarray, " alphas"]:
     return (_added_accuracy(run) / np.where(single > 0, single, 1.0)).mean(axis=0)
 
 
-def _mark_choice(axes: Axes, x: float, y: float, method: Method) -> None:
+def _mark_choice(axes: Axes, x: float, y: float, method: MethodRuns) -> None:
     look = method_look(method.name)
     ring: Any = {"markerfacecolor": CARD, "clip_on": False, "linestyle": ""}
     axes.plot(x, y, **look | ring, markersize=9, zorder=5)
@@ -188,7 +188,7 @@ def negation(results: Results) -> Panels:
 
 
 @styled
-def training(results: Results, metrics: Metrics) -> Panels:
+def training(results: Results, metrics: Histories) -> Panels:
     """Loss, and the penalty where there is one, over training steps."""
     methods = [method for method in group_methods(results) if metrics.get(method.name)]
     penalised = [method for method in methods if method.strengths]

@@ -20,7 +20,7 @@ class Estimate(NamedTuple):
     deviation: float | None
 
 
-class Method(NamedTuple):
+class MethodRuns(NamedTuple):
     """A method and its runs, one for each seed; `strengths` are by penalty."""
 
     name: str
@@ -53,13 +53,13 @@ def estimate(values: Iterable[float | None]) -> Estimate:
     return Estimate(statistics.fmean(numbers), deviation)
 
 
-def group_methods(results: Results) -> list[Method]:
+def group_methods(results: Results) -> list[MethodRuns]:
     """Methods in the order of the file, each with all its seeds."""
     runs: dict[str, list[Run]] = {}
     for run in results["runs"]:
         runs.setdefault(run["method"], []).append(run)
     return [
-        Method(name, group[0]["label"], run_strengths(group[0]), tuple(group))
+        MethodRuns(name, group[0]["label"], run_strengths(group[0]), tuple(group))
         for name, group in runs.items()
     ]
 
@@ -75,7 +75,7 @@ def strength_text(strengths: Mapping[str, float]) -> str:
     return " / ".join(f"{value:g}" for value in strengths.values()) or "0"
 
 
-def penalty_pairs(results: Results) -> list[tuple[Method, Method]]:
+def penalty_pairs(results: Results) -> list[tuple[MethodRuns, MethodRuns]]:
     """Methods with a penalty that were run without it, too: (without, with)."""
     methods = {method.name: method for method in group_methods(results)}
     return [
@@ -137,7 +137,7 @@ def control_mean(run: Run, share: str) -> float:
     return statistics.fmean(each["shares"][share]["control"] for each in run["negation"].values())
 
 
-def tasks_at_edge(method: Method, share: str) -> list[str]:
+def tasks_at_edge(method: MethodRuns, share: str) -> list[str]:
     """Tasks whose negation ended on the grid's last alpha, for any seed."""
     return [
         task

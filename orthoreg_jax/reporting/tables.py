@@ -13,7 +13,7 @@ from orthoreg_jax.evaluation.results import Added, Comparison, Results, Run
 
 from .summary import (
     Estimate,
-    Method,
+    MethodRuns,
     control_mean,
     control_name,
     control_shares,
@@ -115,7 +115,7 @@ def other_search_table(results: Results) -> Table | None:
     return table._replace(title=f"Summary, α {title}", notes=(note, *table.notes[1:]))
 
 
-def _summary_cells(method: Method, shares: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+def _summary_cells(method: MethodRuns, shares: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     """A method's row, and a note for each number that a larger alpha might have changed."""
     notes = failures(method)
     edge = any(run["addition"]["at_edge"] for run in method.runs)
@@ -147,7 +147,7 @@ def _summary_cells(method: Method, shares: Sequence[str]) -> tuple[tuple[str, ..
     return cells, notes
 
 
-def failures(method: Method) -> list[str]:
+def failures(method: MethodRuns) -> list[str]:
     """A sentence for each seed in which fine-tuning failed on a task."""
     return [
         f"{method.label}, seed {run['seed']}: the model fine-tuned on {', '.join(failed)} has "
@@ -331,7 +331,7 @@ def _fine_tuned(number: int, run: Run) -> float:
     return run["analogies"][number]["fine_tuned"]
 
 
-def seeds_note(methods: Sequence[Method]) -> tuple[str, ...]:
+def seeds_note(methods: Sequence[MethodRuns]) -> tuple[str, ...]:
     """A note on ±, if there is more than one seed."""
     seeds = max(len(method.runs) for method in methods)
     if seeds == 1:
