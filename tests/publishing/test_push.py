@@ -116,5 +116,5 @@ def test_refusals_are_the_hub_s_own(hub, model, monkeypatch, capsys):
     assert "--to me/model: the upload failed" in said and "`hf auth login`" in said
     (model / "README.md").unlink()
     assert push(model) == 1
-    assert "holds no README.md; give a directory that `orthoreg export`" in capsys.readouterr().err
+    assert "has no README.md; give a directory that `orthoreg export`" in capsys.readouterr().err
     assert not hub.files
