@@ -7,7 +7,6 @@ kept: small sets stay in memory, and a pass in order reads each group once.
 from __future__ import annotations
 
 import bisect
-import contextlib
 import dataclasses
 import functools
 import io
@@ -15,25 +14,18 @@ import itertools
 import json
 import os
 import pathlib
-import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from orthoreg_jax.extras import install
-
 from .decoding import decode
 from .facts import Facts, Stamp, file_stamp
 from .inspection import inspect_stored
-from .notes import listed, shown
+from .notes import shown
+from .row_groups import GROUPS, Group, open_parquet, readable
 from .split import Rows
-
-ANYHOW = 1 << 30
-LIMIT = pathlib.Path("/sys/fs/cgroup/memory.max")  # of a container
 
 
 class Schema(NamedTuple):
@@ -48,15 +40,6 @@ class Schema(NamedTuple):
     image: str
     label: str
     names: tuple[str, ...]
-
-
-class Group(NamedTuple):
-    """A row group: file, its number in it, its first row there, and the file's stamp."""
-
-    path: pathlib.Path
-    number: int
-    first: int
-    stamp: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +92,7 @@ class ParquetImages:
           ValueError: the row holds none, or its file cannot be read.
         """
         group, within = self._find(row)
-        content = _GROUPS.read(group, self.column)[within].as_py()
+        content = GROUPS.read(group, self.column)[within].as_py()
         if not content:
             raise ValueError(
                 f"{self.place(row)}: holds no bytes of an image, at most the name of a file; fetch "
@@ -134,38 +117,37 @@ def read_split(
     """
     groups, sizes, labels = [], [], []
     for path in files:
-        with _readable(path):
+        with readable(path):
             file = open_parquet(path)
             facts, first, stamp = file.metadata, 0, file_stamp(path).text
             for number in range(facts.num_row_groups):
                 groups.append(Group(path, number, first, stamp))
                 sizes.append(facts.row_group(number).num_rows)
                 first += sizes[-1]
-            labels.append(_numbers(file, schema))
+            column = file.read(columns=[schema.label], use_threads=False).column(0)
+        labels.append(_numbers(path, schema.label, column))
     starts = tuple(itertools.accumulate(sizes, initial=0))
     found = np.concatenate([np.zeros(0, np.int32), *labels])
     return ParquetImages(tuple(groups), starts, schema.image, title), found
 
 
-def _numbers(file: Any, schema: Schema) -> Int[np.ndarray, " n"]:
-    """The labels of one file; text is looked up among the names of the classes."""
+def _numbers(path: pathlib.Path, name: str, column: Any) -> Int[np.ndarray, " n"]:
+    """The labels of one file, from its column."""
     import pyarrow as pa
 
-    held = file.schema_arrow
-    for name in (schema.image, schema.label):
-        if name not in held.names:
-            raise ValueError(f"it has no column {name!r}, only {listed(held.names)}")
-    column = file.read(columns=[schema.label], use_threads=False).column(0)
-    if column.null_count:
-        raise ValueError(f"{column.null_count} rows have no {schema.label!r}")
-    kind = column.type
+    kind, empty = column.type, column.null_count
     if not (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        raise ValueError(f"its column {schema.label!r} holds {kind}; labels are integers")
+        raise ValueError(
+            f"{shown(path)}: its column {name!r} holds {kind}; labels are integers, name their "
+            "column as 'label'"
+        )
+    if empty:
+        raise ValueError(f"{shown(path)}: {empty} rows have no {name!r}; remove them")
     values = np.asarray(column.to_numpy())
     if len(values) and (values.min() < 0 or values.max() > np.iinfo(np.int32).max):
         raise ValueError(
-            f"its labels run from {values.min()} to {values.max()}; -1 marks a split whose labels "
-            "are not published"
+            f"{shown(path)}: its labels run from {values.min()} to {values.max()}; -1 marks a "
+            "split whose labels are not published: name another one in 'splits'"
         )
     return values.astype(np.int32)
 
@@ -183,7 +165,7 @@ def read_schema(path: pathlib.Path, image: str = "", label: str = "") -> Schema:
     """
     import pyarrow as pa
 
-    with _readable(path):
+    with readable(path):
         held = open_parquet(path).schema_arrow
         features = _features(held.metadata or {})
     kinds = dict(zip(held.names, held.types, strict=True))
@@ -229,102 +211,3 @@ def _features(metadata: dict[bytes, bytes]) -> dict[str, Any]:
 def _class_names(feature: Any) -> tuple[str, ...]:
     names = feature.get("names") if isinstance(feature, dict) else None
     return tuple(map(str, names)) if isinstance(names, list) else ()
-
-
-def open_parquet(path: pathlib.Path) -> Any:
-    """A parquet file; its footer is read once.
-
-    Raises:
-      ValueError: pyarrow is not installed.
-    """
-    parquet = _pyarrow_parquet()
-    return parquet.ParquetFile(path, metadata=_footer(path, file_stamp(path).text))
-
-
-@functools.lru_cache(maxsize=4096)
-def _footer(path: pathlib.Path, stamp: str) -> Any:
-    del stamp  # another one is another file
-    return _pyarrow_parquet().read_metadata(path)
-
-
-def _pyarrow_parquet() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ValueError(
-            f"reading parquet files needs pyarrow, which is not installed: {install('data')}"
-        ) from error
-    return pyarrow.parquet
-
-
-@contextlib.contextmanager
-def _readable(path: pathlib.Path) -> Iterator[None]:
-    """Names the file that something is wrong with."""
-    _pyarrow_parquet()
-    try:
-        yield
-    except Exception as error:  # pyarrow's kinds for damaged files are many
-        raise ValueError(f"{shown(path)}: {error}; fetch or copy it again") from error
-
-
-class _Groups:
-    """The columns of row groups that were read last; of several threads, one reads."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self._held, self._lock = most, 0, threading.Lock()
-        self._kept: OrderedDict[tuple[Group, str], Future[Any]] = OrderedDict()
-
-    def read(self, group: Group, column: str) -> Any:
-        """One column of a row group, as an array of pyarrow's."""
-        key = group, column
-        with self._lock:
-            new = key not in self._kept
-            future = self._kept.setdefault(key, Future())
-            self._kept.move_to_end(key)
-        if new:
-            try:
-                future.set_result(_read_column(group, column))
-            except BaseException as error:  # for the threads that wait; it is not kept
-                with self._lock:
-                    self._kept.pop(key)
-                future.set_exception(error)
-            else:
-                self._make_room(future.result().nbytes)
-        return future.result()
-
-    def _make_room(self, size: int) -> None:
-        with self._lock:
-            self._held += size
-            for key in list(self._kept)[:-1]:  # from the one asked for longest ago
-                if self._held <= self._most:
-                    break
-                if self._kept[key].done():
-                    self._held -= self._kept.pop(key).result().nbytes
-
-
-def _quarter_of_memory() -> int:
-    """Bytes of row groups that a process keeps; 1 GiB if the system does not say what it has."""
-    try:
-        sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-        limit = LIMIT.read_text().strip() if LIMIT.exists() else ""
-        sizes += [int(limit)] if limit.isdecimal() else []
-    except (OSError, ValueError, AttributeError):
-        return ANYHOW
-    return min(sizes) // 4
-
-
-_GROUPS = _Groups(_quarter_of_memory())
-
-
-def _read_column(group: Group, column: str) -> Any:
-    with _readable(group.path):
-        file = open_parquet(group.path)
-        struct = any(name.startswith(f"{column}.") for name in _leaves(file))
-        wanted = [f"{column}.bytes" if struct else column]
-        table = file.read_row_group(group.number, columns=wanted, use_threads=False)
-        values = table.column(0).combine_chunks()
-        return values.field("bytes") if struct else values
-
-
-def _leaves(file: Any) -> list[str]:
-    return [file.schema.column(number).path for number in range(len(file.schema.names))]

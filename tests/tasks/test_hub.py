@@ -10,7 +10,7 @@ import pytest
 
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.clip.preprocessing import load_preprocessing
-from orthoreg_jax.tasks import parquet
+from orthoreg_jax.tasks import parquet, row_groups
 from orthoreg_jax.tasks.catalogue import KNOWN, entries
 from orthoreg_jax.tasks.check import check_tasks
 from orthoreg_jax.tasks.folder import FileImages
@@ -149,6 +149,7 @@ def test_labels_may_be_truth_values(tmp_path):
         ),
         (hub.parquet(PICTURES[:6], [0, 1, 2, 0, 1, -1], NAMES), "run from -1 to 2; -1 marks"),
         (hub.parquet(PICTURES[:6], [0, 1, None, 0, 1, 2], NAMES), "1 rows have no 'label'"),
+        (hub.parquet(PICTURES[:6], list("abcabc"), NAMES), "'label' holds string; labels are int"),
         (hub.parquet(PICTURES[:6], LABELS, NAMES[::-1]), "names other classes"),
         (hub.parquet([*PICTURES[:5], None], LABELS, NAMES), "row 5: .*holds no bytes of an image"),
         (hub.parquet([*PICTURES[:5], b"GIF8 no"], LABELS, NAMES), "row 5: cannot be read as an"),
@@ -208,16 +209,16 @@ def test_row_groups_are_read_once_and_the_oldest_let_go(tmp_path, monkeypatch):
     test = load(tmp_path).splits["test"].images
     read = []
 
-    def counted(group, column, whole=parquet._read_column):
+    def counted(group, column, whole=row_groups._read_column):
         read.append(group.number)
         return whole(group, column)
 
-    monkeypatch.setattr(parquet, "_read_column", counted)
-    monkeypatch.setattr(parquet, "_GROUPS", parquet._Groups(1 << 20))
+    monkeypatch.setattr(row_groups, "_read_column", counted)
+    monkeypatch.setattr(parquet, "GROUPS", row_groups.Groups(1 << 20))
     for row in (0, 3, 5, 4, 0):
         _ = test[row]
     assert read == [0, 1]
-    monkeypatch.setattr(parquet, "_GROUPS", parquet._Groups(100))  # one group at a time
+    monkeypatch.setattr(parquet, "GROUPS", row_groups.Groups(100))  # one group at a time
     for row in (0, 3, 5, 4, 0):
         np.testing.assert_array_equal(test[row], picture(row))
     assert read == [0, 1, 0, 1, 0]
@@ -240,12 +241,12 @@ def test_training_batches_are_those_of_the_same_files(tmp_path):
 
 
 def test_what_is_kept_is_a_quarter_of_what_a_container_may_have(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet, "LIMIT", tmp_path / "memory.max")
-    whole = parquet._quarter_of_memory()
+    monkeypatch.setattr(row_groups, "LIMIT", tmp_path / "memory.max")
+    whole = row_groups._quarter_of_memory()
     (tmp_path / "memory.max").write_text("400000\n")
-    assert parquet._quarter_of_memory() == 100_000
+    assert row_groups._quarter_of_memory() == 100_000
     (tmp_path / "memory.max").write_text("max\n")
-    assert parquet._quarter_of_memory() == whole > 100_000
+    assert row_groups._quarter_of_memory() == whole > 100_000
 
 
 def test_every_task_of_the_field_has_a_row():

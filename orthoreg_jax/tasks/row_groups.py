@@ -1,0 +1,129 @@
+"""Row groups of parquet files: read when they are asked for, those read last kept."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import pathlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+from orthoreg_jax.extras import install
+
+from .facts import file_stamp
+from .notes import shown
+
+ANYHOW = 1 << 30
+LIMIT = pathlib.Path("/sys/fs/cgroup/memory.max")  # of a container
+
+
+class Group(NamedTuple):
+    """A row group: file, its number in it, its first row there, and the file's stamp."""
+
+    path: pathlib.Path
+    number: int
+    first: int
+    stamp: str
+
+
+def open_parquet(path: pathlib.Path) -> Any:
+    """A parquet file; its footer is read once.
+
+    Raises:
+      ValueError: pyarrow is not installed.
+    """
+    parquet = _pyarrow_parquet()
+    return parquet.ParquetFile(path, metadata=_footer(path, file_stamp(path).text))
+
+
+@functools.lru_cache(maxsize=4096)
+def _footer(path: pathlib.Path, stamp: str) -> Any:
+    del stamp  # another one is another file
+    return _pyarrow_parquet().read_metadata(path)
+
+
+def _pyarrow_parquet() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ValueError(
+            f"reading parquet files needs pyarrow, which is not installed: {install('data')}"
+        ) from error
+    return pyarrow.parquet
+
+
+@contextlib.contextmanager
+def readable(path: pathlib.Path) -> Iterator[None]:
+    """Names the file that something is wrong with."""
+    _pyarrow_parquet()
+    try:
+        yield
+    except Exception as error:  # pyarrow's kinds for damaged files are many
+        raise ValueError(f"{shown(path)}: {error}; fetch or copy it again") from error
+
+
+class Groups:
+    """The columns of row groups that were read last; of several threads, one reads."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._held, self._lock = most, 0, threading.Lock()
+        self._kept: OrderedDict[tuple[Group, str], Future[Any]] = OrderedDict()
+
+    def read(self, group: Group, column: str) -> Any:
+        """One column of a row group, as an array of pyarrow's."""
+        key = group, column
+        with self._lock:
+            new = key not in self._kept
+            future = self._kept.setdefault(key, Future())
+            self._kept.move_to_end(key)
+        if new:
+            try:
+                future.set_result(_read_column(group, column))
+            except BaseException as error:  # for the threads that wait; it is not kept
+                with self._lock:
+                    self._kept.pop(key)
+                future.set_exception(error)
+            else:
+                self._make_room(future.result().nbytes)
+        return future.result()
+
+    def _make_room(self, size: int) -> None:
+        with self._lock:
+            self._held += size
+            for key in list(self._kept)[:-1]:  # from the one asked for longest ago
+                if self._held <= self._most:
+                    break
+                if self._kept[key].done():
+                    self._held -= self._kept.pop(key).result().nbytes
+
+
+def _quarter_of_memory() -> int:
+    """Bytes of row groups that a process keeps; 1 GiB if the system does not say what it has."""
+    try:
+        sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+        limit = LIMIT.read_text().strip() if LIMIT.exists() else ""
+        sizes += [int(limit)] if limit.isdecimal() else []
+    except (OSError, ValueError, AttributeError):
+        return ANYHOW
+    return min(sizes) // 4
+
+
+GROUPS = Groups(_quarter_of_memory())
+
+
+def _read_column(group: Group, column: str) -> Any:
+    with readable(group.path):
+        file = open_parquet(group.path)
+        struct = any(name.startswith(f"{column}.") for name in _leaves(file))
+        wanted = [f"{column}.bytes" if struct else column]
+        table = file.read_row_group(group.number, columns=wanted, use_threads=False)
+        values = table.column(0).combine_chunks()
+        return values.field("bytes") if struct else values
+
+
+def _leaves(file: Any) -> list[str]:
+    return [file.schema.column(number).path for number in range(len(file.schema.names))]
