@@ -160,7 +160,7 @@ def spoil(**arrays_or_entry):
     "change, message",
     [
         (spoil(classes=["one"]), "1 class; a task needs at least 2"),
-        (spoil(classes=["a", "b", "b"]), "stands twice"),
+        (spoil(classes=["a", "b", "b"]), "appears twice"),
         (spoil(templates=None), "must have 'templates', a list of texts"),
         (spoil(classes="abc"), "'classes' must be a list of texts.*not 'abc'"),
         (spoil(classes=[1, 2, 3]), "'classes' must be a list of texts.*not \\[1, 2, 3\\]"),
