@@ -50,14 +50,14 @@ class Reference:
         text: bool = False,
     ):
         model = CLIPVisionModelWithProjection.from_pretrained(
-            directory, attn_implementation=attention, dtype=torch.float32
+            directory, attn_implementation=attention, dtype=torch.get_default_dtype()
         )
         self.model, self.mode, self.scale = model.eval(), mode, scale
         self.base = {name: value.detach().clone() for name, value in model.named_parameters()}
         self.tower = tuple(self.base)
         if text:
             stored = safetensors.torch.load_file(f"{directory}/model.safetensors")
-            self.base |= {name: stored[name].float() for name in TEXT}
+            self.base |= {name: stored[name].to(torch.get_default_dtype()) for name in TEXT}
         self.layers = model.config.num_hidden_layers
         if mode == "lora":
             start = {}

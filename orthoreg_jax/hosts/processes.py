@@ -61,11 +61,11 @@ def connect(
 
 
 def leave(code: int, reason: str = "") -> None:
-    """Ends this process's part in the run, before the process itself ends.
+    """Ends this process where it is one of several; else it does nothing.
 
     Args:
-      code: that the process exits with. With 0 it waits for the others; with any other it does not
-        return, and neither do they.
+      code: that the process exits with. With 0 it waits for the others; with any other they end,
+        too.
       reason: what the others are to say.
     """
     if _watch is None:

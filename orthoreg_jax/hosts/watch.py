@@ -46,12 +46,13 @@ class Watch:
         """
         self._client, self.process, self.processes = client, process, processes
         self._ended, self._code = threading.Event(), 0
+        self._poller = threading.Thread(target=self._poll, daemon=True)
         self.on_poll: list[Any] = []  # called with the board
 
     def start(self) -> None:
         """Starts the threads that watch until this process ends."""
         self._divert_errors()
-        threading.Thread(target=self._poll, daemon=True).start()
+        self._poller.start()
 
     def post(self, name: str, text: str) -> None:
         """Posts a message to the board, once per name."""
@@ -72,13 +73,19 @@ class Watch:
         return found
 
     def finish(self) -> None:
-        """Waits until the others have ended, then leaves JAX's service with them."""
+        """Waits for the others' ends, leaves JAX's service with them, and ends this process.
+
+        Python's own way to end would stop threads that are inside of JAX's C++ code, which can
+        crash a process whose work is done.
+        """
         import jax
 
         self.post("finished", "")
         self.wait_for("finished")
         self._ended.set()
+        self._poller.join(LINGER_SECONDS)
         jax.distributed.shutdown()
+        _exit(0)
 
     def fail(self, code: int, reason: str) -> None:
         """Says why, waits until the others have read it, and ends this process."""
