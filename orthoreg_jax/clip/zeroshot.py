@@ -22,7 +22,12 @@ BATCH = 256
 @functools.cache
 def _text_encoder(config: TextConfig, projection: int) -> Callable[[Any, Any], Any]:
     tower = TextTransformer(config, projection)
-    return jax.jit(lambda params, tokens: normalize(tower.apply({"params": params}, tokens)))
+
+    def encode(params: Any, tokens: Any) -> Any:
+        features: Any = tower.apply({"params": params}, tokens)  # a pair only if asked for one
+        return normalize(features)
+
+    return jax.jit(encode)
 
 
 def encode_texts(checkpoint: Checkpoint, texts: Sequence[str]) -> Float[np.ndarray, "t p"]:

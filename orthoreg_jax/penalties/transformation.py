@@ -170,10 +170,11 @@ def add_orthogonality_penalty(
             updates,
             is_leaf=is_masked,
         )
-        count = optax.safe_increment(state.count)
+        count: Any = optax.safe_increment(state.count)
         return updates, OrthogonalityPenaltyState(count, state.anchor, value)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    # optax declares a state to be any tree; ours is a type of its own.
+    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore[arg-type]
 
 
 def _is_node(node: Any) -> bool:

@@ -59,4 +59,5 @@ def scale_by_warmup_cosine(
         scaled = jax.tree.map(lambda leaf: (-rate).astype(leaf.dtype) * leaf, updates)
         return scaled, state._replace(taken=state.taken + 1)
 
-    return optax.GradientTransformation(init, update)
+    # optax declares a state to be any tree; ours is a type of its own.
+    return optax.GradientTransformation(init, update)  # type: ignore[arg-type]
