@@ -67,7 +67,7 @@ TAU = {
 EXPLAINED = """
 **Where τ differs.** Of linearised fine-tuning with the penalty, one entry of one matrix makes 95 %
 of the squared difference, and the biases of the keys, whose gradient a softmax makes 0 but for
-rounding, most of the rest. AdamW's steps are as long where a gradient is rounding as elsewhere, and
+rounding, much of the rest. AdamW's steps are as long where a gradient is rounding as elsewhere, and
 the penalty lengthens them. The last row is the same in float64 on both sides: what float32 makes is
 rounding, and no other formula.
 """
