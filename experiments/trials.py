@@ -80,6 +80,7 @@ class Trials:
             f"methods={method}",
             f"seeds={','.join(map(str, seeds))}",
             f"training.learning_rate={rate}",
+            "evaluation.alpha_search=grid",
             f"evaluation.alphas={','.join(map(str, ALPHAS))}",
             *(f"{PENALTIES[last].options}.strength={strength}" for last in penalties[-1:]),
             *options,
@@ -114,12 +115,18 @@ class Trials:
         control = experiment.config.control
         rounds = (8 if negate else 3) * len(vectors)
         with Progress(f"evaluate {method.name} seed {seed}", rounds) as progress:
-            edits = EditedModels(
-                options, self._evaluators[outputs], self._sets, vectors, control, progress.update
+            edited = EditedModels(
+                options,
+                self._evaluators[outputs],
+                self._sets,
+                vectors,
+                control,
+                progress.update,
+                float(norm(experiment.params0)),
             )
-            single = edits.single()
-            addition = edits.addition(single)
-            negation = [edits.negation(task)["shares"]["0.95"] for task in vectors if negate]
+            single = edited.single()
+            addition = edited.addition(single)
+            negation = [edited.negation(task)["shares"]["0.95"] for task in vectors if negate]
         curves = zip(*addition["val"].values(), strict=True)
         curve = [100 * statistics.fmean(accuracies) for accuracies in curves]
         measured = {
