@@ -112,7 +112,7 @@ def from_open_clip(raw: dict[str, Any]) -> ClipConfig:
         problems += bad_sizes(name, {k: v for k, v in table.items() if k in OPEN_CLIP_SIZES})
         ratio = table.get("mlp_ratio", 4)
         if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio <= 64:
-            problems.append(f"{name}.mlp_ratio is {ratio!r}, allowed: above 0, up to 64")
+            problems.append(f"{name}.mlp_ratio is {ratio!r}, allowed: a number above 0, up to 64")
     if not problems:
         for name, table, whole, part in (
             ("vision_cfg", vision, "width", "head_width"),

@@ -76,7 +76,7 @@ def _open(file: pathlib.Path | io.BytesIO) -> PIL.Image.Image:
     import PIL.Image
 
     if isinstance(file, pathlib.Path) and file.exists() and not file.is_file():
-        raise ValueError("it is no file")  # opening a pipe would wait for ever
+        raise ValueError("it is not a file")  # opening a pipe would wait for ever
     PIL.Image.init()
     try:
         return PIL.Image.open(file, formats=[name for name in FORMATS if name in PIL.Image.OPEN])

@@ -208,7 +208,7 @@ def test_lora_of_an_image_tower_without_its_prefix(tmp_path, base):
     tensors["base_model.model.classifier.weight"] = np.ones((2, 2), np.float32)
     safetensors.numpy.save_file(tensors, path)
     checkpoint = load_checkpoint(tmp_path, base)
-    assert "ignored classifier.weight" in checkpoint.notes[0]
+    assert "ignored base_model.model.classifier.weight" in checkpoint.notes[0]
     found = weights.to_layout(checkpoint.params, "huggingface")
     name = f"{LAYER}.mlp.fc1"
     np.testing.assert_array_equal(found[f"{name}.bias"], bias)

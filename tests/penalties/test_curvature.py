@@ -119,5 +119,5 @@ def test_an_image_tower_has_factors_of_all_layers_and_vectors():
 
 
 def test_as_many_projections_as_inputs():
-    with pytest.raises(ValueError, match="2 inputs and 1 projections"):
+    with pytest.raises(ValueError, match="2 inputs, 1 projections"):
         kronecker_factors(Wrapped(True), {}, draw(2, 4), draw(1, 3))
