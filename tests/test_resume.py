@@ -20,9 +20,9 @@ from .small_run import orthoreg, relative_difference, virtual_devices
 
 def test_same_seed_same_bits_and_resume_is_exact(finished, inputs, tmp_path, monkeypatch):
     """A run cut off at step 4 of its second task, gone on with, ends bit for bit the same."""
-    from orthoreg_jax.training import checkpoints
+    from orthoreg_jax.training import saved_states
 
-    original = checkpoints.StateFolder.save
+    original = saved_states.StateFolder.save
     saves = []
 
     def save_and_die(self, state):
@@ -32,7 +32,7 @@ def test_same_seed_same_bits_and_resume_is_exact(finished, inputs, tmp_path, mon
             raise KeyboardInterrupt
 
     options = ["--config.training.checkpoint_every=4", "--config.methods=full+orthoreg"]
-    monkeypatch.setattr(checkpoints.StateFolder, "save", save_and_die)
+    monkeypatch.setattr(saved_states.StateFolder, "save", save_and_die)
     assert orthoreg("finetune", inputs, tmp_path / "run", *options) == 130
     folder = tmp_path / "run" / "full+orthoreg" / "seed3"
     assert (folder / "first" / "vector.safetensors").is_file()
@@ -129,11 +129,11 @@ def test_a_second_control_c_ends_at_once():
 
 def test_control_c_waits_for_the_state_to_be_whole(tmp_path, monkeypatch):
     """An interrupt in the middle of a save is raised after it."""
-    from orthoreg_jax.training import checkpoints
+    from orthoreg_jax.training import saved_states
     from orthoreg_jax.training.step import TrainState
 
     state = TrainState(np.int32(7), np.True_, {"w": jax.numpy.ones(3)}, ())
-    with checkpoints.StateFolder(tmp_path / "state") as folder:
+    with saved_states.StateFolder(tmp_path / "state") as folder:
         original = folder._manager.save
 
         def interrupted(*arguments, **options):

@@ -19,7 +19,7 @@ KINDS = {
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 CONVERTER = (
-    "weights are read from safetensors only, never from pickles: "
+    "weights are read from safetensors only, no pickled files: "
     "experiments/convert_checkpoints.py turns .pt and .bin state dicts into task vectors (it needs "
     "torch), and transformers' `save_pretrained` writes safetensors"
 )

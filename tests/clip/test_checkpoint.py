@@ -130,7 +130,7 @@ def test_truncated_file(directory):
     with pytest.raises(ValueError, match="not a complete safetensors file.*copy it again"):
         load_checkpoint(directory)
     path.unlink()
-    with pytest.raises(ValueError, match="safetensors only, never from pickles.*refs/pr/NUMBER"):
+    with pytest.raises(ValueError, match="safetensors only, no pickled files.*refs/pr/NUMBER"):
         load_checkpoint(directory)
 
 

@@ -68,7 +68,7 @@ def test_weights_and_card(finished, inputs, results, tmp_path, edit):
         again = oj.measure_accuracy(found, found.params, tasks[name])
         assert again == pytest.approx(stated, abs=1e-6)
         assert f"{100 * stated:.2f} |" in card
-    assert ("not measured" in card) == (not measured)
+    assert ("did not measure" in card) == (not measured)
     assert f"θ₀ {'-' if edit == 'forget' else '+'} " in card and found.sha256
 
 

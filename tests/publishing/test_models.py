@@ -128,12 +128,12 @@ def test_the_file_of_a_vector_knows_its_base(base, experts, tmp_path, capsys):
         command = ["vector", "--model", path, "--base", str(base.directory), "--out", str(file)]
         assert cli.main(command) == 0
         said = capsys.readouterr()
-        assert re.search(r"task vector of the image tower, 0\.\d+ times as long", said.out)
+        assert re.search(r"task vector of the image tower, 0\.\d+ times the norm", said.out)
         assert "projection and text tower and logit_scale taken from the base" in said.err
     assert_same(oj.load_tree(files[0]), vectors[0])
     about = StoredTree(files[0]).about
     assert about["pretrained_sha256"] == base.sha256 and about["model"] == paths[0]
-    assert cli.main(command) == 1 and "is there already" in capsys.readouterr().err
+    assert cli.main(command) == 1 and "already exists" in capsys.readouterr().err
     assert merge(base, tmp_path / "out", "--alpha", 0.5, "--vectors", *files) == 0
     added = oj.add_task_vectors(vectors[:2])
     expected = oj.apply_task_vector(base.params, added, 0.5)
