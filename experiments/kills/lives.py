@@ -27,12 +27,14 @@ class Command:
       arguments: folder -> of `orthoreg`.
       before: folder, with nothing in it -> makes what the command starts from.
       processes: how many do it together.
+      first: the command whose undisturbed folder it starts from; "": none.
     """
 
     name: str
     arguments: Callable[[pathlib.Path], list[str]]
     before: Callable[[pathlib.Path], object] = lambda folder: None
     processes: int = 1
+    first: str = ""
 
 
 @dataclasses.dataclass

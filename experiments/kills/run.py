@@ -83,10 +83,11 @@ def commands(workdir: pathlib.Path) -> dict[str, Command]:
     trained, measured = f"finetune {METHOD}", "evaluate"
     found = [
         Command(trained, stage("finetune")),
-        Command(measured, stage(measured), after(trained)),
-        Command("report", lambda folder: ["report", "--workdir", str(folder)], after(measured)),
-        Command("export", model_of("export"), after(measured)),
-        Command("merge", model_of("merge", "--merger", "tsv_m"), after(measured)),
+        Command(measured, stage(measured), after(trained), first=trained),
+        Command("report", lambda folder: ["report", "--workdir", str(folder)], after(measured),
+                first=measured),
+        Command("export", model_of("export"), after(measured), first=measured),
+        Command("merge", model_of("merge", "--merger", "tsv_m"), after(measured), first=measured),
         Command("finetune, two processes", stage("finetune"), processes=2),
         *(Command(f"finetune {mode}{ORTHOREG}", stage("finetune", mode + ORTHOREG))
           for mode in MODES if mode + ORTHOREG != METHOD),
@@ -155,7 +156,12 @@ def main() -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     cut_model(workdir / "model") if not (workdir / "model").exists() else None
     known = commands(workdir)
+    if unknown := [name for name in arguments.commands or () if name not in known]:
+        made.error(f"--commands {', '.join(unknown)}: allowed: {', '.join(known)}")
     for name in arguments.commands or known:
+        first = known[name].first
+        if first and not (workdir / "whole" / first).is_dir():
+            made.error(f"--commands {name}: starts from a finished `{first}`; name it before")
         row = kill(known[name], workdir, arguments.kills)
         record(arguments.results, row)
         if row.differing or row.left:
