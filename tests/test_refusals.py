@@ -11,7 +11,7 @@ from importlib import metadata
 import jax
 import pytest
 
-from orthoreg_jax import cli
+from orthoreg_jax import cli, commands
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.config import flatten_config, load_config
 from orthoreg_jax.storage import only_one
@@ -85,7 +85,7 @@ def test_a_user_without_a_home(monkeypatch):
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", None)
     try:
-        cli._keep_compiled()
+        commands.keep_compiled()
         assert jax.config.jax_compilation_cache_dir is None
     finally:
         jax.config.update("jax_compilation_cache_dir", before)

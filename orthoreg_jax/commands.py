@@ -1,0 +1,230 @@
+"""What each command of `orthoreg` does with its arguments; imports wait until then."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pathlib
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+from .arguments import STAGES
+
+
+def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """`data check` and `data prepare`."""
+    from .tasks.catalogue import BENCHMARKS
+    from .tasks.check import check_tasks, prepare_task
+    from .tasks.preparing import prepare_tasks
+    from .tasks.task import data_directory
+
+    if (options.config is None) == (options.tasks is None):
+        raise ValueError(
+            "give --config, or --tasks (and --data), e.g. --tasks dtd,svhn --data data"
+        )
+    if options.config is not None:
+        from .config import load_config
+
+        config = load_config(options.config, overrides)
+        source, names, control = config.data, config.tasks, config.control
+    else:
+        benchmarks = {str(size): tasks for size, tasks in BENCHMARKS.items()}
+        listed = [name for name in options.tasks.split(",") if name]
+        names = [name for each in listed for name in benchmarks.get(each, (each,))]
+        source, control = options.data, None
+    if options.action == "prepare":
+        if options.tfds:
+            for name in (*names, *([control] if control else [])):
+                print(prepare_task(data_directory(source), name), flush=True)
+        else:
+            prepare_tasks(source, names, control, lambda line: print(line, flush=True))
+        return
+    checked, missing = 0, []
+    for facts in check_tasks(source, names, control):
+        print(facts, flush=True)
+        checked += 1
+        missing += [facts.name] if facts.problem else []
+    if missing:
+        names = ", ".join(missing)
+        raise ValueError(f"{len(missing)} of {checked} tasks are missing or wrong: {names}")
+
+
+def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    stages = list(STAGES) if options.command == "run" else [options.command]
+    if stages == ["report"]:
+        from .reporting.report import write_report
+
+        write_report(options.workdir)
+    else:
+        from .config import load_config
+        from .hosts import connect, is_first
+        from .stages import run_experiment
+
+        keep_compiled()
+        if joins_others(options):
+            connect(options.coordinator, options.processes, options.process)
+        run_experiment(load_config(options.config, overrides), options.workdir, stages)
+        if not is_first():
+            return
+    if "report" in stages:
+        from .reporting.report import summary_text
+
+        print(summary_text(options.workdir))
+        print(f"report: {options.workdir / 'report.html'}")
+
+
+def joins_others(options: argparse.Namespace) -> bool:
+    """Whether this is one of several processes."""
+    named = (getattr(options, name, None) for name in ("coordinator", "processes", "process"))
+    return getattr(options, "distributed", False) or any(value is not None for value in named)
+
+
+def keep_compiled() -> None:
+    """Caches compiled functions for the next run; JAX_COMPILATION_CACHE_DIR overrides where."""
+    import jax
+
+    from .storage import cache_folder
+
+    settings: Any = jax.config  # whose attributes its stubs leave out
+    if settings.jax_compilation_cache_dir is not None:
+        return
+    home = cache_folder()
+    if home is None:
+        return
+    folder = home / _cpu()  # code for one CPU need not run on another
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # it works without
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def _cpu() -> str:
+    """A name for the instruction set of this machine's CPU."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        facts = sorted({line for line in lines if line.startswith(("flags", "Features", "model"))})
+    except OSError:
+        facts = [platform.processor()]
+    return f"{platform.machine()}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
+
+
+def _export(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from .publishing.export import export_model
+
+    out = export_model(
+        options.workdir,
+        options.out,
+        options.method,
+        options.seed,
+        [name for name in options.tasks.split(",") if name],
+        options.forget,
+        options.alpha,
+        options.overwrite,
+    )
+    print(f"{out}: a Hugging Face CLIP directory; its README.md describes the model")
+
+
+def _merge(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from .publishing.merge import Data, MergerChoice, merge_models, merge_run, merge_vectors
+
+    keep_compiled()
+    pairs = [text.partition("=") for text in options.option]
+    if wrong := [key for key, equals, _ in pairs if not equals]:
+        raise ValueError(f"--option {wrong[0]}: write NAME=VALUE, e.g. --option k=20")
+    chosen = {key: value for key, _, value in pairs}
+    choice = MergerChoice(options.merger, chosen, options.draw)
+    tasks = [name for name in options.tasks.split(",") if name]
+    given = {name for name in _MERGE_OPTIONS if getattr(options, name) not in (None, "", False)}
+    kinds = [name for name in ("workdir", "vectors", "models", "experts") if name in given]
+    if len(kinds) != 1:
+        raise ValueError(
+            "give one of: --workdir and --method; --models MODEL MODEL ... and --base; --vectors "
+            "FILE FILE ... and --base; --experts SET and --tasks"
+            f"{'; only one of them at a time' if kinds else ''}"
+        )
+    if unused := sorted(given - {kinds[0], *_MERGE_OPTIONS[kinds[0]]}):
+        names = [", ".join(f"--{name.replace('_', '-')}" for name in each)
+                 for each in (unused, _MERGE_OPTIONS[kinds[0]])]  # fmt: skip
+        raise ValueError(
+            f"{names[0]}: cannot be combined with --{kinds[0]}, which takes {names[1]}"
+        )
+    if kinds == ["workdir"]:
+        if not options.method:
+            raise ValueError("--method: give one of the run's methods, e.g. full+orthoreg")
+        out = merge_run(
+            options.workdir,
+            options.out,
+            options.method,
+            choice,
+            options.seed,
+            tasks,
+            options.alpha,
+            options.overwrite,
+        )
+    else:
+        models, base = options.models, options.base
+        if kinds == ["experts"]:
+            from .tasks.experts import find_experts
+
+            base, models = find_experts(options.experts, tasks)
+        if not base:
+            raise ValueError("--base: give the CLIP that the models were fine-tuned from")
+        data = Data(options.data or "embedded", tasks) if tasks else None
+        common = (options.out, base, choice, options.alpha, data)
+        if kinds == ["vectors"]:
+            out = merge_vectors(options.vectors, *common, options.any_base, options.overwrite)
+        else:
+            out = merge_models(models, *common, options.visual_only, options.overwrite)
+    print(f"{out}: a Hugging Face CLIP directory; its README.md describes the model")
+
+
+# The options that go with each way to name task vectors.
+_MERGE_OPTIONS: dict[str, tuple[str, ...]] = {
+    "workdir": ("method", "seed", "tasks"),
+    "models": ("base", "visual_only", "data", "tasks"),
+    "vectors": ("base", "any_base", "data", "tasks"),
+    "experts": ("data", "tasks"),
+    **{name: () for name in ("method", "seed", "tasks", "base", "visual_only", "any_base", "data")},
+}
+
+
+def _vector(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from .publishing.vector import write_vector
+
+    print(write_vector(options.model, options.base, options.out, options.visual_only))
+
+
+def _push(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from .publishing.push import push_model
+
+    print(push_model(options.model, options.to, options.private))
+
+
+def _measure(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from .publishing.measure import measure_model
+
+    keep_compiled()
+    names = [name for name in options.tasks.split(",") if name]
+    print(measure_model(options.model, options.data, names, options.split, options.base))
+
+
+def _init(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    from .config.template import write_template
+
+    print(f"{write_template(options.file)}: every option, at its default; change what you need")
+
+
+COMMANDS = {
+    "run": _run,
+    **dict.fromkeys(STAGES, _run),
+    "init": _init,
+    "data": _data,
+    "export": _export,
+    "merge": _merge,
+    "vector": _vector,
+    "push": _push,
+    "measure": _measure,
+}
