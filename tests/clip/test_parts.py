@@ -298,7 +298,9 @@ def test_pickles_are_sent_to_the_converter(tmp_path, base, name):
     directory = write(tmp_path / "model", {}, CONFIG)
     (directory / "model.safetensors").rename(directory / name)
     for source in (directory, directory / name):
-        with pytest.raises(ValueError, match="no pickled files: experiments/convert_checkpoints.py"):
+        with pytest.raises(
+            ValueError, match="no pickled files: experiments/convert_checkpoints.py"
+        ):
             load_checkpoint(source, base)
 
 
