@@ -28,11 +28,21 @@ FILE, LABEL = "file_name", "label"
 
 
 class Table(NamedTuple):
-    """Images of a table: where it is, paths from there on, and the classes' names."""
+    """Images of a table, or of one split in it.
+
+    Attributes:
+      path: of the table.
+      files: of the images, from the table's directory on.
+      names: of their classes.
+      folder: directory of the split's images, from there on; "": the table's own.
+      outside: images that the table names in no split's directory.
+    """
 
     path: pathlib.Path
     files: tuple[str, ...]
     names: tuple[str, ...]
+    folder: str = ""
+    outside: tuple[str, ...] = ()
 
 
 def find_tables(directory: pathlib.Path, folders: Mapping[str, str]) -> dict[str, Table]:
@@ -46,10 +56,23 @@ def find_tables(directory: pathlib.Path, folders: Mapping[str, str]) -> dict[str
       ValueError: splits of which some have a table with labels and some have not.
     """
     if above := _read(directory):
-        return {split: Table(above.path, *map(tuple, zip(*rows, strict=True)))
-                for split, name in folders.items()
-                if (rows := [(file, label) for file, label in zip(*above[1:], strict=True)
-                             if file.startswith(f"{name}/")])}  # fmt: skip
+        by_split: dict[str, list[tuple[str, str]]] = {split: [] for split in folders}
+        split_of, outside = {name: split for split, name in folders.items()}, []
+        for file, label in zip(above.files, above.names, strict=True):
+            if split := split_of.get(file.partition("/")[0]):
+                by_split[split].append((file, label))
+            else:
+                outside.append(file)
+        return {
+            split: above._replace(
+                files=tuple(file for file, _ in rows),
+                names=tuple(label for _, label in rows),
+                folder=folders[split],
+                outside=tuple(outside),
+            )
+            for split, rows in by_split.items()
+            if rows
+        }
     found = {split: _read(directory / name) for split, name in folders.items()}
     tables = {split: table for split, table in found.items() if table is not None}
     if tables and len(tables) < len(found):
@@ -140,15 +163,16 @@ def read_tables(
                 f"{shown(table.path)}: {len(missing)} of its {len(table.files)} images are not "
                 f"there, the first is '{shown(missing[0])}'; copy the data again"
             )
-        named = {*table.files}
-        if root != directory:
-            if unlisted := [path for path in find_images(root).paths if path not in named]:
-                notes.append(
-                    note(f"ignored: images that {table.path.name} does not name", unlisted)
-                )
+        named, images = {*table.files}, find_images(root / table.folder).paths
+        images = [str(pathlib.PurePosixPath(table.folder, path)) for path in images]
+        if unlisted := [path for path in images if path not in named]:
+            notes.append(note(f"ignored: images that {table.path.name} does not name", unlisted))
         numbers = [place for name in table.names if (place := places[name]) is not None]
         return Split(FileImages(root, table.files), np.array(numbers, np.int32))
 
     present = {split: table.path.name for split, table in tables.items()}
     splits, more = with_validation(read, present, needed, shown(directory))
+    if outside := next(iter(tables.values())).outside:
+        what = f"ignored: images that {present.popitem()[1]} names in no split's directory"
+        notes.append(note(what, outside))
     return Content(tuple(labels), splits, (*more, *notes))

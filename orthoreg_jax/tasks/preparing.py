@@ -162,7 +162,12 @@ def _ask(name: str, set_: Repository, needed: Sequence[str], commit: str) -> Pla
             listing = hub.list_repo_tree(
                 set_.name, recursive=True, revision=info.sha, repo_type="dataset"
             )
-            files = {each.path: each for each in listing if each.path.endswith(".parquet")}
+            files = {
+                each.path: each
+                for each in listing  # folders, too
+                if isinstance(each, huggingface_hub.hf_api.RepoFile)
+                and each.path.endswith(".parquet")
+            }
         if files:
             break
     title = f"{set_.name}@{info.sha[:12]}"

@@ -17,7 +17,7 @@ from orthoreg_jax.extras import install
 from .facts import file_stamp
 from .notes import shown
 
-ANYHOW = 1 << 30
+UNKNOWN = 1 << 30  # bytes kept if the system does not say what it has
 LIMIT = pathlib.Path("/sys/fs/cgroup/memory.max")  # of a container
 
 
@@ -108,7 +108,7 @@ def _quarter_of_memory() -> int:
         limit = LIMIT.read_text().strip() if LIMIT.exists() else ""
         sizes += [int(limit)] if limit.isdecimal() else []
     except (OSError, ValueError, AttributeError):
-        return ANYHOW
+        return UNKNOWN
     return min(sizes) // 4
 
 

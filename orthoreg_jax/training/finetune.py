@@ -108,7 +108,7 @@ def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings)
             lines = log.fetch(everything=save or number + 1 == job.steps)
             if events is not None:
                 events.add(lines)
-            if job.on_metrics and is_first():
+            if job.on_metrics and lines and is_first():
                 track(job.on_metrics, lines, job.folder)
             for line in lines:
                 if not line["finite"]:

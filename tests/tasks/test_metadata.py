@@ -84,6 +84,18 @@ def test_one_table_for_all_splits(tmp_path):
     np.testing.assert_array_equal(splits["test"].labels, [1, 0, 1, 0])
 
 
+def test_what_one_table_leaves_out_is_counted(tmp_path):
+    above = rows_of(10, above="train/") + rows_of(4, above="test/") + rows_of(2, above="more/")
+    write(tmp_path / "animals", above, "csv")
+    PIL.Image.fromarray(picture(0)).save(tmp_path / "animals" / "test" / "unnamed.png")
+    write_entry(tmp_path)
+    task = load(tmp_path)
+    assert [len(data) for data in task.splits.values()] == [9, 1, 4]
+    said = " ".join(map(str, task.notes))
+    assert "1 ignored: image that metadata.csv does not name" in said and "unnamed.png" in said
+    assert "2 ignored: images that metadata.csv names in no split's directory" in said
+
+
 def test_a_table_without_labels_leaves_them_to_the_directories(tmp_path):
     for split, count in (("train", 12), ("test", 6)):
         rows = [{"file_name": f"{NAMES[number % 2]}/{number}.png", "text": "a"}
