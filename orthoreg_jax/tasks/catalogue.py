@@ -29,7 +29,7 @@ class Known(NamedTuple):
       root: directory that the image lists speak of, below the data folder.
       lists: text files of images, of each split.
       halved: whether val is half of the lists' test, not a tenth of their train.
-      on_side: whether tfds and the hub have its images as they were published, transposed.
+      on_side: whether its images are published transposed, in files, by tfds and on the hub.
       source: where the data is described and to be had.
       licence: as its authors state it.
     """

@@ -177,7 +177,7 @@ def read_known(
     directories = next((each for each in layouts if _there(each["test"])), layouts[-1])
     root, lists = _listed_places(data, name, known)
     notes: list[Note] = []
-    halved = False
+    halved = on_side = False
     if _there(directories["test"]):
         if "val" in directories:
             directories["val"] = [_by_any_name(place) for place in directories["val"]]
@@ -200,7 +200,7 @@ def read_known(
             return join([label_images(root, named[file][0], names) for file in lists[split]])
 
     elif layout := find_layout(data, name):
-        folder, present = layout
+        (folder, present), on_side = layout, known.on_side
         notes += [Note(len(present), f"splits read from {shown(folder)}")]
 
         def read(split: str) -> Split:
@@ -225,7 +225,8 @@ def read_known(
         parts.append(f"it is described at {known.source} (licence: {known.licence})")
         raise NotThereError("; ".join(parts))
     splits, more = with_validation(read, present, needed, name, halved)
-    return Content(tuple(labels), splits, (*more, *notes))
+    content = Content(tuple(labels), splits, (*more, *notes))
+    return upright(content) if on_side else content
 
 
 def upright(content: Content) -> Content:

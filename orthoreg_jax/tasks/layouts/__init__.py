@@ -37,14 +37,14 @@ def _by_split(train: str, test: str) -> dict[str, tuple[str, ...]]:
     return {"train": (train,), "test": (test,)}
 
 
-def _digits(folder: str, start: str = "", on_side: bool = False) -> Layout:
+def _digits(folder: str, start: str = "") -> Layout:
     """MNIST and what was published in its form."""
     stems = (f"{start}train", f"{start}test" if start else "t10k")
     return Layout(
         f"{folder}/raw",
         {split: (f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte")
          for split, stem in zip(("train", "test"), stems, strict=True)},
-        idx.reader(*stems, on_side),
+        idx.reader(*stems),
     )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ LAYOUTS = {
     "mnist": _digits("MNIST"),
     "fashion_mnist": _digits("FashionMNIST"),
     "kmnist": _digits("KMNIST"),
-    "emnist": _digits("EMNIST", "emnist-digits-", on_side=True),
+    "emnist": _digits("EMNIST", "emnist-digits-"),
     "cifar10": Layout(
         "cifar-10-batches-bin", _by_split("data_batch_1.bin", "test_batch.bin"), binary.read_cifar10
     ),

@@ -45,13 +45,12 @@ def either(path: pathlib.Path) -> pathlib.Path:
     return path if path.exists() else path.with_name(f"{path.name}.gz")
 
 
-def reader(train: str, test: str, on_side: bool) -> Callable[[pathlib.Path, str], Split]:
+def reader(train: str, test: str) -> Callable[[pathlib.Path, str], Split]:
     """What reads a split.
 
     Args:
       train: what the names of the files begin with.
       test: the same.
-      on_side: whether images are published transposed, as those of EMNIST; they are turned back.
     """
 
     def read(folder: pathlib.Path, split: str) -> Split:
@@ -63,7 +62,6 @@ def reader(train: str, test: str, on_side: bool) -> Callable[[pathlib.Path, str]
                 f"{shown(folder)}: the files {stem}-* hold images of shape {images.shape} and "
                 f"labels of shape {labels.shape}; copy them again"
             )
-        upright = images.transpose(0, 2, 1) if on_side else images
-        return Split(ArrayImages(np.ascontiguousarray(upright)), labels.astype(np.int32))
+        return Split(ArrayImages(images), labels.astype(np.int32))
 
     return read
