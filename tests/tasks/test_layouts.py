@@ -85,6 +85,8 @@ def test_idx_files_packed_and_not(tmp_path, name, folder, train, test, packed):
     if name == "emnist":  # which is published on its side
         pixels = {split: array.transpose(0, 2, 1) for split, array in pixels.items()}
     check(tmp_path, name, {split: grey(array) for split, array in pixels.items()}, labels)
+    said = " ".join(map(str, load_tasks(str(tmp_path), [name])[name].notes))
+    assert ("images stored on their side, rotated" in said) == (name == "emnist")
 
 
 @pytest.mark.parametrize(
