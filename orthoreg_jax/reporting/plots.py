@@ -175,11 +175,14 @@ def negation(results: Results) -> Panels:
     left.axhline(zero_shot_mean(results, "val"), label="Zero-shot", **ZERO_SHOT)
     zero_shot = results["zero_shot"]["val"][control_name(results)]
     right.axhline(zero_shot, **ZERO_SHOT)
-    for share in control_shares(results):
+    for number, share in enumerate(control_shares(results)):
         level = float(share) * zero_shot
         right.axhline(level, color=INK, linestyle=(0, (1, 2)), linewidth=1)
-        place: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        right.annotate(share_text(share), (1, level), (-1, 1), fontsize=7.5, ha="right", **place)
+        # On its own line, each further left: lines are nearer to each other than letters are high.
+        box: Any = {"facecolor": CARD, "edgecolor": "none", "pad": 0.8}
+        place: Any = {"transform": right.get_yaxis_transform(), "ha": "right", "va": "center"}
+        text = share_text(share)
+        right.text(0.99 - 0.1 * number, level, text, fontsize=7.5, bbox=box, **place)
     _length_axes(panels, end, "‖α τ‖ / ‖θ₀‖, relative length of the subtracted vector")
     for axes in panels.axes:
         axes.set_ylim(bottom=0)
