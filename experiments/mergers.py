@@ -86,13 +86,16 @@ class Measurement:
                     self.experiment.apply, params0, vectors, rows, normalize(images)
                 )
             )
-        features = [
-            self._features[outputs](self.experiment.params0, list(vectors), rows, images)
-            for images in self._batches[split]
-        ]
-        features, start, columns = np.concatenate(features, axis=1), 0, []
+        features = np.concatenate(
+            [
+                self._features[outputs](self.experiment.params0, list(vectors), rows, images)
+                for images in self._batches[split]
+            ],
+            axis=1,
+        )
+        start, columns = 0, []
         for task, labels in zip(self.tasks, self._labels[split], strict=True):
-            own = features[:, start : start + len(labels)]
+            own = jnp.asarray(features[:, start : start + len(labels)])
             right = jnp.argmax(self.experiment.heads[task].logits(own), axis=-1) == labels
             columns.append(np.asarray(right).mean(axis=1))
             start += len(labels)
@@ -113,7 +116,9 @@ def measure(
     outputs = next(m.mode.outputs for m in experiment.methods if m.name == method)
     candidates = [(name, options) for name, several in tried.items() for options in several]
     made = [measurement.merge(vectors, name, options, seed) for name, options in candidates]
-    found = measurement.accuracies(outputs, *zip(*made, strict=True), "val")
+    found = measurement.accuracies(
+        outputs, [merged for merged, _ in made], [alphas for _, alphas in made], "val"
+    )
     best: dict[str, Any] = {}
     for (name, options), (merged, alphas), accuracy in zip(candidates, made, found, strict=True):
         choice = choose_addition(np.array(alphas), accuracy, single["val"])

@@ -163,8 +163,8 @@ def verdict(cells: Mapping[tuple[str, str], Cell]) -> list[str]:
     best = max(cells, key=mean)
     for mode, label in modes.items():
         for plus in ("", ORTHOREG):
-            own = [key for key in cells if key[0] == mode + plus]
-            top, base = max(own, key=mean), (mode + plus, "task_arithmetic")
+            here = [key for key in cells if key[0] == mode + plus]
+            top, base = max(here, key=mean), (mode + plus, "task_arithmetic")
             lines.append(
                 f"- {label}{' + OrthoReg' * bool(plus)}: {TITLES[top[1]]} is best, "
                 f"{cells[top].text('absolute')}; plain addition has {cells[base].text('absolute')}."

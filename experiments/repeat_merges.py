@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -68,8 +69,10 @@ def main() -> None:
     parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
     options = parser.parse_args()
     trees = vectors(options.width)
-    merges = [functools.partial(merge_task_vectors, merger=merger, matrices=RULES)
-              for merger in (tsv_m(), iso_cts())]  # fmt: skip
+    merges: list[Callable[..., Any]] = [
+        functools.partial(merge_task_vectors, merger=merger, matrices=RULES)
+        for merger in (tsv_m(), iso_cts())
+    ]
     if options.traced:
         merges = [jax.jit(merge) for merge in merges]
     seconds: list[float] = []

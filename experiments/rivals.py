@@ -24,6 +24,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from trials import ALPHAS, MEASURES, NEGATION, Trials, cells, parser
 
 from orthoreg_jax.config import PLUS, load_config
@@ -96,19 +97,25 @@ class Comparison:
         if name != "both":
             return [(f"{mode}{PLUS}{name}", (value,)) for value in STRENGTHS[name]]
         rivals = [self.chosen(mode, rival) for rival in ("taujp", "tak")]
-        if None in rivals:
+        known = [each for each in rivals if each is not None]
+        if len(known) < len(rivals):
             return []
-        rival, (strength,) = max(rivals, key=lambda each: self.get(*each, False)["val Abs"])
+        rival, (strength,) = max(known, key=lambda each: self._score(each) or 0.0)
         method = rival.replace(PLUS, f"{PLUS}orthoreg{PLUS}")
         return [(method, (value, strength)) for value in STRENGTHS["orthoreg"]]
 
     def chosen(self, mode: str, name: str) -> tuple[str, tuple[float, ...]] | None:
         """The candidate with the best validation Abs; None before all of them are measured."""
         candidates = self.candidates(mode, name)
-        found = [self.get(*each, False) for each in candidates]
-        if not found or None in found:
+        scores = [self._score(each) for each in candidates]
+        known = [score for score in scores if score is not None]
+        if not scores or len(known) < len(scores):
             return None
-        return max(zip(candidates, found, strict=True), key=lambda each: each[1]["val Abs"])[0]
+        return candidates[int(np.argmax(known))]
+
+    def _score(self, candidate: tuple[str, tuple[float, ...]]) -> float | None:
+        found = self.get(*candidate, False)
+        return None if found is None else found["val Abs"]
 
 
 ROWS = ("none", *STRENGTHS, "both")

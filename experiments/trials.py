@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import pathlib
 import statistics
 from collections.abc import Sequence
@@ -133,7 +134,7 @@ class Trials:
             "val Abs": curve[list(options.alphas).index(addition["alpha"])],
             "single": 100 * statistics.fmean(single["test"].values()),
             "Abs": 100 * addition["absolute"],
-            "Norm": 100 * addition["normalised"],
+            "Norm": 100 * (addition["normalised"] or math.nan),
             "alpha": addition["alpha"],
             "norm": statistics.fmean(float(norm(vector)) for vector in vectors.values()),
             "curve": curve,

@@ -149,7 +149,7 @@ def test_control_c_waits_for_the_state_to_be_whole(tmp_path, monkeypatch):
 
 def test_killed_at_random_moments(tmp_path):
     """A small version of what experiments/kills does."""
-    command = [sys.executable, "experiments/kills/run.py", "--kills", "2"]
+    command = [sys.executable, "experiments/kills/kill.py", "--kills", "2"]
     folders = ["--workdir", str(tmp_path / "kills"), "--results", str(tmp_path)]
     subprocess.run([*command, *folders, "--commands", "finetune full+orthoreg"], check=True)
     (found,) = json.loads((tmp_path / "kills.json").read_text())

@@ -16,6 +16,8 @@ import functools
 import os
 import pathlib
 import tempfile
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -55,7 +57,8 @@ def measure(rounds: int) -> dict[str, float]:
     embedded = load_checkpoint("embedded")
     small = load_preprocessing(embedded.directory, embedded.config)
     arrays = load_tasks("embedded", ["mnist"])["mnist"].splits["train"]
-    count, ways = {}, {}
+    count: dict[str, int] = {}
+    ways: dict[str, Callable[[], Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         large = load_preprocessing(folder, PRESETS["ViT-B/32"])
         files = write_photographs(pathlib.Path(folder))

@@ -96,7 +96,7 @@ class HeldBytes:
 
     def _watch(self) -> None:
         while self.most is not None and not self._over.wait(0.002):
-            self.most = max(self.most, self._now())
+            self.most = max(self.most, self._now() or 0)
 
 
 def keep_memory() -> None:
@@ -136,7 +136,8 @@ def product_operations(jaxpr: Jaxpr) -> int:
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
-            left, result = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+            sides: Any = (equation.invars[0].aval, equation.outvars[0].aval)
+            left, result = (side.shape for side in sides)
             total += 2 * math.prod(result) * math.prod(left[axis] for axis in contracted)
         inner = (getattr(value, "jaxpr", value) for value in equation.params.values())
         repeats = equation.params["length"] if equation.primitive.name == "scan" else 1

@@ -149,7 +149,8 @@ def training(model: str, method: str, steps: int) -> Errors:
     mode_name, plus, _ = method.partition(ORTHOREG)
     mode = make_mode(mode_name, default_config())
     optimizer = make_optimizer(1e-3, 5, 2 * steps, 0.1, 1.0)
-    head = Head(rng.normal(size=(CLASSES, config.projection)).astype(np.float32), np.int32(CLASSES))
+    weights = rng.normal(size=(CLASSES, config.projection)).astype(np.float32)
+    head = Head(jnp.asarray(weights), jnp.int32(CLASSES))
     images = rng.integers(0, 256, (steps, BATCH, size, size, 3), dtype=np.uint8)
     labels = rng.integers(0, CLASSES, (steps, BATCH)).astype(np.int32)
 
@@ -161,7 +162,7 @@ def training(model: str, method: str, steps: int) -> Errors:
             lambda images: images.astype(jnp.float32) / 255,
             (orthogonality(10.0, "released", VISUAL_MATRICES, precision),) if plus else (),
         )
-        here = jax.device_put(params0, jax.config.jax_default_device)
+        here = jax.device_put(params0, jax.config.read("jax_default_device"))
         state, losses = init_state(mode, optimizer, here, jax.random.key(0)), []
         for batch in zip(images, labels, strict=True):
             state, metrics = step(state, here, head, *batch)

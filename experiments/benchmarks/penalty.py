@@ -176,14 +176,17 @@ def measure(model: str, rounds: int) -> tuple[list[dict[str, Any]], dict[str, fl
             "way": name,
             "seconds": seconds,
             "ratio": seconds / found[OURS],
-            "temporaries": compiled[name].memory_analysis().temp_size_in_bytes
-            if name in compiled
-            else None,
+            "temporaries": _temporaries(compiled[name]) if name in compiled else None,
             "gflops": operations(matrices) / seconds / 1e9 if name == BOUND else None,
         }
         for name, seconds in found.items()
     ]
     return rows, rounding(ours(delta), ours(rounded))
+
+
+def _temporaries(compiled: Any) -> int | None:
+    found = compiled.memory_analysis()
+    return found and found.temp_size_in_bytes
 
 
 def rounding(exact: Any, rounded: Any) -> dict[str, float]:

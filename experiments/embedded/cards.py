@@ -71,9 +71,11 @@ def attribution(used: dict[str, dict]) -> str:
         "| package | version | copyright, as the package states it | licence |",
         "|---|---|---|---|",
     ]
-    for family in pinned().values():
-        label = family.package.name.split("/")[1]
-        lines.append(f"| {label} | {family.version} | {family.copyright} | {family.licence} |")
+    for typeface in pinned().values():
+        label = typeface.package.name.split("/")[1]
+        lines.append(
+            f"| {label} | {typeface.version} | {typeface.copyright} | {typeface.licence} |"
+        )
     return "\n".join([*lines, ""])
 
 
@@ -118,8 +120,8 @@ def data_card(tasks: list[Task], slices: list[Slice], pairs_hash: str) -> str:
         "## Tasks",
     ]
     for task in tasks:
-        dropped = f"{task.near_duplicates_dropped} near-duplicates from test"
-        dropped += f", {task.exact_duplicates_dropped} exact duplicates from the source"
+        left_out = f"{task.near_duplicates_dropped} near-duplicates from test"
+        left_out += f", {task.exact_duplicates_dropped} exact duplicates from the source"
         lines += [
             "",
             f"### {task.name}: {task.title}",
@@ -129,7 +131,7 @@ def data_card(tasks: list[Task], slices: list[Slice], pairs_hash: str) -> str:
             f"- Source: {task.source}",
             f"- Licence: {task.licence}",
             f"- Split: {task.split_rule}",
-            f"- Dropped: {dropped}",
+            f"- Dropped: {left_out}",
             f"- Pre-training sees: {task.shared}",
         ]
         lines += [f"- sha256 of {split}: `{task.hashes[split]}`" for split in SPLITS]

@@ -53,7 +53,7 @@ def _balanced(rows: list[int], labels: dict[int, str], limit: int) -> list[int]:
     cap = max(counts.values(), default=0)
     while sum(min(count, cap) for count in counts.values()) > limit:
         cap -= 1
-    kept, seen = [], Counter()
+    kept, seen = [], Counter[str]()
     for row in rows:
         seen[labels[row]] += 1
         if seen[labels[row]] <= cap:
@@ -84,7 +84,7 @@ def icon_tasks(icons: list[Icon]) -> tuple[list[Task], Task, list[Slice]]:
     """
     tables = {name: class_table(task["classes"]) for name, task in ICON_TASKS.items()}
     tables["control"] = control_table()
-    home = {}
+    home: dict[str, str] = {}
     for name, table in tables.items():
         for concept in table:
             if concept in home:
@@ -105,7 +105,7 @@ def icon_tasks(icons: list[Icon]) -> tuple[list[Task], Task, list[Slice]]:
             if unique[row] and task_of[row] == task and icon.side == side
         ]
 
-    general, seen = [], Counter()
+    general, seen = [], Counter[str]()
     for row in rows_of("", "train"):
         seen[data.icons[row].concept] += 1
         if seen[data.icons[row].concept] <= PER_CONCEPT:
@@ -156,7 +156,9 @@ def icon_tasks(icons: list[Icon]) -> tuple[list[Task], Task, list[Slice]]:
     return tasks, control, _slices(data, general, slices, label, notes)
 
 
-def _control(data: Drawings, candidates: list[int], label: dict[int, str], base) -> Task:
+def _control(
+    data: Drawings, candidates: list[int], label: dict[int, str], base: np.ndarray
+) -> Task:
     """The control task: the first 100 concepts that have 30 drawings without a trained twin."""
     fresh = nearest(data.described[candidates], base)[0] <= NEAR
     rows_of = defaultdict(list)
@@ -170,7 +172,7 @@ def _control(data: Drawings, candidates: list[int], label: dict[int, str], base)
     classes = classes[:CONTROL_CLASSES]
     if len(classes) < CONTROL_CLASSES:
         raise ValueError(f"only {len(classes)} control concepts have {need} drawings")
-    parts = {"val": [], "test": []}
+    parts: dict[str, list[int]] = {"val": [], "test": []}
     for name in classes:
         rows = shuffled(rows_of[name], key=lambda row: data.icons[row].id, salt="control")[:need]
         parts["val"] += rows[:CONTROL_VAL]
@@ -196,7 +198,13 @@ def _control(data: Drawings, candidates: list[int], label: dict[int, str], base)
     )
 
 
-def _slices(data: Drawings, general: list[int], slices, label, notes) -> list[Slice]:
+def _slices(
+    data: Drawings,
+    general: list[int],
+    slices: dict[str, list[int]],
+    label: dict[int, str],
+    notes: dict[str, str],
+) -> list[Slice]:
     """Pre-training's icons: tasks' and control's words in two colourings, the rest in one."""
     named = [
         ("icons", general, 1, f"icons of concepts in no task, at most {PER_CONCEPT} of a concept")

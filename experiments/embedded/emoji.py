@@ -117,7 +117,9 @@ class Sheets:
             for vendor in VENDORS
         }
 
-    def picture(self, row: dict, vendor: str, paper=(255, 255, 255)) -> np.ndarray:
+    def picture(
+        self, row: dict, vendor: str, paper: tuple[int, int, int] = (255, 255, 255)
+    ) -> np.ndarray:
         """One emoji on paper: its cell has a margin of one pixel. (32, 32, 3) uint8."""
         x, y = row["sheet_x"] * 34 + 1, row["sheet_y"] * 34 + 1
         cell = self._sheets[vendor][y : y + 32, x : x + 32].astype(np.uint32)
@@ -179,10 +181,10 @@ def emoji_task(sheets: Sheets) -> tuple[Task, Slice]:
     names = list(EMOJI_CLASSES)
     captions = []
     for row in [*free, *shared]:
-        label = class_of.get(row["unified"])
+        known = class_of.get(row["unified"])
         name = plain(row["short_name"])
-        texts = fill(EMOJI_TEMPLATES, [name if label is None else names[label]])
-        if label is not None:
+        texts = fill(EMOJI_TEMPLATES, [name if known is None else names[known]])
+        if known is not None:
             texts = [texts[0], texts[1], f"an emoji of a {name}"]
         captions += [texts] * len(VENDORS)
     pairs = render([*free, *shared])

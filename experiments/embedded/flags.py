@@ -61,8 +61,9 @@ def flags_task(icons: list[Icon], sheets: Sheets) -> tuple[Task, Slice]:
     bases = [icon for icon in used["train"] if _country_of(icon)]
     drawings = draw(bases)
     sides = (32, 28, 24, 22)
-    ours = [row for row, icon in enumerate(bases) if _country_of(icon) in COUNTRIES]
-    train, val = split_pool([classes.index(_country_of(bases[row])) for row in ours])
+    country_of = [str(_country_of(icon)) for icon in bases]
+    ours = [row for row, code in enumerate(country_of) if code in COUNTRIES]
+    train, val = split_pool([classes.index(country_of[row]) for row in ours])
 
     def variants(rows: list[int]) -> np.ndarray:
         return np.stack(
@@ -70,13 +71,13 @@ def flags_task(icons: list[Icon], sheets: Sheets) -> tuple[Task, Slice]:
         )
 
     def labels(rows: list[int]) -> np.ndarray:
-        return np.repeat([classes.index(_country_of(bases[row])) for row in rows], len(sides))
+        return np.repeat([classes.index(country_of[row]) for row in rows], len(sides))
 
     parts = {name: [ours[i] for i in rows] for name, rows in (("train", train), ("val", val))}
     splits = {name: (variants(rows), labels(rows)) for name, rows in parts.items()}
     tests = [icon for icon in used["test"] if _country_of(icon) in COUNTRIES]
     images = [_placed(d, i.id, 32) for i, d in zip(tests, draw(tests), strict=True)]
-    truth = [classes.index(_country_of(icon)) for icon in tests]
+    truth = [classes.index(str(_country_of(icon))) for icon in tests]
     codes = {"".join(chr(0x1F1E6 + ord(c) - 97) for c in code): code for code in classes}
     for row in sheets.rows:
         characters = "".join(chr(int(part, 16)) for part in row["unified"].split("-"))
@@ -85,21 +86,17 @@ def flags_task(icons: list[Icon], sheets: Sheets) -> tuple[Task, Slice]:
             truth.append(classes.index(codes[characters]))
     splits["test"] = (np.stack(images)[:MAX_TEST], np.array(truth)[:MAX_TEST])
     assert len(splits["train"][1]) <= MAX_TRAIN
-    others = [
-        row for row in range(len(bases)) if _country_of(bases[row]) in set(names) - set(classes)
-    ]
+    others = [row for row, code in enumerate(country_of) if code in set(names) - set(classes)]
     shared = shuffled(parts["train"], key=lambda row: bases[row].id)[: len(parts["train"]) // 2]
     chosen = [*others, *sorted(shared)]
     # Two sets may hold the very same picture of a flag.
     trained = {image.tobytes() for image in [*splits["train"][0], *variants(chosen)]}
     for split in ("val", "test"):
-        images, truths = splits[split]
-        fresh = np.array([image.tobytes() not in trained for image in images])
-        splits[split] = (images[fresh], truths[fresh])
+        pictures, truths = splits[split]
+        fresh = np.array([picture.tobytes() not in trained for picture in pictures])
+        splits[split] = (pictures[fresh], truths[fresh])
     country = {**names, **{code: name.replace("_", " ") for code, name in COUNTRIES.items()}}
-    captions = [
-        fill(FLAG_TEMPLATES, [country[_country_of(bases[row])]]) for row in chosen for _ in sides
-    ]
+    captions = [fill(FLAG_TEMPLATES, [country[country_of[row]]]) for row in chosen for _ in sides]
     note = (
         f"{len(others)} flags of other countries and {len(shared)} of the {len(parts['train'])}"
         f" train flags, each at {len(sides)} sizes"

@@ -4,10 +4,11 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 import resvg_py
@@ -56,7 +57,12 @@ def number(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def shuffled(items: Iterable, key=lambda item: item, salt: str = "0") -> list:
+Item = TypeVar("Item")
+
+
+def shuffled(
+    items: Iterable[Item], key: Callable[[Item], object] = str, salt: str = "0"
+) -> list[Item]:
     """Orders items by a hash of their key: the same order whatever else is in the list."""
     return sorted(items, key=lambda item: (number(f"{salt}/{key(item)}"), str(key(item))))
 

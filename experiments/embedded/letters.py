@@ -165,7 +165,7 @@ def letters_task(cache: Path) -> tuple[Task, list[Slice]]:
       The task, and the slices: capitals of other families with a share of the task's train
       images, and small letters, digits and signs.
     """
-    faces = {"train": [], "test": [], "pairs": []}
+    faces: dict[str, list[Face]] = {"train": [], "test": [], "pairs": []}
     bold = {}
     for name in family_names():
         face, *heavier = open_faces(name, "latin", (REGULAR, BOLD), cache)

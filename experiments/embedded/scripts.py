@@ -146,7 +146,7 @@ def _sides(characters: str) -> dict[str, str]:
 
 def _draw(cache: Path) -> dict[str, list[list[Glyph]]]:
     """Every script's glyphs by side, in an order fixed by hashes."""
-    out = {"train": [], "test": [], "pairs": []}
+    out: dict[str, list[list[Glyph]]] = {"train": [], "test": [], "pairs": []}
     for script in SCRIPTS.values():
         side_of = _sides(script.characters())
         drawn = [g for face in script.faces(cache) for g in glyphs(face, script.characters())]

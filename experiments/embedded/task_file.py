@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from orthoreg_jax.tasks.split import ArrayImages, Split
 
@@ -37,7 +39,7 @@ class Task:
 
     def write(self, folder: Path) -> dict:
         """Writes ``<name>.npz`` and returns the task's entry of ``tasks.json``."""
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for split in SPLITS:
             images, labels = self.splits[split]
             images, labels = np.ascontiguousarray(images), np.asarray(labels, np.int32)
@@ -82,7 +84,7 @@ def fill(templates: tuple[str, ...], names: list[str]) -> list[str]:
     return list(dict.fromkeys(captions))[:3]
 
 
-def split_pool(labels) -> tuple[np.ndarray, np.ndarray]:
+def split_pool(labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Splits rows into train and val (10 %) with seed 0, every class in proportion.
 
     Args:

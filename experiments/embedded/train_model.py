@@ -16,6 +16,7 @@ import pathlib
 import shutil
 import tempfile
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from augmentation import random_resized_crop
 from model_card import write_card
 from optax.contrib import MuonDimensionNumbers
 
+from orthoreg_jax.arithmetic.types import Params
 from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from orthoreg_jax.clip.config import ClipConfig, TextConfig, VisionConfig
 from orthoreg_jax.clip.modules import Clip
@@ -109,23 +111,25 @@ def write_companions(directory: pathlib.Path, captions: list[list[str]], vocabul
     return len(tokenizer)
 
 
-def contrastive_loss(model: Clip, params, key, images, tokens):
+def contrastive_loss(
+    model: Clip, params: Params, key: jax.Array, images: jax.Array, tokens: jax.Array
+) -> jax.Array:
     """CLIP's symmetric cross-entropy; pairs with the same caption count as right answers."""
     pixels = NORMALIZATION(random_resized_crop(key, images, scale=(0.7, 1.0)))
-    logits = model.apply({"params": params}, pixels, tokens)
+    logits: Any = model.apply({"params": params}, pixels, tokens)
     same = jnp.all(tokens[:, None] == tokens[None], axis=-1).astype(jnp.float32)
     target = same / same.sum(axis=1, keepdims=True)
     cross_entropy = optax.softmax_cross_entropy
     return (cross_entropy(logits, target).mean() + cross_entropy(logits.T, target).mean()) / 2
 
 
-def decays(params):
+def decays(params: Params) -> Any:
     """Weight decay acts on kernels and embedding tables only."""
     names = ("kernel", "patch_embedding", "token_embedding")
     return jax.tree.map_with_path(lambda path, leaf: path[-1].key in names, params)
 
 
-def kernels(params):
+def kernels(params: Params) -> Any:
     """Muon updates the kernels of (stacked) dense layers, AdamW everything else."""
     return jax.tree.map_with_path(
         lambda path, leaf: (
@@ -135,12 +139,12 @@ def kernels(params):
     )
 
 
-def adamw(schedule) -> optax.GradientTransformation:
+def adamw(schedule: optax.Schedule) -> optax.GradientTransformation:
     """CLIP's optimiser, with the decay rates of its ViTs."""
     return optax.adamw(schedule, b2=0.98, eps=1e-6, weight_decay=0.1, mask=decays)
 
 
-def muon(schedule) -> optax.GradientTransformation:
+def muon(schedule: optax.Schedule) -> optax.GradientTransformation:
     """Reaches AdamW's loss in two thirds of the steps, and leaves flatter spectra behind."""
     return optax.contrib.muon(
         schedule,
@@ -155,7 +159,13 @@ def muon(schedule) -> optax.GradientTransformation:
 OPTIMIZERS = {"adamw": adamw, "muon": muon}
 
 
-def train(model: Clip, params, images, tokens, arguments: argparse.Namespace):
+def train(
+    model: Clip,
+    params: Params,
+    images: np.ndarray,
+    tokens: list[np.ndarray],
+    arguments: argparse.Namespace,
+) -> Params:
     """Returns the trained parameters; `tokens` is a list of alternatives for each image.
 
     Saves its state every `SAVE_EVERY` steps and goes on from the newest: batches, captions and
@@ -168,16 +178,18 @@ def train(model: Clip, params, images, tokens, arguments: argparse.Namespace):
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0), OPTIMIZERS[arguments.optimizer](schedule)
     )
-    images = jnp.asarray(images)  # on the device as a whole
+    on_device = jnp.asarray(images)
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def step(state, key, images, rows, tokens):
-        params, key = state.trainable, jax.random.fold_in(key, state.step)
+    def step(
+        state: TrainState, key: jax.Array, images: jax.Array, rows: Any, tokens: Any
+    ) -> tuple[TrainState, jax.Array]:
+        before, key = state.trainable, jax.random.fold_in(key, state.step)
         loss, gradient = jax.value_and_grad(contrastive_loss, argnums=1)(
-            model, params, key, images[rows], tokens
+            model, before, key, images[rows], tokens
         )
-        updates, opt_state = optimizer.update(gradient, state.opt_state, params)
-        params = optax.apply_updates(params, updates)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, before)
+        params: Any = optax.apply_updates(before, updates)
         # As CLIP does, keep the temperature from running away.
         params["logit_scale"] = jnp.minimum(params["logit_scale"], jnp.log(100.0))
         return TrainState(state.step + 1, jnp.isfinite(loss), params, opt_state), loss
@@ -191,7 +203,7 @@ def train(model: Clip, params, images, tokens, arguments: argparse.Namespace):
             rows = training_rows(len(images), arguments.batch, number, arguments.seed)
             draw = np.random.default_rng((arguments.seed, 1, number)).integers
             chosen = np.stack([tokens[row][draw(len(tokens[row]))] for row in rows])
-            state, loss = step(state, key, images, rows, chosen)
+            state, loss = step(state, key, on_device, rows, chosen)
             losses.append(loss)
             if (number + 1) % PRINT_EVERY == 0 or number + 1 == steps:
                 rate = (number + 1 - first) * arguments.batch / (time.time() - start)

@@ -25,7 +25,7 @@ def execute(path: pathlib.Path, workdir: str) -> nbformat.NotebookNode:
 
 
 if __name__ == "__main__":
-    for path in map(pathlib.Path, sys.argv[1:] or sorted(FOLDER.glob("*.ipynb"))):
+    for path in [pathlib.Path(name) for name in sys.argv[1:]] or sorted(FOLDER.glob("*.ipynb")):
         with tempfile.TemporaryDirectory() as folder:
             notebook = execute(path, folder)
         # What differs from machine to machine is not kept: times of progress, Python's version.

@@ -38,6 +38,7 @@ from orthoreg_jax.storage import write_json, write_text
 from orthoreg_jax.tasks.loading import Feed, load_images
 from orthoreg_jax.tasks.task import load_tasks
 from orthoreg_jax.training.modes import MODES, make_mode
+from orthoreg_jax.training.modes.mode import Mode
 from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.sharding import make_shardings
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
@@ -129,7 +130,8 @@ def compare(
     scale, directory = LORA.alpha / LORA.rank, str(setting.checkpoint.directory)
     reference = Reference(directory, name, factors, scale, text=text_tensors)
     ours = []
-    for batch in setting.batches:
+    for images, labels in setting.batches:
+        batch = jnp.asarray(images), jnp.asarray(labels)
         state, metrics = step(state, params0, setting.head, *batch)
         ours.append((metrics.loss, metrics.penalty, metrics.gradient_norm))
     batches = [(setting.pixels(i), torch.tensor(y, dtype=torch.long)) for i, y in setting.batches]
@@ -150,7 +152,7 @@ def compare(
     return row, {name: leaves for name, leaves in vector.items() if name != TEXT}
 
 
-def _tau_difference(setting: Setting, vector, delta) -> float:
+def _tau_difference(setting: Setting, vector: Any, delta: Any) -> float:
     """||tau - tau'|| / ||tau'||, ours rearranged into their tensors."""
     zeros = jax.tree.map(jnp.zeros_like, setting.checkpoint.params)
     tower = {name: leaves for name, leaves in vector.items() if name != TEXT}
@@ -167,7 +169,7 @@ def _tau_difference(setting: Setting, vector, delta) -> float:
     return float(np.sqrt(np.sum(squares, axis=0)[0] / np.sum(squares, axis=0)[1]))
 
 
-def _answers(setting: Setting, mode, vector, reference: Reference, delta) -> float:
+def _answers(setting: Setting, mode: Mode, vector: Any, reference: Reference, delta: Any) -> float:
     """Share of differing predictions over the grid of alphas: each by its own task vector."""
     evaluator = Evaluator(setting.apply, setting.params0, setting.normalize, mode.outputs)
     data = put_evaluation_set(setting.head, *setting.test, 100, make_shardings())

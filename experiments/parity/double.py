@@ -20,7 +20,7 @@ def switch() -> None:
     torch.set_default_dtype(torch.float64)
     softmax: Any = torch.nn.functional.softmax
     torch.nn.functional.softmax = lambda x, dim=-1, dtype=None: softmax(x, dim=dim)
-    jax.nn.dot_product_attention = _attention
+    jax.nn.dot_product_attention = _attention  # type: ignore[assignment]
 
 
 def _attention(query: Any, key: Any, value: Any, is_causal: bool = False) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import safetensors.torch
 import torch
@@ -157,7 +157,12 @@ def schedule(peak: float, warmup: int, steps: int) -> Callable[[int], float]:
 
 
 def update(
-    reference: Reference, optimizer: torch.optim.Optimizer, pixels, labels, head, strength
+    reference: Reference,
+    optimizer: torch.optim.Optimizer,
+    pixels: torch.Tensor,
+    labels: torch.Tensor,
+    head: torch.Tensor,
+    strength: float | None,
 ) -> tuple[float, float, float]:
     """One step, clipped to a global norm of 1; a strength of None computes no penalty.
 
@@ -175,7 +180,13 @@ def update(
 
 
 def train(
-    reference: Reference, batches, head, strength: float, peak: float, warmup: int, steps: int
+    reference: Reference,
+    batches: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    head: torch.Tensor,
+    strength: float,
+    peak: float,
+    warmup: int,
+    steps: int,
 ) -> list[tuple[float, float, float]]:
     """AdamW with weight decay 0.1; what `update` returns for every step."""
     values = list(reference.trainable.values())

@@ -160,13 +160,15 @@ class Bench:
                 pretrained,
             )
 
-        every, addition, right = edited(self.tasks), {}, {}
+        every = edited(self.tasks)
+        addition: dict[str, dict[str, Any]] = {}
+        right: dict[str, np.ndarray] = {}
         single = every.single()
         for name, tasks in subsets.items():
             part = edited(tasks)
             found = part.addition({s: {t: single[s][t] for t in tasks} for s in single})
             curve = np.mean(list(found["val"].values()), axis=0)
-            addition[name] = {key: found[key] for key in ADDED} | {
+            addition[name] = {key: value for key, value in found.items() if key in ADDED} | {
                 "tasks": list(tasks),
                 "val_absolute": float(curve[found["alphas"].index(found["alpha"])]),
                 "curve": [found["alphas"], curve.tolist()],
@@ -174,7 +176,7 @@ class Bench:
             right |= {f"{name}/{key}": value for key, value in part.correct.items()}
         negation = {task: _negated(every.negation(task)) for task in self.tasks} if negate else None
         right |= every.correct
-        packed = {key: np.packbits(value) for key, value in right.items()}
+        packed: dict[str, Any] = {key: np.packbits(value) for key, value in right.items()}
         np.savez_compressed(self.kept.path(trial).with_suffix(".npz"), **packed)
         cosines = np.abs(np.asarray(cosine_matrix(held)))[np.triu_indices(len(held), 1)]
         return {

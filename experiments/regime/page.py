@@ -293,7 +293,10 @@ def main() -> None:
     trials = Trials(arguments.workdir / arguments.base)
     table, gains, rows = eight_rows(trials)
     begins, data = course(trials)
-    any_of_them = trials.row("full", trials.rate("full"), trials.steps, seeds=(0,)).facts[0]
+    first = trials.row("full", trials.rate("full"), trials.steps, seeds=(0,))
+    if first is None:
+        raise SystemExit(f"{arguments.workdir}: has no trial of full fine-tuning; run run.py first")
+    any_of_them = first.facts[0]
     device, zero = any_of_them["device"], any_of_them["zero_shot"]["test"]
     words = arguments.words.read_text(encoding="utf-8") if arguments.words.is_file() else ""
     zero_shot = 100 * statistics.fmean(zero[task] for task in trials.tasks)

@@ -19,7 +19,7 @@ class Row(NamedTuple):
 
     trials: list[Trial]
     facts: list[dict[str, Any]]
-    right: list[Mapping[str, np.ndarray]]
+    right: Sequence[Mapping[str, np.ndarray]]
 
     def mean(self, value: Any) -> float:
         """Over seeds."""
@@ -43,9 +43,17 @@ class Trials:
         self.steps, self.set = self.chosen["steps"], self.chosen["set"]
         self.tasks = self.sets[self.set]
 
-    def row(self, *numbers: Any, seeds: Sequence[int] = SEEDS, **more: Any) -> Row | None:
+    def row(
+        self,
+        mode: str,
+        rate: float,
+        steps: int,
+        strength: float = 0.0,
+        form: str = "released",
+        seeds: Sequence[int] = SEEDS,
+    ) -> Row | None:
         """A method with all seeds; None if one is missing or diverged."""
-        trials = [Trial(*numbers, seed=seed, **more) for seed in seeds]
+        trials = [Trial(mode, rate, steps, seed, strength, form) for seed in seeds]
         facts, right = [], []
         for trial in trials:
             found = self._kept.found(trial)

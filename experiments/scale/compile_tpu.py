@@ -82,12 +82,12 @@ def lower_step(
         )
 
     batch = batch_per_chip * mesh.size
-    head = Head(
-        jax.ShapeDtypeStruct(
-            (CLASSES, config.projection), jnp.float32, sharding=shardings.replicated
-        ),
-        jax.ShapeDtypeStruct((), jnp.int32, sharding=shardings.replicated),
+    everywhere = shardings.replicated
+    weights: Any = jax.ShapeDtypeStruct(
+        (CLASSES, config.projection), jnp.float32, sharding=everywhere
     )
+    count: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
+    head = Head(weights, count)
     images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8, sharding=shardings.batch)
     labels = jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=shardings.batch)
     arguments = (
@@ -209,7 +209,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     description = topologies.get_topology_desc(platform="tpu", topology_name=options.topology)
-    devices = np.array(description.devices).reshape(-1, options.fsdp)
+    devices: np.ndarray = np.array(description.devices).reshape(-1, options.fsdp)
     mesh = Mesh(devices, ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
     name = "tpu_" + re.sub(r"\W", "_", options.topology)
     path = RESULTS / f"{name}.json"

@@ -14,7 +14,7 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 class Traffic(NamedTuple):
     """Of one kind of collective, in one run of the program."""
 
-    count: int
+    runs: int
     bytes: int  # of the larger of operand and result, on one device
 
 

@@ -20,6 +20,7 @@ import argparse
 import os
 import threading
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,7 @@ def main() -> None:
     values = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
 
     @jax.jit
-    def decompose(values: jax.Array) -> list[jax.Array]:
+    def decompose(values: jax.Array) -> list[Any]:
         # A kernel that is cut into parts, too, so that the pool's threads come by here.
         sums = [jnp.sin(values * factor).sum(axis=0) for factor in (1.0, 2.0, 3.0, 4.0)]
         return [jnp.linalg.svd(each, full_matrices=False) for each in sums]

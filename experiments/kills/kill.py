@@ -1,6 +1,6 @@
 r"""Kills every stage again and again, and compares what it ends with to a command left alone.
 
-    python experiments/kills/run.py --workdir runs/kills --kills 10
+    python experiments/kills/kill.py --workdir runs/kills --kills 10
 
 Each command is run undisturbed, and once more, started anew each time that SIGKILL has ended it:
 at a random moment, or just as it writes a file; as many runs as it takes for so many kills. The
@@ -21,6 +21,8 @@ import pathlib
 import random
 import shutil
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from lives import Command, Row, disturbed, undisturbed
@@ -33,6 +35,7 @@ from orthoreg_jax.training.modes import MODES
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 METHOD = "full" + ORTHOREG
+Words = Callable[[pathlib.Path], list[str]]  # folder -> arguments of `orthoreg`
 OPTIONS = (
     "tasks=digits,emoji",
     "training.steps=12",
@@ -67,15 +70,15 @@ def commands(workdir: pathlib.Path) -> dict[str, Command]:
     """All that are killed, by name; each starts from what the ones before left undisturbed."""
     whole, model = workdir / "whole", workdir / "model"
 
-    def stage(name: str, method: str = METHOD):
+    def stage(name: str, method: str = METHOD) -> Words:
         options = (*OPTIONS, f"model={model}", f"methods={method}")
         fixed = ["--config", "configs/embedded.py", *(f"--config.{text}" for text in options)]
         return lambda folder: [name, *fixed, "--workdir", str(folder)]
 
-    def after(name: str):
+    def after(name: str) -> Callable[[pathlib.Path], Any]:
         return lambda folder: shutil.copytree(whole / name, folder, dirs_exist_ok=True)
 
-    def model_of(*words: str):
+    def model_of(*words: str) -> Words:
         chosen = ["--alpha", "0.1", "--overwrite"]
         return lambda folder: [*words, "--workdir", str(folder), "--method", METHOD, "--out",
                                str(folder / "out"), *chosen]  # fmt: skip
