@@ -162,7 +162,7 @@ def training(model: str, method: str, steps: int) -> Errors:
             lambda images: images.astype(jnp.float32) / 255,
             (orthogonality(10.0, "released", VISUAL_MATRICES, precision),) if plus else (),
         )
-        here = jax.device_put(params0, jax.config.read("jax_default_device"))
+        here = jax.device_put(params0, jax.config.jax_default_device)  # type: ignore[attr-defined]
         state, losses = init_state(mode, optimizer, here, jax.random.key(0)), []
         for batch in zip(images, labels, strict=True):
             state, metrics = step(state, here, head, *batch)
