@@ -30,7 +30,7 @@ from orthoreg_jax.clip.config import PRESETS, ClipConfig
 from orthoreg_jax.clip.differences import TOWER, hash_tower
 from orthoreg_jax.clip.stored import StoredClip
 from orthoreg_jax.clip.tensors import Arrays
-from orthoreg_jax.clip.weights import Params, param_shapes
+from orthoreg_jax.clip.weights import Weights, param_shapes
 from orthoreg_jax.trees import save_tree
 
 
@@ -58,7 +58,7 @@ def read_state(path: pathlib.Path) -> dict[str, np.ndarray]:
     }
 
 
-def read_tower(path: pathlib.Path, config: ClipConfig) -> Params:
+def read_tower(path: pathlib.Path, config: ClipConfig) -> Weights:
     """The image tower in our layout."""
     try:
         stored = StoredClip(Arrays(read_state(path)), config, based=True)
@@ -71,7 +71,7 @@ def read_tower(path: pathlib.Path, config: ClipConfig) -> Params:
     if unused:
         more = f" and {len(unused) - 6} more" if len(unused) > 6 else ""
         print(f"{path}: left out {', '.join(unused[:6])}{more}", file=sys.stderr)
-    visual: Params = unflatten({name: stored.read(name) for name in wanted})["visual"]
+    visual: Weights = unflatten({name: stored.read(name) for name in wanted})["visual"]
     return visual
 
 

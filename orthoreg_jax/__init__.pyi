@@ -29,9 +29,9 @@ from .clip.weights import VISUAL_MATRICES as VISUAL_MATRICES
 from .clip.zeroshot import zero_shot_head as zero_shot_head
 from .config import default_config as default_config
 from .config import load_config as load_config
-from .evaluation.accuracy import measure_accuracies as measure_accuracies
-from .evaluation.accuracy import measure_accuracy as measure_accuracy
-from .evaluation.accuracy import sweep_accuracy as sweep_accuracy
+from .evaluation.checkpoint_accuracy import measure_accuracies as measure_accuracies
+from .evaluation.checkpoint_accuracy import measure_accuracy as measure_accuracy
+from .evaluation.checkpoint_accuracy import sweep_accuracy as sweep_accuracy
 from .evaluation.disentanglement import measure_disentanglement as measure_disentanglement
 from .evaluation.selection import choose_addition as choose_addition
 from .evaluation.selection import choose_negation as choose_negation
@@ -64,5 +64,7 @@ from .stages import run_experiment as run_experiment
 from .tasks.check import check_tasks as check_tasks
 from .tasks.task import Task as Task
 from .tasks.task import load_tasks as load_tasks
+from .training.modes.mode import edited_outputs as edited_outputs
+from .training.modes.mode import linearized_outputs as linearized_outputs
 from .trees import load_tree as load_tree
 from .trees import save_tree as save_tree

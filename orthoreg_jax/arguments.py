@@ -8,7 +8,7 @@ import pathlib
 import sys
 from typing import Any
 
-STAGES = {
+STAGE_HELP = {
     "finetune": "fine-tune every task of the config and save its task vector",
     "evaluate": "measure single tasks, addition and negation; writes results.json",
     "report": "draw plots and write report.html from results.json",
@@ -57,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
     text = "print the versions of what is at work, and end"
     parser.add_argument("--version", nargs=0, action=_Versions, help=text)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, text in {"run": "run all stages in order", **STAGES}.items():
+    for name, text in {"run": "run all stages in order", **STAGE_HELP}.items():
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name != "report":
             _add_config(command)

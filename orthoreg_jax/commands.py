@@ -9,7 +9,7 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
-from .arguments import STAGES
+from .arguments import STAGE_HELP
 
 
 def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -51,7 +51,7 @@ def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-    stages = list(STAGES) if options.command == "run" else [options.command]
+    stages = list(STAGE_HELP) if options.command == "run" else [options.command]
     if stages == ["report"]:
         from .reporting.report import write_report
 
@@ -219,7 +219,7 @@ def _init(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 COMMANDS = {
     "run": _run,
-    **dict.fromkeys(STAGES, _run),
+    **dict.fromkeys(STAGE_HELP, _run),
     "init": _init,
     "data": _data,
     "export": _export,

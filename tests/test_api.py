@@ -23,7 +23,7 @@ check_tasks load_tasks load_tree save_tree
 merge_task_vectors average task_arithmetic ties dare dare_ties breadcrumbs consensus tsv_m iso_c
 iso_cts fisher diagonal_fisher regmean adamerging entropy
 choose_addition choose_negation measure_accuracies measure_accuracy measure_disentanglement
-sweep_accuracy
+sweep_accuracy edited_outputs linearized_outputs
 default_config load_config load_task_vector load_task_vectors run_experiment plot_run
 """.split()
 FUNCTIONS = [name for name in PUBLIC if inspect.isfunction(getattr(oj, name))]

@@ -9,7 +9,7 @@ import numpy as np
 
 from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.clip.checkpoint import WEIGHTS, Checkpoint
-from orthoreg_jax.evaluation.accuracy import measure_accuracies
+from orthoreg_jax.evaluation.checkpoint_accuracy import measure_accuracies
 from orthoreg_jax.storage import read_json, write_text
 from orthoreg_jax.tasks.task import load_tasks
 

@@ -10,7 +10,7 @@ import jax
 
 from .low_rank import is_low_rank
 from .paths import flatten, leaf_path
-from .rules import FACTORS, Adapter, Matrix, Reading, Skip, bare, shape_of
+from .rules import LORA_LEAVES, Adapter, Matrix, Reading, Skip, shape_of, without_value
 from .types import PyTree
 
 Shapes = Mapping[str, tuple[int, ...]]  # by path, without nnx's "/value"
@@ -47,14 +47,16 @@ def layer_rules(library: str, tree: PyTree) -> dict[str, Reading]:
     """
     if library == "equinox":
         return _equinox_rules(tree)
-    if library not in NAMES:
-        allowed = ", ".join(map(repr, [*NAMES, "equinox"]))
+    if library not in READ_BY_NAME:
+        allowed = ", ".join(map(repr, [*READ_BY_NAME, "equinox"]))
         raise ValueError(f"library {library!r}; allowed: {allowed}")
-    shapes = {bare(path): shape_of(leaf) for path, leaf in flatten(tree, is_low_rank).items()}
+    shapes = {
+        without_value(path): shape_of(leaf) for path, leaf in flatten(tree, is_low_rank).items()
+    }
     found: dict[str, Reading] = {}
     for path in shapes:
         node, _, name = path.rpartition("/")
-        reading = NAMES[library](shapes, node, name)
+        reading = READ_BY_NAME[library](shapes, node, name)
         if reading is not None:
             found[glob.escape(node if isinstance(reading, Adapter) else path)] = reading
     return found
@@ -66,8 +68,8 @@ def _below(node: str, name: str) -> str:
 
 def _flax(shapes: Shapes, node: str, name: str) -> Reading | None:
     """Rules for linen and nnx, whose leaves have the same names and layouts."""
-    if name in FACTORS:
-        return Adapter(*FACTORS)
+    if name in LORA_LEAVES:
+        return Adapter(*LORA_LEAVES)
     if name != "kernel":
         return None
     attention, _, part = node.rpartition("/")
@@ -108,7 +110,7 @@ def _kernel(
 
 
 # A library's name -> (shapes, path of a layer, name of its leaf) -> how it is read.
-NAMES: dict[str, Callable[[Shapes, str, str], Reading | None]] = {
+READ_BY_NAME: dict[str, Callable[[Shapes, str, str], Reading | None]] = {
     "linen": _flax,
     "nnx": _flax,
     "haiku": _haiku,

@@ -19,11 +19,11 @@ from .rules import (
     Rules,
     Skip,
     Unread,
-    bare,
     read_leaf,
     read_leaves,
     shape_of,
     unused_rules,
+    without_value,
 )
 from .types import PyTree
 
@@ -112,7 +112,7 @@ def _factors(leaves: Mapping[str, Any], path: str, adapter: Adapter) -> tuple[st
     """The node that a factor belongs to, and both factors of that node."""
     node = adapter.node(path)
     assert node is not None  # as the rule matched
-    paths = {bare(each): each for each in leaves}
+    paths = {without_value(each): each for each in leaves}
     names = [f"{node}/{factor}".lstrip("/") for factor in (adapter.left, adapter.right)]
     missing = [name for name in names if name not in paths]
     if missing:
@@ -186,7 +186,7 @@ def _describe_leaf(path: str, leaves: Mapping[str, Any], rules: Rules | None) ->
     except ValueError as error:
         return f"-- ERROR: {error}"
     product = f"{reading.scale:g} * left @ right"
-    if f"/{bare(path)}".endswith(f"/{reading.right}"):
+    if f"/{without_value(path)}".endswith(f"/{reading.right}"):
         return f"right of {product}"
     structs = [jax.ShapeDtypeStruct(shape_of(each), jnp.float32) for each in pair]
     update = jax.eval_shape(lambda left, right: reading.update(left, right).dense(), *structs)

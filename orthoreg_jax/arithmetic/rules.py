@@ -75,8 +75,8 @@ class Adapter:
     def node(self, path: str) -> str | None:
         """The path of the node whose left or right factor this leaf is; None if it is neither."""
         for factor in (self.left, self.right):
-            if f"/{bare(path)}".endswith(f"/{factor}"):
-                return bare(path)[: -len(factor)].rstrip("/")
+            if f"/{without_value(path)}".endswith(f"/{factor}"):
+                return without_value(path)[: -len(factor)].rstrip("/")
         return None
 
     def update(self, left: Any, right: Any) -> LowRank:
@@ -104,7 +104,7 @@ Reading = Matrix | Adapter | Skip
 
 # Names of leaves that are vectors: with more axes than one they are stacked, or split by heads.
 VECTORS = ("bias", "scale", "offset", "gamma", "beta")
-FACTORS = ("lora_a", "lora_b")  # as nnx and, in capitals, peft call LoRA's leaves
+LORA_LEAVES = ("lora_a", "lora_b")  # as nnx and, in capitals, peft call LoRA's leaves
 MOST = 12  # leaves in one message
 ADVICE = (
     "give each a rule, by a pattern over its whole path, in matrices={PATTERN: READING}: Matrix() "
@@ -118,14 +118,14 @@ ADVICE = (
 Rules = Mapping[str, Reading]
 
 
-def bare(path: str) -> str:
+def without_value(path: str) -> str:
     """A leaf's path without the "/value" that nnx.Variable appends."""
     return path.removesuffix("/value")
 
 
 def is_factor(path: str) -> bool:
     """Whether a leaf is named like a LoRA factor."""
-    return not {*FACTORS}.isdisjoint(path.lower().split("/"))
+    return not {*LORA_LEAVES}.isdisjoint(path.lower().split("/"))
 
 
 def matches(path: str, pattern: str, reading: Reading | None = None) -> bool:
@@ -133,7 +133,7 @@ def matches(path: str, pattern: str, reading: Reading | None = None) -> bool:
     if isinstance(reading, Adapter):
         node = reading.node(path)
         return node is not None and fnmatch.fnmatchcase(node, pattern)
-    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(bare(path), pattern)
+    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(without_value(path), pattern)
 
 
 def read_leaf(path: str, leaf: Any, rules: Rules | None = None) -> Reading | Unread:
@@ -158,7 +158,7 @@ def read_leaf(path: str, leaf: Any, rules: Rules | None = None) -> Reading | Unr
             if isinstance(reading, Matrix):
                 _check_axes(path, shape, pattern, reading)
             return reading
-    *parents, name = bare(path).split("/")
+    *parents, name = without_value(path).split("/")
     if not weights:
         return Skip(f"{dtype}: no weights")
     if len(shape) < 2:

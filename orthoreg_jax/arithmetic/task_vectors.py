@@ -20,8 +20,7 @@ from .low_rank import dense
 from .paths import check_arrays, flatten, leaf_path
 from .precision import wide_type
 from .rules import is_factor
-
-PyTree = Any
+from .types import PyTree
 
 
 def task_vector(finetuned: PyTree, pretrained: PyTree) -> PyTree:

@@ -21,12 +21,12 @@ import numpy as np
 from orthoreg_jax.arithmetic.paths import unflatten
 
 from .config import ClipConfig
-from .stored import HEADS, listed
+from .stored import HEADS, misfit_message
 from .tensors import FLOATS, Tensors
-from .weights import LAYOUTS, Params, assemble, from_theirs, param_shapes, pieces
+from .weights import LAYOUTS, Weights, assemble, from_theirs, param_shapes, pieces
 
 CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 # Options that change what an adapter computes, and the values at which they do not.
 PLAIN: dict[str, tuple[Any, ...]] = {
     "alora_invocation_tokens": (None,), "fan_in_fan_out": (False, None),
@@ -137,7 +137,9 @@ class StoredAdapter:
             if tensors.found[key].shape != wanted[name][1]
         ]
         if problems:
-            raise ValueError(listed(problems, "Name the base that the adapter was trained on."))
+            raise ValueError(
+                misfit_message(problems, "Name the base that the adapter was trained on.")
+            )
         if not self._factors:
             raise ValueError("contains no update of a CLIP's weights")
         self.ignored = tuple(left_out)
@@ -184,7 +186,7 @@ class StoredAdapter:
         part = base if place is None else base[place : place + 1]
         return np.asarray(part + self.delta(path, place))
 
-    def params(self, base: Mapping[str, np.ndarray]) -> Params:
+    def params(self, base: Mapping[str, np.ndarray]) -> Weights:
         """All leaves of the base, with the updates."""
         leaves = {path: self.read(path) if path in self._rows else leaf
                   for path, leaf in base.items()}  # fmt: skip

@@ -45,7 +45,7 @@ class Checkpoint:
     """
 
     config: ClipConfig
-    params: weights.Params = dataclasses.field(repr=False)
+    params: weights.Weights = dataclasses.field(repr=False)
     directory: pathlib.Path
     sha256: str
     base: Checkpoint | None = dataclasses.field(default=None, repr=False)
@@ -147,7 +147,7 @@ def load_checkpoint(
 
 def save_checkpoint(
     directory: str | os.PathLike[str],
-    params: weights.Params,
+    params: weights.Weights,
     like: Checkpoint,
     dtype: Any = np.float32,
     texts: Mapping[str, str] | None = None,
@@ -209,7 +209,7 @@ def save_checkpoint(
 
 def image_encoder(
     config: ClipConfig, dtype: Any = jnp.float32, remat: bool = False, gather: Gather | None = None
-) -> Callable[[weights.Params, Float[Array, "b size size 3"]], Float[Array, "b p"]]:
+) -> Callable[[weights.Weights, Float[Array, "b size size 3"]], Float[Array, "b p"]]:
     """The image tower as a pure function `apply(params["visual"], pixels) -> features`.
 
     Features are projected and not normalised.
@@ -224,7 +224,7 @@ def image_encoder(
     """
     tower = VisionTransformer(config.visual, config.projection, dtype, remat, gather)
 
-    def apply(params: weights.Params, pixels: Float[Array, "b size size 3"]) -> Any:
+    def apply(params: weights.Weights, pixels: Float[Array, "b size size 3"]) -> Any:
         if gather is not None:
             params = {
                 name: part if name == "blocks" else gather(part) for name, part in params.items()

@@ -9,7 +9,7 @@ from typing import Any
 LEGACY_EOS = 2
 ACTIVATIONS = ("quick_gelu", "gelu")
 # What a size in a configuration can be; tensors are compared with it before memory is taken.
-LARGEST = {"layers": 2**10, "size": 2**20}
+LARGEST_SIZES = {"layers": 2**10, "size": 2**20}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def bad_sizes(name: str, table: dict[str, Any]) -> list[str]:
     """Describes each invalid size."""
     problems = []
     for key, value in table.items():
-        largest = LARGEST["layers" if key.endswith("layers") else "size"]
+        largest = LARGEST_SIZES["layers" if key.endswith("layers") else "size"]
         whole = isinstance(value, int) and not isinstance(value, bool)
         if not whole or not 0 < value <= largest:
             problems.append(f"{name}.{key} is {value!r}, allowed: an int from 1 to {largest}")

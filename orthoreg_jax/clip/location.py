@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import pathlib
 
+from .adapters import ADAPTER_WEIGHTS
 from .adapters import CONFIG as ADAPTER_CONFIG
-from .adapters import WEIGHTS as ADAPTER_WEIGHTS
 from .config import HUB_NAMES, PRESETS
 from .open_clip import OPEN_CLIP
 from .processor import PREPROCESSOR, PROCESSOR
-from .tensors import PICKLES
+from .tensors import PICKLE_SUFFIXES
 
 WEIGHTS = "model.safetensors"
 OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
@@ -36,7 +36,7 @@ def locate(source: str | os.PathLike[str]) -> pathlib.Path:
     if name == "embedded":
         return pathlib.Path(__file__).parents[1] / "embedded" / "model"
     path = pathlib.Path(name)
-    if path.is_dir() or (path.is_file() and path.suffix in (".safetensors", *PICKLES)):
+    if path.is_dir() or (path.is_file() and path.suffix in (".safetensors", *PICKLE_SUFFIXES)):
         return path
     repo, _, revision = HUB_NAMES.get(name, name).partition("@")
     if repo.count("/") != 1 or repo.startswith((".", "/", "~")):

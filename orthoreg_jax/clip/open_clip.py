@@ -14,7 +14,7 @@ OPEN_CLIP_SIZES = (
     "vocab_size", "width",
 )  # fmt: skip
 # What open_clip's configurations may say without changing a plain CLIP ViT; None: anything.
-NEUTRAL: dict[str, dict[str, tuple[Any, ...] | None]] = {
+NEUTRAL_OPTIONS: dict[str, dict[str, tuple[Any, ...] | None]] = {
     "model_cfg": {
         "cast_dtype": None, "custom_text": (False,), "init_logit_bias": (None,),
         "init_logit_scale": None, "multimodal_cfg": (None,), "nonscalar_logit_scale": None,
@@ -95,7 +95,7 @@ def from_open_clip(raw: dict[str, Any]) -> ClipConfig:
         f"{name}.{key} = {value!r}".removeprefix("model_cfg.")
         for name, table in tables.items()
         for key, value in table.items()
-        if key not in known[name] and not _is_neutral(NEUTRAL[name], key, value)
+        if key not in known[name] and not _is_neutral(NEUTRAL_OPTIONS[name], key, value)
     ]
     if strange:
         raise ValueError(

@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .adapters import ADAPTER_WEIGHTS, StoredAdapter, is_adapter, read_adapter_config
 from .adapters import CONFIG as ADAPTER_CONFIG
-from .adapters import WEIGHTS as ADAPTER_WEIGHTS
-from .adapters import StoredAdapter, is_adapter, read_adapter_config
 from .config import PRESETS, ClipConfig
 from .config_files import read_config
 from .location import OPEN_CLIP_WEIGHTS, WEIGHTS, locate

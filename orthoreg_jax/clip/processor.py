@@ -21,9 +21,9 @@ PREPROCESSOR = "preprocessor_config.json"
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 BICUBIC, BILINEAR = 3, 2  # as Pillow numbers its filters
-LARGEST = 8  # times the model's size: what an image may be resized to before it is cropped
+LARGEST_RESIZE = 8  # times the model's size: what an image may be resized to before it is cropped
 # Keys that act on no pixel of an RGB image.
-NEUTRAL = {
+NEUTRAL_KEYS = {
     "_valid_processor_keys", "auto_map", "data_format", "default_to_square", "device",
     "disable_grouping", "do_convert_rgb", "feature_extractor_type", "image_processor_type",
     "image_seq_length", "input_data_format", "model_input_names", "processor_class",
@@ -201,7 +201,7 @@ def _known(stated: dict[str, Any], problems: list[str]) -> dict[str, Any]:
                 values[key] = value
             else:
                 problems.append(f"{key} is {value!r}, allowed: {words}")
-        elif key not in NEUTRAL and value not in (None, False):
+        elif key not in NEUTRAL_KEYS and value not in (None, False):
             problems.append(
                 f"{key} is {value!r}, which is not supported; supported is what "
                 "CLIPImageProcessor does to an RGB image"
@@ -262,10 +262,10 @@ def _check_sizes(values: dict[str, Any], size: int, problems: list[str]) -> None
     full = defaults(224) | values
     hint = "use the file that belongs to the weights"
     longest = max(full["size"].values())
-    if full["do_resize"] and longest > LARGEST * size:
+    if full["do_resize"] and longest > LARGEST_RESIZE * size:
         problems.append(
-            f"size is {full['size']}, allowed: at most {LARGEST} times the model's image size, "
-            f"{size} px"
+            f"size is {full['size']}, allowed: at most {LARGEST_RESIZE} times the model's "
+            f"image size, {size} px"
         )
     crop = (full["crop_size"]["height"], full["crop_size"]["width"])
     if full["do_center_crop"] and crop != (size, size):

@@ -19,7 +19,7 @@ from orthoreg_jax.arithmetic.paths import unflatten
 from .config import ClipConfig
 from .config_files import ALONE
 from .tensors import FLOATS, Tensors
-from .weights import LAYOUTS, Params, assemble, from_theirs, param_shapes, pieces
+from .weights import LAYOUTS, Weights, assemble, from_theirs, param_shapes, pieces
 
 # Prefixes are whatever stands before these, e.g. "module." or "image_encoder.model.".
 _PREFIXES = (
@@ -36,7 +36,7 @@ HEADS = (
     "classification_head.bias",
 )  # fmt: skip
 _TEXT_BLOCKS = {"huggingface": "text_model.encoder.", "open_clip": "transformer.resblocks."}
-SHOWN = 20
+PROBLEMS_SHOWN = 20
 
 
 class Naming(NamedTuple):
@@ -150,7 +150,9 @@ class StoredClip:
         self.paths, self.ignored = tuple(self._rows), tuple(left_out)
         if problems:
             problems += self._not_finite(known)
-            raise ValueError(listed(problems, "" if whole or based else f"It seems {ALONE}."))
+            raise ValueError(
+                misfit_message(problems, "" if whole or based else f"It seems {ALONE}.")
+            )
         if not whole and not based:
             raise ValueError(f"holds {ALONE}")
 
@@ -191,7 +193,7 @@ class StoredClip:
 
         return assemble(row, self._shapes[path], place, part)
 
-    def params(self, base: Mapping[str, np.ndarray]) -> Params:
+    def params(self, base: Mapping[str, np.ndarray]) -> Weights:
         """All leaves; those missing from the file are taken from `base`, by path.
 
         Raises:
@@ -204,14 +206,18 @@ class StoredClip:
             except ValueError as error:
                 problems.append(str(error))
         if problems:
-            raise ValueError(listed(problems, ""))
+            raise ValueError(misfit_message(problems, ""))
         return unflatten(leaves)
 
 
-def listed(problems: list[str], cause: str) -> str:
+def misfit_message(problems: list[str], cause: str) -> str:
     """One message with all problems, and what to do about them."""
-    shown = "\n  ".join(problems[:SHOWN])
-    more = f"\n  ... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    shown = "\n  ".join(problems[:PROBLEMS_SHOWN])
+    more = (
+        f"\n  ... and {len(problems) - PROBLEMS_SHOWN} more"
+        if len(problems) > PROBLEMS_SHOWN
+        else ""
+    )
     hint = cause or "Use the weights that belong to this config."
     return (
         f"{len(problems)} tensors do not fit the model that its config describes:\n  "

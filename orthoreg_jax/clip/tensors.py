@@ -17,7 +17,7 @@ KINDS = {
        for bits in (8, 16, 32, 64)},
 }  # fmt: skip
 FLOATS = ("float16", "bfloat16", "float32", "float64")
-PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 CONVERTER = (
     "weights are read from safetensors only, no pickled files: "
     "experiments/convert_checkpoints.py turns .pt and .bin state dicts into task vectors (it needs "
@@ -25,7 +25,7 @@ CONVERTER = (
 )
 
 
-class Found(NamedTuple):
+class TensorHeader(NamedTuple):
     """A tensor's header; `kind` is NumPy's name for its type, if known."""
 
     shape: tuple[int, ...]
@@ -38,7 +38,9 @@ class Arrays:
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Takes arrays by name."""
         self._arrays = arrays
-        self.found = {key: Found(each.shape, str(each.dtype)) for key, each in arrays.items()}
+        self.found = {
+            key: TensorHeader(each.shape, str(each.dtype)) for key, each in arrays.items()
+        }
 
     def read(self, key: str) -> np.ndarray:
         """One tensor."""
@@ -62,7 +64,7 @@ class TensorFiles:
           ValueError: a file that is missing or damaged, or a key that two of them hold.
         """
         self.paths = paths
-        self.found: dict[str, Found] = {}
+        self.found: dict[str, TensorHeader] = {}
         self._home: dict[str, pathlib.Path] = {}
         for path in paths:
             for key, found in _header(path).items():
@@ -110,7 +112,7 @@ def find_weights(directory: pathlib.Path, name: str) -> tuple[pathlib.Path, ...]
         return (path,)
     if index.is_file():
         return _shards(index)
-    pickles = sorted(each.name for each in directory.glob("*") if each.suffix in PICKLES)
+    pickles = sorted(each.name for each in directory.glob("*") if each.suffix in PICKLE_SUFFIXES)
     others = sorted(each.name for each in directory.glob("*.safetensors"))
     beside = f", only {', '.join(pickles[:5])}" if pickles else ""
     hint = f"; or name the file you mean, and its base ({', '.join(others[:5])})"
@@ -142,16 +144,18 @@ def _shards(index: pathlib.Path) -> tuple[pathlib.Path, ...]:
     return tuple(index.parent / name for name in names)
 
 
-def _header(path: pathlib.Path) -> dict[str, Found]:
+def _header(path: pathlib.Path) -> dict[str, TensorHeader]:
     import safetensors
 
-    if path.suffix in PICKLES:
+    if path.suffix in PICKLE_SUFFIXES:
         raise ValueError(f"{path}: {CONVERTER}")
     try:
         with safetensors.safe_open(path, "numpy") as file:
             parts = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
             return {
-                key: Found(tuple(part.get_shape()), KINDS.get(part.get_dtype(), part.get_dtype()))
+                key: TensorHeader(
+                    tuple(part.get_shape()), KINDS.get(part.get_dtype(), part.get_dtype())
+                )
                 for key, part in parts.items()
             }
     except (safetensors.SafetensorError, OSError, ValueError, LookupError, TypeError) as error:

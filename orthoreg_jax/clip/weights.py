@@ -18,7 +18,7 @@ from orthoreg_jax.arithmetic.rules import Matrix, Rules, Skip
 from .config import ClipConfig
 from .modules import Clip
 
-Params = dict[str, Any]
+Weights = dict[str, Any]
 
 
 class Row(NamedTuple):
@@ -199,7 +199,7 @@ def _reorder(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     return array.transpose(axes) if axes else array
 
 
-def to_layout(params: Params, layout: str) -> dict[str, np.ndarray]:
+def to_layout(params: Weights, layout: str) -> dict[str, np.ndarray]:
     """Tensors in another layout and naming, by their keys.
 
     Args:
@@ -231,7 +231,7 @@ TEXT = "text"
 TEXT_TENSORS = ("token_embedding", "position_embedding", "projection")
 
 
-def beside_text_tensors(params: Params) -> Params:
+def beside_text_tensors(params: Weights) -> Weights:
     """The image tower of a whole model with, under "text", the tensors that it never reads."""
     return {**params["visual"], TEXT: {name: params[TEXT][name] for name in TEXT_TENSORS}}
 

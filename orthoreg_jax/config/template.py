@@ -12,7 +12,7 @@ from orthoreg_jax.storage import replacing
 
 from .options import default_config
 
-TEMPLATE = '''\
+CONFIG_TEMPLATE = '''\
 """What this experiment is to show.
 
 Command:   orthoreg run --config {file} --workdir runs/{name}
@@ -44,7 +44,7 @@ def write_template(path: str | os.PathLike[str]) -> pathlib.Path:
         raise ValueError(f"{path}: a config is a Python file; give it a name that ends in .py")
     if os.path.lexists(path):
         raise ValueError(f"{path}: is there already; give another name, or delete it")
-    text = TEMPLATE.format(file=path, name=path.stem, options=_options())
+    text = CONFIG_TEMPLATE.format(file=path, name=path.stem, options=_options())
     with replacing(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
     return path

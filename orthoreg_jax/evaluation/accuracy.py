@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,16 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-from orthoreg_jax.arithmetic.paths import check_finite, flatten
-from orthoreg_jax.arithmetic.task_vectors import apply_task_vector, check_same
-from orthoreg_jax.arithmetic.types import Apply, Params, TaskVector
-from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder
-from orthoreg_jax.clip.zeroshot import Head, pad_heads, zero_shot_head
-from orthoreg_jax.tasks.batches import evaluation_batches, limited_rows
-from orthoreg_jax.tasks.loading import load_images
-from orthoreg_jax.tasks.task import Task
-from orthoreg_jax.training.modes.mode import edited_outputs, linearized_outputs
-from orthoreg_jax.training.sharding import Shardings, make_shardings
+from orthoreg_jax.arithmetic.types import Apply, Params
+from orthoreg_jax.clip.zeroshot import Head
+from orthoreg_jax.tasks.batches import evaluation_batches
+from orthoreg_jax.training.modes.mode import edited_outputs
+from orthoreg_jax.training.sharding import Shardings
 
 NO_CLASS = -1
 WINDOW = 8  # batches that are on their way at once, where a set is too large for the device
@@ -112,224 +106,6 @@ class Evaluator:
     def zero_shot(self, sets: Sequence[EvaluationSet]) -> Float[np.ndarray, " s"]:
         """Accuracy of the pre-trained weights on each set."""
         return self.accuracies([], np.zeros((1, 0)), sets)[0]
-
-
-def measure_accuracy(
-    checkpoint: Checkpoint, params: Params, task: Task, split: str = "test", batch_size: int = 256
-) -> float:
-    """Accuracy of a whole CLIP's parameters on one task, as `orthoreg measure` reports it.
-
-    Args:
-      checkpoint: the model whose sizes, tokenizer and preprocessing hold.
-      params: parameters like `checkpoint.params`, for example with task vectors added. Their text
-        tower makes the zero-shot head.
-      task: from `load_tasks`.
-      split: "train", "val" or "test".
-      batch_size: images at a time.
-
-    Returns:
-      A share from 0 to 1. An image whose logits are not finite counts as wrong.
-
-    Raises:
-      ValueError: the task has no such split or is not a `Task`, or the parameters are not those of
-        a model: a task vector, another structure, numbers that are not finite.
-    """
-    _check_tasks([task])
-    return measure_accuracies(checkpoint, params, {task.name: task}, split, batch_size)[task.name]
-
-
-def measure_accuracies(
-    checkpoint: Checkpoint,
-    params: Params,
-    tasks: Mapping[str, Task],
-    split: str = "test",
-    batch_size: int = 256,
-) -> dict[str, float]:
-    """Accuracy of a whole CLIP's parameters on each of several tasks.
-
-    Args:
-      checkpoint: see `measure_accuracy`.
-      params: see `measure_accuracy`.
-      tasks: by any names, from `load_tasks`.
-      split: "train", "val" or "test".
-      batch_size: images at a time.
-
-    Returns:
-      Shares from 0 to 1, by the same names.
-
-    Raises:
-      ValueError: no task, or one that has no such split; parameters as for `measure_accuracy`.
-    """
-    if not isinstance(tasks, Mapping):
-        raise ValueError(
-            f"tasks is a {type(tasks).__name__}; give tasks by name: oj.load_tasks(source, names)"
-        )
-    _check_tasks(list(tasks.values()))
-    _check_weights(checkpoint, params)
-    whole = dataclasses.replace(checkpoint, params=params)
-    evaluator, sets = open_evaluation(whole, params["visual"], tasks, split, batch_size=batch_size)
-    return dict(zip(tasks, evaluator.zero_shot(sets).tolist(), strict=True))
-
-
-def sweep_accuracy(
-    checkpoint: Checkpoint,
-    vector: TaskVector,
-    tasks: Mapping[str, Task] | Sequence[Task],
-    alphas: Sequence[float] | Float[np.ndarray, " a"],
-    *,
-    split: str = "val",
-    linearized: bool = False,
-    limit: int = 0,
-    batch_size: int = 256,
-) -> Float[np.ndarray, "a t"]:
-    """Accuracies of theta_0 + alpha * tau over a grid of alphas, in one compiled function.
-
-    Args:
-      checkpoint: the pre-trained model.
-      vector: tau, `{"visual": ...}` as runs save it, or a sum of such; alphas below 0 forget it.
-      tasks: on which to measure, from `load_tasks`; or a list of some.
-      alphas: the grid.
-      split: alpha is chosen on "val", and what is reported is measured on "test".
-      linearized: the vector is of linearised fine-tuning, and acts on f(x) + alpha J(x) tau. The
-        whole grid then costs one pass.
-      limit: images of each task, chosen by a fixed seed; 0: all.
-      batch_size: images at a time.
-
-    Returns:
-      A row for each alpha, a column for each task.
-
-    Raises:
-      ValueError: a task without such a split or of another type, a vector that is not of an image
-        tower, or numbers that are not finite.
-    """
-    if not np.isfinite(np.asarray(alphas, float)).all():
-        raise ValueError(f"alphas are {list(alphas)}; give finite numbers")
-    (tower,) = visual_parts(checkpoint, [vector], linearized)
-    evaluator, sets = open_evaluation(
-        checkpoint,
-        checkpoint.params["visual"],
-        tasks,
-        split,
-        linearized=linearized,
-        limit=limit,
-        batch_size=batch_size,
-    )
-    return evaluator.accuracies([tower], np.asarray(alphas, float)[:, None], sets)
-
-
-def open_evaluation(
-    checkpoint: Checkpoint,
-    params0: Params,
-    tasks: Mapping[str, Task] | Sequence[Task],
-    split: str,
-    *,
-    linearized: bool = False,
-    limit: int = 0,
-    batch_size: int = 256,
-) -> tuple[Evaluator, list[EvaluationSet]]:
-    """An evaluator for edits of `params0`, an image tower, with one split of each task.
-
-    Raises:
-      ValueError: no task, or one that has no such split.
-    """
-    tasks = list(tasks.values()) if isinstance(tasks, Mapping) else tasks
-    if not tasks:
-        raise ValueError("no task to measure on; give at least one")
-    _check_tasks(tasks)
-    for task in tasks:
-        if split not in task.splits:
-            raise ValueError(f"task {task.name!r} has no split {split!r}, only {list(task.splits)}")
-    counts = [len(task.splits[split]) for task in tasks]
-    most = max(min(count, limit or count) for count in counts)
-    batch_size = min(batch_size, most)  # less padding where all there is fits into one batch
-    batch_size += -batch_size % jax.local_device_count()
-    shardings = make_shardings(batch_size, local=True)
-    preprocessing = checkpoint.preprocessing
-    evaluator = Evaluator(
-        _encoder(checkpoint.config),
-        jax.device_put(params0, shardings.replicated),
-        preprocessing.normalize,
-        linearized_outputs if linearized else edited_outputs,
-    )
-    # By position: two tasks may have one name.
-    heads = pad_heads(
-        {
-            str(number): zero_shot_head(checkpoint, task.classes, task.templates)
-            for number, task in enumerate(tasks)
-        }
-    )
-    sets = []
-    for task, head in zip(tasks, heads.values(), strict=True):
-        data = task.splits[split]
-        rows = limited_rows(len(data), limit)
-        images = load_images(data.images, rows, preprocessing)
-        sets.append(
-            put_evaluation_set(head, images, data.labels[rows], batch_size, shardings, False)
-        )
-    return evaluator, sets
-
-
-def visual_parts(checkpoint: Checkpoint, vectors: Sequence[Any], linearized: bool) -> list[Any]:
-    """The image tower's part of task vectors as runs save them, `{"visual": ...}`.
-
-    For a linearised model they are completed by zeros, as it needs a tangent for every leaf.
-
-    Raises:
-      ValueError: one that is not of an image tower alone, or not finite.
-    """
-    for vector in vectors:
-        if not isinstance(vector, Mapping) or list(vector) != ["visual"]:
-            found = list(vector) if isinstance(vector, Mapping) else type(vector).__name__
-            raise ValueError(
-                f"a task vector contains {found}; expected {{'visual': ...}}, as runs save it: the "
-                "text tower makes the heads and is never edited"
-            )
-    for number, vector in enumerate(vectors):
-        check_finite(vector, f"task vector {number}", "its accuracies would mean nothing")
-    parts = [vector["visual"] for vector in vectors]
-    if not linearized:
-        return parts
-    zeros = jax.tree.map(jnp.zeros_like, checkpoint.params["visual"])
-    return [apply_task_vector(zeros, part) for part in parts]
-
-
-def _check_tasks(tasks: Sequence[Any]) -> None:
-    for task in tasks:
-        if not isinstance(task, Task):
-            name = task if isinstance(task, str) else "mnist"
-            raise ValueError(
-                f"task is {task!r:.60}, a {type(task).__name__}; give one that is loaded: "
-                f"oj.load_tasks('embedded', [{name!r}])[{name!r}]"
-            )
-
-
-def _check_weights(checkpoint: Checkpoint, params: Params) -> None:
-    """Refuses trees that cannot be a model's weights, task vectors in particular."""
-    remedy = "give oj.apply_task_vector(checkpoint.params, vector, alpha) to measure a task vector"
-    missing = [name for name in checkpoint.params if name not in params]
-    if missing:
-        raise ValueError(
-            f"params contain {', '.join(params) or 'nothing'} but no {', '.join(missing)}, so "
-            f"they are not the weights of a whole model; {remedy}"
-        )
-    check_same(params["visual"], checkpoint.params["visual"], ("params", "checkpoint.params"))
-    check_finite(params, "params", "such a model has no accuracy")
-    # Near 1 in every model, whatever it was trained on, and near 0 in what training changed.
-    sizes = [_mean_scale(tree["visual"]) for tree in (params, checkpoint.params)]
-    if sizes[0] < 0.1 * sizes[1]:
-        raise ValueError(
-            f"params: their layer-norm scales average {sizes[0]:.2g}, the checkpoint's "
-            f"{sizes[1]:.2g}, so they are a difference of weights, not a model; {remedy}"
-        )
-
-
-def _mean_scale(tower: Any) -> float:
-    scales = [leaf for path, leaf in flatten(tower).items() if path.endswith("/scale")]
-    return float(np.mean([np.abs(np.asarray(leaf)).mean() for leaf in scales]))
-
-
-# Kept, so that in a notebook the second call finds what the first one compiled.
-_encoder = functools.cache(image_encoder)
 
 
 @functools.cache

@@ -10,8 +10,10 @@ from jaxtyping import Float
 
 from orthoreg_jax.clip.checkpoint import Checkpoint
 from orthoreg_jax.tasks.task import Task
+from orthoreg_jax.training.modes.mode import Outputs, edited_outputs
 
-from .accuracy import NO_CLASS, EvaluationSet, Evaluator, open_evaluation, visual_parts
+from .accuracy import NO_CLASS, EvaluationSet, Evaluator
+from .checkpoint_accuracy import open_evaluation, visual_parts
 
 
 def disentanglement_error(
@@ -64,7 +66,7 @@ def measure_disentanglement(
     alphas: Sequence[float],
     *,
     split: str = "test",
-    linearized: bool = False,
+    outputs: Outputs = edited_outputs,
     limit: int = 256,
     batch_size: int = 256,
 ) -> Float[np.ndarray, "a a"]:
@@ -76,7 +78,7 @@ def measure_disentanglement(
       tasks: the two tasks, from `load_tasks`; likewise, in the same order.
       alphas: the grid of both a1 and a2; it must hold 0.
       split: whose images are used.
-      linearized: the vectors are of linearised fine-tuning.
+      outputs: how the vectors act; `linearized_outputs` for those of linearised fine-tuning.
       limit: images of each task, chosen by a fixed seed; 0: all.
       batch_size: images at a time.
 
@@ -101,13 +103,13 @@ def measure_disentanglement(
             f"{len(vectors)} vectors and {len(tasks)} tasks; the error is defined for two tasks "
             "and their two vectors: measure more of them pair by pair"
         )
-    first, second = visual_parts(checkpoint, vectors, linearized)
+    first, second = visual_parts(vectors)
     evaluator, sets = open_evaluation(
         checkpoint,
         checkpoint.params["visual"],
         tasks,
         split,
-        linearized=linearized,
+        outputs=outputs,
         limit=limit,
         batch_size=batch_size,
     )

@@ -29,7 +29,7 @@ from .search import (
 )
 from .selection import normalised
 
-SPLITS = ("val", "test")
+MEASURED_SPLITS = ("val", "test")
 FLAT = 0.01  # alphas that lose at most so much accuracy to the chosen one are called flat
 Sets = dict[str, dict[str, EvaluationSet]]  # split -> task -> images on the device
 
@@ -70,8 +70,8 @@ class EditedModels:
 
     def single(self) -> dict[str, dict[str, float]]:
         """Split -> task -> accuracy of theta_0 + tau."""
-        accuracies: dict[str, dict[str, float]] = {split: {} for split in SPLITS}
-        for split in SPLITS:
+        accuracies: dict[str, dict[str, float]] = {split: {} for split in MEASURED_SPLITS}
+        for split in MEASURED_SPLITS:
             for task, vector in self._vectors.items():
                 right = self._classify(vector, 1.0, split, task)
                 accuracies[split][task] = float(right.mean())
@@ -87,8 +87,10 @@ class EditedModels:
         counts in the choice of alpha.
         """
         tasks, total = list(self._vectors), add_task_vectors(list(self._vectors.values()))
-        failed = [task for task in tasks if min(single[split][task] for split in SPLITS) == 0]
-        val, test = (np.array([single[split][task] for task in tasks]) for split in SPLITS)
+        failed = [
+            task for task in tasks if min(single[split][task] for split in MEASURED_SPLITS) == 0
+        ]
+        val, test = (np.array([single[split][task] for task in tasks]) for split in MEASURED_SPLITS)
         val = np.where(val > 0, val, 1.0)
         length, alphas, rounds = self._begin(total)
         found = search_addition(lambda a: self._sweep(total, a, tasks), alphas, val, rounds)

@@ -10,7 +10,7 @@ from orthoreg_jax.storage import StorageError, read_json, read_sealed
 
 from .results import FORMAT, Results
 
-SHOWN = 3  # wrong fields that an error names
+ERRORS_SHOWN = 3  # wrong fields that an error names
 
 
 def read_results(folder: pathlib.Path) -> Results:
@@ -39,9 +39,10 @@ def read_results(folder: pathlib.Path) -> Results:
     except StorageError as error:
         raise StorageError(f"{error}; run the stage `evaluate` again") from error
     if wrong := find_wrong_fields(results):
-        more = f", and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        more = f", and {len(wrong) - ERRORS_SHOWN} more" if len(wrong) > ERRORS_SHOWN else ""
+        shown = "; ".join(wrong[:ERRORS_SHOWN])
         raise StorageError(
-            f"{path}: does not match what `evaluate` writes ({'; '.join(wrong[:SHOWN])}{more}); "
+            f"{path}: does not match what `evaluate` writes ({shown}{more}); "
             "run the stage `evaluate` again"
         )
     checked: Results = results

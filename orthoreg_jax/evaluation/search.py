@@ -18,7 +18,7 @@ from .selection import Choice, Numbers, choose_addition, choose_negation, normal
 
 # Accuracies (alphas, sets) of some alphas.
 Measure = Callable[[Float[np.ndarray, " a"]], Float[np.ndarray, "a s"]]
-FACTORS = (0.5, 2**-0.5, 2**0.5, 2.0)  # tried on each task's alpha, see `search_per_task`
+ALPHA_FACTORS = (0.5, 2**-0.5, 2**0.5, 2.0)  # tried on each task's alpha, see `search_per_task`
 
 
 class Searched(NamedTuple):
@@ -114,8 +114,8 @@ def search_per_task(
     alphas = np.full(len(single), float(alpha))
     best = normalised(measure(alphas[None]), single).mean(axis=1)[0]
     for task in np.tile(np.arange(len(single)), rounds):
-        rows = np.tile(alphas, (len(FACTORS), 1))
-        rows[:, task] = _tidy(rows[:, task] * np.array(FACTORS))
+        rows = np.tile(alphas, (len(ALPHA_FACTORS), 1))
+        rows[:, task] = _tidy(rows[:, task] * np.array(ALPHA_FACTORS))
         means = normalised(measure(rows), single).mean(axis=1)
         if means.max() > best:
             best, alphas = means.max(), rows[int(np.argmax(means))]

@@ -22,7 +22,7 @@ from orthoreg_jax.config import SEARCHES, flatten_config
 from orthoreg_jax.evaluation.accuracy import EvaluationSet, Evaluator, put_evaluation_set
 from orthoreg_jax.evaluation.comparisons import Correct, compare_methods
 from orthoreg_jax.evaluation.disentanglement import disentanglement_error
-from orthoreg_jax.evaluation.edited_models import SPLITS, EditedModels, Sets
+from orthoreg_jax.evaluation.edited_models import MEASURED_SPLITS, EditedModels, Sets
 from orthoreg_jax.evaluation.features import measure_features
 from orthoreg_jax.evaluation.results import FORMAT, Disentanglement, Features, Results, Run
 from orthoreg_jax.evaluation.vector_geometry import measure_geometry, weight_angles
@@ -71,7 +71,7 @@ def evaluate_all(experiment: Experiment) -> Results:
             name: pretrained.predictions([], np.zeros((1, 0)), data)[0] == data.labels
             for name, data in sets[split].items()
         }
-        for split in SPLITS
+        for split in MEASURED_SPLITS
     }
 
     def measure(method: Method, seed: int) -> tuple[Run, Correct]:
@@ -96,7 +96,7 @@ def evaluate_all(experiment: Experiment) -> Results:
         "disentanglement_alphas": list(config.evaluation.disentanglement_alphas),
         "zero_shot": {
             split: {name: float(values.mean()) for name, values in right[split].items()}
-            for split in SPLITS
+            for split in MEASURED_SPLITS
         },
         "weight_angles": weight_angles(experiment.params0),
         "features": _features(experiment, edited_outputs, None),
@@ -291,7 +291,7 @@ def _measured_on(experiment: Experiment) -> dict[str, Any]:
     """Hashes of the prompts and images that the numbers were measured on."""
     return {
         task: {"prompts": facts["prompts_sha256"]}
-        | {split: facts["splits"][split]["sha256"] for split in SPLITS}
+        | {split: facts["splits"][split]["sha256"] for split in MEASURED_SPLITS}
         for task, facts in experiment.inputs["tasks"].items()
     }
 

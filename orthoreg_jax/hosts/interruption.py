@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from .watch import Watch
 
-NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+SIGNAL_NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
 
 class StoppedError(Exception):
@@ -50,7 +50,7 @@ class _Interruption:
         if self.number is not None:
             raise KeyboardInterrupt
         self.number = number
-        name = NAMES[signal.Signals(number)]
+        name = SIGNAL_NAMES[signal.Signals(number)]
         with contextlib.suppress(OSError, RuntimeError):  # it may come amid another write
             text = f"orthoreg: {name}: stopping after this step (repeat to stop at once)"
             print(text, file=sys.stderr, flush=True)
@@ -107,7 +107,7 @@ def listening() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _state.note) for number in NAMES}
+    before = {number: signal.signal(number, _state.note) for number in SIGNAL_NAMES}
     try:
         yield
     finally:

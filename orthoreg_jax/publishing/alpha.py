@@ -13,7 +13,7 @@ from orthoreg_jax.arithmetic.task_vectors import norm
 from orthoreg_jax.arithmetic.types import TaskVector
 from orthoreg_jax.clip.checkpoint import Checkpoint
 from orthoreg_jax.config import default_config
-from orthoreg_jax.evaluation.accuracy import open_evaluation
+from orthoreg_jax.evaluation.checkpoint_accuracy import open_evaluation
 from orthoreg_jax.evaluation.edited_models import first_alphas
 from orthoreg_jax.evaluation.results import Run
 from orthoreg_jax.evaluation.search import search_addition

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from orthoreg_jax.clip.config import HUB_NAMES
 
-TEMPLATE = """\
+CARD_TEMPLATE = """\
 ---
 {front}---
 
@@ -77,7 +77,7 @@ class Card(NamedTuple):
 
     def format(self) -> str:
         """The card, in the hub's format."""
-        return TEMPLATE.format(
+        return CARD_TEMPLATE.format(
             front=_front(self.model, self.title, self.measured.test, self.tags),
             title=self.title,
             kind=self.kind,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 
 from orthoreg_jax.clip.checkpoint import load_checkpoint
-from orthoreg_jax.evaluation.accuracy import measure_accuracies
+from orthoreg_jax.evaluation.checkpoint_accuracy import measure_accuracies
 from orthoreg_jax.progress import say
 from orthoreg_jax.reporting.tables import Table, format_text, percent
 from orthoreg_jax.tasks.table import read_table

@@ -32,11 +32,11 @@ from .finished_run import check_request, find_run, load_pretrained, open_measure
 from .measure import load_measured
 
 # The card's sentence on the text tower, by whether the vectors change it.
-TEXT = {
+TEXT_TOWER = {
     False: "The text tower is the pre-trained one.",
     True: "The text tower is merged in the same way, so the zero-shot heads change, too.",
 }
-PACKAGES = ("orthoreg-jax", "jax", "numpy")
+RECORDED_PACKAGES = ("orthoreg-jax", "jax", "numpy")
 
 
 class MergerChoice(NamedTuple):
@@ -363,11 +363,11 @@ def _card(
         kind=f"whose {towers} {len(sources)} task vectors",
         formula=f"θ₀ + {alpha:g} · {merger.name}({names})",
         vector=f"the change of the weights by fine-tuning on one task{made_by}",
-        text=f"The merger is `{merger.name}` with {merger.describe()}. {TEXT[bool(beyond)]}",
+        text=f"The merger is `{merger.name}` with {merger.describe()}. {TEXT_TOWER[bool(beyond)]}",
         measured=measured,
         origins=[*origins, *notes],
         command="merge",
         source="",
-        versions=[(name, version(name)) for name in PACKAGES],
+        versions=[(name, version(name)) for name in RECORDED_PACKAGES],
         tags=["model-merging"],
     ).format()

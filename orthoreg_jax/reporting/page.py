@@ -104,7 +104,7 @@ FIGURES = {
     ),
 }
 # By name of the penalty: what λ is multiplied by, and what that is.
-PENALTIES = {
+PENALTY_TEXTS = {
     "orthoreg": (
         "Σ<sub>ℓ</sub> ‖ G<sub>ℓ</sub> − I ‖<sub>F</sub>{power}",
         "G<sub>ℓ</sub> is the Gram matrix of the weight update ΔW<sub>ℓ</sub> of layer ℓ, over "
@@ -203,7 +203,7 @@ def _introduction(results: Results) -> str:
         f"which the control task ({escape(control_title(results))}) checks.</p>"
     ]
     paper = config["penalty.form"] == "paper"
-    for name, (formula, words) in PENALTIES.items():
+    for name, (formula, words) in PENALTY_TEXTS.items():
         strengths = {method.strengths[name] for method in methods if name in method.strengths}
         if strengths:
             values = join_words([f"{value:g}" for value in sorted(strengths)])

@@ -21,7 +21,7 @@ from .tables import share_text
 # Lines of metrics.jsonl, by method, one list for each task and seed.
 Histories = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
 Curve = Addition | TaskNegation  # what has accuracies over alphas, and the length of its vector
-ZERO_SHOT: dict[str, Any] = {"color": SOFT, "linestyle": ":", "linewidth": 1.6, "zorder": 1}
+ZERO_SHOT_LINE: dict[str, Any] = {"color": SOFT, "linestyle": ":", "linewidth": 1.6, "zorder": 1}
 
 
 def figures(results: Results, metrics: Histories) -> dict[str, Callable[[], Panels]]:
@@ -66,7 +66,7 @@ def addition(results: Results) -> Panels:
             for each, curve in zip(additions, curves, strict=True):
                 index = each["alphas"].index(each["alpha"])
                 _mark_choice(axes, each["alpha"] * each["length"], curve[index], method)
-    right.axhline(zero_shot_mean(results, "val"), label="Zero-shot", **ZERO_SHOT)
+    right.axhline(zero_shot_mean(results, "val"), label="Zero-shot", **ZERO_SHOT_LINE)
     _length_axes(panels, end, "‖α Σ τ‖ / ‖θ₀‖, relative length of the added vectors")
     ring: Any = {"linestyle": "", "marker": "o", "markersize": 9, "markerfacecolor": CARD}
     right.plot([], [], color=INK, label="Chosen α", **ring)
@@ -129,7 +129,7 @@ def tasks(results: Results) -> Panels:
     panels = task_panels(results, ("task", "method", "model", "accuracy", "deviation"))
     for axes, task in zip(panels.axes, results["tasks"], strict=True):
         zero_shot = results["zero_shot"]["test"][task]
-        axes.axvline(zero_shot, label="Zero-shot", **ZERO_SHOT)
+        axes.axvline(zero_shot, label="Zero-shot", **ZERO_SHOT_LINE)
         panels.note(axes, "Zero-shot", "zero-shot", zero_shot, "")
         for row, method in enumerate(methods):
             values = {
@@ -172,9 +172,9 @@ def negation(results: Results) -> Panels:
         )
         panels.curve(left, method, x, over_seeds(np.array(target)))
         panels.curve(right, method, x, over_seeds(np.array(control)))
-    left.axhline(zero_shot_mean(results, "val"), label="Zero-shot", **ZERO_SHOT)
+    left.axhline(zero_shot_mean(results, "val"), label="Zero-shot", **ZERO_SHOT_LINE)
     zero_shot = results["zero_shot"]["val"][control_name(results)]
-    right.axhline(zero_shot, **ZERO_SHOT)
+    right.axhline(zero_shot, **ZERO_SHOT_LINE)
     for number, share in enumerate(control_shares(results)):
         level = float(share) * zero_shot
         right.axhline(level, color=INK, linestyle=(0, (1, 2)), linewidth=1)

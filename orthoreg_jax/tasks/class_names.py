@@ -24,12 +24,12 @@ def folded(name: str) -> str:
     return "".join(character for character in plain(name).casefold() if character not in " -_/")
 
 
-def bare(name: str) -> str:
+def letters_and_digits(name: str) -> str:
     """A name of letters and digits alone."""
     return "".join(character for character in folded(name) if character.isalnum())
 
 
-FORMS = (plain, folded, bare)  # from the strictest on
+SPELLINGS = (plain, folded, letters_and_digits)  # from the strictest on
 
 
 class ClassNames:
@@ -57,12 +57,12 @@ class ClassNames:
         groups = [[first_name(name) for name in classes], self.labels]
         self._tables = [
             {name: places for group in groups for name, places in _places(form, group).items()}
-            for form in FORMS
+            for form in SPELLINGS
         ]
 
     def find(self, directory: str) -> int | None:
         """Position of the class of a directory, None if there is none, or not one alone."""
-        for form, table in zip(FORMS, self._tables, strict=True):
+        for form, table in zip(SPELLINGS, self._tables, strict=True):
             places = table.get(form(directory), ()) if form(directory) else ()
             if places:
                 return places[0] if len(places) == 1 else None

@@ -9,7 +9,11 @@ from .notes import Note
 from .split import Split, cut_validation
 from .table import SPLITS
 
-NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # on disk
+SPLIT_FOLDERS = {
+    "train": ("train",),
+    "val": ("val", "valid", "validation"),
+    "test": ("test",),
+}  # on disk
 
 
 class NotThereError(ValueError):
@@ -30,7 +34,9 @@ def names_on_disk(exists: Callable[[str], bool], place: str) -> dict[str, str]:
     Raises:
       ValueError: one of them has two names.
     """
-    found = {split: [name for name in names if exists(name)] for split, names in NAMES.items()}
+    found = {
+        split: [name for name in names if exists(name)] for split, names in SPLIT_FOLDERS.items()
+    }
     if several := [name for names in found.values() if len(names) > 1 for name in names]:
         raise ValueError(f"{place}: contains {' and '.join(several)}; keep one of them")
     return {split: names[0] for split, names in found.items() if names}

@@ -24,9 +24,9 @@ THREADS = min(16, os.cpu_count() or 1)  # decoding and hashing leave Python's lo
 RULE = 1  # number of this rule; another one makes what was kept of images void
 # What Pillow reads by itself: for others (EPS) it starts programs.
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
-PLAIN = frozenset(("1", "L", "P", "RGB"))
-TRANSPARENT = frozenset(("LA", "PA", "RGBA", "RGBa"))
-CONVERTED = frozenset(("CMYK", "HSV", "RGBX", "YCbCr"))
+PLAIN_MODES = frozenset(("1", "L", "P", "RGB"))
+TRANSPARENT_MODES = frozenset(("LA", "PA", "RGBA", "RGBa"))
+CONVERTED_MODES = frozenset(("CMYK", "HSV", "RGBX", "YCbCr"))
 ORIENTATION, ZERO_IS_WHITE = 0x0112, 262  # tags of EXIF and TIFF
 
 
@@ -105,7 +105,7 @@ def _check(image: PIL.Image.Image) -> None:
     if 0 in image.size:
         raise ValueError(f"its size is {image.size[0]} x {image.size[1]}")
     grey = _is_grey16(image)
-    if image.mode not in PLAIN | TRANSPARENT | CONVERTED and not grey:
+    if image.mode not in PLAIN_MODES | TRANSPARENT_MODES | CONVERTED_MODES and not grey:
         kind = {"F": "floating-point numbers", "I": "32-bit or signed integers"}
         raise ValueError(
             f"its pixels are {kind.get(image.mode, f'of mode {image.mode}')}, which have no agreed "
@@ -129,7 +129,7 @@ def _changes(image: PIL.Image.Image) -> tuple[str, ...]:
     import PIL.Image
 
     changes = []
-    if image.mode in TRANSPARENT or "transparency" in image.info:
+    if image.mode in TRANSPARENT_MODES or "transparency" in image.info:
         changes.append("with transparency, which is dropped")
     if _quietly(lambda: image.getexif().get(ORIENTATION)) not in (None, 1):
         turned = image.format == "TIFF"  # by Pillow itself
@@ -140,7 +140,7 @@ def _changes(image: PIL.Image.Image) -> tuple[str, ...]:
         )
     if _is_grey16(image) or any(map(_is_deep, _raw_modes(image))):
         changes.append("with 16 bits per channel, scaled to 8")
-    if image.mode in CONVERTED:
+    if image.mode in CONVERTED_MODES:
         changes.append(f"in {image.mode}, converted to RGB without a colour profile")
     if _quietly(lambda: getattr(image, "is_animated", False)):
         changes.append("with several frames, of which only the first is used")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from .class_names import ClassNames, bare, plain
+from .class_names import ClassNames, letters_and_digits, plain
 from .decoding import decode
 from .facts import Facts, Stamp, file_stamp
 from .inspection import inspect_stored
@@ -71,7 +71,7 @@ class FileImages:
         return (self.root / self.paths[row]).read_bytes()
 
 
-class Found(NamedTuple):
+class FolderImages(NamedTuple):
     """What is below a directory.
 
     Attributes:
@@ -91,19 +91,19 @@ class Found(NamedTuple):
         return [note(f"skipped: {reason}", paths) for reason, paths in self.skipped.items()]
 
 
-def find_images(root: pathlib.Path) -> Found:
+def find_images(root: pathlib.Path) -> FolderImages:
     """All images below a directory, links being followed.
 
     Raises:
       ValueError: a directory that cannot be read.
     """
-    found = Found([], {}, {}, [])
+    found = FolderImages([], {}, {}, [])
     _search(root, "", found, (os.path.realpath(root),))
     found.paths.sort()
     return found
 
 
-def _search(root: pathlib.Path, below: str, found: Found, above: tuple[str, ...]) -> None:
+def _search(root: pathlib.Path, below: str, found: FolderImages, above: tuple[str, ...]) -> None:
     """Adds what is in the directory `below` the root; `above` are the real paths on the way."""
     try:
         with os.scandir(root / below) as entries:
@@ -183,7 +183,7 @@ def read_directory(directory: pathlib.Path, names: ClassNames) -> tuple[Split, l
 
 
 def listed_images(
-    root: pathlib.Path, file: pathlib.Path, there: Found
+    root: pathlib.Path, file: pathlib.Path, there: FolderImages
 ) -> tuple[list[str], list[Note]]:
     """Paths of the images of a list: a text file, one image a line.
 
@@ -213,7 +213,11 @@ def listed_images(
         directory, _, name = line.rpartition("/")
         path = by_name[name] if count[name] == 1 else None
         # The name alone tells, but not against a directory that the line names.
-        same = path is None or not directory or bare(directory) == bare(path.rpartition("/")[0])
+        same = (
+            path is None
+            or not directory
+            or letters_and_digits(directory) == letters_and_digits(path.rpartition("/")[0])
+        )
         return path if same else None
 
     paths = [find(line) for line in wanted]

@@ -19,8 +19,8 @@ from .facts import Facts, Stamp
 from .kept import Kept
 from .notes import shown
 
-BLOCK = 512  # images whose facts are kept at once
-SHOWN_FROM = 4 * BLOCK  # of so many images on, progress is shown
+IMAGES_AT_ONCE = 512  # images whose facts are kept at once
+SHOWN_FROM = 4 * IMAGES_AT_ONCE  # of so many images on, progress is shown
 
 
 @runtime_checkable
@@ -58,8 +58,8 @@ def inspect_stored(
     rows = [int(row) for row in rows]
     found: dict[int, Facts] = {}
     with Kept() as kept, ThreadPoolExecutor(THREADS) as pool, _progress(label, len(rows)) as bar:
-        for start in range(0, len(rows), BLOCK):
-            block = rows[start : start + BLOCK]
+        for start in range(0, len(rows), IMAGES_AT_ONCE):
+            block = rows[start : start + IMAGES_AT_ONCE]
             names, seen = [images.place(row) for row in block], time.time()
             stamps = list(pool.map(lambda row: _stamp(images, row), block))
             known = kept.read(names, stamps)

@@ -19,7 +19,7 @@ from orthoreg_jax.storage import cache_folder
 from .facts import Facts, Stamp
 
 SETTLED = 2.0  # seconds: what changed later than so long ago may change again within one tick
-TABLE = """CREATE TABLE IF NOT EXISTS images
+SCHEMA = """CREATE TABLE IF NOT EXISTS images
 (key BLOB PRIMARY KEY, stamp TEXT, sha256 BLOB, changes TEXT, whole INTEGER)"""
 
 
@@ -41,7 +41,7 @@ class Kept:
 
                 folder.mkdir(parents=True, exist_ok=True)
                 self._table = sqlite3.connect(self._path, timeout=5.0)
-            self._ask(lambda table: table.execute(TABLE))
+            self._ask(lambda table: table.execute(SCHEMA))
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -23,11 +23,11 @@ from .folder import FileImages, find_images
 from .notes import Note, listed, note, shown
 from .split import Split
 
-TABLES = ("metadata.csv", "metadata.jsonl")
+METADATA_FILES = ("metadata.csv", "metadata.jsonl")
 FILE, LABEL = "file_name", "label"
 
 
-class Table(NamedTuple):
+class MetadataTable(NamedTuple):
     """Images of a table, or of one split in it.
 
     Attributes:
@@ -45,7 +45,7 @@ class Table(NamedTuple):
     outside: tuple[str, ...] = ()
 
 
-def find_tables(directory: pathlib.Path, folders: Mapping[str, str]) -> dict[str, Table]:
+def find_tables(directory: pathlib.Path, folders: Mapping[str, str]) -> dict[str, MetadataTable]:
     """Split -> its table, where tables say the labels; {} where directories do.
 
     Args:
@@ -79,16 +79,18 @@ def find_tables(directory: pathlib.Path, folders: Mapping[str, str]) -> dict[str
         lacking = [folders[split] for split in found if split not in tables]
         raise ValueError(
             f"{shown(directory)}: {listed(lacking)} have no table with a column {LABEL!r} "
-            f"({' or '.join(TABLES)}), and the other splits have; add it, or remove theirs"
+            f"({' or '.join(METADATA_FILES)}), and the other splits have; add it, or remove theirs"
         )
     return tables
 
 
-def _read(directory: pathlib.Path) -> Table | None:
+def _read(directory: pathlib.Path) -> MetadataTable | None:
     """The table of a directory; None if it has none, or one without labels."""
-    there = [directory / name for name in TABLES if (directory / name).is_file()]
+    there = [directory / name for name in METADATA_FILES if (directory / name).is_file()]
     if len(there) > 1:
-        raise ValueError(f"{shown(directory)}: holds {' and '.join(TABLES)}; keep one of them")
+        raise ValueError(
+            f"{shown(directory)}: holds {' and '.join(METADATA_FILES)}; keep one of them"
+        )
     if not there:
         return None
     path = there[0]
@@ -111,12 +113,12 @@ def _read(directory: pathlib.Path) -> Table | None:
                 "or a number"
             )
     files = tuple(str(pathlib.PurePosixPath(row[FILE])) for row in rows)
-    return Table(path, files, tuple(str(row[LABEL]) for row in rows))
+    return MetadataTable(path, files, tuple(str(row[LABEL]) for row in rows))
 
 
 def read_tables(
     directory: pathlib.Path,
-    tables: Mapping[str, Table],
+    tables: Mapping[str, MetadataTable],
     labels: Sequence[str],
     classes: Sequence[Name],
     needed: Sequence[str],

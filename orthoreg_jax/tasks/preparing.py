@@ -102,7 +102,7 @@ def prepare_tasks(
     for plan in plans:
         if not plan.ready:
             with _collected(problems, plan.task, say):
-                fetch(data, plan)
+                fetch_task(data, plan)
                 load_task(data, table, plan.task, splits[plan.task])
                 say(f"{plan.task}: fetched")
     if problems:
@@ -214,7 +214,7 @@ def _check_room(size: int, cache: pathlib.Path) -> None:
         )
 
 
-def fetch(data: pathlib.Path, plan: Plan) -> None:
+def fetch_task(data: pathlib.Path, plan: Plan) -> None:
     """Fetches the files of a plan that are not here, and records the revision in the data folder.
 
     Raises:

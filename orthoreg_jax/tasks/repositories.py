@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-SPLITS = {"train": "train", "test": "test"}
+HUB_SPLITS = {"train": "train", "test": "test"}
 
 
 class Repository(NamedTuple):
@@ -23,7 +23,7 @@ class Repository(NamedTuple):
     """
 
     name: str
-    splits: Mapping[str, str] = SPLITS
+    splits: Mapping[str, str] = HUB_SPLITS
     config: str = ""
     image: str = ""
     label: str = ""

@@ -8,10 +8,10 @@ from typing import Any
 
 from .catalogue import Known
 from .class_names import ClassNames, Name, labels_in_order
-from .content import NAMES, Content, NotThereError, names_on_disk, with_validation
+from .content import SPLIT_FOLDERS, Content, NotThereError, names_on_disk, with_validation
 from .folder import find_images, join, label_images, listed_images, read_directory
 from .hub import is_there, read_hub
-from .layouts import LAYOUTS, LISTED, Listed, find_layout, pickled
+from .layouts import FOLDER_LAYOUTS, LISTED, Listed, find_layout, pickled
 from .metadata import find_tables, read_tables
 from .notes import Note, listed, note, shown
 from .records import find_builder, read_records
@@ -204,7 +204,7 @@ def read_known(
         notes += [Note(len(present), f"splits read from {shown(folder)}")]
 
         def read(split: str) -> Split:
-            return LAYOUTS[name].read(folder, split)
+            return FOLDER_LAYOUTS[name].read(folder, split)
 
     elif known.tfds_splits and any((data / known.tfds).glob("*/dataset_info.json")):
         content = read_set(data, known.tfds, dict(known.tfds_splits), labels, (), needed)
@@ -215,7 +215,7 @@ def read_known(
     else:
         places = [f"{directories['test'][0]}/CLASS/"]
         places += [str(lists["test"][0])] if lists else []
-        places += [f"{data / LAYOUTS[name].folder}/"] if name in LAYOUTS else []
+        places += [f"{data / FOLDER_LAYOUTS[name].folder}/"] if name in FOLDER_LAYOUTS else []
         places += [f"{data / known.tfds}/ (prepared by tfds)"] if known.tfds_splits else []
         parts = [f"no data at {' or '.join(places)}, nor the set {REPOSITORIES[name].name} in the "
                  "hub's cache, which `orthoreg data prepare` fetches"]  # fmt: skip
@@ -239,10 +239,10 @@ def upright(content: Content) -> Content:
     )
 
 
-Places = dict[str, list[pathlib.Path]]
+FoundLists = dict[str, list[pathlib.Path]]
 
 
-def _listed_places(data: pathlib.Path, name: str, known: Known) -> tuple[pathlib.Path, Places]:
+def _listed_places(data: pathlib.Path, name: str, known: Known) -> tuple[pathlib.Path, FoundLists]:
     """Root and lists of a task, at the first of their places where they are."""
     choices = [Listed(known.root, known.lists), *LISTED.get(name, ())]
     there = [each for each in choices if each.lists and _there(_places(data, each.lists)["test"])]
@@ -251,11 +251,11 @@ def _listed_places(data: pathlib.Path, name: str, known: Known) -> tuple[pathlib
     return data / root, _places(data, lists)
 
 
-def _places(data: pathlib.Path, places: Mapping[str, Sequence[str]]) -> Places:
+def _places(data: pathlib.Path, places: Mapping[str, Sequence[str]]) -> FoundLists:
     return {split: [data / path for path in paths] for split, paths in places.items()}
 
 
-def _present(places: Places) -> dict[str, str]:
+def _present(places: FoundLists) -> dict[str, str]:
     """Split -> what it is called there, of those that are there."""
     return {split: " and ".join(path.name for path in paths)
             for split, paths in places.items() if _there(paths)}  # fmt: skip
@@ -272,7 +272,7 @@ def _by_any_name(validation: pathlib.Path) -> pathlib.Path:
       ValueError: it is there by two.
     """
     folder = validation.parent
-    found = [folder / name for name in NAMES["val"] if (folder / name).is_dir()]
+    found = [folder / name for name in SPLIT_FOLDERS["val"] if (folder / name).is_dir()]
     if len(found) > 1:
         names = " and ".join(path.name for path in found)
         raise ValueError(f"{shown(folder)}: contains {names}; keep one of them")

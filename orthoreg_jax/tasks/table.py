@@ -38,8 +38,8 @@ def _is_by_split(value: object) -> bool:
 
 
 Kind = tuple[Callable[[object], bool], str]
-TEXT: Kind = (_is_text, "a text, non-empty and printable")
-TEXTS: Kind = (_is_texts, "a list of texts, each non-empty and printable")
+A_TEXT: Kind = (_is_text, "a text, non-empty and printable")
+LIST_OF_TEXTS: Kind = (_is_texts, "a list of texts, each non-empty and printable")
 HASHES: Kind = (_is_by_split, "hashes by split")
 TFDS: Kind = (
     _is_by_split,
@@ -54,20 +54,20 @@ ANYTHING: Kind = (lambda value: True, "anything")
 # What an entry may say beside its prompts, by where its images are; "about" is for people alone.
 IMAGES: dict[str, dict[str, Kind]] = {
     "from": {},
-    "part_of": {"title": TEXT, "part": TEXTS},
-    "folder": {"labels": TEXTS},
-    "tfds": {"labels": TEXTS, "splits": TFDS},
+    "part_of": {"title": A_TEXT, "part": LIST_OF_TEXTS},
+    "folder": {"labels": LIST_OF_TEXTS},
+    "tfds": {"labels": LIST_OF_TEXTS, "splits": TFDS},
     "hub": {
-        "labels": TEXTS,
+        "labels": LIST_OF_TEXTS,
         "splits": SET,
-        "config": TEXT,
-        "image": TEXT,
-        "label": TEXT,
-        "revision": TEXT,
+        "config": A_TEXT,
+        "image": A_TEXT,
+        "label": A_TEXT,
+        "revision": A_TEXT,
     },
     "": {},  # arrays in NAME.npz
 }
-OWN = {"title": TEXT, "templates": TEXTS, "classes": TEXTS, "sha256": HASHES}
+OWN = {"title": A_TEXT, "templates": LIST_OF_TEXTS, "classes": LIST_OF_TEXTS, "sha256": HASHES}
 
 
 def read_table(source: str, directory: pathlib.Path) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def check_entry(entry: object, known: bool = False) -> Mapping[str, Any]:
         )
     kind = kinds[0]
     own = {} if kind in ("from", "part_of") else OWN
-    keys = ({kind: TEXT} if kind else {}) | own | IMAGES[kind] | {"about": ANYTHING}
+    keys = ({kind: A_TEXT} if kind else {}) | own | IMAGES[kind] | {"about": ANYTHING}
     if unknown := [key for key in entry if key not in keys]:
         others = f"; or one of {', '.join(filter(None, IMAGES))}, for images elsewhere"
         raise ValueError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from orthoreg_jax.extras import install
 
-PACKAGE = "tensorboardX"  # which needs no TensorFlow
+EVENTS_PACKAGE = "tensorboardX"  # which needs no TensorFlow
 
 
 def check_events() -> None:
@@ -18,7 +18,7 @@ def check_events() -> None:
     Raises:
       ValueError: the package that writes them is not installed.
     """
-    if importlib.util.find_spec(PACKAGE) is None:
+    if importlib.util.find_spec(EVENTS_PACKAGE) is None:
         raise ValueError(
             "training.tensorboard is True, which needs tensorboardX: install it with "
             f"{install('tensorboard')}, or leave the option out"

@@ -86,10 +86,9 @@ def test_a_sweep_is_many_measurements(embedded):
     np.testing.assert_allclose(swept, single)
     assert len({*swept[:, 0]}) == 3
     # The last layer is linear: linearised or not, it is the same model.
-    options = {"linearized": True, "batch_size": 64}
-    np.testing.assert_allclose(
-        oj.sweep_accuracy(checkpoint, vector, tasks, alphas, **options), swept, atol=0.02
-    )
+    given = checkpoint, vector, tasks, alphas
+    first_order = oj.sweep_accuracy(*given, outputs=oj.linearized_outputs, batch_size=64)
+    np.testing.assert_allclose(first_order, swept, atol=0.02)
 
 
 def test_two_tasks_of_one_name_keep_their_heads(embedded):

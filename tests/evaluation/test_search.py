@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from orthoreg_jax.evaluation.search import (
-    FACTORS,
+    ALPHA_FACTORS,
     flat_range,
     search_addition,
     search_negation,
@@ -85,7 +85,7 @@ def test_per_task_moves_each_alpha_towards_its_own_best():
     np.testing.assert_array_equal(alphas, [0.2, 0.4, 0.1])
     # What is best already stays, and 0 rounds change nothing.
     np.testing.assert_array_equal(search_per_task(measure, 0.3, np.ones(3), rounds=0), [0.3] * 3)
-    assert 1.0 not in FACTORS
+    assert 1.0 not in ALPHA_FACTORS
 
 
 def test_flat_range_ends_where_a_worse_alpha_parts_it():

@@ -10,7 +10,7 @@ import scipy.io
 from numpy.lib.recfunctions import repack_fields
 
 from orthoreg_jax.tasks.catalogue import entries
-from orthoreg_jax.tasks.layouts import LAYOUTS, PICKLES
+from orthoreg_jax.tasks.layouts import FOLDER_LAYOUTS, PICKLED_FOLDERS
 from orthoreg_jax.tasks.layouts.idx import read_idx
 from orthoreg_jax.tasks.sources import upright
 from orthoreg_jax.tasks.split import ArrayImages, Split
@@ -139,13 +139,13 @@ def test_cifar100_binary_takes_the_fine_label(tmp_path):
     check(tmp_path, "cifar100", pixels, labels)
 
 
-@pytest.mark.parametrize("name", sorted(PICKLES))
+@pytest.mark.parametrize("name", sorted(PICKLED_FOLDERS))
 def test_pickles_are_refused_with_the_way_on_and_never_opened(tmp_path, name):
     class Bomb:
         def __reduce__(self):
             return (open, (str(tmp_path / "opened"), "w"))
 
-    folder, archive = PICKLES[name]
+    folder, archive = PICKLED_FOLDERS[name]
     (tmp_path / folder).mkdir()
     for file in ("data_batch_1", "test_batch", "train", "test"):
         (tmp_path / folder / file).write_bytes(pickle.dumps(Bomb()))
@@ -348,7 +348,7 @@ def test_class_folders_with_their_lists_where_torchvision_has_them(
 def test_every_layout_is_read_in_these_tests():
     tested = {"mnist", "fashion_mnist", "kmnist", "emnist", "cifar10", "cifar100", "stl10", "svhn",
               "cars", "flowers102", "gtsrb", "pets", "food101"}  # fmt: skip
-    assert tested == set(LAYOUTS)
+    assert tested == set(FOLDER_LAYOUTS)
 
 
 def test_images_on_their_side_are_turned_and_have_another_hash():

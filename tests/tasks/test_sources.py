@@ -10,7 +10,7 @@ import pytest
 
 from orthoreg_jax.tasks.catalogue import BENCHMARKS, KNOWN, entries, other_training_set
 from orthoreg_jax.tasks.check import check_tasks
-from orthoreg_jax.tasks.class_names import ClassNames, bare
+from orthoreg_jax.tasks.class_names import ClassNames, letters_and_digits
 from orthoreg_jax.tasks.split import ArrayImages, ImageRows, Split, cut_validation
 from orthoreg_jax.tasks.task import load_tasks
 
@@ -280,7 +280,7 @@ def test_catalogue_is_whole():
     assert [len(BENCHMARKS[size]) for size in (8, 14, 20)] == [8, 14, 20]
     for name, entry in entries().items():
         names = ClassNames(entry["labels"])  # every class has a directory name of its own
-        found = [names.find(bare(label)) for label in entry["labels"]]
+        found = [names.find(letters_and_digits(label)) for label in entry["labels"]]
         assert found == list(range(len(found)))
         assert len(entry["labels"]) == len(entry["classes"]) > 1
         assert all(text.count("{}") == 1 for text in entry["templates"]), name

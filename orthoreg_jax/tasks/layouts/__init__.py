@@ -18,7 +18,7 @@ from . import binary, idx, mat, text
 Reader = Callable[[pathlib.Path, str], Split]
 
 
-class Layout(NamedTuple):
+class FolderLayout(NamedTuple):
     """Where a task's images are, and how to read them.
 
     Attributes:
@@ -37,10 +37,10 @@ def _by_split(train: str, test: str) -> dict[str, tuple[str, ...]]:
     return {"train": (train,), "test": (test,)}
 
 
-def _digits(folder: str, start: str = "") -> Layout:
+def _digits(folder: str, start: str = "") -> FolderLayout:
     """MNIST and what was published in its form."""
     stems = (f"{start}train", f"{start}test" if start else "t10k")
-    return Layout(
+    return FolderLayout(
         f"{folder}/raw",
         {split: (f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte")
          for split, stem in zip(("train", "test"), stems, strict=True)},
@@ -48,36 +48,46 @@ def _digits(folder: str, start: str = "") -> Layout:
     )  # fmt: skip
 
 
-LAYOUTS = {
-    "cars": Layout(
+FOLDER_LAYOUTS = {
+    "cars": FolderLayout(
         "stanford_cars",
-        {"train": ("cars_train", "devkit/cars_train_annos.mat", "devkit/cars_meta.mat"),
-         "test": ("cars_test", "cars_test_annos_withlabels.mat", "devkit/cars_meta.mat")},
+        {
+            "train": ("cars_train", "devkit/cars_train_annos.mat", "devkit/cars_meta.mat"),
+            "test": ("cars_test", "cars_test_annos_withlabels.mat", "devkit/cars_meta.mat"),
+        },
         mat.read_cars,
     ),
-    "gtsrb": Layout("gtsrb", _by_split("GTSRB/Training", "GT-final_test.csv"), text.read_signs),
-    "svhn": Layout("svhn", _by_split("train_32x32.mat", "test_32x32.mat"), mat.read_svhn),
-    "flowers102": Layout(
-        "flowers-102", dict.fromkeys(("train", "test"), ("jpg", "imagelabels.mat", "setid.mat")),
+    "gtsrb": FolderLayout(
+        "gtsrb", _by_split("GTSRB/Training", "GT-final_test.csv"), text.read_signs
+    ),
+    "svhn": FolderLayout("svhn", _by_split("train_32x32.mat", "test_32x32.mat"), mat.read_svhn),
+    "flowers102": FolderLayout(
+        "flowers-102",
+        dict.fromkeys(("train", "test"), ("jpg", "imagelabels.mat", "setid.mat")),
         mat.read_flowers,
     ),
-    "pets": Layout(
-        "oxford-iiit-pet", _by_split("annotations/trainval.txt", "annotations/test.txt"),
+    "pets": FolderLayout(
+        "oxford-iiit-pet",
+        _by_split("annotations/trainval.txt", "annotations/test.txt"),
         text.read_pets,
     ),
-    "food101": Layout("food-101", _by_split("meta/train.txt", "meta/test.txt"), text.read_food),
+    "food101": FolderLayout(
+        "food-101", _by_split("meta/train.txt", "meta/test.txt"), text.read_food
+    ),
     "mnist": _digits("MNIST"),
     "fashion_mnist": _digits("FashionMNIST"),
     "kmnist": _digits("KMNIST"),
     "emnist": _digits("EMNIST", "emnist-digits-"),
-    "cifar10": Layout(
+    "cifar10": FolderLayout(
         "cifar-10-batches-bin", _by_split("data_batch_1.bin", "test_batch.bin"), binary.read_cifar10
     ),
-    "cifar100": Layout(
+    "cifar100": FolderLayout(
         "cifar-100-binary", _by_split("train.bin", "test.bin"), binary.read_cifar100
     ),
-    "stl10": Layout("stl10_binary", _by_split("train_X.bin", "test_X.bin"), binary.read_stl10),
-}  # fmt: skip
+    "stl10": FolderLayout(
+        "stl10_binary", _by_split("train_X.bin", "test_X.bin"), binary.read_stl10
+    ),
+}
 
 
 class Listed(NamedTuple):
@@ -126,7 +136,7 @@ LISTED = {
 }  # fmt: skip
 
 # Folders of pickles, which can run code and are never read, and where the same is without.
-PICKLES = {
+PICKLED_FOLDERS = {
     "cifar10": ("cifar-10-batches-py", "cifar-10-binary.tar.gz"),
     "cifar100": ("cifar-100-python", "cifar-100-binary.tar.gz"),
 }
@@ -134,7 +144,7 @@ PICKLES = {
 
 def find_layout(data: pathlib.Path, task: str) -> tuple[pathlib.Path, dict[str, str]] | None:
     """The folder of a task's layout, and split -> its files, of those that are there; or None."""
-    layout = LAYOUTS.get(task)
+    layout = FOLDER_LAYOUTS.get(task)
     if layout is None:
         return None
     for folder in (data, data / task):
@@ -148,7 +158,7 @@ def find_layout(data: pathlib.Path, task: str) -> tuple[pathlib.Path, dict[str, 
 
 def pickled(data: pathlib.Path, task: str) -> str:
     """What to say of a task that is there as pickles; "" if it is not."""
-    name, archive = PICKLES.get(task, ("", ""))
+    name, archive = PICKLED_FOLDERS.get(task, ("", ""))
     for folder in (data / name, data / task / name):
         if name and folder.is_dir():
             return (

@@ -13,6 +13,9 @@ from orthoreg_jax.arithmetic.paths import replace, select
 from orthoreg_jax.arithmetic.task_vectors import apply_task_vector, task_vector
 from orthoreg_jax.arithmetic.types import Apply, Inputs, Params, Trainable, Update
 
+# (apply, params0, vectors, coefficients (g v), inputs) -> outputs (g b p)
+Outputs = Callable[[Apply, Any, Sequence[Any], Any, Any], Any]
+
 
 def edited_outputs(
     apply: Apply,
@@ -24,6 +27,23 @@ def edited_outputs(
     """Outputs of theta_0 + sum_v c_v tau_v, for each of g rows of coefficients.
 
     One row after another, so that memory holds one edited model, whatever g is.
+
+    Args:
+      apply: (params, inputs) -> outputs (b p).
+      params0: theta_0.
+      vectors: tau_v, trees of some or all leaves of params0.
+      coefficients: c, a row for each edited model.
+      inputs: a batch, as `apply` takes it.
+
+    Reference: task arithmetic, Ilharco et al., 2023.
+
+    Examples:
+      >>> apply = lambda params, x: x @ params["w"]
+      >>> params0, tau = {"w": jnp.ones((2, 1))}, {"w": jnp.array([[1.0], [2.0]])}
+      >>> oj.edited_outputs(apply, params0, [tau], jnp.array([[0.0], [2.0]]), jnp.ones((1, 2)))
+      Array([[[2.]],
+      <BLANKLINE>
+             [[8.]]], dtype=float32)
     """
 
     def outputs(row: Float[Array, " v"]) -> Any:
@@ -44,10 +64,27 @@ def linearized_outputs(
 ) -> Float[Array, "g b p"]:
     """Outputs of f_lin(x; theta_0 + sum_v c_v tau_v) = f(x) + sum_v c_v J(x) tau_v.
 
-    A whole grid costs one pass of f and one Jacobian-vector product per vector.
+    A whole grid costs one pass of f and one Jacobian-vector product per vector. A leaf that a
+    vector lacks does not change.
+
+    Args:
+      apply: f, (params, inputs) -> outputs (b p).
+      params0: theta_0.
+      vectors: tau_v, trees of some or all leaves of params0.
+      coefficients: c, a row for each edited model.
+      inputs: a batch x, as `apply` takes it.
+
+    Reference: tangent task arithmetic, Ortiz-Jimenez et al., 2023, eq. 2.
+
+    Examples:
+      >>> apply = lambda params, x: jnp.exp(x @ params["w"])
+      >>> params0, tau = {"w": jnp.zeros((1, 1))}, {"w": jnp.ones((1, 1))}
+      >>> oj.linearized_outputs(apply, params0, [tau], jnp.array([[0.5]]), jnp.ones((1, 1)))
+      Array([[[1.5]]], dtype=float32)
     """
     outputs, push = jax.linearize(lambda params: apply(params, inputs), params0)
-    tangents = jnp.stack([push(vector) for vector in vectors])
+    still = jax.tree.map(jnp.zeros_like, params0)
+    tangents = jnp.stack([push(apply_task_vector(still, vector)) for vector in vectors])
     return outputs + jnp.einsum("gv,vbp->gbp", coefficients.astype(tangents.dtype), tangents)
 
 
@@ -70,7 +107,7 @@ class Mode(NamedTuple):
     init: Callable[[Any, Any], Any]
     delta: Callable[[Any, Any], Any]
     forward: Callable[[Apply, Any, Any, Any], Any]
-    outputs: Callable[[Apply, Any, Sequence[Any], Any, Any], Any] = edited_outputs
+    outputs: Outputs = edited_outputs
     whole: bool = False
 
 
