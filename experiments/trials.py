@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from orthoreg_jax.arithmetic.task_vectors import norm
-from orthoreg_jax.config import load_config, split_method
+from orthoreg_jax.config import load_config
 from orthoreg_jax.evaluation.accuracy import Evaluator
 from orthoreg_jax.evaluation.edited_models import EditedModels, Sets
 from orthoreg_jax.experiment.evaluation import load_vectors, make_evaluator, put_sets
@@ -20,12 +20,14 @@ from orthoreg_jax.experiment.experiment import Experiment
 from orthoreg_jax.experiment.finetuning import finetune_all
 from orthoreg_jax.experiment.setup import prepare
 from orthoreg_jax.progress import Progress
-from orthoreg_jax.training.penalties import PENALTIES
 
 ALPHAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4)
 # Numbers of a trial, in per cent but for alpha and the norm; "val Abs" chooses, the rest is test.
 MEASURES = ("val Abs", "single", "Abs", "Norm", "alpha", "norm")
 NEGATION = ("target", "control", "negation alpha")
+
+
+Found = dict[str, Any]  # a trial's numbers
 
 
 def parser(description: str, config: str = "configs/embedded.py") -> argparse.ArgumentParser:
@@ -51,21 +53,19 @@ class Trials:
         self,
         method: str,
         rate: float,
-        strength: float,
         options: Sequence[str] = (),
-        name: str = "",
+        folder: str = "",
         *,
         seeds: Sequence[int] = (),
         negate: bool = False,
-    ) -> dict[str, Any]:
-        """Runs or goes on with one trial.
+    ) -> Found:
+        """Runs or resumes one trial.
 
         Args:
           method: as in a config's `methods`.
           rate: learning rate.
-          strength: lambda of the method's last penalty; 0 without one.
-          options: further ones, as "lora.placement=qv".
-          name: of them, for the folder.
+          options: further options, such as "penalty.strength=1".
+          folder: name of its run folder, without the learning rate; default: the method.
           seeds: in place of the arguments'.
           negate: measure negation, too: "target", "control" and "negation alpha" at 95 % of
             control, means over tasks.
@@ -76,24 +76,22 @@ class Trials:
         """
         arguments = self._arguments
         seeds, measures = seeds or arguments.seeds, MEASURES + NEGATION * negate
-        penalties = split_method(method)[1]
         overrides = [
             f"methods={method}",
             f"seeds={','.join(map(str, seeds))}",
             f"training.learning_rate={rate}",
             "evaluation.alpha_search=grid",
             f"evaluation.alphas={','.join(map(str, ALPHAS))}",
-            *(f"{PENALTIES[last].options}.strength={strength}" for last in penalties[-1:]),
             *options,
             *arguments.set,
         ]
         config = load_config(arguments.config, overrides)
-        folder = arguments.workdir / f"{method}{name}-lr{rate:g}-lambda{strength:g}"
+        workdir = arguments.workdir / f"{folder or method}-lr{rate:g}"
         with jax.default_matmul_precision(config.matmul_precision):
-            experiment = prepare(config, folder)
+            experiment = prepare(config, workdir)
             finetune_all(experiment)
             rows = [self._measure(experiment, seed, negate) for seed in seeds]
-        trial: dict[str, Any] = {"method": method, "learning_rate": rate, "strength": strength}
+        trial: Found = {"method": method, "learning_rate": rate}
         trial["seeds"] = list(seeds)
         for measure in measures:
             values = trial[f"{measure} by seed"] = [row[measure] for row in rows]
@@ -102,7 +100,7 @@ class Trials:
         curves = zip(*(row["curve"] for row in rows), strict=True)
         trial["curve"] = [statistics.fmean(values) for values in curves]
         shown = ", ".join(f"{measure} {trial[measure]:.2f}" for measure in measures)
-        print(f"{folder.name}: {shown}", flush=True)
+        print(f"{workdir.name}: {shown}", flush=True)
         return trial
 
     def _measure(self, experiment: Experiment, seed: int, negate: bool) -> dict[str, Any]:
@@ -146,7 +144,7 @@ class Trials:
         return measured
 
 
-def cells(trial: dict[str, Any], measures: Sequence[str] = MEASURES) -> list[str]:
+def cells(trial: Found, measures: Sequence[str] = MEASURES) -> list[str]:
     """Numbers for a table, with their deviation over seeds."""
     texts = []
     for measure in measures:
