@@ -79,6 +79,6 @@ def with_validation(
         notes.append(Note(len(splits["val"]), "images of test, half of them, serve as validation"))
     elif cut:
         splits["train"], splits["val"] = cut_validation(splits["train"])
-        what = "images of train serve as the missing validation split (10 %, at most 5000)"
+        what = "images held out of train as the missing validation split (10 %, at most 5000)"
         notes.append(Note(len(splits["val"]), what))
     return {split: splits[split] for split in needed}, notes

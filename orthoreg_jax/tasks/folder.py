@@ -86,9 +86,12 @@ class FolderImages(NamedTuple):
     skipped: dict[str, list[str]]
     directories: list[str]
 
-    def notes(self) -> list[Note]:
-        """What was passed over, by reason."""
-        return [note(f"skipped: {reason}", paths) for reason, paths in self.skipped.items()]
+    def notes(self, split: str) -> list[Note]:
+        """What was skipped, by reason; paths begin with the name of the split's directory."""
+        return [
+            note(f"skipped: {reason}", _below(split, paths))
+            for reason, paths in self.skipped.items()
+        ]
 
 
 def find_images(root: pathlib.Path) -> FolderImages:
@@ -161,9 +164,9 @@ def read_directory(directory: pathlib.Path, names: ClassNames) -> tuple[Split, l
     paths = [path for path in found.paths if "/" in path]
     full = {path.partition("/")[0] for path in paths}
     empty = [name for name in found.directories if name not in full]
-    notes = found.notes()
+    notes = found.notes(directory.name)
     if stray := [path for path in found.paths if "/" not in path]:
-        notes.append(note("skipped: not in a class directory", stray))
+        notes.append(note("skipped: not in a class directory", _below(directory.name, stray)))
     if empty or not paths:
         where = f" in the directories {listed(map(shown, empty))}" if empty and paths else ""
         raise ValueError(
@@ -175,11 +178,18 @@ def read_directory(directory: pathlib.Path, names: ClassNames) -> tuple[Split, l
     directories = {path: path.rpartition("/")[0] for path in paths}
     places = {each: names.find(each) for each in dict.fromkeys(directories.values())}
     if deep := [path for path, each in directories.items() if places[each] is None]:
-        notes.append(note("in subdirectories of their class directory", deep))
+        notes.append(
+            note("in subdirectories of their class directory", _below(directory.name, deep))
+        )
     times = Counter(places.values())
     if alike := [each for each, place in places.items() if place is not None and times[place] > 1]:
-        notes.append(note("directories that name the same class as another one", alike))
+        what = "directories that name the same class as another one"
+        notes.append(note(what, _below(directory.name, alike)))
     return split, notes
+
+
+def _below(directory: str, paths: Sequence[str]) -> list[str]:
+    return [f"{directory}/{path}" for path in paths]
 
 
 def listed_images(

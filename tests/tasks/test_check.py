@@ -73,7 +73,7 @@ def test_every_image_is_decoded(spoiled):
     assert facts.splits["train"].images == 11  # what is there is counted all the same
     found = {each.what: (each.number, each.first) for each in facts.notes}
     assert found == {
-        "skipped: ending .gif": (1, ("b/9_last.gif",)),
+        "skipped: ending .gif": (1, ("train/b/9_last.gif",)),
         "images with 16 bits per channel, scaled to 8": (1, ("train/b/8_deep.png",)),
         "images with an EXIF rotation, which is ignored": (1, ("train/b/7_turned.jpg",)),
         "images with transparency, which is dropped": (1, ("train/b/6_alpha.png",)),

@@ -97,7 +97,7 @@ def test_other_endings_are_counted(mine, tmp_path):
     assert counts(task) == {"train": 3, "val": 3, "test": 4}
     assert notes(task) == {"skipped: ending .gif": 2, "skipped: ending .txt": 1,
                            "skipped: no ending": 1}  # fmt: skip
-    assert "2 skipped: ending .gif (owl/a.gif, owl/b.GIF)" in map(str, task.notes)
+    assert "2 skipped: ending .gif (train/owl/a.gif, train/owl/b.GIF)" in map(str, task.notes)
 
 
 @pytest.mark.parametrize("name", ["valid", "validation"])
@@ -115,7 +115,7 @@ def test_a_cut_of_train_is_said(mine, tmp_path):
     write(mine, *(f"train/fox/{number}.png" for number in range(2, 20)))
     task = load(tmp_path)
     assert counts(task) == {"train": 19, "val": 2, "test": 3}
-    what = "images of train serve as the missing validation split (10 %, at most 5000)"
+    what = "images held out of train as the missing validation split (10 %, at most 5000)"
     assert notes(task) == {what: 2, "ignored: directories that belong to no split": 1,
                            "classes without an image in val": 1}  # fmt: skip
     assert "1 class without an image in val (owl)" in map(str, task.notes)
