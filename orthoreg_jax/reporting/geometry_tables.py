@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from orthoreg_jax.evaluation.results import Features, Results, Run
 
+from .accuracy_tables import seeds_note
 from .summary import (
     Estimate,
     MethodRuns,
@@ -19,7 +20,7 @@ from .summary import (
     group_methods,
     penalty_pairs,
 )
-from .tables import NONE, Table, number_estimate, points, seeds_note, share_text
+from .tables import NONE, Table, number_estimate, points, share_text
 
 
 def geometry_table(results: Results) -> Table:

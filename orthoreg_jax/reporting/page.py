@@ -10,6 +10,14 @@ from typing import Any
 from orthoreg_jax.config import default_config, flatten_config
 from orthoreg_jax.evaluation.results import Results
 
+from .accuracy_tables import (
+    alpha_table,
+    analogy_table,
+    difference_table,
+    other_search_table,
+    summary_table,
+    task_table,
+)
 from .findings import describe_findings
 from .geometry_tables import claims_table, features_table, geometry_table
 from .html_elements import (
@@ -24,15 +32,7 @@ from .html_elements import (
     section,
 )
 from .summary import control_title, group_methods, penalty_pairs
-from .tables import (
-    Table,
-    alpha_table,
-    analogy_table,
-    difference_table,
-    other_search_table,
-    summary_table,
-    task_table,
-)
+from .tables import Table
 
 # By name of the figure: heading, what is seen, and how to read it.
 FIGURES = {

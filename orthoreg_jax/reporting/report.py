@@ -13,18 +13,16 @@ from orthoreg_jax.evaluation.results_file import read_results
 from orthoreg_jax.experiment.vectors import task_folder
 from orthoreg_jax.storage import StorageError, replacing, write_text
 
-from .geometry_tables import claims_table, features_table, geometry_table
-from .tables import (
-    Table,
+from .accuracy_tables import (
     alpha_table,
     analogy_table,
     difference_table,
-    format_markdown,
-    format_text,
     other_search_table,
     summary_table,
     task_table,
 )
+from .geometry_tables import claims_table, features_table, geometry_table
+from .tables import Table, format_markdown, format_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,10 +4,11 @@ import re
 import numpy as np
 import pytest
 
+from orthoreg_jax.reporting.accuracy_tables import summary_table, task_table
 from orthoreg_jax.reporting.html_elements import STYLE_SHEET, format_html, method_key
 from orthoreg_jax.reporting.style import MARKERS
 from orthoreg_jax.reporting.summary import group_methods
-from orthoreg_jax.reporting.tables import Table, summary_table, task_table
+from orthoreg_jax.reporting.tables import Table
 
 # Machado, Oliveira and Fernandes (2009), on linear RGB: eyes without red or green cones.
 BLINDNESS = {

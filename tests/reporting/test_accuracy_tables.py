@@ -1,16 +1,14 @@
 import pytest
 
-from orthoreg_jax.reporting.tables import (
-    Table,
+from orthoreg_jax.reporting.accuracy_tables import (
     alpha_table,
     analogy_table,
     difference_table,
-    format_markdown,
-    format_text,
     other_search_table,
     summary_table,
     task_table,
 )
+from orthoreg_jax.reporting.tables import Table, format_markdown, format_text
 
 
 def test_summary_of_one_seed(results):
