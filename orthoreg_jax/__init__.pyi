@@ -66,3 +66,5 @@ from .tasks.task import Task as Task
 from .tasks.task import load_tasks as load_tasks
 from .trees import load_tree as load_tree
 from .trees import save_tree as save_tree
+
+__version__: str
