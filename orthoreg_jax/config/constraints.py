@@ -92,7 +92,10 @@ def constraints() -> list[tuple[str, Constraint]]:
         ("training.accumulate", whole(1)),
         ("training.fsdp", whole(1)),
         ("training.learning_rate", number(0)),
-        ("training.warmup_steps", whole(0)),
+        ("training.warmup", Constraint(
+            lambda warmup: 0 <= warmup < 1 or (warmup >= 1 and warmup == int(warmup)),
+            "a share of the steps below 1, or a whole number of steps from 1 up",
+        )),
         ("training.weight_decay", number(0)),
         ("training.clip_norm", number(1e-12)),
         ("training.crop_scale", number(0.01, 1)),

@@ -16,6 +16,7 @@ from orthoreg_jax.clip.weights import TEXT, beside_text_tensors
 from orthoreg_jax.hosts import fetch, interruption, is_first, wait
 from orthoreg_jax.storage import only_one
 from orthoreg_jax.training.finetune import Job, finetune, has_states, remove_states
+from orthoreg_jax.training.schedule import count_warmup
 from orthoreg_jax.training.step import TrainState, init_state, make_optimizer, make_train_step
 from orthoreg_jax.trees import save_tree
 
@@ -62,7 +63,7 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
     def optimizer_of(steps: int) -> optax.GradientTransformation:
         return make_optimizer(
             method.learning_rate,
-            options.warmup_steps,
+            count_warmup(options.warmup, steps),
             steps,
             options.weight_decay,
             options.clip_norm,

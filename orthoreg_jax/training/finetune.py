@@ -144,7 +144,7 @@ def _diverged(state: TrainState, job: Job, line: dict[str, Any]) -> DivergedErro
     return DivergedError(
         f"{job.label}: not finite at step {line['step']} ({numbers}; None: not finite). The last "
         f"good weights, after {int(state.step)} updates, are in {job.folder / 'last_good'}. Lower "
-        "training.learning_rate or penalty.strength, or lengthen training.warmup_steps, and run "
+        "training.learning_rate or penalty.strength, or lengthen training.warmup, and run "
         "again in a new --workdir"
     )
 

@@ -10,7 +10,7 @@ def test_a_trial_is_fine_tuned_added_and_negated(inputs, tmp_path, monkeypatch):
     from trials import ALPHAS, MEASURES, NEGATION, Trials, cells, parser
 
     arguments = parser("", str(inputs)).parse_args(
-        ["--workdir", str(tmp_path), "--set", "training.steps=2", "training.warmup_steps=1"]
+        ["--workdir", str(tmp_path), "--set", "training.steps=2"]
     )
     trial = Trials(arguments).run("full+orthoreg", 1e-3, 2.0, negate=True)
     assert (trial["method"], trial["strength"], trial["seeds"]) == ("full+orthoreg", 2.0, [0])
