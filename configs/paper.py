@@ -48,7 +48,6 @@ def get_config() -> ConfigDict:
     config.training.warmup = 500
     config.training.weight_decay = 0.1
     config.training.clip_norm = 1.0
-    config.training.checkpoint_every = 1000
     config.evaluation.batch_size = 256
     # The authors' grid decides; what our own search finds is in a table of its own.
     config.evaluation.alpha_search = "grid"

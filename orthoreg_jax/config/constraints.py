@@ -101,6 +101,7 @@ def constraints() -> list[tuple[str, Constraint]]:
         ("training.crop_scale", number(0.01, 1)),
         ("training.dtype", one_of(DTYPES)),
         ("training.log_every", whole(1)),
+        ("training.checkpoint_minutes", number(0)),
         ("training.checkpoint_every", whole(0)),
         ("training.keep_checkpoints", whole(1)),
         ("evaluation.batch_size", whole(1)),

@@ -123,8 +123,10 @@ def default_config() -> ConfigDict:
     training.tensorboard = False
     # "module:function" that gets each line of metrics.jsonl and its folder, for W&B, trackio, ...
     training.on_metrics = ""
-    # Steps between two saved states, from which an interrupted task goes on; 0: none but the one
-    # that is saved when the run is asked to stop.
+    # Minutes between two saved states, from which a task goes on that was cut off; 0.0: none by
+    # time. One is saved in any case when the run is asked to stop.
+    training.checkpoint_minutes = 5.0
+    # Steps between two saved states, for those who want them at certain steps; 0: none by steps.
     training.checkpoint_every = 0
     # Saved states to keep, the newest ones: if one is damaged, the one before it serves.
     training.keep_checkpoints = 2

@@ -108,6 +108,7 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
             ],
             log_every=options.log_every,
             checkpoint_every=options.checkpoint_every,
+            checkpoint_minutes=options.checkpoint_minutes,
             keep_checkpoints=options.keep_checkpoints,
             tensorboard=options.tensorboard,
             on_metrics=options.on_metrics,

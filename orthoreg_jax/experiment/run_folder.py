@@ -115,7 +115,7 @@ FREE_OPTIONS = (
     "training.log_every",
     "training.tensorboard",
     "training.on_metrics",
-    "training.checkpoint_every",
+    "training.checkpoint_",
     "training.keep_checkpoints",
     "training.fsdp",
     "training.accumulate",
