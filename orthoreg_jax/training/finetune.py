@@ -18,6 +18,7 @@ from orthoreg_jax.hosts import first_decides, interruption, is_first
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import StorageError, write_text
 from orthoreg_jax.tasks.loading import Feed
+from orthoreg_jax.time_left import Plan
 
 from .events import Events
 from .penalties import Context
@@ -49,6 +50,7 @@ class Job(NamedTuple):
       keep_checkpoints: saved states to keep, the newest ones.
       tensorboard: also write the metrics to `events/`, for TensorBoard.
       on_metrics: "module:function" that also gets the metrics, or "".
+      plan: of the run, for the time left.
     """
 
     label: str
@@ -64,6 +66,7 @@ class Job(NamedTuple):
     keep_checkpoints: int = 2
     tensorboard: bool = False
     on_metrics: str = ""
+    plan: Plan | None = None
 
 
 def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings) -> TrainState:
@@ -93,7 +96,7 @@ def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings)
         events = None
         if job.tensorboard and is_first():
             events = stack.enter_context(Events(job.folder / "events", first))
-        progress = stack.enter_context(Progress(job.label, job.steps - first))
+        progress = stack.enter_context(Progress(job.label, job.steps - first, plan=job.plan))
         moving = {
             place: context.rotation.batches(first, job.steps)
             for place, context in enumerate(job.contexts)
