@@ -18,7 +18,6 @@ def get_config() -> ConfigDict:
     config = default_config()
     config.tasks = ("mnist", "digits", "fashion_mnist", "silhouettes", "emoji")
     config.training.steps = 300
-    config.training.warmup_steps = 30
     config.training.batch_size = 32
     config.training.learning_rate = 3e-4
     config.penalty.strength = 10.0

@@ -45,10 +45,9 @@ def get_config() -> ConfigDict:
     config.per_method["lora+orthoreg"].strength = 1.0
     config.training.epochs = -1.0
     config.training.batch_size = 128
-    config.training.warmup_steps = 500
+    config.training.warmup = 500
     config.training.weight_decay = 0.1
     config.training.clip_norm = 1.0
-    config.training.checkpoint_every = 1000
     config.evaluation.batch_size = 256
     # The authors' grid decides; what our own search finds is in a table of its own.
     config.evaluation.alpha_search = "grid"

@@ -15,5 +15,9 @@ _attribute, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # looked up when asked for: it takes longer than this import
+        from .versions import version
+
+        return version("orthoreg-jax")
     with explained(f"{__name__}.{name}"):
         return _attribute(name)

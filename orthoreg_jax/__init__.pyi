@@ -68,3 +68,5 @@ from .training.modes.mode import edited_outputs as edited_outputs
 from .training.modes.mode import linearized_outputs as linearized_outputs
 from .trees import load_tree as load_tree
 from .trees import save_tree as save_tree
+
+__version__: str

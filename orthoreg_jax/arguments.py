@@ -13,6 +13,10 @@ STAGE_HELP = {
     "evaluate": "measure single tasks, addition and negation; writes results.json",
     "report": "draw plots and write report.html from results.json",
 }
+DATA_ACTIONS = {
+    "check": "list what is found of each task: counts, hashes, duplicates, and what is wrong",
+    "prepare": "fetch what is missing from the hub",
+}
 EPILOG = """\
 examples:
   orthoreg run --config embedded --workdir runs/embedded
@@ -44,6 +48,19 @@ class _Versions(argparse.Action):
         parser.exit()
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose help can end with the options of a config."""
+
+    lists_options = False
+
+    def format_help(self) -> str:
+        if not self.lists_options:
+            return super().format_help()
+        from .option_list import options_text
+
+        return f"{super().format_help()}\n{options_text()}"
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     # allow_abbrev off: "--conf.x" must be an error, not a prefix of --config.
@@ -56,10 +73,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     text = "print the versions of what is at work, and end"
     parser.add_argument("--version", nargs=0, action=_Versions, help=text)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_Parser
+    )
     for name, text in {"run": "run all stages in order", **STAGE_HELP}.items():
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name != "report":
+            command.lists_options = True
             _add_config(command)
             _add_hosts(command)
         command.add_argument(
@@ -73,20 +93,22 @@ def make_parser() -> argparse.ArgumentParser:
     _add_vector(commands)
     _add_push(commands)
     _add_measure(commands)
+    _add_data(commands)
+    return parser
+
+
+def _add_data(commands: Any) -> None:
     text = "check the data of tasks, or fetch what is missing of it from the hub"
     data = commands.add_parser("data", help=text, description=text, allow_abbrev=False)
-    data.add_argument(
-        "action",
-        choices=("check", "prepare"),
-        help="check: list what is found, with counts, hashes and duplicates; "
-        "prepare: fetch what is missing",
-    )
-    _add_config(data, required=False)
-    add = data.add_argument
-    add("--tasks", help="instead of a config's: e.g. dtd,svhn; 8, 14 or 20 for the field's lists")
-    add("--data", default="data", help="their folder, with --tasks; data")
-    add("--tfds", action="store_true", help="prepare by tensorflow-datasets, not from the hub")
-    return parser
+    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, text in DATA_ACTIONS.items():
+        action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        _add_config(action, required=False)
+        add = action.add_argument
+        add("--tasks", help="instead of a config's: e.g. dtd,svhn; 8, 14, 20: the field's lists")
+        add("--data", default="data", help="their folder, with --tasks (default: data)")
+        if name == "prepare":
+            add("--tfds", action="store_true", help="by tensorflow-datasets, not from the hub")
 
 
 def _add_export(commands: Any) -> None:

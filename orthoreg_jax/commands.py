@@ -67,6 +67,12 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         run_experiment(load_config(options.config, overrides), options.workdir, stages)
         if not is_first():
             return
+    # What the last stage wrote.
+    if stages == ["finetune"]:
+        print(f"task vectors: {options.workdir / 'METHOD/seedN/TASK/vector.safetensors'}")
+    if stages == ["evaluate"]:
+        print(f"results: {options.workdir / 'results.json'}")
+        print(f"as tables and figures: orthoreg report --workdir {options.workdir}")
     if "report" in stages:
         from .reporting.report import summary_text
 

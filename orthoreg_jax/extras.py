@@ -17,7 +17,6 @@ EXPERIMENTS = (
     "PIL",
     "pydantic",
     "tensorflow_datasets",
-    "tqdm",
     "transformers",
     "typing_extensions",
 )

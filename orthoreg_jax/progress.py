@@ -3,69 +3,81 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import time
 from typing import IO, Any
 
-import tqdm
-
 from .hosts import is_first
+from .time_left import Plan, spoken
 
 PLAIN_SECONDS = 15.0
+LIVE_SECONDS = 0.1
+ERASE_REST = "\x1b[K"
+COLUMNS = 80  # of a terminal that does not tell
 
 
 class Progress:
     """Counts the steps of one phase.
 
-    On a terminal a live line with rate, values and time left; elsewhere one plain line at the end
-    and one every 15 seconds, so that logs stay short.
+    On a terminal a live line with rate, values and time left; elsewhere the same line at the end
+    and every 15 seconds, so that logs stay short.
     """
 
     def __init__(
-        self, label: str, total: int, stream: IO[str] | None = None, unit: str = "it"
+        self,
+        label: str,
+        total: int,
+        stream: IO[str] | None = None,
+        unit: str = "it",
+        plan: Plan | None = None,
     ) -> None:
-        """Starts the phase `label` of `total` steps, each of which is a `unit`."""
+        """Starts the phase `label` of `total` steps, each of which is a `unit`.
+
+        A phase of a plan also shows the time left for all of it.
+        """
         self._label, self._total, self._count, self._unit = label, total, 0, unit
         # Only the first process prints.
         self._stream = stream or (sys.stderr if is_first() else io.StringIO())
-        self._start = self._last = time.monotonic()
+        self._live = self._stream.isatty()
+        self._start = self._shown = time.monotonic()
         self._values: dict[str, float] = {}
-        self._bar = None
-        if self._stream.isatty():
-            self._bar = tqdm.tqdm(
-                desc=label,
-                total=total,
-                file=self._stream,
-                dynamic_ncols=True,
-                leave=True,
-                unit=unit,
-            )
+        self._plan = plan or Plan()
+        self._plan.begin(label, total, self._start)
+        if self._live:  # the first step may compile for a while
+            self._print(self._start, end="")
 
     def update(self, steps: int = 1, **values: float) -> None:
         """Counts steps and shows `values` after them, e.g. loss=0.5."""
+        now = time.monotonic()
         self._count += steps
+        if steps:
+            self._plan.advance(steps, now)
         # A value of exactly 0 does not apply to this run (no penalty).
         self._values.update({key: value for key, value in values.items() if value})
-        if self._bar is not None:
-            if values:
-                self._bar.set_postfix(_shown(self._values), refresh=False)
-            self._bar.update(steps)
-        elif time.monotonic() - self._last > PLAIN_SECONDS and self._count < 0.9 * self._total:
-            self._last = time.monotonic()
-            self._print()
+        pause = LIVE_SECONDS if self._live else PLAIN_SECONDS
+        # A plain line that is almost the last one says no more than the last.
+        if now - self._shown > pause and (self._live or self._count < 0.9 * self._total):
+            self._shown = now
+            self._print(now, end="" if self._live else "\n")
 
-    def _print(self) -> None:
-        seconds = time.monotonic() - self._start
+    def _print(self, now: float, end: str) -> None:
+        seconds = now - self._start
         rate = self._count / max(seconds, 1e-9)
-        left = (self._total - self._count) / max(rate, 1e-9)
-        values = "".join(f"  {key} {value}" for key, value in _shown(self._values).items())
-        ending = f"  {left:.0f} s left" if self._count < self._total else f"  {seconds:.1f} s"
-        pace = f"{rate:.1f} {self._unit}/s"
-        print(
-            f"{self._label}  {self._count}/{self._total}  {pace}{values}{ending}",
-            file=self._stream,
-            flush=True,
-        )
+        parts = [self._label, f"{self._count}/{self._total}"]
+        # What has to fit a narrow terminal comes first.
+        if self._count >= self._total:
+            parts.append(f"{seconds:.1f} s")
+        elif self._count:
+            parts.append(f"{spoken((self._total - self._count) / max(rate, 1e-9))} left")
+        if whole := self._plan.describe():
+            parts.append(f"run: {whole} left")
+        parts += [f"{rate:.1f} {self._unit}/s"] * (self._count > 0)
+        parts += [f"{key} {value:.4g}" for key, value in self._values.items()]
+        line = "  ".join(parts)
+        if self._live:
+            line = f"\r{line[: _columns(self._stream) - 1]}{ERASE_REST}"
+        print(line, end=end, file=self._stream, flush=True)
 
     def __enter__(self) -> Progress:
         """Itself."""
@@ -73,17 +85,21 @@ class Progress:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         """Ends the line."""
-        if self._bar is not None:
-            self._bar.close()
-        elif error is None:
-            self._print()
+        now = time.monotonic()
+        self._plan.end(now)
+        if error is None or self._live:
+            self._print(now, end="\n")
+
+
+def _columns(stream: IO[str]) -> int:
+    """The width of a terminal; some have none, among them those of containers and of CI."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or COLUMNS
+    except (OSError, ValueError):  # a stream that has no file
+        return COLUMNS
 
 
 def say(note: str) -> None:
     """Prints a note to standard error about something ignored, guessed or defaulted."""
     if is_first():
         print(f"note: {note}", file=sys.stderr, flush=True)
-
-
-def _shown(values: dict[str, float]) -> dict[str, str]:
-    return {key: f"{value:.4g}" for key, value in values.items()}

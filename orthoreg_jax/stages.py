@@ -36,11 +36,12 @@ def run_experiment(
     import jax
 
     from .config import validate
-    from .experiment.evaluation import evaluate_all
-    from .experiment.finetuning import finetune_all
+    from .experiment.evaluation import evaluate_all, expect_evaluation
+    from .experiment.finetuning import expect_finetuning, finetune_all
     from .experiment.setup import prepare
     from .hosts import compare, interruption, is_first
     from .reporting.report import write_report
+    from .time_left import Plan
 
     unknown = [stage for stage in stages if stage not in STAGES]
     if isinstance(stages, str) or unknown or not stages:
@@ -57,10 +58,15 @@ def run_experiment(
                     for remark in task.remarks():
                         print(f"{name}: {remark}", file=sys.stderr)
             with interruption.listening():
+                plan = Plan()
                 if "finetune" in stages:
-                    finetune_all(experiment)
+                    expect_finetuning(experiment, plan)
                 if "evaluate" in stages:
-                    evaluate_all(experiment)
+                    expect_evaluation(experiment, plan)
+                if "finetune" in stages:
+                    finetune_all(experiment, plan)
+                if "evaluate" in stages:
+                    evaluate_all(experiment, plan)
     interruption.stop_if_asked()
     if "report" in stages and is_first():
         write_report(folder)

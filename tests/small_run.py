@@ -26,7 +26,7 @@ def get_config():
     config.control = "others"
     config.seeds = (3,)
     config.training.steps = 6
-    config.training.warmup_steps = 1
+    config.training.warmup = 1
     config.training.batch_size = 8
     config.training.learning_rate = 1e-3
     config.training.log_every = 2

@@ -3,6 +3,7 @@
 import doctest
 import inspect
 import re
+from importlib import metadata
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,10 @@ IMPORTED = {"oj": oj, "jax": jax, "jnp": jnp, "np": np, "optax": optax}
 def test_the_list_is_what_it_was():
     """A name that is added or taken away changes this list, and the changelog."""
     assert sorted(PUBLIC) == sorted(oj.__all__)
+
+
+def test_the_version_is_the_installed_packages():
+    assert oj.__version__ == metadata.version("orthoreg-jax")
 
 
 def test_nothing_has_two_names():

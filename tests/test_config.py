@@ -99,6 +99,10 @@ def test_overrides_take_the_option_s_type():
         ("training.stepz=3", "no such option; did you mean training.steps"),
         ("training", "no such option"),
         ("training=3", "no such option"),
+        (
+            "training.warmup_steps=3",
+            "is now training.warmup, a number of steps from 1 up or a share",
+        ),
         ("training.steps=many", "allowed: a whole number, for example 100"),
         ("training.steps=1.5", "a whole number"),
         ("training.remat=perhaps", "True or False"),
@@ -114,7 +118,12 @@ def test_bad_overrides(text, message):
     "text, message",
     [
         ("training.steps=0", "training.steps is 0, allowed: a whole number from 1 up"),
-        ("training.warmup_steps=100", "below training.steps, which is 100"),
+        ("training.warmup=100", "a number of steps below training.steps, which is 100, or a share"),
+        (
+            "training.warmup=2.5",
+            "training.warmup is 2.5, allowed: a share of the steps below 1, or",
+        ),
+        ("training.warmup=-0.1", "training.warmup is -0.1"),
         ("training.learning_rate=-1.0", "learning_rate is -1.0"),
         ("training.crop_scale=0.0", "crop_scale"),
         ("training.dtype=float16", "allowed: float32 or bfloat16"),
@@ -167,7 +176,9 @@ def test_all_problems_come_at_once():
 @pytest.mark.parametrize(
     "source, message",
     [
-        ("config.trainin = 3", "trainin"),
+        ("config.trainin = 3", "trainin: no such option; did you mean training"),
+        ("config.training.stepz = 3", r"stepz: no such option; did you mean training\.steps\?$"),
+        ("config.training.warmup_steps = 3", "warmup_steps: is now training.warmup, a number"),
         ("config.training.steps = 'ten'", "str"),
         ("raise KeyError('of its own')", "of its own"),
         ("return None", r"returned NoneType.*return config"),

@@ -23,6 +23,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Rooms that are the core: see `dependencies` in pyproject.toml.
 CORE = re.compile(r"(arithmetic|merging|trees|penalties(?!\.curvature))\b")
 
+# The version, and what is imported for the rest of the package until that is asked for.
+VERSION = """
+import sys
+import orthoreg_jax
+assert not {"jax", "numpy", "importlib.metadata"} & set(sys.modules)
+print(orthoreg_jax.__version__)
+"""
+
 # Names and what is said of them; other packages than those of `import jax, optax`.
 PROGRAM = """
 import json, sys
@@ -83,6 +91,12 @@ def core(tmp_path_factory):
 def said(core, tmp_path_factory):
     done = run(core / "python", "-c", PROGRAM, folder=tmp_path_factory.mktemp("names"), check=True)
     return json.loads(done.stdout)
+
+
+def test_the_version_needs_the_core_alone(core, tmp_path):
+    done = run(core / "python", "-c", VERSION, folder=tmp_path)
+    (project,) = re.findall(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert done.stdout.strip() == project, done.stderr
 
 
 def test_the_readmes_loop_needs_the_core_alone(core, tmp_path):

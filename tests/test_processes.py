@@ -1,6 +1,8 @@
 """Two processes are one run: they do the same, and when one ends, both do, and say why."""
 
 import json
+import os
+import pathlib
 import random
 import signal
 import socket
@@ -12,30 +14,51 @@ import time
 import pytest
 
 from orthoreg_jax.config import flatten_config, load_config
+from orthoreg_jax.hosts.decisions import KEPT, Decisions
 from orthoreg_jax.hosts.interruption import _Interruption
+from orthoreg_jax.hosts.watch import Watch
 from orthoreg_jax.storage import only_one
+from tests.small_run import relative_difference
 
 GONE = (
     "orthoreg: process {} of 2 stops because process {} ended: it stopped responding; it was killed"
 )
 ENDLESS = ("--config.training.steps=1000000", "--config.methods=full")
 
+# Each process writes after which steps it saved a state.
+COUNTED = ("-c", """
+import os, sys
+from orthoreg_jax import cli
+from orthoreg_jax.training.saved_states import StateFolder
+
+save = StateFolder.save
+def save_and_say(self, state):
+    save(self, state)
+    with open(os.environ["SAVES"] + sys.argv[-1], "a") as file:
+        print(int(state.step), file=file)
+
+StateFolder.save = save_and_say
+cli.main(sys.argv[1:])
+""")  # fmt: skip
+
 
 class Pair:
     """`orthoreg finetune` in two processes, and what they write to standard error."""
 
-    def __init__(self, inputs, workdir, *options):
+    def __init__(self, inputs, workdir, *options, program=("-m", "orthoreg_jax.cli"), **variables):
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             port = listener.getsockname()[1]
-        command = [sys.executable, "-m", "orthoreg_jax.cli", "finetune", "--config", str(inputs)]
+        command = [sys.executable, *program, "finetune", "--config", str(inputs)]
         command += ["--workdir", str(workdir), "--coordinator", f"127.0.0.1:{port}"]
         self.files = [workdir.with_name(f"stderr{process}") for process in range(2)]
         self.running = []
         for process, file in enumerate(self.files):
-            own = ["--processes", "2", "--process", str(process), *options[process]]
+            own = [*options[process], "--processes", "2", "--process", str(process)]
             with file.open("w") as stderr:
-                self.running.append(subprocess.Popen([*command, *own], stderr=stderr))
+                environment = os.environ | variables
+                started = subprocess.Popen([*command, *own], stderr=stderr, env=environment)
+                self.running.append(started)
 
     def wait_for(self, text):
         """Until the first process has written it."""
@@ -104,7 +127,22 @@ def test_both_save_and_stop_after_the_same_step(inputs, tmp_path):
     assert f"stopped after {state.name} updates" in ends[0]
 
 
-class Board:
+def test_both_save_by_the_first_ones_clock(finished, inputs, tmp_path):
+    """A state after every step: one that saved alone would wait for the other for ever."""
+    options = ["--config.methods=full", "--config.training.checkpoint_minutes=1e-9"]
+    environment = {"SAVES": str(tmp_path / "saves")}
+    with Pair(inputs, tmp_path / "run", options, options, program=COUNTED, **environment) as pair:
+        codes, said = pair.ends()
+    assert codes == [0, 0], said
+    for process in range(2):
+        saves = (tmp_path / f"saves{process}").read_text().split()
+        assert saves == [*"12345"] * 2  # of two tasks
+    for task in ("first", "second"):
+        file = pathlib.Path("full", "seed3", task, "vector.safetensors")
+        assert relative_difference(tmp_path / "run" / file, finished / file) < 1e-4
+
+
+class Board(Watch):
     """A watch of threads in place of processes."""
 
     def __init__(self, process, processes, entries):
@@ -112,6 +150,9 @@ class Board:
 
     def post(self, name, text):
         self._entries.setdefault(name, {})[self.process] = text
+
+    def read_one(self, name, process):
+        return self._entries.get(name, {}).get(process)
 
     def read(self):
         return json.loads(
@@ -159,3 +200,29 @@ def test_an_agreement_is_the_same_step_wherever_each_one_is(seed):
     for thread in threads:
         thread.join(60)
     assert len(stopped) == 4 and len(set(stopped.values())) == 1, stopped
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_all_hear_the_first_ones_answers_wherever_each_one_is(seed):
+    """Three processes, of which the first says yes now and then; after a yes they wait for all."""
+    rng, entries, heard = random.Random(seed), {}, [[] for _ in range(3)]
+    answers = [rng.random() < 0.1 for _ in range(400)]
+    barrier = threading.Barrier(3)
+
+    def run(process, pauses):
+        own = Decisions(Board(process, 3, entries))
+        for answer, pause in zip(answers, pauses, strict=True):
+            time.sleep(pause)
+            heard[process].append(own.ask(answer if process == 0 else rng.random() < 0.5))
+            if heard[process][-1]:
+                barrier.wait(60)
+
+    threads = [
+        threading.Thread(target=run, args=(i, rng.choices([0, 0.001], k=len(answers))), daemon=True)
+        for i in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sum(answers) > KEPT and heard == [answers] * 3

@@ -1,5 +1,6 @@
 """What was cut off goes on and ends with the same bits."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -84,6 +86,39 @@ def test_a_signal_saves_and_the_same_command_goes_on(
         file = path / name
         assert (tmp_path / "run" / file).read_bytes() == (finished / file).read_bytes()
     assert not (tmp_path / "run" / path / "state").exists()
+
+
+def test_a_kill_loses_no_more_than_the_minutes_between_states(finished, inputs, tmp_path):
+    """By default there are states by time: here one after every step."""
+    options = ["--config.training.checkpoint_minutes=1e-9", "--config.methods=full"]
+    command = ["finetune", "--config", inputs, "--workdir", tmp_path / "run", *options]
+    killed = CUT_OFF.replace("raise KeyboardInterrupt", KILLED)
+    done = subprocess.run([sys.executable, "-c", killed, *map(str, command)])
+    assert done.returncode == -signal.SIGKILL
+    states = tmp_path / "run" / "full" / "seed3" / "first" / "state"
+    assert {path.name for path in states.iterdir()} == {"2", "3"}
+    assert orthoreg("finetune", inputs, tmp_path / "run", *options) == 0
+    for task in ("first", "second"):
+        for name in ("vector.safetensors", "metrics.jsonl"):
+            file = pathlib.Path("full", "seed3", task, name)
+            assert (tmp_path / "run" / file).read_bytes() == (finished / file).read_bytes()
+
+
+def test_states_by_time_are_on_by_default_and_can_be_off(inputs, tmp_path, monkeypatch):
+    from orthoreg_jax.training import finetune
+
+    clock = itertools.count(step=150.0)  # looked at when a task begins, and after each of 6 steps
+    saves = []
+    ticking = types.SimpleNamespace(monotonic=lambda: next(clock))
+    monkeypatch.setattr(finetune, "time", ticking)
+    monkeypatch.setattr(
+        finetune.StateFolder, "save", lambda _, state: saves.append(int(state.step))
+    )
+    assert orthoreg("finetune", inputs, tmp_path / "run", "--config.methods=full") == 0
+    assert saves == [2, 4] * 2  # every five minutes; a look at the clock follows each save
+    off = ["--config.methods=lora", "--config.training.checkpoint_minutes=0"]
+    assert orthoreg("finetune", inputs, tmp_path / "run", *off) == 0
+    assert saves == [2, 4] * 2
 
 
 def test_a_signal_in_the_last_step_stops_after_the_vector(inputs, tmp_path, signal_at, capfd):
@@ -172,8 +207,13 @@ def test_what_a_kill_behind_a_vector_left_is_removed(finished, inputs, tmp_path)
     assert (task / "vector.safetensors").read_bytes() == before
 
 
+KILLED = """
+    if int(state.step) == 3:
+        self._manager.wait_until_finished()
+        os.kill(os.getpid(), 9)
+""".strip()
 CUT_OFF = """
-import sys
+import os, sys
 from orthoreg_jax import cli
 from orthoreg_jax.training.saved_states import StateFolder
 

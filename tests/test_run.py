@@ -130,6 +130,15 @@ def test_finished_stages_are_skipped(finished, inputs, capfd):
     assert "finetune" not in captured.err and "report.html" in captured.out
 
 
+def test_each_stage_ends_with_what_it_wrote(finished, inputs, capfd):
+    for stage, file in (("finetune", "METHOD/seedN/TASK/vector.safetensors"),
+                        ("evaluate", "results.json")):  # fmt: skip
+        assert orthoreg(stage, inputs, finished) == 0
+        first, *more = capfd.readouterr().out.splitlines()
+        assert first.endswith(f": {finished}/{file}")
+        assert all(line.endswith(f"orthoreg report --workdir {finished}") for line in more)
+
+
 def test_other_machines_are_added_to_the_provenance(finished, inputs, tmp_path):
     copy = shutil.copytree(finished, tmp_path / "copy")
     path = copy / "provenance.json"

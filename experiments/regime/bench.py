@@ -26,6 +26,7 @@ from orthoreg_jax.experiment.setup import prepare
 from orthoreg_jax.storage import write_json
 from orthoreg_jax.training.modes import make_mode
 from orthoreg_jax.training.modes.mode import edited_outputs
+from orthoreg_jax.training.schedule import count_warmup
 from orthoreg_jax.trees import save_tree
 
 LARGEST = 260  # fine-tunings at once; of the embedded model 10 GB of states
@@ -101,6 +102,7 @@ class Bench:
         negate: bool,
     ) -> None:
         training = self.config.training
+        share = training.warmup if training.warmup < 1 else training.warmup / training.steps
         vectors = finetune_fleet(
             self.experiment,
             mode,
@@ -110,7 +112,7 @@ class Bench:
                 for task in self.tasks
             ],
             steps=steps,
-            warmup=round(training.warmup_steps / training.steps * steps),
+            warmup=count_warmup(share, steps),
             form=form,
             workers=self._workers,
         )

@@ -20,6 +20,7 @@ from orthoreg_jax.experiment.experiment import Experiment
 from orthoreg_jax.experiment.finetuning import save_vector
 from orthoreg_jax.experiment.run_folder import open_folder
 from orthoreg_jax.experiment.setup import prepare
+from orthoreg_jax.training.schedule import count_warmup
 
 
 def finetune_missing(experiment: Experiment, workers: int) -> None:
@@ -47,7 +48,7 @@ def finetune_missing(experiment: Experiment, workers: int) -> None:
                 for method, seed, task in missing
             ],
             steps=config.training.steps,
-            warmup=config.training.warmup_steps,
+            warmup=count_warmup(config.training.warmup, config.training.steps),
             form=config.penalty.form,
             workers=workers,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,9 +13,11 @@ from ml_collections import ConfigDict
 
 from orthoreg_jax.shipped_configs import locate_config
 
-from .options import flatten_config
+from .options import default_config, flatten_config, unknown_option
 from .validation import validate
 from .value_types import describe_kind, entry
+
+NO_KEY = re.compile(r'Key "(.+?)" does not exist')
 
 
 def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -36,8 +39,7 @@ def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Conf
         spec.loader.exec_module(module)
         config = module.get_config()
     except Exception as error:  # whatever a user's own file may raise
-        reason = error.args[0] if isinstance(error, KeyError) else error
-        raise ValueError(f"config {str(path)!r}: {type(error).__name__}: {reason}") from error
+        raise ValueError(f"config {str(path)!r}: {_reason(error)}") from error
     if not isinstance(config, ConfigDict):
         raise ValueError(
             f"config {str(path)!r}: get_config() returned {type(config).__name__}, expected a "
@@ -46,6 +48,15 @@ def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Conf
     override(config, overrides)
     validate(config)
     return config
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong in a config file."""
+    # ml_collections lists all options of a section, with their values.
+    if isinstance(error, AttributeError) and (found := NO_KEY.search(str(error))):
+        return f"{found[1]}: {unknown_option(found[1], flatten_config(default_config()))}"
+    reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return f"{type(error).__name__}: {reason}"
 
 
 def override(config: ConfigDict, overrides: Sequence[str]) -> None:
@@ -58,13 +69,8 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> None:
         key, equals, value = text.partition("=")
         flat = flatten_config(config)
         if not equals or key not in flat:
-            import difflib
-
-            near = difflib.get_close_matches(key, flat, 1)
-            raise ValueError(
-                f"--config.{text}: no such option{f'; did you mean {near[0]}?' if near else ''}; "
-                f"the options are {', '.join(flat)}"
-            )
+            problem = unknown_option(key, flat)
+            raise ValueError(f"--config.{text}: {problem}; the options are {', '.join(flat)}")
         *parents, name = key.split(".")
         node = config
         for parent in parents:

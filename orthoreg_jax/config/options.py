@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -97,8 +99,9 @@ def default_config() -> ConfigDict:
     training.batch_size = 128
     # Peak of the cosine schedule, which ends at 0.
     training.learning_rate = 1e-5
-    # Linear warm-up, in steps: the kth of n, from 1, has k / n of the peak.
-    training.warmup_steps = 10
+    # Linear warm-up: below 1 a share of the steps, from 1 up a number of steps. Of n steps the kth,
+    # from 1, has k / n of the peak.
+    training.warmup = 0.1
     # Of AdamW, on every trained leaf.
     training.weight_decay = 0.1
     # Largest global norm of the gradient.
@@ -120,8 +123,10 @@ def default_config() -> ConfigDict:
     training.tensorboard = False
     # "module:function" that gets each line of metrics.jsonl and its folder, for W&B, trackio, ...
     training.on_metrics = ""
-    # Steps between two saved states, from which an interrupted task goes on; 0: none but the one
-    # that is saved when the run is asked to stop.
+    # Minutes between two saved states, from which a task goes on that was cut off; 0.0: none by
+    # time. One is saved in any case when the run is asked to stop.
+    training.checkpoint_minutes = 5.0
+    # Steps between two saved states, for those who want them at certain steps; 0: none by steps.
     training.checkpoint_every = 0
     # Saved states to keep, the newest ones: if one is damaged, the one before it serves.
     training.keep_checkpoints = 2
@@ -168,6 +173,22 @@ def default_config() -> ConfigDict:
     # measured; 0: they are not.
     evaluation.feature_images = 0
     return config.lock()
+
+
+# Options of earlier versions: what has their place.
+RENAMED = {
+    "training.warmup_steps": "training.warmup, a number of steps from 1 up or a share below 1",
+}
+
+
+def unknown_option(key: str, known: Iterable[str]) -> str:
+    """What to say of an option that is none, given by its dotted name or by its last part alone."""
+    for old, new in RENAMED.items():
+        if key in (old, old.rpartition(".")[2]):
+            return f"is now {new}"
+    last = {name.rpartition(".")[2]: name for name in known}
+    near = difflib.get_close_matches(key, [*known, *last], 1)
+    return f"no such option{f'; did you mean {last.get(near[0], near[0])}?' if near else ''}"
 
 
 def split_method(method: str) -> tuple[str, tuple[str, ...]]:

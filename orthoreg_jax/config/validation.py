@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from .constraints import constraints
-from .options import ORTHOREG, PLUS, default_config, flatten_config, split_method
+from .options import ORTHOREG, PLUS, default_config, flatten_config, split_method, unknown_option
 from .value_types import describe_kind, same_kind
 
 
@@ -19,7 +19,7 @@ def validate(config: ConfigDict) -> None:
       ValueError: all the problems found, each with what is allowed.
     """
     flat, known = flatten_config(config), flatten_config(default_config())
-    problems = [f"{key}: no such option" for key in flat if key not in known]
+    problems = [f"{key}: {unknown_option(key, known)}" for key in flat if key not in known]
     problems += [f"{key}: is missing" for key in known if key not in flat]
     # Options of another type first: what follows may count on the type.
     problems += [
@@ -73,9 +73,9 @@ def _unrelated(flat: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield "penalty.text_tensors", f"False, unless `methods` has {having}"
 
     steps, batch = flat["training.steps"], flat["training.batch_size"]
-    if flat["training.epochs"] == 0 and not flat["training.warmup_steps"] < steps:
+    if flat["training.epochs"] == 0 and not flat["training.warmup"] < max(1, steps):
         below = f"below training.steps, which is {steps}"
-        yield "training.warmup_steps", f"a whole number from 0 up, {below}"
+        yield "training.warmup", f"a number of steps {below}, or a share of them below 1"
     if batch % max(1, flat["training.accumulate"]):
         yield "training.accumulate", f"a divisor of training.batch_size, {batch}"
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import itertools
 import json
+import math
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ from orthoreg_jax.evaluation.vector_geometry import measure_geometry, weight_ang
 from orthoreg_jax.hosts import interruption, is_first, wait
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import StorageError, only_one, read_json, read_sealed, write_sealed
+from orthoreg_jax.time_left import Plan
 from orthoreg_jax.training.modes.mode import edited_outputs
 from orthoreg_jax.trees import StoredTree, load_tree, save_tree
 
@@ -37,15 +39,42 @@ from .run_folder import open_folder, sharing
 from .vectors import open_vector
 
 
-def evaluate_all(experiment: Experiment) -> Results:
+def expect_evaluation(experiment: Experiment, plan: Plan) -> None:
+    """Adds what this process is to measure to a run's plan."""
+    for method, seed in _own(_runs(experiment)):
+        if not experiment.evaluation_path(method.name, seed).is_file() or not all(
+            experiment.vector_path(method.name, seed, task).is_file()
+            for task in experiment.config.tasks
+        ):
+            plan.expect(_label(method, seed), method.mode.outputs, _all_rounds(experiment.config))
+
+
+def _runs(experiment: Experiment) -> list[tuple[Method, int]]:
+    return [(method, seed) for method in experiment.methods for seed in experiment.config.seeds]
+
+
+def _own(runs: list[tuple[Method, int]]) -> list[tuple[Method, int]]:
+    """This process's share."""
+    return runs[jax.process_index() :: jax.process_count()]
+
+
+def _label(method: Method, seed: int) -> str:
+    return f"evaluate {method.name} seed {seed}"
+
+
+def evaluate_all(experiment: Experiment, plan: Plan | None = None) -> Results:
     """Measures every method and seed not yet measured, and writes results.json.
+
+    Args:
+      experiment: checked, by `prepare`.
+      plan: of the whole run, for the time left.
 
     Raises:
       ValueError: task vectors are missing; they are named, and nothing was measured.
       StorageError: a file cannot be read or written, or another process measures the same.
       StoppedError: SIGTERM or Ctrl-C came; methods that are measured stay so.
     """
-    runs = [(method, seed) for method in experiment.methods for seed in experiment.config.seeds]
+    runs, plan = _runs(experiment), plan or Plan()
     missing = [
         str(path)
         for method, seed in runs
@@ -75,10 +104,13 @@ def evaluate_all(experiment: Experiment) -> Results:
     }
 
     def measure(method: Method, seed: int) -> tuple[Run, Correct]:
-        return _evaluate_or_read(experiment, evaluators[method.mode.outputs], sets, method, seed)
+        evaluator = evaluators[method.mode.outputs]
+        found = _evaluate_or_read(experiment, evaluator, sets, method, seed, plan)
+        plan.drop(_label(method, seed))  # if it was read
+        return found
 
     with contextlib.ExitStack() as locks:
-        for method, seed in runs[jax.process_index() :: jax.process_count()]:
+        for method, seed in _own(runs):
             locks.enter_context(only_one(experiment.evaluation_path(method.name, seed).parent))
             measure(method, seed)
     wait("evaluated")
@@ -179,7 +211,12 @@ def _open_vectors(experiment: Experiment, method: str, seed: int) -> dict[str, S
 
 
 def _evaluate_or_read(
-    experiment: Experiment, evaluator: Evaluator, sets: Sets, method: Method, seed: int
+    experiment: Experiment,
+    evaluator: Evaluator,
+    sets: Sets,
+    method: Method,
+    seed: int,
+    plan: Plan | None = None,
 ) -> tuple[Run, Correct]:
     """Numbers of one method and seed, measured or read, and which test images it got right."""
     path, config = experiment.evaluation_path(method.name, seed), experiment.config
@@ -216,11 +253,8 @@ def _evaluate_or_read(
     of_pairs = _put(experiment, paired, {"test": config.evaluation.max_disentanglement_images})
     grid = config.evaluation.disentanglement_alphas
     analogies = [text.split(":") for text in config.evaluation.analogies]
-    searches = [config.evaluation]
-    searches += [_other_options(config.evaluation)] * config.evaluation.other_search
-    rounds = sum(_rounds(options, len(vectors)) for options in searches) + 2 * len(vectors)
-    rounds += 2 * _sweeps(config.evaluation) * len(analogies) + len(pairs)
-    with Progress(f"evaluate {method.name} seed {seed}", rounds) as progress:
+    searches = _searches(config)
+    with Progress(_label(method, seed), _all_rounds(config), plan=plan) as progress:
 
         def advance() -> None:
             progress.update()
@@ -266,6 +300,20 @@ def _evaluate_or_read(
     made = {"made_with": made_with, "answers": StoredTree(answers).about["sha256"], "run": run}
     write_sealed(path, made)
     return run, edited.correct
+
+
+def _searches(config: ConfigDict) -> list[ConfigDict]:
+    """Options of the search for alpha, and of the other one where that is asked for."""
+    options = config.evaluation
+    return [options] + [_other_options(options)] * options.other_search
+
+
+def _all_rounds(config: ConfigDict) -> int:
+    """The progress count of a method and seed."""
+    options, tasks = config.evaluation, len(config.tasks)
+    rounds = sum(_rounds(each, tasks) for each in _searches(config)) + 2 * tasks
+    rounds += 2 * _sweeps(options) * len(options.analogies)
+    return rounds + math.comb(len(options.disentanglement_tasks), 2)
 
 
 def _other_options(options: ConfigDict) -> ConfigDict:

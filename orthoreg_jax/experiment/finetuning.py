@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,9 @@ from orthoreg_jax.arithmetic.types import TaskVector
 from orthoreg_jax.clip.weights import TEXT, beside_text_tensors
 from orthoreg_jax.hosts import fetch, interruption, is_first, wait
 from orthoreg_jax.storage import only_one
+from orthoreg_jax.time_left import Plan
 from orthoreg_jax.training.finetune import Job, finetune, has_states, remove_states
+from orthoreg_jax.training.schedule import count_warmup
 from orthoreg_jax.training.step import TrainState, init_state, make_optimizer, make_train_step
 from orthoreg_jax.trees import save_tree
 
@@ -25,8 +28,19 @@ from .run_folder import open_folder
 from .vectors import vector_facts
 
 
-def finetune_all(experiment: Experiment) -> None:
+def expect_finetuning(experiment: Experiment, plan: Plan) -> None:
+    """Adds what is to be fine-tuned to a run's plan."""
+    for method in experiment.methods:
+        for seed, task in _unfinished(experiment, method):
+            plan.expect(_label(method, seed, task), method.name, experiment.steps(task))
+
+
+def finetune_all(experiment: Experiment, plan: Plan | None = None) -> None:
     """Fine-tunes every unfinished task and saves its task vector.
+
+    Args:
+      experiment: checked, by `prepare`.
+      plan: of the whole run, for the time left.
 
     Raises:
       DivergedError: a loss that is not finite.
@@ -36,12 +50,8 @@ def finetune_all(experiment: Experiment) -> None:
     open_folder(experiment)
     wait("folder")  # no process writes before all have looked
     for method in experiment.methods:
-        every = [
-            (seed, task) for seed in experiment.config.seeds for task in experiment.config.tasks
-        ]
-        todo = [(seed, task) for seed, task in every
-                if not experiment.vector_path(method.name, seed, task).is_file()]  # fmt: skip
-        finished = [(seed, task) for seed, task in every if (seed, task) not in todo]
+        todo = _unfinished(experiment, method)
+        finished = [each for each in _each(experiment) if each not in todo]
         # A process that was killed between a vector and the end of its states left them.
         left = [(seed, task) for seed, task in finished
                 if has_states(experiment.task_folder(method.name, seed, task))]  # fmt: skip
@@ -51,18 +61,34 @@ def finetune_all(experiment: Experiment) -> None:
             for seed, task in left if is_first() else ():
                 remove_states(experiment.task_folder(method.name, seed, task))
             if todo:
-                _finetune_method(experiment, method, todo)
+                _finetune_method(experiment, method, todo, plan)
     interruption.pass_step()  # one more place at which all processes can agree to stop
     interruption.stop_if_due()
 
 
-def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[int, str]]) -> None:
+def _each(experiment: Experiment) -> list[tuple[int, str]]:
+    """Seeds and tasks of a method."""
+    return [*itertools.product(experiment.config.seeds, experiment.config.tasks)]
+
+
+def _unfinished(experiment: Experiment, method: Method) -> list[tuple[int, str]]:
+    return [(seed, task) for seed, task in _each(experiment)
+            if not experiment.vector_path(method.name, seed, task).is_file()]  # fmt: skip
+
+
+def _label(method: Method, seed: int, task: str) -> str:
+    return f"finetune {method.name} seed {seed} {task}"
+
+
+def _finetune_method(
+    experiment: Experiment, method: Method, todo: list[tuple[int, str]], plan: Plan | None
+) -> None:
     options, shardings = experiment.config.training, experiment.shardings
 
     def optimizer_of(steps: int) -> optax.GradientTransformation:
         return make_optimizer(
             method.learning_rate,
-            options.warmup_steps,
+            count_warmup(options.warmup, steps),
             steps,
             options.weight_decay,
             options.clip_norm,
@@ -95,7 +121,7 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
         others = OtherTasks(experiment, task, seed, curvature)
         contexts = [penalty.prepare(others) for penalty in method.penalties.values()]
         job = Job(
-            label=f"finetune {method.name} seed {seed} {task}",
+            label=_label(method, seed, task),
             folder=experiment.task_folder(method.name, seed, task),
             params0=params0,
             head=heads[task],
@@ -107,9 +133,11 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
             ],
             log_every=options.log_every,
             checkpoint_every=options.checkpoint_every,
+            checkpoint_minutes=options.checkpoint_minutes,
             keep_checkpoints=options.keep_checkpoints,
             tensorboard=options.tensorboard,
             on_metrics=options.on_metrics,
+            plan=plan,
         )
         state = begin(steps)(params0, jax.random.key(seed))
         state = finetune(job, step, state, shardings)

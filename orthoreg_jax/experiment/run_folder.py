@@ -17,7 +17,7 @@ import pathlib
 import platform
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,6 +27,7 @@ from orthoreg_jax.config import default_config, flatten_config, split_method
 from orthoreg_jax.hosts import is_first
 from orthoreg_jax.storage import StorageError, only_one, read_json, remove_scratch, write_json
 from orthoreg_jax.training.penalties import PENALTIES
+from orthoreg_jax.training.schedule import count_warmup
 from orthoreg_jax.trees import save_tree
 from orthoreg_jax.versions import PACKAGES, version
 
@@ -114,7 +115,7 @@ FREE_OPTIONS = (
     "training.log_every",
     "training.tensorboard",
     "training.on_metrics",
-    "training.checkpoint_every",
+    "training.checkpoint_",
     "training.keep_checkpoints",
     "training.fsdp",
     "training.accumulate",
@@ -153,7 +154,8 @@ def check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
     ):
         raise ValueError(f"{path}: is not the config of a run; choose another --workdir")
     # An option that the run's first version lacked had its default.
-    old = json.loads(json.dumps(flatten_config(default_config()))) | old
+    old = json.loads(json.dumps(flatten_config(default_config()))) | translate_options(old)
+    old, new = (each | {"training.warmup": _warmup(each)} for each in (old, new))
     differing = [
         f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
         for key in {**old, **new}
@@ -164,6 +166,20 @@ def check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
             f"--workdir {folder}: contains a run with another config ({'; '.join(differing)}); "
             "choose another folder, or delete this one to start over"
         )
+
+
+def translate_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a run's config.json, by the names that they have now."""
+    names = {"training.warmup_steps": "training.warmup"}
+    return {names.get(key, key): value for key, value in options.items()}
+
+
+def _warmup(options: Mapping[str, Any]) -> Any:
+    """Warm-up in steps, where all tasks have as many: the share of an equal number is no other."""
+    warmup, steps = options["training.warmup"], options["training.steps"]
+    equal = options["training.epochs"] == 0 and isinstance(steps, int) and steps > 0
+    number = isinstance(warmup, int | float) and 0 <= warmup < 2**31
+    return count_warmup(warmup, steps) if equal and number else warmup
 
 
 def check_inputs(experiment: Experiment) -> None:

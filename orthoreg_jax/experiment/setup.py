@@ -23,7 +23,7 @@ from orthoreg_jax.training.sharding import make_shardings
 from orthoreg_jax.training.tracking import find_function
 
 from .experiment import Experiment
-from .run_folder import check_folder, check_inputs
+from .run_folder import check_folder, check_inputs, translate_options
 
 
 def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
@@ -94,7 +94,9 @@ def reopen(folder: pathlib.Path, options: Mapping[str, Any] | None = None) -> Ex
     config, known = default_config(), flatten_config(default_config())
     path = folder / "config.json"
     try:
-        for key, value in (read_json(path) if options is None else options).items():
+        for key, value in translate_options(
+            read_json(path) if options is None else options
+        ).items():
             if key in known:
                 *parents, name = key.split(".")
                 node = config
@@ -135,10 +137,10 @@ def _check_steps(experiment: Experiment) -> None:
             "give a number of epochs, or training.steps"
         )
     short = {task: steps for task in experiment.config.tasks
-             if (steps := experiment.steps(task)) <= options.warmup_steps}  # fmt: skip
+             if (steps := experiment.steps(task)) <= options.warmup}  # fmt: skip
     if short:
         raise ValueError(
-            f"training.warmup_steps is {options.warmup_steps}, but some tasks train for no more "
+            f"training.warmup is {options.warmup}, but some tasks train for no more "
             f"steps than that ({', '.join(f'{task}: {steps}' for task, steps in short.items())}); "
-            "choose fewer warm-up steps, or more epochs"
+            "choose fewer warm-up steps, a share below 1, or more epochs"
         )

@@ -9,6 +9,7 @@ from .processes import blame as blame
 from .processes import compare as compare
 from .processes import connect as connect
 from .processes import fetch as fetch
+from .processes import first_decides as first_decides
 from .processes import is_first as is_first
 from .processes import leave as leave
 from .processes import wait as wait

@@ -12,10 +12,12 @@ import numpy as np
 from orthoreg_jax.arithmetic.types import PyTree
 
 from . import interruption
+from .decisions import Decisions
 from .watch import Watch
 
 HEARTBEAT_SECONDS = 15  # of silence, after which a process is taken for dead
 _watch: Watch | None = None
+_decisions: Decisions | None = None
 
 
 def connect(
@@ -36,7 +38,7 @@ def connect(
     """
     import jax
 
-    global _watch
+    global _watch, _decisions
     given = [value is not None for value in (coordinator, processes, process)]
     if any(given) and not all(given):
         raise ValueError(
@@ -58,6 +60,7 @@ def connect(
     _watch = Watch(global_state.client, global_state.process_id, global_state.num_processes)
     _watch.start()
     interruption.agree_by(_watch)
+    _decisions = Decisions(_watch)
 
 
 def leave(code: int, reason: str = "") -> None:
@@ -120,6 +123,11 @@ def is_first() -> bool:
     import jax
 
     return jax.process_index() == 0
+
+
+def first_decides(answer: bool) -> bool:
+    """The first process's answer; all processes call it equally often, at the same points."""
+    return answer if _decisions is None else _decisions.ask(answer)
 
 
 def wait(place: str) -> None:

@@ -66,6 +66,15 @@ class Watch:
             board.setdefault(name, {})[int(process)] = text
         return board
 
+    def read_one(self, name: str, process: int) -> str | None:
+        """One message; None while there is none."""
+        try:
+            return self._client.key_value_try_get(f"{BOARD}{name}/{process}")
+        except Exception as error:
+            if "NOT_FOUND" in str(error):
+                return None
+            raise
+
     def wait_for(self, name: str) -> dict[int, str]:
         """Waits until all processes have posted under a name, and returns the messages."""
         while len(found := self.read().get(name, {})) < self.processes:

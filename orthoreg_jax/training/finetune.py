@@ -7,16 +7,18 @@ import json
 import math
 import pathlib
 import shutil
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 from orthoreg_jax.clip.zeroshot import Head
-from orthoreg_jax.hosts import interruption, is_first
+from orthoreg_jax.hosts import first_decides, interruption, is_first
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import StorageError, write_text
 from orthoreg_jax.tasks.loading import Feed
+from orthoreg_jax.time_left import Plan
 
 from .events import Events
 from .penalties import Context
@@ -42,10 +44,13 @@ class Job(NamedTuple):
       steps: updates in all, those of a restored state included.
       contexts: of the step's penalties; their batches depend on the step alone, too.
       log_every: updates between two lines of metrics.
-      checkpoint_every: updates between two saved states; 0 saves one alone when it is stopped.
+      checkpoint_every: updates between two saved states; 0: they do not count.
+      checkpoint_minutes: minutes between two saved states; 0: they do not count. If neither does,
+        one alone is saved, when training is stopped.
       keep_checkpoints: saved states to keep, the newest ones.
       tensorboard: also write the metrics to `events/`, for TensorBoard.
       on_metrics: "module:function" that also gets the metrics, or "".
+      plan: of the run, for the time left.
     """
 
     label: str
@@ -57,9 +62,11 @@ class Job(NamedTuple):
     contexts: Sequence[Context] = ()
     log_every: int = 10
     checkpoint_every: int = 0
+    checkpoint_minutes: float = 0.0
     keep_checkpoints: int = 2
     tensorboard: bool = False
     on_metrics: str = ""
+    plan: Plan | None = None
 
 
 def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings) -> TrainState:
@@ -80,7 +87,8 @@ def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings)
     """
     with contextlib.ExitStack() as stack:
         saved, states = None, job.folder / "state"
-        if job.checkpoint_every or states.is_dir():
+        # Several processes look together, and before one of them makes the folder.
+        if first_decides(job.checkpoint_every > 0 or states.is_dir()):
             saved = stack.enter_context(StateFolder(states, job.keep_checkpoints))
             state = saved.restore(state)
         first = int(state.step)
@@ -88,12 +96,13 @@ def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings)
         events = None
         if job.tensorboard and is_first():
             events = stack.enter_context(Events(job.folder / "events", first))
-        progress = stack.enter_context(Progress(job.label, job.steps - first))
+        progress = stack.enter_context(Progress(job.label, job.steps - first, plan=job.plan))
         moving = {
             place: context.rotation.batches(first, job.steps)
             for place, context in enumerate(job.contexts)
             if context.rotation is not None
         }
+        saved_at = time.monotonic()
         known = [context.constant for context in job.contexts]
         for number, raw in enumerate(job.feed.batches(first, job.steps), first):
             images, labels = shardings.put_batch(raw)
@@ -104,6 +113,10 @@ def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings)
             # After the last update there is a vector to save in place of a state.
             stopping = interruption.pass_step() and number + 1 < job.steps
             due = job.checkpoint_every > 0 and (number + 1) % job.checkpoint_every == 0
+            if job.checkpoint_minutes:
+                # By one clock: processes save together. The last update's state is not needed.
+                late = time.monotonic() - saved_at >= 60 * job.checkpoint_minutes
+                due |= first_decides(late) and number + 1 < job.steps
             save = stopping or due
             lines = log.fetch(everything=save or number + 1 == job.steps)
             if events is not None:
@@ -121,6 +134,7 @@ def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings)
                 if saved is None:
                     saved = stack.enter_context(StateFolder(states, job.keep_checkpoints))
                 saved.save(state)
+                saved_at = time.monotonic()
             if stopping:
                 interruption.stop(f"{job.label}: saved and stopped after {number + 1} updates")
         log.write()
@@ -144,7 +158,7 @@ def _diverged(state: TrainState, job: Job, line: dict[str, Any]) -> DivergedErro
     return DivergedError(
         f"{job.label}: not finite at step {line['step']} ({numbers}; None: not finite). The last "
         f"good weights, after {int(state.step)} updates, are in {job.folder / 'last_good'}. Lower "
-        "training.learning_rate or penalty.strength, or lengthen training.warmup_steps, and run "
+        "training.learning_rate or penalty.strength, or lengthen training.warmup, and run "
         "again in a new --workdir"
     )
 

@@ -12,6 +12,17 @@ from jaxtyping import Array, Float, Int
 from orthoreg_jax.arithmetic.types import Params, Update
 
 
+def count_warmup(warmup: float, steps: int) -> int:
+    """Warm-up steps of a task of so many steps.
+
+    Args:
+      warmup: below 1 a share of the steps, rounded, after which at least one step is left; from 1
+        up a number of steps.
+      steps: of the task.
+    """
+    return int(warmup) if warmup >= 1 else min(round(warmup * steps), steps - 1)
+
+
 class WarmupCosineState(NamedTuple):
     """The whole schedule is state, so that tasks of any length share one compiled step."""
 

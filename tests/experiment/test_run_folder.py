@@ -15,10 +15,10 @@ import orthoreg_jax as oj
 from orthoreg_jax import cli
 from orthoreg_jax.config import load_config
 from orthoreg_jax.experiment import evaluation
-from orthoreg_jax.experiment.run_folder import check_inputs, open_folder
-from orthoreg_jax.experiment.setup import prepare
+from orthoreg_jax.experiment.run_folder import check_folder, check_inputs, open_folder
+from orthoreg_jax.experiment.setup import prepare, reopen
 from orthoreg_jax.experiment.vectors import vector_path
-from orthoreg_jax.storage import StorageError, only_one
+from orthoreg_jax.storage import StorageError, only_one, read_json, write_json
 from orthoreg_jax.trees import StoredTree, load_tree, save_tree
 from tests.small_run import orthoreg
 
@@ -220,3 +220,14 @@ def test_another_machine_is_recorded_and_said(folder, experiment, monkeypatch, c
     assert json.loads((folder / "provenance.json").read_text())["continued_with"][0]["cpus"] == 7
     open_folder(experiment)
     assert "resumes" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("key, value", [("training.warmup_steps", 1), ("training.warmup", 0.1)])
+def test_warmup_of_as_many_steps_is_the_same_config(inputs, folder, key, value):
+    options = read_json(folder / "config.json")
+    assert options.pop("training.warmup") == 1  # of 6 steps
+    write_json(folder / "config.json", options | {key: value})
+    check_folder(load_config(inputs), folder)
+    with pytest.raises(ValueError, match=r"training\.warmup was 1, is 2\)"):
+        check_folder(load_config(inputs, ["training.warmup=2"]), folder)
+    assert reopen(folder).config.training.warmup == value

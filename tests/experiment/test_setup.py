@@ -24,7 +24,6 @@ def config(tmp_path):
     (tmp_path / "tasks.json").write_text(json.dumps({"tasks": table}))
     config = default_config()
     config.data, config.tasks, config.control = str(tmp_path), ("svhn", "mnist"), "concepts"
-    config.training.warmup_steps = 1
     return config
 
 

@@ -36,7 +36,7 @@ def test_a_fleet_makes_the_vectors_of_single_runs(inputs, tmp_path, mode):
     replicas = [Replica(t, 3, training.learning_rate, s) for t, s in expected]
     with jax.default_matmul_precision("highest"):
         found = finetune_fleet(
-            experiment, mode, replicas, steps=training.steps, warmup=training.warmup_steps
+            experiment, mode, replicas, steps=training.steps, warmup=int(training.warmup)
         )
     for replica, vector in zip(replicas, found, strict=True):
         whole = expected[replica.task, replica.strength]

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
-SHORT = ["training.steps=2", "training.warmup_steps=1"]
+SHORT = ["training.steps=2"]
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from orthoreg_jax.training.schedule import learning_rate, scale_by_warmup_cosine
+from orthoreg_jax.training.schedule import count_warmup, learning_rate, scale_by_warmup_cosine
 
 
 def fields_rate(peak, warmup, steps, step):
@@ -43,3 +43,15 @@ def test_one_compilation_serves_any_length():
         scaled, _ = update(np.float32(1.0), state)
         np.testing.assert_allclose(scaled, -0.5 * (1 + np.cos(np.pi * 5 / steps)), rtol=1e-5)
     assert len(traced) == 1
+
+
+@pytest.mark.parametrize(
+    "warmup, steps, expected",
+    [
+        *[(0.1, steps, expected) for steps, expected in ((300, 30), (100, 10), (6, 1), (1, 0))],
+        *[(0.0, 7, 0), (0.9, 2, 1), (0.999, 1, 0), (1, 9, 1), (1.0, 9, 1), (500, 2052, 500)],
+    ],
+)
+def test_warmup_is_a_share_below_1_and_steps_from_1_up(warmup, steps, expected):
+    assert count_warmup(warmup, steps) == expected
+    assert count_warmup(warmup, steps) < steps

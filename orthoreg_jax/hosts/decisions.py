@@ -1,0 +1,41 @@
+"""What the first process decides, such as by its clock, and the others learn.
+
+All processes ask equally often, in the same order. The first one posts how often it was asked, and
+which of its last answers were yes; the others wait until it has been asked as often as they.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+from .watch import Watch
+
+NAME = "decisions"
+# Processes that train together wait for one another at what is done after a yes, so that the first
+# one is never more than one of them ahead.
+KEPT = 8
+POLL_SECONDS = 0.002
+
+
+class Decisions:
+    """This process's part in them."""
+
+    def __init__(self, watch: Watch) -> None:
+        """Nothing is asked yet; `watch` has the board."""
+        self._watch, self._asked, self._known = watch, 0, 0
+        self._yes: list[int] = []
+
+    def ask(self, answer: bool) -> bool:
+        """The first process's answer; the other processes' own do not count."""
+        self._asked += 1
+        if self._watch.process == 0:
+            self._yes = [*self._yes, *([self._asked] if answer else [])][-KEPT:]
+            self._watch.post(NAME, json.dumps([self._asked, self._yes]))
+            return answer
+        while self._known < self._asked:
+            text = self._watch.read_one(NAME, 0)
+            self._known, self._yes = json.loads(text) if text else (0, [])
+            if self._known < self._asked:
+                time.sleep(POLL_SECONDS)
+        return self._asked in self._yes
