@@ -7,7 +7,9 @@
 # make benchmarks  times everything, with PyTorch beside it (.venv-parity); over an hour
 # make versions  tests each Python here with the newest JAX it can have, and the lowest versions
 # make constraints  writes constraints.txt anew: the newest version of every package, by Python
-# make accelerator  measures on one GPU or TPU, with the Python that has its JAX; nine minutes
+# make accelerator  measures on one GPU or TPU, with the Python that has its JAX; nine minutes, and
+#             another call goes on
+# make wheels fetches what a machine with JAX, flax, optax, orbax and transformers lacks for that
 PYTHON ?= python3
 WORKDIR ?= runs/embedded
 BIN := .venv/bin
@@ -17,7 +19,7 @@ BIN := .venv/bin
 # of full fine-tuning takes less processor time: x 0.85 (embedded), x 0.96 (ViT-B/32).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: run test lint types check docs notebooks setup parity benchmarks tpu accelerator versions constraints
+.PHONY: run test lint types check docs notebooks setup parity benchmarks tpu accelerator wheels versions constraints
 
 run: setup
 	$(BIN)/orthoreg run --config configs/embedded.py --workdir $(WORKDIR)
@@ -66,6 +68,15 @@ constraints: setup
 	$(BIN)/uv pip compile --quiet --system-certs --universal --python-version 3.11 --upgrade \
 	  --extra experiments --extra data --extra tensorboard --extra docs --extra dev \
 	  --no-annotate --no-header pyproject.toml --output-file constraints.txt
+
+# For Linux on x86-64 and Python 3.12; the environment may set others.
+WHEELS := absl-py array_record cloudpickle etils grain importlib_resources jaxtyping lazy_loader ml_collections \
+  protobuf PyYAML safetensors threadpoolctl typing_extensions wadler-lindig zipp
+FOR ?= --only-binary=:all: --python-version 3.12 --implementation cp \
+  --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux_2_28_x86_64
+wheels: setup
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps $(FOR) \
+	  --dest build/wheels $(WHEELS)
 
 versions: setup
 	$(BIN)/python experiments/versions.py

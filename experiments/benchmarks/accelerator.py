@@ -1,33 +1,43 @@
-r"""All that is to be measured on an accelerator, unattended and in a few minutes.
+r"""All that is to be measured on an accelerator, unattended, in calls of a few minutes.
 
     python experiments/benchmarks/accelerator.py
 
-Parts (`--parts` chooses some): peaks (large products, always measured), numerics (what the device
-computes against its CPU), steps (of fine-tuning), torch (the same in PyTorch, where it is), penalty
-(against its matrix products), sweeps (over alpha), mergers. Each runs in a process of its own,
-which has the device to itself. A cell of a part that takes too long or ends its process costs that
-cell alone. When the time of a part is over, the cells that are left are named on the page.
+Parts, in the order of their worth (`--parts` chooses some): peaks (large products), steps (of
+fine-tuning), penalty (against its matrix products), torch (steps in PyTorch, where it is), numerics
+(what the device computes against its CPU), regime (trials of experiments/regime that are missing),
+suite (the embedded suite end to end), sweeps (over alpha), mergers, pretraining (of a larger base).
 
-Writes experiments/results/accelerator_NAME.md and .json, NAME being the device's, anew after each
-cell; parts that an earlier call measured on such a device stay. `--page` makes the page of what is
-in the .json, and measures nothing. `--dry` proves all of it at a tiny
-size on any machine, and writes to build/.
+A call ends after `--minutes` and the next one goes on: what experiments/results/accelerator_NAME
+holds, NAME being the device's, is not measured again (`--again`: it is). Each part has a process of
+its own, which has the device to itself. A cell that takes too long, fails or ends its process costs
+that cell alone; it is named on the page and tried again by the next call. The page and its .json
+are written anew after every cell.
+
+With `--results FOLDER` all files go there. Where a machine gives back one folder, a later call goes
+on from a copy: `cp experiments/results/accelerator_* FOLDER`. Beside JAX, flax, optax, orbax,
+transformers, numpy, pillow, matplotlib and tqdm it takes a few small packages, in pure Python but
+for safetensors: `make wheels` fetches them into build/wheels, and there
+`pip install --no-index --no-deps --target build/site build/wheels/*` with build/site on PYTHONPATH
+is enough. Parts whose packages are missing say so, and the others run.
+
+`--page` makes the page of what is in the .json, and measures nothing. `--dry` proves all of it at a
+tiny size on any machine, and writes to build/.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import json
+import math
 import os
 import pathlib
-import queue
 import re
 import signal
-import subprocess
 import sys
-import threading
 import time
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 # For the processes that are started; read when JAX first asks for a device.
@@ -37,143 +47,129 @@ if os.environ.get("JAX_PLATFORMS", "cpu").find("cpu") < 0:
     os.environ["JAX_PLATFORMS"] += ",cpu"  # numerics are compared with the CPU's
 
 from accelerator_page import page
-from accelerator_parts import PARTS, Cell, Row, machine
 from measuring import RESULTS
+from parts import PARTS, Cell, Row, machine
+from parts.part import give_seconds
+from supervising import Child, Ended, TimeIsOver
 
 from orthoreg_jax.storage import read_json, write_json, write_text
 
-MINUTES = sum(part.seconds for part in PARTS.values()) / 60
+MINUTES = 9.0
+PREPARATION = 150.0  # seconds for cells that are compiled together
+ALONE = (sys.executable, __file__, "--alone")
 QUICK_TO_COMPILE = "--xla_backend_optimization_level=0"
 
 
 class Record:
-    """What was measured so far; on disk after every row."""
+    """What was measured so far; on disk after every cell."""
 
-    def __init__(self, folder: pathlib.Path, name: str | None, options: list[str]) -> None:
+    def __init__(self, folder: pathlib.Path, name: str | None, again: bool) -> None:
         """Reads nothing before the device is known."""
-        self._folder, self._name, self._options = folder, name, options
+        self._folder, self._name, self._again = folder, name, again
         self._parts: dict[str, Any] | None = None
-        self._begun: set[str] = set()
 
-    def begin(self, part: str, facts: dict[str, Any]) -> None:
-        """Rows of an earlier call are dropped as soon as the device answers."""
-        if part in self._begun:
-            return
-        self._begun.add(part)
+    def begin(self, part: str, facts: dict[str, Any], cells: list[Cell]) -> list[Cell]:
+        """The cells to measure: new ones first, then those that failed.
+
+        Rows of the same device and versions stay, unless they are to be measured again.
+        """
         self._name = self._name or re.sub(r"\W+", "_", facts["device"])
         path = self._folder / f"accelerator_{self._name}.json"
         if self._parts is None:
             self._parts = read_json(path)["parts"] if path.is_file() else {}
-        command = " ".join(["python", "experiments/benchmarks/accelerator.py", *self._options])
-        self._parts[part] = {"machine": facts, "command": command, "rows": [], "left": []}
+        before = self._parts.get(part)
+        kept = before["rows"] if before and before["machine"] == facts and not self._again else []
+        good = [row for row in kept if "error" not in row]
+        left = [cell for cell in cells if not any(cell.items() <= row.items() for row in good)]
+        failed = [row for row in kept if "error" in row]
+        left.sort(key=lambda cell: any(cell.items() <= row.items() for row in failed))
+        if left or not before or before["rows"] != good:
+            command = " ".join(["python", "experiments/benchmarks/accelerator.py", *sys.argv[1:]])
+            self._parts[part] = {"machine": facts, "command": command, "rows": good, "left": left}
+            self._write()
+        return left
 
     def add(self, part: str, rows: list[Row], left: list[Cell]) -> None:
         """Rows of a part, and the cells that are still to come."""
         assert self._parts is not None
         self._parts[part]["rows"] += rows
         self._parts[part]["left"] = left
+        self._write()
+
+    def _write(self) -> None:
+        assert self._parts is not None
         path = self._folder / f"accelerator_{self._name}.json"
         write_json(path, {"parts": self._parts})
         write_text(path.with_suffix(".md"), page(self._name or "", self._parts))
 
 
-class Child:
-    """A process that measures cells of one part, one after the other."""
+class Measurement:
+    """Measures parts, one after the other, in processes that may fail."""
 
-    def __init__(self, part: str, cells: list[Cell]) -> None:
-        """Starts it."""
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--alone", part],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # what it starts itself is to end with it
-        )
-        self._messages: queue.Queue[Any] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
-        assert self._process.stdin
-        try:
-            self._process.stdin.write(json.dumps(cells))
-            self._process.stdin.close()
-        except BrokenPipeError:
-            pass  # it has ended already, as `message` says
+    def __init__(self, record: Record, shared: bool, command: Sequence[str] = ALONE) -> None:
+        """Starts nothing.
 
-    def _read(self) -> None:
-        assert self._process.stdout
-        for line in self._process.stdout:
-            self._messages.put(json.loads(line))
-        self._messages.put(None)
-
-    def message(self, end: float) -> Any:
-        """What it says next; None if it has ended.
-
-        Raises:
-          queue.Empty: nothing until `end`.
+        Args:
+          record: where rows go.
+          shared: all parts take turns in one process, as long as it lives.
+          command: of a process that does what `measure_alone` does.
         """
-        return self._messages.get(timeout=max(0.0, end - time.monotonic()))
+        self._record, self._shared, self._command = record, shared, command
+        self._child: Child | None = None
+
+    def part(self, name: str, cells: list[Cell], deadline: float, limit: float) -> bool:
+        """All cells of a part, or as many as there is time for; whether its process ran at all."""
+        if not cells:
+            print(f"{name}: not to be measured here", file=sys.stderr, flush=True)
+            return True
+        left: list[Cell] | None = None
+        together = PARTS[name].together
+        while left is None or left:
+            if time.monotonic() >= deadline:
+                return left is not None
+            self._child = self._child or Child(self._command)
+            # The cells that the process is at, of which the first is lost if it ends.
+            current: list[Cell] = []
+            try:
+                self._child.send(name)
+                facts = self._child.receive(deadline)
+                left = self._record.begin(name, facts, cells) if left is None else left
+                self._child.send([left, deadline - time.monotonic(), limit, together])
+                end = deadline
+                while (message := self._child.receive(end)) != "over":
+                    if "begin" in message:
+                        current = message["begin"]
+                        own = limit if len(current) == 1 else PREPARATION
+                        end = min(deadline, time.monotonic() + own)
+                    else:
+                        left = left[1:]
+                        self._record.add(name, message["rows"], left)
+                        current, end = [], deadline
+            except (Ended, TimeIsOver) as error:
+                code = self.end()
+                if time.monotonic() >= deadline:
+                    return left is not None
+                if not current:
+                    print(f"{name}: its process ended ({code})", file=sys.stderr, flush=True)
+                    return False
+                if len(current) > 1:
+                    together = 1  # one of them is at fault, and is found by itself
+                    continue
+                assert left is not None
+                left = [cell for cell in left if cell != current[0]]
+                self._record.add(name, [current[0] | {"error": f"{error} ({code})"}], left)
+            else:
+                if not self._shared:
+                    self.end()
+        return True
 
     def end(self) -> int:
-        """Ends it, if it has not."""
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        return self._process.wait()
+        """Ends the process, if there is one."""
+        child, self._child = self._child, None
+        return child.end() if child else 0
 
 
-def measure_part(
-    name: str, cells: list[Cell], deadline: float, limit: float, record: Record
-) -> bool:
-    """All cells of a part, or as many as there is time for; whether its process ran at all."""
-    left = list(cells)
-    if left and time.monotonic() >= deadline:
-        print(f"{name}: no time was left for it", file=sys.stderr, flush=True)
-        return False
-    while left and time.monotonic() < deadline:
-        child, before = Child(name, left), len(left)
-        try:
-            left = follow(child, name, left, deadline, limit, record)
-        finally:
-            child.end()
-        if len(left) == before:
-            print(f"{name}: its process measured nothing", file=sys.stderr, flush=True)
-            return False
-    return True
-
-
-def follow(
-    child: Child, name: str, cells: list[Cell], deadline: float, limit: float, record: Record
-) -> list[Cell]:
-    """Records what a process measures; the cells that it leaves to another one."""
-    left, current, end = list(cells), None, deadline
-    while left or current:
-        try:
-            message = child.message(end)
-        except queue.Empty:
-            over = time.monotonic() >= deadline
-            reason = "the time of this part was over" if over else f"more than {limit:.0f} s"
-            message = None
-        else:
-            reason = "its process ended"
-        if message is None:
-            code = child.end()
-            if current is not None:
-                record.add(name, [current | {"error": f"{reason} ({code})"}], left)
-            elif left != cells:
-                record.add(name, [], left)
-            return left
-        if "machine" in message:
-            record.begin(name, message["machine"])
-        elif "begin" in message:
-            current, end = message["begin"], min(deadline, time.monotonic() + limit)
-            left = left[1:]
-        else:
-            record.add(name, message["rows"], left)
-            current, end = None, deadline
-    return left
-
-
-def measure_alone(name: str) -> None:
+def measure_alone() -> None:
     """What a `Child` does; anything but its messages goes to the error stream."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -181,18 +177,33 @@ def measure_alone(name: str) -> None:
     def say(message: Any) -> None:
         print(json.dumps(message), file=answers, flush=True)
 
-    cells, part = json.load(sys.stdin), PARTS[name]
-    say({"machine": machine(name)})
+    for line in sys.stdin:
+        name = json.loads(line)
+        say(machine(name))
+        cells, seconds, limit, together = json.loads(sys.stdin.readline())
+        end = time.monotonic() + seconds
+        for start in range(0, len(cells), together):
+            measure_group(name, cells[start : start + together], end, limit, say)
+        say("over")
+
+
+def measure_group(name: str, cells: list[Cell], end: float, limit: float, say: Any) -> None:
+    """Prepares cells side by side, and measures one after the other."""
+    part = PARTS[name]
+    if len(cells) > 1:
+        say({"begin": cells})
+    with concurrent.futures.ThreadPoolExecutor(len(cells)) as pool:
+        prepared = [pool.submit(part.prepare, cell) for cell in cells]
+        concurrent.futures.wait(prepared)
     for cell in cells:
+        say({"begin": [cell]})
+        give_seconds(min(limit, end - time.monotonic()))
         try:
-            try:
-                part.prepare(cell)
-            finally:
-                say({"begin": cell})
+            made = prepared.pop(0).result()
             began = time.perf_counter()
-            rows = part.measure(cell)
+            rows = part.measure(cell, made)
             wall = time.perf_counter() - began
-            rows = [row | {"cell_seconds": wall} for row in rows]
+            rows = [cell | row | {"cell_seconds": wall} for row in rows]
             json.dumps(rows, allow_nan=False)  # as they will be written
         except Exception as error:  # of any library: this cell is lost, not those that follow
             traceback.print_exc()
@@ -204,15 +215,16 @@ def main() -> None:
     """Measures and writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
-    parser.add_argument("--minutes", type=float, help=f"for all parts; default: {MINUTES:.1f}")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="of this call; default: 9")
+    parser.add_argument("--again", action="store_true", help="also what was measured before")
     parser.add_argument("--dry", action="store_true", help="a tiny size, anywhere")
     parser.add_argument("--page", action="store_true", help="of what was measured, by --name")
     parser.add_argument("--name", help="in the files' names; default: the device's")
     parser.add_argument("--results", type=pathlib.Path, help="folder; default: experiments/results")
-    parser.add_argument("--alone", choices=list(PARTS), help=argparse.SUPPRESS)
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.alone:
-        measure_alone(options.alone)
+        measure_alone()
         return
     folder = options.results or (pathlib.Path("build") if options.dry else RESULTS)
     folder.mkdir(parents=True, exist_ok=True)
@@ -223,22 +235,33 @@ def main() -> None:
         parts = read_json(folder / f"accelerator_{name}.json")["parts"]
         write_text(folder / f"accelerator_{name}.md", page(name, parts))
         return
+    os.environ["ACCELERATOR_RESULTS"] = str(folder.resolve())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the processes end with this one
-    if options.dry:  # compiling is all that takes time
+    if options.dry:  # compiling is all that takes time, and a busy machine is to have its time
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}"
-    # A dry run is to come to its end on a busy machine, too.
-    slack = options.minutes / MINUTES if options.minutes else 10.0 if options.dry else 1.0
-    record, deadline, ran = Record(folder, name, sys.argv[1:]), time.monotonic(), True
-    for part in PARTS:
-        if part not in options.parts and part != "peaks":
-            continue
-        began = time.monotonic()
-        # What a part leaves of its time goes to those that follow.
-        deadline += PARTS[part].seconds * slack
-        limit = PARTS[part].limit * max(1.0, slack)
-        ran &= measure_part(part, PARTS[part].cells(options.dry), deadline, limit, record)
-        print(f"{part}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    record = Record(folder, name, options.again)
+    ran = measure(options.parts, options.minutes, options.dry, Measurement(record, options.dry))
     sys.exit(not ran)
+
+
+def measure(wanted: list[str], minutes: float, dry: bool, measurement: Measurement) -> bool:
+    """The parts that are wanted, as long as there is time; whether every process ran."""
+    began, ran = time.monotonic(), True
+    end = math.inf if dry else began + 60 * minutes
+    deadline, names = began, [name for name in PARTS if name in wanted]
+    try:
+        for name in names:
+            part, start = PARTS[name], time.monotonic()
+            # What a part leaves of its time goes to those that follow, and to the last one all.
+            deadline = end if dry or name == names[-1] else min(end, deadline + part.seconds)
+            if start >= end:
+                print(f"{name}: no time was left for it", file=sys.stderr, flush=True)
+                continue
+            ran &= measurement.part(name, part.cells(dry), deadline, 600 if dry else part.limit)
+            print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+    finally:
+        measurement.end()
+    return ran
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def random_model(model: str) -> tuple[ClipConfig, Any]:
 
 
 class CompiledStep:
-    """One method's compiled train step, and its state."""
+    """One method's compiled train step, and its state from the first step on."""
 
     def __init__(
         self,
@@ -95,15 +95,17 @@ class CompiledStep:
             (orthogonality(10.0, "released", VISUAL_MATRICES, penalty_precision),) if plus else (),
             accumulate=accumulate,
         )
-        self._state = init_state(mode, optimizer, params0, jax.random.key(0))
+        self._init = functools.partial(init_state, mode, optimizer, params0, jax.random.key(0))
+        self._state: Any = None
+        shapes = jax.eval_shape(self._init)
         size, rng = config.visual.image_size, np.random.default_rng(0)
         head = Head(jnp.asarray(rng.normal(size=(CLASSES, config.projection)), jnp.float32),
                     jnp.int32(CLASSES))  # fmt: skip
         images = jnp.asarray(rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8))
         labels = jnp.asarray(rng.integers(0, CLASSES, batch))
         self._fixed = (params0, head, images, labels)
-        self.trainable = sum(leaf.size for leaf in jax.tree.leaves(self._state.trainable))
-        traced = step.trace(self._state, *self._fixed)  # type: ignore[attr-defined]
+        self.trainable = sum(leaf.size for leaf in jax.tree.leaves(shapes.trainable))
+        traced = step.trace(shapes, *self._fixed)  # type: ignore[attr-defined]
         self.operations = product_operations(traced.jaxpr.jaxpr)
         began = time.perf_counter()
         self._compiled = traced.lower().compile()
@@ -111,14 +113,22 @@ class CompiledStep:
         usage = self._compiled.memory_analysis()
         # Of the arguments a compiled step counts those alone that it reads: without the penalty,
         # full fine-tuning does not read the pre-trained weights, which a run holds all the same.
-        arguments = sum(leaf.nbytes for leaf in jax.tree.leaves((self._state, self._fixed)))
+        arguments = sum(
+            leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((shapes, self._fixed))
+        )
         made = usage.output_size_in_bytes - usage.alias_size_in_bytes
         self.bytes = arguments + made + usage.temp_size_in_bytes
 
     def run(self) -> Any:
-        """One step."""
+        """One step; the first one makes the state."""
+        if self._state is None:
+            self._state = self._init()
         self._state, metrics = self._compiled(self._state, *self._fixed)
         return self._state, metrics
+
+    def forget(self) -> None:
+        """Drops the state."""
+        self._state = None
 
 
 def torch_steps(model: str, batch: int, methods: list[str]) -> dict[str, Callable[[], Any]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 from bench import Bench
@@ -93,11 +93,11 @@ def forms(bench: Bench) -> None:
     )
 
 
-def course(bench: Bench) -> None:
+def course(bench: Bench, lengths: Sequence[int]) -> None:
     """Full fine-tuning of other lengths at the same rate: where the penalty begins to act."""
     sets = read_json(bench.kept.folder / "sets.json")
     rate = chosen_rate(bench.kept, "full", chosen_steps(bench.kept))
-    for steps in COURSE:
+    for steps in lengths:
         bench.run(
             [Trial("full", rate, steps, seed, s) for seed in SEEDS for s in (0.0, 1.0, 10.0)],
             sets,
@@ -123,6 +123,9 @@ def main() -> None:
     parser.add_argument("--model", default="embedded", help="the base; a CLIP directory")
     parser.add_argument("--phases", nargs="+", default=list(PHASES), choices=list(PHASES))
     parser.add_argument("--modes", nargs="+", default=list(RATES), choices=list(RATES))
+    parser.add_argument(
+        "--lengths", type=int, nargs="+", default=list(COURSE), choices=COURSE, help="of course"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
     parser.add_argument("--vectors", action="store_true", help="keep the task vectors")
     arguments = parser.parse_args()
@@ -135,8 +138,8 @@ def main() -> None:
     )
     with jax.default_matmul_precision(bench.config.matmul_precision):
         for phase in arguments.phases:
-            more = [arguments.modes] if phase in WITH_MODES else []
-            PHASES[phase](bench, *more)
+            chosen = {"course": arguments.lengths} | dict.fromkeys(WITH_MODES, arguments.modes)
+            PHASES[phase](bench, *([chosen[phase]] if phase in chosen else []))
 
 
 if __name__ == "__main__":

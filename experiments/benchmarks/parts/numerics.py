@@ -1,7 +1,7 @@
 """What a device computes, against the same computed by this process's CPU in float32.
 
-Every function here gives relative errors by the precision of float32 matrix products. Compiling
-takes most of the time, so that the precisions, and the CPU's own, are compiled side by side.
+Relative errors by the precision of float32 matrix products. Compiling takes most of the time, so
+that the precisions, the CPU's own, and the cells are compiled side by side.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ from orthoreg_jax.arithmetic.rules import Matrix
 from orthoreg_jax.clip.checkpoint import image_encoder, load_checkpoint
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.clip.zeroshot import Head
-from orthoreg_jax.config import ORTHOREG, PRECISIONS, default_config
+from orthoreg_jax.config import ORTHOREG, default_config
 from orthoreg_jax.penalties.orthoreg import orthogonality_penalty
-from orthoreg_jax.training.modes import make_mode
+from orthoreg_jax.reporting.tables import markdown_rows
+from orthoreg_jax.training.modes import MODES, make_mode
 from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
+from .part import PAIR, Cell, Part, Parts, Row, done, number
+
 CLASSES, BATCH = 10, 32
+PRECISIONS = ("highest", "default")
 # Square, tall and wide; one row, one column; sides that no tile of a GPU divides.
 SHAPES = ((3, 64, 64), (1, 200, 63), (2, 37, 1000), (1, 1, 7), (1, 7, 1), (4, 129, 50))
 # Of random updates, and of such where value and gradient are known.
@@ -69,6 +73,36 @@ def compare(compute: Callable[[str], dict[str, Any]]) -> Errors:
         }
         for quantity in expected
     }
+
+
+def cells(dry: bool) -> list[Cell]:
+    """Features, penalties, and steps of all methods."""
+    towers = [("embedded", 64), ("ViT-B/32", 8)] if not dry else [("tiny", 4)]
+    model, steps = ("tiny", 3) if dry else ("embedded", 20)
+    methods = ["full" + ORTHOREG] if dry else [mode + plus for mode in MODES for plus in PAIR]
+    return [
+        *({"kind": "features", "model": model, "images": images} for model, images in towers),
+        *({"kind": "penalty", "form": form} for form in ("released", "paper")[: 1 if dry else 2]),
+        *({"kind": "training", "model": model, "steps": steps, "method": m} for m in methods),
+    ]
+
+
+def prepare(cell: Cell) -> list[Row]:
+    """Relative errors, and whether they are as small as they should be."""
+    if cell["kind"] == "features":
+        return judged(f"{cell['model']}: features", features(cell["model"], cell["images"]))
+    if cell["kind"] == "penalty":
+        return [
+            row
+            for updates in (*UPDATES, *EXACT)
+            for row in judged(
+                f"penalty, {cell['form']} form, updates {updates}",
+                penalty(cell["form"], updates),
+                updates in EXACT,
+            )
+        ]
+    found = training(cell["model"], cell["method"], cell["steps"])
+    return judged(f"{cell['steps']} steps, {cell['method']}", found)
 
 
 def features(model: str, images: int) -> Errors:
@@ -173,14 +207,7 @@ def training(model: str, method: str, steps: int) -> Errors:
     return compare(compute)
 
 
-def side_by_side(model: str, methods: Sequence[str], steps: int) -> dict[str, Errors]:
-    """`training` of several methods, all compiled at once."""
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        found = pool.map(lambda method: training(model, method, steps), methods)
-    return dict(zip(methods, found, strict=True))
-
-
-def rows(label: str, errors: Errors, exact: bool = False) -> list[dict[str, Any]]:
+def judged(label: str, errors: Errors, exact: bool = False) -> list[Row]:
     """One for each quantity, with its bound and whether "highest" keeps it.
 
     With `exact`, for updates without rounding: the gradient must be right to the last bit, at every
@@ -198,10 +225,47 @@ def rows(label: str, errors: Errors, exact: bool = False) -> list[dict[str, Any]
         checked: Sequence[str] = PRECISIONS if exact else ("highest",)
         found.append(
             {
-                "of": f"{label}: {quantity}",
+                "of": label if label.endswith(quantity) else f"{label}: {quantity}",
                 "errors": {precision: finite(error) for precision, error in own.items()},
                 "bound": bound,
                 "passed": all(own[precision] <= bound for precision in checked),  # not of NaN
             }
         )
     return found
+
+
+def table(parts: Parts) -> list[str]:
+    """Errors, and a verdict."""
+    rows = done(parts, "numerics")
+    passed = sum(row["passed"] for row in rows)
+    missing = len(parts["numerics"]["rows"]) - len(rows) + len(parts["numerics"]["left"])
+    verdict = "FAIL" if passed < len(rows) else "INCOMPLETE" if missing else "PASS"
+    lines = [
+        [
+            row["of"],
+            *(number(row["errors"][precision], ".1e") for precision in PRECISIONS),
+            f"{row['bound']:.0e}" if row["bound"] else "0",
+            "PASS" if row["passed"] else "FAIL",
+        ]
+        for row in rows
+    ]
+    return [
+        f'**{verdict}**: {passed} of {len(rows)} within their bounds at "highest".',
+        "Relative differences (norm of the difference over the norm) between the device and the "
+        'CPU of the same machine in float32 at "highest". "update" is what all steps changed in '
+        "the weights; the penalty of a step is computed at the same precision. A dash: not finite. "
+        "Of zero and orthonormal updates the gradient is 0 and has to be so at every precision.",
+        markdown_rows(("", *PRECISIONS, "bound", ""), lines),
+    ]
+
+
+PART = Part(
+    "What it computes, against the CPU",
+    cells,
+    lambda cell, rows: [{"cell": cell} | row for row in rows],
+    table,
+    180,
+    150,
+    prepare,
+    6,
+)
