@@ -72,7 +72,7 @@ def measure(cell: Cell, _: Any) -> list[Row]:
             began = time.perf_counter()
             merge()
             again.append(time.perf_counter() - began)
-    more = None if before is None else (held.most - before) / 2**20
+    more = None if before is None or held.most is None else (held.most - before) / 2**20
     seconds = statistics.median(again) if again else None
     return [cell | {"first": first, "seconds": seconds, "megabytes": more}]
 

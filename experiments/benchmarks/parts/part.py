@@ -27,7 +27,13 @@ Row = dict[str, Any]
 Parts = Mapping[str, Any]  # of the file: by name, with machine, command, rows and cells left
 
 ROOT = pathlib.Path(__file__).parents[3]
-SIZES = {"width": 32, "layers": 2, "heads": 2, "mlp_width": 64, "activation": "quick_gelu"}
+SIZES: dict[str, Any] = {
+    "width": 32,
+    "layers": 2,
+    "heads": 2,
+    "mlp_width": 64,
+    "activation": "quick_gelu",
+}
 PRESETS["tiny"] = ClipConfig(
     visual=VisionConfig(**SIZES, eps=1e-5, image_size=32, patch_size=16),
     text=dataclasses.replace(PRESETS["ViT-B/32"].text, width=32, layers=1, heads=2, mlp_width=64),

@@ -45,7 +45,7 @@ def cells(dry: bool) -> list[Cell]:
     add("ViT-B/16", others, ["default"])
     add("ViT-B/32", others, ["bfloat16", "highest"])
     add("ViT-B/16", others, ["bfloat16"])
-    add("ViT-B/16", MODES, ["highest"])
+    add("ViT-B/16", list(MODES), ["highest"])
     add("ViT-L/14", others, ["highest"])
     # The penalty as it is by default, whatever the precision of the model.
     both = [cell for cell in found if cell["method"] == "full" + ORTHOREG]

@@ -42,7 +42,7 @@ def measure(cell: Cell, _: Any) -> list[Row]:
     data = EvaluationSet(
         Head(jnp.asarray(head), jnp.int32(CLASSES)),
         [jax.device_put(one) for one in pixels],
-        rng.integers(0, CLASSES, images),
+        np.asarray(rng.integers(0, CLASSES, images)),
     )
     vector = jax.tree.map(lambda leaf: 1e-3 * leaf, params0)
     apply = image_encoder(config, jnp.dtype(dtype))
