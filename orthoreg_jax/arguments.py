@@ -109,6 +109,9 @@ def _add_merge(commands: Any) -> None:
     add = merge.add_argument
     add("--merger", required=True, help="average, task_arithmetic, ties, dare, tsv_m, ...")
     add("--option", nargs="*", default=[], metavar="NAME=VALUE", help="parameters, e.g. k=30")
+    add("--space", default="", choices=("knots", "core"), help="merge in a basis of all vectors")
+    add("--match-norms", default="", choices=("mean", "smallest", "largest"),
+        help="scale the vectors to one norm first")  # fmt: skip
     add("--out", required=True, type=pathlib.Path, help="directory to write; must be new")
     add("--overwrite", action="store_true", help="replace a model that an earlier command wrote")
     add("--alpha", type=float, help="of θ₀ + α τ (default: chosen on validation)")

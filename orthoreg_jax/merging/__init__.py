@@ -6,10 +6,16 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .angles import model_stock, slerp
+from .balance import pcb
+from .centring import cart
 from .elementwise import average, breadcrumbs, consensus, dare, dare_ties, task_arithmetic, ties
 from .fitted import adamerging, diagonal_fisher, entropy, fisher, regmean
+from .interference import wudi
 from .merger import Merger, merge_task_vectors
+from .norms import match_norms
 from .parameters import ELSEWHERE
+from .spaces import core_space, dc_merge, knots
 from .spectral import iso_c, iso_cts, tsv_m
 
 __all__ = [
@@ -18,20 +24,29 @@ __all__ = [
     "adamerging",
     "average",
     "breadcrumbs",
+    "cart",
     "consensus",
+    "core_space",
     "dare",
     "dare_ties",
+    "dc_merge",
     "diagonal_fisher",
     "entropy",
     "fisher",
     "iso_c",
     "iso_cts",
+    "knots",
     "make_merger",
+    "match_norms",
     "merge_task_vectors",
+    "model_stock",
+    "pcb",
     "regmean",
+    "slerp",
     "task_arithmetic",
     "ties",
     "tsv_m",
+    "wudi",
 ]
 
 # A name, as commands and tables call it -> what makes the merger from its parameters.
@@ -43,10 +58,19 @@ MERGERS: dict[str, Callable[..., Merger]] = {
     "dare_ties": dare_ties,
     "breadcrumbs": breadcrumbs,
     "consensus": consensus,
+    "pcb": pcb,
+    "slerp": slerp,
+    "model_stock": model_stock,
     "tsv_m": tsv_m,
     "iso_c": iso_c,
     "iso_cts": iso_cts,
+    "wudi": wudi,
+    "cart": cart,
+    "dc_merge": dc_merge,
 }
+
+# What merges in a basis of all vectors -> what makes it from a merger of their coordinates.
+SPACES: dict[str, Callable[[Merger], Merger]] = {"knots": knots, "core": core_space}
 
 
 def make_merger(name: str, options: Mapping[str, str]) -> Merger:

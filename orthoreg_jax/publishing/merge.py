@@ -17,7 +17,7 @@ from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.evaluation.results import Results, Run
 from orthoreg_jax.evaluation.results_file import read_results
 from orthoreg_jax.experiment.setup import reopen
-from orthoreg_jax.merging import Merger, make_merger
+from orthoreg_jax.merging import SPACES, Merger, make_merger
 from orthoreg_jax.merging.files import Source, merge_files
 from orthoreg_jax.progress import say
 from orthoreg_jax.reporting.summary import run_strengths, strength_text
@@ -40,15 +40,27 @@ RECORDED_PACKAGES = ("orthoreg-jax", "jax", "numpy")
 
 
 class MergerChoice(NamedTuple):
-    """A merger by name, its parameters as texts, and the seed for its random numbers."""
+    """A merger by name, and what goes with it.
+
+    Attributes:
+      name: a key of `MERGERS`.
+      options: its parameters, as texts.
+      draw: the seed for its random numbers.
+      space: a key of `SPACES` to merge in; "": that of the weights.
+      match: the norm that the vectors are scaled to first, see `match_norms`; "": none.
+    """
 
     name: str
     options: Mapping[str, str]
     draw: int = 0
+    space: str = ""
+    match: str = ""
 
     def make(self) -> tuple[Merger, jax.Array | None]:
         """The merger, and its key if it draws."""
         merger = make_merger(self.name, self.options)
+        if self.space:
+            merger = SPACES[self.space](merger)
         return merger, jax.random.key(self.draw) if merger.random else None
 
     def describe(self) -> str:
@@ -56,6 +68,10 @@ class MergerChoice(NamedTuple):
         texts = [f"{key} = {value}" for key, value in self.options.items()]
         if self.make()[0].random:
             texts.append(f"seed {self.draw}")
+        if self.space:
+            texts.append(f"in the space {self.space}")
+        if self.match:
+            texts.append(f"the task vectors scaled to their {self.match} norm")
         return ", ".join(texts) or "default parameters"
 
 
@@ -110,7 +126,7 @@ def merge_run(
                 f"{folder}: its images or prompts have changed since results.json was measured; "
                 "run the stage `evaluate` again, or give --alpha"
             )
-    merged = merge_files(paths, made, matrices=VISUAL_MATRICES, key=key)
+    merged = merge_files(paths, made, matrices=VISUAL_MATRICES, key=key, match=merger.match)
     measured = None
     if experiment is not None:
         with jax.default_matmul_precision(experiment.config.matmul_precision):
@@ -281,7 +297,7 @@ def _merge(
             "--alpha: give a value; these vectors change the text tower, so the heads change with "
             "alpha, and it can only be chosen for the image tower (see --visual-only for models)"
         )
-    merged = merge_files(sources, made, matrices=VISUAL_MATRICES, key=key)
+    merged = merge_files(sources, made, matrices=VISUAL_MATRICES, key=key, match=merger.match)
     measured = Shown(f"Not measured yet; run `orthoreg measure --model {out}`.")
     if alpha is None:
         with jax.default_matmul_precision("highest"):  # as runs have by default
