@@ -63,6 +63,7 @@ def constraints() -> list[tuple[str, Constraint]]:
     """Options that are more than of a type; an option may have several."""
     from orthoreg_jax.penalties.orthoreg import FORMS
     from orthoreg_jax.training.modes.lora import PLACEMENTS
+    from orthoreg_jax.training.optimizers import OPTIMIZERS
 
     return [
         ("model", PLACE),
@@ -93,6 +94,7 @@ def constraints() -> list[tuple[str, Constraint]]:
         ("training.fsdp", whole(1)),
         ("training.learning_rate", number(0)),
         ("training.warmup_steps", whole(0)),
+        ("training.optimizer", one_of(tuple(OPTIMIZERS))),
         ("training.weight_decay", number(0)),
         ("training.clip_norm", number(1e-12)),
         ("training.crop_scale", number(0.01, 1)),

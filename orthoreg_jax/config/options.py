@@ -99,7 +99,10 @@ def default_config() -> ConfigDict:
     training.learning_rate = 1e-5
     # Linear warm-up, in steps: the kth of n, from 1, has k / n of the peak.
     training.warmup_steps = 10
-    # Of AdamW, on every trained leaf.
+    # "adamw", or "muon": Muon on the kernels of linear layers and on LoRA's factors, with updates of
+    # AdamW's size, and AdamW on everything else.
+    training.optimizer = "adamw"
+    # Decoupled, on every trained leaf.
     training.weight_decay = 0.1
     # Largest global norm of the gradient.
     training.clip_norm = 1.0

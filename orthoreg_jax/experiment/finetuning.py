@@ -66,6 +66,7 @@ def _finetune_method(experiment: Experiment, method: Method, todo: list[tuple[in
             steps,
             options.weight_decay,
             options.clip_norm,
+            options.optimizer,
         )
 
     step = make_train_step(

@@ -80,7 +80,8 @@ def merge_files(
       match: scale the vectors to one norm first, see `match_norms`; "": leave them as they are.
 
     Raises:
-      ValueError: as `merge_task_vectors` and `match_norms`; files of different structure or shapes are named.
+      ValueError: as `merge_task_vectors` and `match_norms`; files of different structure or
+        shapes are named.
       StorageError: a file is missing or damaged.
     """
     check_fits(merger, len(sources), key)

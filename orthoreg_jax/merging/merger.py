@@ -256,7 +256,7 @@ def stack_cutoffs(cutoffs: Sequence[Any]) -> Float[Array, t * c] | None:
 
 def join_cutoffs(
     merger: Merger, cutoffs: Any, stacks: Callable[[], Iterable[Any]], size: int
-) -> Float[Array, "t c"]:
+) -> Float[Array, "t ..."]:
     """Appends what `merger.joint` finds to the cutoffs.
 
     Args:
