@@ -99,7 +99,7 @@ def default_config() -> ConfigDict:
     training.learning_rate = 1e-5
     # Linear warm-up, in steps: the kth of n, from 1, has k / n of the peak.
     training.warmup_steps = 10
-    # "adamw", or "muon": Muon on the kernels of linear layers and on LoRA's factors, with updates of
+    # "adamw", or "muon": Muon on the kernels of linear layers and LoRA's factors, with updates of
     # AdamW's size, and AdamW on everything else.
     training.optimizer = "adamw"
     # Decoupled, on every trained leaf.

@@ -249,7 +249,7 @@ def find_cutoff(merger: Merger, leaves: Sequence[Any]) -> Float[Array, "*c"] | N
     return None if merger.cutoff is None else merger.cutoff(leaves, *merger.options)
 
 
-def stack_cutoffs(cutoffs: Sequence[Any]) -> Float[Array, t * c] | None:
+def stack_cutoffs(cutoffs: Sequence[Any]) -> Float[Array, "t ..."] | None:
     """Cutoffs of all task vectors; None if the merger has none."""
     return None if cutoffs[0] is None else jnp.stack(cutoffs)
 
@@ -317,7 +317,7 @@ def _merge_on_host(
 
 def merge_slice(
     values: Inexact[Array | np.ndarray, "t ..."],
-    cutoffs: Float[Array, t * c] | None,
+    cutoffs: Float[Array, "t ..."] | None,
     key: jax.Array | None,
     place: Any,
     merger: Merger,
@@ -361,7 +361,7 @@ def _behind_tasks(reading: Matrix, axes: int) -> Matrix:
 
 
 def _merge(
-    values: Float[Array, "t ..."], cutoffs: Float[Array, t * c] | None, key: Any, merger: Merger
+    values: Float[Array, "t ..."], cutoffs: Float[Array, "t ..."] | None, key: Any, merger: Merger
 ) -> Float[Array, ...]:
     """Calls `merger.merge` on finite numbers only; NaN wherever an input was not finite."""
     finite = jnp.isfinite(values)
@@ -380,7 +380,7 @@ def _merge_numpy(values: Any, cutoffs: Any, key: Any, merger: Merger) -> Any:
 
 
 def _merge_blocks(
-    values: Float[Array, "t n"], cutoffs: Float[Array, t * c] | None, key: Any, merger: Merger
+    values: Float[Array, "t n"], cutoffs: Float[Array, "t ..."] | None, key: Any, merger: Merger
 ) -> Float[Array, " n"]:
     """Merges independent entries, one block after another.
 
