@@ -85,6 +85,8 @@ def _pcb(values: Values, cutoffs: Any, key: Any, share: float) -> Float[Array, .
     low, high = (cutoffs[:, end].astype(values.dtype).reshape(axes) for end in (2, 3))
     spread = jnp.where(high > low, high - low, 1)
     weights = (jnp.clip(_balance(values, cutoffs, share), low, high) - low) / spread
+    # A mean of one entry does not depend on its weight: rounding must not make it one.
+    weights = jnp.where(weights > 16 * jnp.finfo(values.dtype).eps, weights, 0)
     total = jnp.sum(weights, axis=0)
     mean = jnp.sum(weights * jnp.sign(values) * magnitude, axis=0)
-    return mean / jnp.maximum(total, 1e-12)
+    return mean / jnp.where(total > 0, total, 1)

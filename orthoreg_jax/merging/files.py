@@ -87,9 +87,7 @@ def merge_files(
     check_fits(merger, len(sources), key)
     files: list[Source]
     files = [StoredTree(each) if isinstance(each, pathlib.Path) else each for each in sources]
-    shapes = unflatten(files[0].shapes)
-    for file in files[1:]:
-        check_same(unflatten(file.shapes), shapes, (str(file.path), str(files[0].path)))
+    shapes = check_alike(files)
     pieces = plan(shapes, merger, matrices)
     sha256 = tuple(file.check() for file in files)
     if match:
@@ -124,6 +122,18 @@ def merge_files(
 
 
 _merge_slice = jax.jit(merge_slice, static_argnames=("merger", "piece"))
+
+
+def check_alike(sources: Sequence[Source]) -> Any:
+    """The shapes of the leaves, which must be those of all sources.
+
+    Raises:
+      ValueError: sources of different structure or shapes.
+    """
+    shapes = unflatten(sources[0].shapes)
+    for source in sources[1:]:
+        check_same(unflatten(source.shapes), shapes, (str(source.path), str(sources[0].path)))
+    return shapes
 
 
 def _places(piece: Piece, leaf: Any) -> Sequence[int | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ from orthoreg_jax.arithmetic.precision import wide_type
 from orthoreg_jax.arithmetic.task_vectors import norm, task_vector_rows
 
 PyTree = Any
-TARGETS = {"mean": np.mean, "smallest": np.min, "largest": np.max}
+TARGETS: dict[str, Callable[[Any], Any]] = {"mean": np.mean, "smallest": np.min, "largest": np.max}
 
 
 def match_norms(vectors: Sequence[PyTree] | Mapping[str, PyTree], to: str = "mean") -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 # What other programs call their parameters, and what that is here.
@@ -101,6 +101,46 @@ def check_among(merger: str, name: str, value: Any, allowed: Sequence[str]) -> s
     if value not in allowed:
         raise ValueError(f"{merger}: {name} is {value!r}; allowed: {', '.join(map(repr, allowed))}")
     return str(value)
+
+
+def read_options(
+    merger: str, known: Mapping[str, Any], options: Mapping[str, str]
+) -> dict[str, Any]:
+    """Parameters from texts, as a command line gives them.
+
+    Args:
+      merger: whose parameters they are.
+      known: each one's default, which tells its type.
+      options: texts by name.
+
+    Raises:
+      ValueError: no such parameter, or a text that is no number where one is needed.
+    """
+    values = {}
+    for key, text in options.items():
+        # `lambda` is a word of Python's own, so that the parameter ends in "_".
+        own = key if key in known else f"{key}_"
+        if own not in known:
+            shown = ", ".join(f"{each}={value}" for each, value in known.items())
+            hint = f" ({ELSEWHERE[key]})" if key in ELSEWHERE else ""
+            raise ValueError(
+                f"merger {merger}: no parameter {key!r}{hint}; it has {shown or 'none'}"
+            )
+        kind = type(known[own])
+        # What is no int may be a share to its author: the merger says what it wants instead.
+        kinds = (int, float) if kind is int else (kind,)
+        given, example = f"merger {merger}: {key}={text}", f"{key}={known[own]}"
+        values[own] = _read(text, kinds, given, example)
+    return values
+
+
+def _read(text: str, kinds: tuple[Callable[[str], Any], ...], given: str, example: str) -> Any:
+    for kind in kinds:
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise ValueError(f"{given} is not a number; give one, for example {example}")
 
 
 def _shown(value: Any) -> str:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import orthoreg_jax as oj
-from orthoreg_jax.merging import ELSEWHERE, MERGERS, make_merger
+from orthoreg_jax.merging import MERGERS, make_merger
 from orthoreg_jax.merging.files import merge_files
+from orthoreg_jax.merging.parameters import ELSEWHERE
 
 FITTED = {"fisher": oj.fisher, "regmean": oj.regmean, "adamerging": oj.adamerging}
 # As users have them: tests check types ahead of what the functions say of wrong ones.
