@@ -129,8 +129,12 @@ def _add_merge(commands: Any) -> None:
     text = "merge task vectors of a run, of models or of files into a CLIP directory with its card"
     merge = commands.add_parser("merge", help=text, description=text, allow_abbrev=False)
     add = merge.add_argument
-    add("--merger", required=True, help="average, task_arithmetic, ties, dare, tsv_m, ...")
+    add("--merger", required=True, help="average, ties, tsv_m, wudi, ...; adamerging, "
+        "regmean or fisher, which look at validation images of --tasks")  # fmt: skip
     add("--option", nargs="*", default=[], metavar="NAME=VALUE", help="parameters, e.g. k=30")
+    add("--space", default="", choices=("knots", "core"), help="merge in a basis of all vectors")
+    add("--match-norms", default="", choices=("mean", "smallest", "largest"),
+        help="scale the vectors to one norm first")  # fmt: skip
     add("--out", required=True, type=pathlib.Path, help="directory to write; must be new")
     add("--overwrite", action="store_true", help="replace a model that an earlier command wrote")
     add("--alpha", type=float, help="of θ₀ + α τ (default: chosen on validation)")

@@ -141,7 +141,7 @@ def _merge(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     if wrong := [key for key, equals, _ in pairs if not equals]:
         raise ValueError(f"--option {wrong[0]}: write NAME=VALUE, e.g. --option k=20")
     chosen = {key: value for key, _, value in pairs}
-    choice = MergerChoice(options.merger, chosen, options.draw)
+    choice = MergerChoice(options.merger, chosen, options.draw, options.space, options.match_norms)
     tasks = [name for name in options.tasks.split(",") if name]
     given = {name for name in _MERGE_OPTIONS if getattr(options, name) not in (None, "", False)}
     kinds = [name for name in ("workdir", "vectors", "models", "experts") if name in given]

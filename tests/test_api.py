@@ -21,8 +21,10 @@ add_task_vectors analogy apply_task_vector cosine_matrix negate_task_vector norm
 column_angles column_cosines gram_deviations singular_values stable_ranks
 image_encoder load_checkpoint load_preprocessing save_checkpoint zero_shot_head
 check_tasks load_tasks load_tree save_tree
-merge_task_vectors average task_arithmetic ties dare dare_ties breadcrumbs consensus tsv_m iso_c
-iso_cts fisher diagonal_fisher regmean adamerging entropy
+merge_task_vectors match_norms average task_arithmetic
+ties dare dare_ties breadcrumbs consensus tsv_m iso_c
+iso_cts pcb slerp model_stock wudi cart dc_merge knots core_space
+fisher diagonal_fisher regmean adamerging entropy
 choose_addition choose_negation measure_accuracies measure_accuracy measure_disentanglement
 sweep_accuracy edited_outputs linearized_outputs
 default_config load_config load_task_vector load_task_vectors run_experiment plot_run

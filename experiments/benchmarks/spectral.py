@@ -27,7 +27,7 @@ import numpy as np
 from measuring import medians, write_page
 
 from orthoreg_jax.arithmetic.decompositions import Svd, svd
-from orthoreg_jax.merging import MERGERS, merge_task_vectors, spectral
+from orthoreg_jax.merging import MERGERS, directions, merge_task_vectors
 from orthoreg_jax.reporting.tables import NONE, markdown_rows
 
 KERNELS = {"embedded": (256, 1024, 5), "ViT-B/32": (768, 3072, 8), "ViT-L/14": (1024, 4096, 8)}
@@ -74,11 +74,11 @@ def wide_svd(matrices: Any) -> Any:
 @contextlib.contextmanager
 def decomposed_by(function: Callable[..., Svd]) -> Iterator[None]:
     """Mergers decompose matrices by another function."""
-    spectral.svd, own = function, spectral.svd
+    directions.svd, own = function, directions.svd
     try:
         yield
     finally:
-        spectral.svd = own
+        directions.svd = own
 
 
 def ways_to_decompose(matrix: np.ndarray) -> dict[str, Callable[[], Any]]:

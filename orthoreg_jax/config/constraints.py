@@ -63,6 +63,7 @@ def constraints() -> list[tuple[str, Constraint]]:
     """Options that are more than of a type; an option may have several."""
     from orthoreg_jax.penalties.orthoreg import FORMS
     from orthoreg_jax.training.modes.lora import PLACEMENTS
+    from orthoreg_jax.training.optimizers import OPTIMIZERS
 
     return [
         ("model", PLACE),
@@ -96,6 +97,7 @@ def constraints() -> list[tuple[str, Constraint]]:
             lambda warmup: 0 <= warmup < 1 or (warmup >= 1 and warmup == int(warmup)),
             "a share of the steps below 1, or a whole number of steps from 1 up",
         )),
+        ("training.optimizer", one_of(tuple(OPTIMIZERS))),
         ("training.weight_decay", number(0)),
         ("training.clip_norm", number(1e-12)),
         ("training.crop_scale", number(0.01, 1)),

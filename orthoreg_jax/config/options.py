@@ -102,7 +102,10 @@ def default_config() -> ConfigDict:
     # Linear warm-up: below 1 a share of the steps, from 1 up a number of steps. Of n steps the kth,
     # from 1, has k / n of the peak.
     training.warmup = 0.1
-    # Of AdamW, on every trained leaf.
+    # "adamw", or "muon": Muon on the kernels of linear layers and LoRA's factors, with updates of
+    # AdamW's size, and AdamW on everything else.
+    training.optimizer = "adamw"
+    # Decoupled, on every trained leaf.
     training.weight_decay = 0.1
     # Largest global norm of the gradient.
     training.clip_norm = 1.0

@@ -92,6 +92,7 @@ def _finetune_method(
             steps,
             options.weight_decay,
             options.clip_norm,
+            options.optimizer,
         )
 
     step = make_train_step(

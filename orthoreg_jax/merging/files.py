@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -17,13 +18,16 @@ from orthoreg_jax.trees import StoredTree
 
 from .merger import (
     Merger,
+    Piece,
     check_fits,
     find_cutoff,
     is_on_host,
+    join_cutoffs,
     merge_slice,
     plan,
     stack_cutoffs,
 )
+from .norms import match_source_norms
 
 
 @runtime_checkable
@@ -58,6 +62,7 @@ def merge_files(
     *,
     matrices: Rules | None = None,
     key: jax.Array | None = None,
+    match: str = "",
 ) -> Merged:
     """Same result as `merge_task_vectors`, for more files than fit in memory.
 
@@ -65,38 +70,44 @@ def merge_files(
     stacked, else the whole leaf. Memory holds that, and the merged vector: of 64 files of ViT-B/32
     (335 MiB each, of which the largest slice has 9) less than four of the files take. Ahead of it
     every file is read leaf by leaf, to check its hash; and for mergers with a cutoff over the whole
-    vector (`ties(over="vector")`) once more, a vector at a time.
+    vector (`ties(over="vector")`) once more, a vector at a time; for `pcb` then twice more.
 
     Args:
       sources: safetensors files of task vectors, as a run writes them; or whatever reads like one.
       merger: see `merge_task_vectors`, as `matrices` and `key`.
       matrices: rules.
       key: for mergers that draw.
+      match: scale the vectors to one norm first, see `match_norms`; "": leave them as they are.
 
     Raises:
-      ValueError: as `merge_task_vectors`; files of different structure or shapes are named.
+      ValueError: as `merge_task_vectors` and `match_norms`; files of different structure or
+        shapes are named.
       StorageError: a file is missing or damaged.
     """
     check_fits(merger, len(sources), key)
+    files: list[Source]
     files = [StoredTree(each) if isinstance(each, pathlib.Path) else each for each in sources]
-    shapes = unflatten(files[0].shapes)
-    for file in files[1:]:
-        check_same(unflatten(file.shapes), shapes, (str(file.path), str(files[0].path)))
+    shapes = check_alike(files)
     pieces = plan(shapes, merger, matrices)
     sha256 = tuple(file.check() for file in files)
+    if match:
+        files = list(match_source_norms(files, match))
     cutoffs = None
     if jax.eval_shape(find_cutoff, merger, jax.tree.leaves(shapes)) is not None:
         vectors = ([file.read(name) for name in file.shapes] for file in files)
         # Waiting for each keeps the next vector from being read before this one is let go.
         found = [jax.block_until_ready(find_cutoff(merger, vector)) for vector in vectors]
         cutoffs = stack_cutoffs(found)
+    if merger.joint is not None:
+        size = sum(math.prod(leaf.shape) for leaf in flatten(shapes).values())
+        cutoffs = join_cutoffs(merger, cutoffs, lambda: _slices(files, shapes, pieces), size)
     on_host = is_on_host(merger, ())
     values: Any
     merged = {}
     for path, shape in flatten(shapes).items():
         leaf = merged[path] = np.empty(shape.shape, shape.dtype)
         piece = pieces[path]
-        for place in range(len(leaf)) if piece.stacked else [None]:
+        for place in _places(piece, leaf):
             index = ... if place is None else slice(place, place + 1)
             if on_host:
                 values = np.empty((len(files), *leaf[index].shape), leaf.dtype)
@@ -111,6 +122,31 @@ def merge_files(
 
 
 _merge_slice = jax.jit(merge_slice, static_argnames=("merger", "piece"))
+
+
+def check_alike(sources: Sequence[Source]) -> Any:
+    """The shapes of the leaves, which must be those of all sources.
+
+    Raises:
+      ValueError: sources of different structure or shapes.
+    """
+    shapes = unflatten(sources[0].shapes)
+    for source in sources[1:]:
+        check_same(unflatten(source.shapes), shapes, (str(source.path), str(sources[0].path)))
+    return shapes
+
+
+def _places(piece: Piece, leaf: Any) -> Sequence[int | None]:
+    return range(leaf.shape[0]) if piece.stacked else [None]
+
+
+def _slices(
+    files: Sequence[Source], shapes: Any, pieces: Mapping[str, Piece]
+) -> Iterator[jax.Array]:
+    """The vector of all files, in the pieces in which it is merged."""
+    for path, shape in flatten(shapes).items():
+        for place in _places(pieces[path], shape):
+            yield _read_all(files, path, place)
 
 
 def _read_all(files: Sequence[Source], path: str, place: int | None) -> jax.Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, ParamSpec
 
 import jax
@@ -19,13 +19,27 @@ from orthoreg_jax.arithmetic.precision import wide_type
 from orthoreg_jax.arithmetic.rules import Adapter, Matrix, Rules, read_leaves, rules_for_part
 from orthoreg_jax.arithmetic.task_vectors import check_all_same, task_vector_rows
 
+from .order_statistics import kth_smallest
+
 PyTree = Any
 Options = ParamSpec("Options")
 BLOCK = 2**16  # entries that are merged at once where each is merged by itself
 
 
 Values = Inexact[Array | np.ndarray, "t ..."]
-Cutoff = Callable[..., Float[Array, ""]]  # (leaves of a whole task vector, *options)
+Cutoff = Callable[..., Float[Array, "*c"]]  # (leaves of a whole task vector, *options)
+
+
+class Joint(NamedTuple):
+    """Order statistics that each task vector has in view of all others.
+
+    Attributes:
+      values: (values, cutoffs, *options) -> what is ordered: of entries (t, n), (t, n) numbers.
+      ranks: (entries of a task vector, *options) -> which statistics, from the smallest, 0.
+    """
+
+    values: Callable[..., Float[Array, "t n"]]
+    ranks: Callable[..., tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -43,8 +57,11 @@ class Merger:
         over it; "matrices": the same, but leaves that are not matrices are averaged. The last is
         given NumPy arrays, for LAPACK to decompose (see `decompositions`), unless it is traced.
       random: whether it draws, and so needs a key.
-      cutoff: computes a number from each whole task vector before merging, if needed.
+      cutoff: computes numbers from each whole task vector before merging, if needed.
+      joint: computes further ones from all of them together, and appends them to the former; for
+        mergers that read "entries".
       tasks: how many task vectors it needs at least.
+      at_most: how many it takes; 0: any number.
       call: how it is shown.
     """
 
@@ -53,7 +70,9 @@ class Merger:
     reads: str = "entries"
     random: bool = False
     cutoff: Cutoff | None = None
+    joint: Joint | None = None
     tasks: int = 1
+    at_most: int = 0
     call: str = dataclasses.field(default="", compare=False)
 
     def __repr__(self) -> str:
@@ -117,9 +136,9 @@ def merge_task_vectors(
       A tree like each of the vectors, with the types of their leaves.
 
     Raises:
-      ValueError: not a merger, fewer vectors than it needs, vectors of different structure or
-        shapes, leaves that are not floating point or lack a rule they need, a key that is missing
-        or not used.
+      ValueError: not a merger, fewer or more vectors than it takes, vectors of different
+        structure or shapes, leaves that are not floating point or lack a rule they need, a key that
+        is missing or not used.
     """
     _check_merger(merger)
     rows = task_vector_rows(vectors)
@@ -128,6 +147,10 @@ def merge_task_vectors(
     pieces = plan(rows[0], merger, matrices)
     cutoffs = stack_cutoffs([find_cutoff(merger, jax.tree.leaves(row)) for row in rows])
     leaves = [flatten(row) for row in rows]
+    if merger.joint is not None:
+        stacks = [jnp.stack([tree[path] for tree in leaves]) for path in pieces]
+        size = sum(leaf.size for leaf in leaves[0].values())
+        cutoffs = join_cutoffs(merger, cutoffs, lambda: stacks, size)
     on_host = is_on_host(merger, rows)
     merged = []
     for path, piece in pieces.items():
@@ -151,13 +174,18 @@ def _check_merger(merger: Any) -> None:
 
 
 def check_fits(merger: Merger, tasks: int, key: jax.Array | None) -> None:
-    """Checks that there are enough task vectors, and a key if and only if the merger needs one.
+    """Checks the number of task vectors, and that there is a key if and only if one is needed.
 
     Raises:
-      ValueError: too few vectors, or a key that is missing or not used.
+      ValueError: too few vectors or too many, or a key that is missing or not used.
     """
     if not tasks:
         raise ValueError("no task vector to merge; give at least one")
+    if merger.at_most and not merger.tasks <= tasks <= merger.at_most:
+        raise ValueError(
+            f"{merger} merges {merger.at_most} task vectors, and there are {tasks}; give "
+            f"{merger.at_most}, or merge by another method"
+        )
     if tasks < merger.tasks:
         raise ValueError(
             f"{merger} keeps what {merger.tasks} tasks need, and there are {tasks} task vectors: "
@@ -216,14 +244,48 @@ def _is_floating(leaf: Any) -> bool:
 
 
 @functools.partial(jax.jit, static_argnames="merger")
-def find_cutoff(merger: Merger, leaves: Sequence[Any]) -> Float[Array, ""] | None:
+def find_cutoff(merger: Merger, leaves: Sequence[Any]) -> Float[Array, "*c"] | None:
     """`merger.cutoff` of one task vector, compiled; None if the merger has none."""
     return None if merger.cutoff is None else merger.cutoff(leaves, *merger.options)
 
 
-def stack_cutoffs(cutoffs: Sequence[Any]) -> Float[Array, " t"] | None:
+def stack_cutoffs(cutoffs: Sequence[Any]) -> Float[Array, "t ..."] | None:
     """Cutoffs of all task vectors; None if the merger has none."""
     return None if cutoffs[0] is None else jnp.stack(cutoffs)
+
+
+def join_cutoffs(
+    merger: Merger, cutoffs: Any, stacks: Callable[[], Iterable[Any]], size: int
+) -> Float[Array, "t ..."]:
+    """Appends what `merger.joint` finds to the cutoffs.
+
+    Args:
+      merger: with `joint`.
+      cutoffs: of each task vector.
+      stacks: starts a pass over the leaves, or slices of them, of all task vectors, stacked.
+      size: entries of a task vector.
+    """
+    assert merger.joint is not None
+    ranks = merger.joint.ranks(size, *merger.options) if size else ()
+    if isinstance(cutoffs, jax.core.Tracer):
+        parts = [_joint_values(merger, stack, cutoffs) for stack in stacks()]
+        ordered = jnp.sort(jnp.concatenate(parts, axis=1), axis=1)
+        found = ordered[:, jnp.asarray(ranks, int)]
+    else:
+        found = jnp.asarray(
+            kth_smallest(
+                lambda: (np.asarray(_joint_values(merger, stack, cutoffs)) for stack in stacks()),
+                ranks,
+            )
+        )
+    return jnp.concatenate([cutoffs, found.astype(cutoffs.dtype)], axis=1)
+
+
+@functools.partial(jax.jit, static_argnames="merger")
+def _joint_values(merger: Merger, stack: Any, cutoffs: Any) -> Float[Array, "t n"]:
+    assert merger.joint is not None
+    flat = stack.reshape(len(stack), -1)
+    return merger.joint.values(flat.astype(wide_type(flat.dtype)), cutoffs, *merger.options)
 
 
 @functools.partial(jax.jit, static_argnames=("merger", "piece"))
@@ -255,7 +317,7 @@ def _merge_on_host(
 
 def merge_slice(
     values: Inexact[Array | np.ndarray, "t ..."],
-    cutoffs: Float[Array, " t"] | None,
+    cutoffs: Float[Array, "t ..."] | None,
     key: jax.Array | None,
     place: Any,
     merger: Merger,
@@ -299,7 +361,7 @@ def _behind_tasks(reading: Matrix, axes: int) -> Matrix:
 
 
 def _merge(
-    values: Float[Array, "t ..."], cutoffs: Float[Array, " t"] | None, key: Any, merger: Merger
+    values: Float[Array, "t ..."], cutoffs: Float[Array, "t ..."] | None, key: Any, merger: Merger
 ) -> Float[Array, ...]:
     """Calls `merger.merge` on finite numbers only; NaN wherever an input was not finite."""
     finite = jnp.isfinite(values)
@@ -318,7 +380,7 @@ def _merge_numpy(values: Any, cutoffs: Any, key: Any, merger: Merger) -> Any:
 
 
 def _merge_blocks(
-    values: Float[Array, "t n"], cutoffs: Float[Array, " t"] | None, key: Any, merger: Merger
+    values: Float[Array, "t n"], cutoffs: Float[Array, "t ..."] | None, key: Any, merger: Merger
 ) -> Float[Array, " n"]:
     """Merges independent entries, one block after another.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 # What other programs call their parameters, and what that is here.
@@ -12,16 +12,21 @@ ELSEWHERE = {
     "density": "as a share of entries kept, ties has k = 100 * density, dare p = 1 - density, "
     "breadcrumbs beta = gamma - density",
     "drop_rate": "it is p",
+    "initial_rank_ratio": "it is share",
+    "iter_num": "it is steps",
     "keep_ratio": "as a share of entries kept, ties has k = 100 * keep_ratio, dare "
     "p = 1 - keep_ratio",
     "lambda": "it is alpha",
     "majority_sign_method": 'it is elect: "total" is sum, "frequency" count',
     "merge_func": "it is combine",
     "param_value_mask_rate": "as a share of entries left out, k = 100 * (1 - it)",
+    "pcb_ratio": "it is share",
+    "prior": "it is lambda",
     "prun_thre_k": "it is k",
     "reset_thresh": "above 1 it is k, else k = 100 * reset_thresh",
     "scaling_coef": "it is alpha",
     "scaling_factor": "it is alpha",
+    "smoothing": "it is rho: without it 0, average 1, linear 5",
     "sparsity_ratio": "it is p",
     "sv_reduction": "as a share of min(m, n) singular values, rank is their number",
     "tall_mask_lambda": "it is lambda",
@@ -96,6 +101,46 @@ def check_among(merger: str, name: str, value: Any, allowed: Sequence[str]) -> s
     if value not in allowed:
         raise ValueError(f"{merger}: {name} is {value!r}; allowed: {', '.join(map(repr, allowed))}")
     return str(value)
+
+
+def read_options(
+    merger: str, known: Mapping[str, Any], options: Mapping[str, str]
+) -> dict[str, Any]:
+    """Parameters from texts, as a command line gives them.
+
+    Args:
+      merger: whose parameters they are.
+      known: each one's default, which tells its type.
+      options: texts by name.
+
+    Raises:
+      ValueError: no such parameter, or a text that is no number where one is needed.
+    """
+    values = {}
+    for key, text in options.items():
+        # `lambda` is a word of Python's own, so that the parameter ends in "_".
+        own = key if key in known else f"{key}_"
+        if own not in known:
+            shown = ", ".join(f"{each}={value}" for each, value in known.items())
+            hint = f" ({ELSEWHERE[key]})" if key in ELSEWHERE else ""
+            raise ValueError(
+                f"merger {merger}: no parameter {key!r}{hint}; it has {shown or 'none'}"
+            )
+        kind = type(known[own])
+        # What is no int may be a share to its author: the merger says what it wants instead.
+        kinds = (int, float) if kind is int else (kind,)
+        given, example = f"merger {merger}: {key}={text}", f"{key}={known[own]}"
+        values[own] = _read(text, kinds, given, example)
+    return values
+
+
+def _read(text: str, kinds: tuple[Callable[[str], Any], ...], given: str, example: str) -> Any:
+    for kind in kinds:
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise ValueError(f"{given} is not a number; give one, for example {example}")
 
 
 def _shown(value: Any) -> str:

@@ -1,21 +1,17 @@
 """Mergers that recombine the singular value decompositions of weight matrices.
 
-All of them average the leaves that are not matrices, as published. A direction whose singular value
-is rounding (below eps * max(m, n) times the largest) is no direction: what the decomposition
-returns there is arbitrary, and is left out. Published implementations keep it; for updates of full
-rank nothing differs.
+All of them average the leaves that are not matrices, as published. Directions that are rounding
+are left out, see `directions`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from orthoreg_jax.arithmetic.decompositions import svd
-
+from .directions import leading, mean, norms, orthogonal, product
 from .merger import Merger, shown_as_called
 from .parameters import check_count, check_within
 
@@ -55,8 +51,8 @@ def tsv_m(rank: int = 0) -> Merger:
 def _tsv_m(values: Values, cutoffs: Cutoffs, key: Any, rank: int) -> Any:
     tasks, side = len(values), min(values.shape[1:])
     rank = min(rank, side) if rank else max(1, side // tasks)
-    left, scale, right = _leading(values, rank)
-    return _product(_orthogonal(left) * scale, _orthogonal(right))
+    left, scale, right = leading(values, rank)
+    return product(orthogonal(left) * scale, orthogonal(right))
 
 
 @shown_as_called
@@ -75,8 +71,8 @@ def iso_c() -> Merger:
 
 def _iso_c(values: Values, cutoffs: Cutoffs, key: Any) -> Any:
     # Directions that are not there have value 0, and vectors of zeros.
-    left, scale, right = _leading(values.sum(axis=0)[None], min(values.shape[1:]))
-    return _mean(scale) * _product(left, right)
+    left, scale, right = leading(values.sum(axis=0)[None], min(values.shape[1:]))
+    return mean(scale) * product(left, right)
 
 
 @shown_as_called
@@ -110,59 +106,13 @@ def _iso_cts(values: Values, cutoffs: Cutoffs, key: Any, common_space_fraction: 
     specific = round((side - int(side * common_space_fraction)) / tasks)
     specific = min(specific, side // tasks)
     common = side - tasks * specific
-    left, scale, right = _leading(values.sum(axis=0)[None], common)
+    left, scale, right = leading(values.sum(axis=0)[None], common)
     if specific:
         xp = values.__array_namespace__()
-        rest = values - _product(_product(values, right.T), right)
+        rest = values - product(product(values, right.T), right)
         # What the common space leaves behind of a task is judged by the task's own size.
-        own = _leading(rest, specific, _norms(values))
+        own = leading(rest, specific, norms(values))
         left = xp.concatenate([own[0], left], axis=1)
         scale = xp.concatenate([own[1], scale])
         right = xp.concatenate([own[2], right])
-    return _mean(scale) * _product(_orthogonal(left), _orthogonal(right))
-
-
-def _product(left: Any, right: Any) -> Any:
-    with jax.default_matmul_precision("highest"):  # of traced ones
-        return left @ right
-
-
-def _norms(values: Any) -> Any:
-    """Norm of each matrix, computed so that squares cannot overflow."""
-    xp = values.__array_namespace__()
-    largest = abs(values).max(axis=(1, 2))
-    scaled = values / xp.where(largest > 0, largest, 1)[:, None, None]
-    return largest * xp.linalg.norm(scaled, axis=(1, 2))
-
-
-def _leading(values: Any, rank: int, sizes: Any = 0.0) -> tuple[Any, Any, Any]:
-    """The first `rank` singular triples of each matrix, concatenated; 0 where missing.
-
-    `sizes`: what the largest singular value of each counts as where it is smaller.
-    """
-    xp = values.__array_namespace__()
-    left, scale, right = svd(values, rank)
-    present = _present(scale, values.shape[1:], sizes)
-    left, scale, right = left * present[:, None], scale * present, right * present[:, :, None]
-    left = xp.moveaxis(left, 0, 1).reshape(values.shape[1], -1)
-    return left, scale.reshape(-1), right.reshape(-1, values.shape[2])
-
-
-def _orthogonal(factor: Any) -> Any:
-    """The polar factor U V^T of U S V^T, over directions above rounding."""
-    left, scale, right = svd(factor[None])
-    return _product(left[0] * _present(scale, factor.shape), right[0])
-
-
-def _present(scale: Any, shape: tuple[int, ...], sizes: Any = 0.0) -> Any:
-    """1 for singular values (t, s), descending, above rounding; 0 for the others."""
-    xp = scale.__array_namespace__()
-    rounding = np.finfo(scale.dtype).eps * max(shape)
-    largest = xp.max(scale, axis=1, initial=0)
-    limit = rounding * xp.maximum(largest, xp.asarray(sizes, scale.dtype))
-    return (scale > limit[:, None]).astype(scale.dtype)
-
-
-def _mean(scale: Any) -> Any:
-    """Mean over singular values above rounding."""
-    return scale.sum() / (scale > 0).sum().astype(scale.dtype).clip(1)
+    return mean(scale) * product(orthogonal(left), orthogonal(right))

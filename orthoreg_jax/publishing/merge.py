@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from orthoreg_jax.arithmetic.paths import unflatten
 from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
 from orthoreg_jax.arithmetic.types import TaskVector
 from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -17,8 +18,8 @@ from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.evaluation.results import Results, Run
 from orthoreg_jax.evaluation.results_file import read_results
 from orthoreg_jax.experiment.setup import reopen
-from orthoreg_jax.merging import Merger, make_merger
-from orthoreg_jax.merging.files import Source, merge_files
+from orthoreg_jax.merging import SPACES, Merger, make_merger
+from orthoreg_jax.merging.files import Merged, Source, check_alike, merge_files
 from orthoreg_jax.progress import say
 from orthoreg_jax.reporting.summary import run_strengths, strength_text
 from orthoreg_jax.reporting.tables import markdown_rows, percent
@@ -29,6 +30,7 @@ from orthoreg_jax.versions import version
 from .alpha import Measured, choose_alpha, compare_merged
 from .cards import Card, Shown
 from .finished_run import check_request, find_run, load_pretrained, open_measured
+from .fitting import FITTED, fit_merger, read_fitted
 from .measure import load_measured
 
 # The card's sentence on the text tower, by whether the vectors change it.
@@ -40,22 +42,58 @@ RECORDED_PACKAGES = ("orthoreg-jax", "jax", "numpy")
 
 
 class MergerChoice(NamedTuple):
-    """A merger by name, its parameters as texts, and the seed for its random numbers."""
+    """A merger by name, and what goes with it.
+
+    Attributes:
+      name: a key of `MERGERS` or `FITTED`.
+      options: its parameters, as texts.
+      draw: the seed for its random numbers.
+      space: a key of `SPACES` to merge in; "": that of the weights.
+      match: the norm that the vectors are scaled to first, see `match_norms`; "": none.
+    """
 
     name: str
     options: Mapping[str, str]
     draw: int = 0
+    space: str = ""
+    match: str = ""
+
+    @property
+    def fitted(self) -> bool:
+        """Whether it looks at images."""
+        return self.name in FITTED
+
+    def check(self) -> None:
+        """Refuses bad parameters.
+
+        Raises:
+          ValueError: no such merger or parameter, or a value that is none for it.
+        """
+        if not self.fitted:
+            self.make()
+            return
+        read_fitted(self.name, self.options)
+        if self.space:
+            raise ValueError(f"--space: {self.name} merges in the space of the weights alone")
 
     def make(self) -> tuple[Merger, jax.Array | None]:
-        """The merger, and its key if it draws."""
+        """The merger, and its key if it draws; for those that are not fitted."""
         merger = make_merger(self.name, self.options)
+        if self.space:
+            merger = SPACES[self.space](merger)
         return merger, jax.random.key(self.draw) if merger.random else None
 
     def describe(self) -> str:
         """The parameters, in words."""
         texts = [f"{key} = {value}" for key, value in self.options.items()]
-        if self.make()[0].random:
+        if self.fitted:
+            texts.append("fitted on validation images of the tasks, without their labels")
+        elif self.make()[0].random:
             texts.append(f"seed {self.draw}")
+        if self.space:
+            texts.append(f"in the space {self.space}")
+        if self.match:
+            texts.append(f"the task vectors scaled to their {self.match} norm")
         return ", ".join(texts) or "default parameters"
 
 
@@ -90,7 +128,7 @@ def merge_run(
         pre-trained model or other data than the run's, or `out` is not empty.
       StorageError: a file of the run is missing or damaged, or `out` cannot be written.
     """
-    made, key = merger.make()
+    merger.check()
     check_request(out, alpha, overwrite)
     results = read_results(folder)
     run, known = find_run(results, method, seed), results["tasks"]
@@ -103,16 +141,18 @@ def merge_run(
         raise ValueError(f"--tasks {','.join(names)}: a task appears twice; give each once")
     paths = open_measured(folder, run, names)
     experiment = None
-    if alpha is None:  # data are needed for the choice alone
+    if alpha is None or merger.fitted:
         experiment = reopen(folder, results["config"])
         if experiment.inputs != inputs:
             raise ValueError(
                 f"{folder}: its images or prompts have changed since results.json was measured; "
-                "run the stage `evaluate` again, or give --alpha"
+                "run the stage `evaluate` again" + ("" if merger.fitted else ", or give --alpha")
             )
-    merged = merge_files(paths, made, matrices=VISUAL_MATRICES, key=key)
+    sources = [StoredTree(path) for path in paths]
+    own = [] if experiment is None else [experiment.tasks[name] for name in names]
+    merged = _merge_sources(merger, sources, checkpoint, own)
     measured = None
-    if experiment is not None:
+    if experiment is not None and alpha is None:
         with jax.default_matmul_precision(experiment.config.matmul_precision):
             measured = choose_alpha(experiment, run, names, merged.vector)
     chosen = alpha if measured is None else measured.alpha
@@ -244,10 +284,15 @@ def _check(
     overwrite: bool,
 ) -> dict[str, Task]:
     """Refuses bad options before reading models; returns the tasks to choose alpha on."""
-    merger.make()
+    merger.check()
     check_request(out, alpha, overwrite)
-    if alpha is not None:
+    if alpha is not None and not merger.fitted:
         return {}
+    if merger.fitted and (data is None or not data.tasks):
+        raise ValueError(
+            f"--tasks: {merger.name} looks at images; give --data and --tasks, one task for each "
+            "model or vector in the same order"
+        )
     if data is None or not data.tasks:
         raise ValueError(
             "--alpha: give a value; or give --data and --tasks, one task for each model or vector "
@@ -274,14 +319,18 @@ def _merge(
 ) -> pathlib.Path:
     for note in (*notes, *checkpoint.notes, *checkpoint.preprocessing.notes):
         say(note)
-    made, key = merger.make()
     beyond = [path for path in sources[0].shapes if not path.startswith("visual/")]
+    if beyond and merger.fitted:
+        raise ValueError(
+            f"--merger {merger.name}: these vectors change the text tower, and it fits the image "
+            "tower alone (see --visual-only for models)"
+        )
     if beyond and alpha is None:
         raise ValueError(
             "--alpha: give a value; these vectors change the text tower, so the heads change with "
             "alpha, and it can only be chosen for the image tower (see --visual-only for models)"
         )
-    merged = merge_files(sources, made, matrices=VISUAL_MATRICES, key=key)
+    merged = _merge_sources(merger, sources, checkpoint, list(tasks.values()))
     measured = Shown(f"Not measured yet; run `orthoreg measure --model {out}`.")
     if alpha is None:
         with jax.default_matmul_precision("highest"):  # as runs have by default
@@ -297,6 +346,21 @@ def _merge(
     described = {_describe(source): (name, content) for source, name, content in files}
     card = _card(checkpoint, base, merger, alpha, described, "", measured, beyond, notes)
     return _save(checkpoint, merged.vector, alpha, out, card, overwrite)
+
+
+def _merge_sources(
+    merger: MergerChoice, sources: Sequence[Source], checkpoint: Checkpoint, tasks: Sequence[Task]
+) -> Merged:
+    """Merges; by a fitted merger on the tasks' images, for which all vectors are in memory."""
+    if not merger.fitted:
+        made, key = merger.make()
+        return merge_files(sources, made, matrices=VISUAL_MATRICES, key=key, match=merger.match)
+    check_alike(sources)
+    sha256 = tuple(source.check() for source in sources)
+    rows = [unflatten({name: source.read(name) for name in source.shapes}) for source in sources]
+    with jax.default_matmul_precision("highest"):
+        found = fit_merger(merger.name, merger.options, checkpoint, rows, tasks, merger.match)
+    return Merged(found, sha256)
 
 
 def _describe(source: Source) -> str:

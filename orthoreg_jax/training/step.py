@@ -15,6 +15,7 @@ from orthoreg_jax.arithmetic.types import Apply, Params, PyTree, Trainable
 from orthoreg_jax.clip.zeroshot import Head
 
 from .modes.mode import Mode
+from .optimizers import OPTIMIZERS
 from .penalties import Penalty
 from .schedule import scale_by_warmup_cosine
 from .sharding import Shardings
@@ -53,15 +54,24 @@ def make_optimizer(
     steps: int,
     weight_decay: float,
     clip_norm: float,
+    kind: str = "adamw",
 ) -> optax.GradientTransformation:
     """The paper's recipe: clip by global norm, AdamW, linear warm-up, cosine to 0.
 
     Optimisers that differ only in `learning_rate`, `warmup_steps` and `steps` share one compiled
     step, because these numbers are in the state.
+
+    Args:
+      learning_rate: the peak.
+      warmup_steps: with rising rate.
+      steps: after which the rate is 0.
+      weight_decay: on every trained leaf.
+      clip_norm: largest global norm of the gradient.
+      kind: a key of `OPTIMIZERS`: what takes the place of Adam.
     """
     return optax.chain(
         optax.clip_by_global_norm(clip_norm),
-        optax.scale_by_adam(),
+        OPTIMIZERS[kind](),
         optax.add_decayed_weights(weight_decay),
         scale_by_warmup_cosine(learning_rate, warmup_steps, steps),
     )

@@ -5,6 +5,7 @@ import re
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,6 +14,8 @@ from orthoreg_jax import cli
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.evaluation.search import search_addition
 from orthoreg_jax.experiment.setup import reopen
+from orthoreg_jax.tasks.batches import limited_rows
+from orthoreg_jax.tasks.loading import load_images
 from orthoreg_jax.trees import StoredTree
 from tests.small_run import pretrained
 
@@ -224,3 +227,89 @@ def test_measure_names_all_tasks_that_are_missing(inputs, capfd):
     assert cli.main([*command, "--tasks", "first,none,never"]) == 1
     said = capfd.readouterr().err
     assert "task 'none'" in said and "task 'never'" in said
+
+
+def images_and_heads(finished, inputs, count):
+    """Of both tasks' validation splits, as the command takes them."""
+    checkpoint = pretrained(finished)
+    tasks = oj.load_tasks(str(inputs.parent), ["first", "second"], "others")
+    found = []
+    for task in (tasks["first"], tasks["second"]):
+        data = task.splits["val"]
+        rows = limited_rows(len(data), count)
+        images = load_images(data.images, rows, checkpoint.preprocessing)
+        pixels = checkpoint.preprocessing.normalize(jnp.asarray(images))
+        head = oj.zero_shot_head(checkpoint, task.classes, task.templates)
+        found.append((pixels, jnp.asarray(head)))
+    return checkpoint, found
+
+
+@jax.numpy_dtype_promotion("standard")
+def test_adamerging_on_images_without_labels(finished, inputs, tmp_path, capsys):
+    more = ["--merger", "adamerging", "--option", "steps=3", "learning_rate=0.1", "images=8",
+            "--tasks", "first,second", "--data", str(inputs.parent), "--alpha", "1"]  # fmt: skip
+    assert of_files(finished, tmp_path / "out", *more) == 0
+    assert "fitting on validation images, without their labels: 8, 8" in capsys.readouterr().err
+    checkpoint, given = images_and_heads(finished, inputs, 8)
+    apply = oj.image_encoder(checkpoint.config)
+
+    def loss(vector, batch):
+        params = oj.apply_task_vector(checkpoint.params["visual"], vector)
+        total = 0.0
+        for pixels, head in given:
+            features = apply(params, pixels)
+            features = features / jnp.linalg.norm(features, axis=-1, keepdims=True)
+            total += oj.entropy(jnp.matmul(features, head.T, precision="highest"))
+        return total
+
+    vectors = [oj.load_tree(path)["visual"] for path in paths(finished)]
+    found = oj.adamerging(vectors, loss, [None], 3, 0.1, matrices=oj.VISUAL_MATRICES)
+    expected = oj.apply_task_vector(checkpoint.params, {"visual": found}, 1.0)
+    for a, b in zip(*map(jax.tree.leaves, (load_checkpoint(tmp_path / "out").params, expected)),
+                    strict=True):  # fmt: skip
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "adamerging(τ_first, τ_second)" in card
+    assert "fitted on validation images of the tasks, without their labels" in card
+
+
+@pytest.mark.parametrize("merger", ["regmean", "fisher"])
+def test_other_mergers_that_look_at_images(finished, inputs, tmp_path, merger):
+    more = ["--merger", merger, "--option", "images=6", "--alpha", "1"]
+    assert of_run(finished, tmp_path / "run", *more) == 0
+    data = ["--tasks", "first,second", "--data", str(inputs.parent)]
+    assert of_files(finished, tmp_path / "files", *more, *data) == 0
+    assert_same(*(load_checkpoint(tmp_path / name).params for name in ("run", "files")))
+    plain = edited(finished, oj.average(), 1.0)
+    found = load_checkpoint(tmp_path / "run").params
+    changed = [np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (found, plain)),
+                                                    strict=True)]  # fmt: skip
+    assert max(changed) > 1e-6 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+
+
+def test_spaces_and_norms(finished, tmp_path):
+    more = ["--merger", "ties", "--option", "over=tensor", "--alpha", "1"]
+    assert of_files(finished, tmp_path / "core", *more, "--space", "core") == 0
+    expected = edited(finished, oj.core_space(oj.ties(over="tensor")), 1.0)
+    assert_same(load_checkpoint(tmp_path / "core").params, expected)
+    assert "in the space core" in (tmp_path / "core" / "README.md").read_text()
+    assert of_files(finished, tmp_path / "norms", *more, "--match-norms", "largest") == 0
+    trees = oj.match_norms([oj.load_tree(path) for path in paths(finished)], "largest")
+    vector = oj.merge_task_vectors(trees, oj.ties(over="tensor"), matrices=oj.VISUAL_MATRICES)
+    expected = oj.apply_task_vector(pretrained(finished).params, vector, 1.0)
+    assert_same(load_checkpoint(tmp_path / "norms").params, expected)
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--merger", "adamerging", "--alpha", "1"], "--tasks: adamerging looks at images"),
+        (["--merger", "adamerging", "--option", "k=1"], "no parameter 'k'; it has steps=500"),
+        (["--merger", "regmean", "--option", "images=0"], "images is 0; give images of each task"),
+        (["--merger", "fisher", "--space", "core"], "--space: fisher merges in the space of the"),
+        (["--merger", "ties", "--space", "knots"], 'ties has over="tensor" for that'),
+    ],
+)
+def test_bad_requests_of_those(finished, tmp_path, capfd, more, message):
+    assert of_files(finished, tmp_path / "out", *more) == 1
+    assert message in capfd.readouterr().err
