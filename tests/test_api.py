@@ -3,6 +3,7 @@
 import doctest
 import inspect
 import re
+import shutil
 from importlib import metadata
 
 import jax
@@ -28,6 +29,7 @@ sweep_accuracy edited_outputs linearized_outputs
 default_config load_config load_task_vector load_task_vectors run_experiment plot_run
 """.split()
 FUNCTIONS = [name for name in PUBLIC if inspect.isfunction(getattr(oj, name))]
+DOCUMENTED = [name for name in PUBLIC if name != "VISUAL_MATRICES"]  # a dict
 # What a reader of an example has imported.
 IMPORTED = {"oj": oj, "jax": jax, "jnp": jnp, "np": np, "optax": optax}
 
@@ -55,7 +57,7 @@ def test_the_reference_has_every_name_once(pytestconfig):
     assert sorted(found) == sorted(f"orthoreg_jax.{module}.{name}" for module, name in lines)
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLIC if name != "VISUAL_MATRICES"])
+@pytest.mark.parametrize("name", DOCUMENTED)
 def test_docstrings_say_what_and_with_what(name):
     thing = getattr(oj, name)
     first, _, rest = inspect.getdoc(thing).partition("\n")
@@ -67,11 +69,22 @@ def test_docstrings_say_what_and_with_what(name):
         assert listed == parameters
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_examples_are_true(name):
+@pytest.fixture(scope="module")
+def desk(inputs, finished, tmp_path_factory):
+    """The folder in which a reader works: with a config, mine.py, and its run, runs/mine."""
+    folder = tmp_path_factory.mktemp("desk")
+    shutil.copy(inputs, folder / "mine.py")
+    shutil.copytree(finished, folder / "runs" / "mine")
+    return folder
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_examples_are_there_and_true(name, desk, monkeypatch):
+    monkeypatch.chdir(desk)
     parsed = doctest.DocTestParser().get_doctest(
-        getattr(getattr(oj, name), "__doc__", None) or "", dict(IMPORTED), name, None, 0
+        inspect.getdoc(getattr(oj, name)), dict(IMPORTED), name, None, 0
     )
+    assert parsed.examples and not any(example.options for example in parsed.examples)
     said: list[str] = []
     doctest.DocTestRunner(verbose=False).run(parsed, out=said.append)
     assert not said, "".join(said)

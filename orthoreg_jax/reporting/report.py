@@ -88,7 +88,7 @@ def plot_run(workdir: str | os.PathLike[str], figure: str) -> Figure:
       StorageError, ValueError: as `write_report`; or a figure that this run has not measured.
 
     Examples:
-      >>> oj.plot_run("runs/embedded", "cosines").savefig("cosines.png")  # doctest: +SKIP
+      >>> oj.plot_run("runs/mine", "cosines").savefig("cosines.png")
     """
     from .plots import figures
 
