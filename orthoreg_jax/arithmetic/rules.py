@@ -38,8 +38,8 @@ class Matrix:
     Examples:
       >>> heads = {"query": {"kernel": jnp.ones((6, 2, 3))}}
       >>> rules = {"query/kernel": oj.Matrix(rows=(0,), columns=(1, 2))}
-      >>> print(oj.orthogonality_penalty(heads, matrices=rules))  # of one 6 x 6 matrix of ones
-      35.07136
+      >>> print(f"{oj.orthogonality_penalty(heads, matrices=rules):.2f}")  # of one 6 x 6 matrix
+      35.07
     """
 
     rows: tuple[int, ...] = (-2,)

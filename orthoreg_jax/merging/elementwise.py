@@ -150,8 +150,8 @@ def ties(
       (arXiv 2306.01708), section 4 and algorithm 1.
 
     Examples:
-      >>> vectors = [{"w": jnp.array([3.0, -1.0, 2.0, 0.1])}, {"w": jnp.array([1.0, 4.0, 0.1, 0.2])}]
-      >>> oj.merge_task_vectors(vectors, oj.ties(k=50))["w"].tolist()
+      >>> one, other = jnp.array([3.0, -1.0, 2.0, 0.1]), jnp.array([1.0, 4.0, 0.1, 0.2])
+      >>> oj.merge_task_vectors([{"w": one}, {"w": other}], oj.ties(k=50))["w"].tolist()
       [2.0, 4.0, 2.0, 0.0]
     """
     allowed = "per cent of entries kept, above 1 and up to 100"
@@ -247,8 +247,8 @@ def breadcrumbs(beta: float = 0.85, gamma: float = 0.993) -> Merger:
 
     Examples:
       >>> vectors = [{"w": jnp.arange(1.0, 11.0)}, {"w": jnp.zeros(10)}]
-      >>> oj.merge_task_vectors(vectors, oj.breadcrumbs(beta=0.5, gamma=0.9))["w"].tolist()
-      [0.0, 0.0, 0.0, 0.0, 0.0, 6.0, 7.0, 8.0, 9.0, 0.0]
+      >>> oj.merge_task_vectors(vectors, oj.breadcrumbs(beta=0.5, gamma=1.0))["w"].tolist()
+      [0.0, 0.0, 0.0, 0.0, 0.0, 6.0, 7.0, 8.0, 9.0, 10.0]
     """
     gamma = check_within("breadcrumbs", "gamma", gamma, (0.5, 1), BAND)
     beta = check_within("breadcrumbs", "beta", beta, (0, gamma), BAND, excluded=(gamma,))

@@ -48,7 +48,7 @@ def tsv_m(rank: int = 0) -> Merger:
     Examples:
       >>> vectors = [{"w": jnp.diag(jnp.array([2.0, 0.1]))}, {"w": jnp.diag(jnp.array([0.1, 3.0]))}]
       >>> merged = oj.merge_task_vectors(vectors, oj.tsv_m())["w"]
-      >>> jnp.round(merged, 3).tolist()  # of each its largest singular value
+      >>> np.asarray(merged, float).round(3).tolist()  # of each its largest singular value
       [[2.0, 0.0], [0.0, 3.0]]
     """
     allowed = (
@@ -78,7 +78,7 @@ def iso_c() -> Merger:
 
     Examples:
       >>> vectors = [{"w": jnp.diag(jnp.array([2.0, 0.0]))}, {"w": jnp.diag(jnp.array([0.0, 4.0]))}]
-      >>> jnp.round(oj.merge_task_vectors(vectors, oj.iso_c())["w"], 3).tolist()
+      >>> np.asarray(oj.merge_task_vectors(vectors, oj.iso_c())["w"], float).round(3).tolist()
       [[3.0, 0.0], [0.0, 3.0]]
     """
     return Merger(_iso_c, reads="matrices")
@@ -113,7 +113,8 @@ def iso_cts(common_space_fraction: float = 0.8) -> Merger:
 
     Examples:
       >>> vectors = [{"w": jnp.diag(jnp.array([2.0, 0.0]))}, {"w": jnp.diag(jnp.array([0.0, 4.0]))}]
-      >>> jnp.round(oj.merge_task_vectors(vectors, oj.iso_cts(1.0))["w"], 3).tolist()  # as iso_c
+      >>> merged = oj.merge_task_vectors(vectors, oj.iso_cts(1.0))["w"]
+      >>> np.asarray(merged, float).round(3).tolist()  # as iso_c
       [[3.0, 0.0], [0.0, 3.0]]
     """
     name, allowed = "common_space_fraction", "a share from 0 to 1: 0.8 for 80 %"

@@ -50,12 +50,12 @@ def kronecker_factors(
 
     Examples:
       >>> import flax.linen as nn
-      >>> layer = nn.Dense(2)
-      >>> x, v = jnp.ones((8, 3)), jnp.eye(2)[jnp.arange(8) % 2] * 2**0.5
-      >>> params = layer.init(jax.random.key(0), x)["params"]
-      >>> for path, factors in oj.kronecker_factors(layer, params, x, v).items():
-      ...     print(repr(path), factors.inputs.shape, factors.outputs.tolist())
-      '' (4, 4) [[1.0, 0.0], [0.0, 1.0]]
+      >>> model = nn.Sequential([nn.Dense(2)])
+      >>> x, v = jnp.ones((8, 3)), jnp.array([[1.0, 1.0], [1.0, -1.0]] * 4)
+      >>> params = model.init(jax.random.key(0), x)["params"]
+      >>> for path, factors in oj.kronecker_factors(model, params, x, v).items():
+      ...     print(path, factors.inputs.shape, factors.outputs.tolist())
+      layers_0 (4, 4) [[1.0, 0.0], [0.0, 1.0]]
     """
     if len(inputs) == 0 or len(projections) != len(inputs):
         raise ValueError(

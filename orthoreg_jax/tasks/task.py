@@ -43,7 +43,7 @@ class Task:
     Examples:
       >>> task = oj.load_tasks("embedded", ["emoji"])["emoji"]
       >>> task.title, task.templates[0].format(task.classes[0])
-      ('Emoji', 'a photo of a smiling face.')
+      ('Emoji groups', 'an emoji of a smiley face')
     """
 
     name: str
