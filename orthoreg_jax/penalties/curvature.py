@@ -50,7 +50,7 @@ def kronecker_factors(
 
     Examples:
       >>> import flax.linen as nn
-      >>> model = nn.Sequential([nn.Dense(2)])
+      >>> model = nn.Sequential((nn.Dense(2),))
       >>> x, v = jnp.ones((8, 3)), jnp.array([[1.0, 1.0], [1.0, -1.0]] * 4)
       >>> params = model.init(jax.random.key(0), x)["params"]
       >>> for path, factors in oj.kronecker_factors(model, params, x, v).items():

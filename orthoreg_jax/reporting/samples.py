@@ -25,7 +25,7 @@ def samples_html(samples: Samples | None, results: Results) -> str:
     if samples is None:
         return f'<p class="note">{escape(NOT_MEASURED)}</p>'
     methods = group_methods(results)
-    kept = f"{float(samples['share']):.0%} of the zero-shot control accuracy"
+    kept = f"{100 * float(samples['share']):g} % of the zero-shot control accuracy"
     note = (
         f"Test images chosen by a fixed seed, and answers of the models of seed {samples['seed']}; "
         "a wrong answer is struck through. Accuracies are of all test images that were measured, "
