@@ -33,7 +33,7 @@ def samples_html(samples: Samples | None, results: Results) -> str:
     )
     parts = [
         f'<details class="task"><summary>{escape(results["tasks"][task])}</summary>'
-        f"{_strip(found, methods)}{format_html(class_table(found, methods))}</details>"
+        f"{_strip(found, methods)}{format_html(class_table(found, methods), kind='classes')}</details>"
         for task, found in samples["tasks"].items()
         if task in results["tasks"]
     ]
