@@ -69,6 +69,25 @@ def test_docstrings_say_what_and_with_what(name):
         assert listed == parameters
 
 
+def test_objects_print_on_one_line_and_treescope_shows_them():
+    clip, task = oj.load_checkpoint("embedded"), oj.load_tasks("embedded", ["digits"])["digits"]
+    said = {
+        repr(clip): f"Checkpoint('{clip.directory}': 3.3 M parameters, 32 px)",
+        repr(task): "Task('digits': 10 classes, 987 train, 110 val, 700 test images)",
+        repr(task.splits["test"]): "Split(700 images of 10 classes)",
+        repr(oj.ties(20)): "ties(k=20, over='vector', elect='sum', combine='mean')",
+        repr(oj.Kronecker(jnp.eye(3), jnp.eye(2))): "Kronecker(inputs=(3, 3), outputs=(2, 2))",
+        repr(oj.LowRank(jnp.ones((3, 1)), jnp.ones((1, 2)), 0.5)):
+            "LowRank(left=(3, 1), right=(1, 2), scale=0.5)",
+    }  # fmt: skip
+    assert [*said] == [*said.values()]
+    treescope = pytest.importorskip("treescope")
+    vector = {"visual": clip.params["visual"]}
+    for shown in (clip, task, vector):  # folded: shapes and statistics in place of numbers
+        text = treescope.render_to_html(shown)
+        assert len(text) < 200_000 and "float32" in text or "uint8" in text
+
+
 @pytest.fixture(scope="module")
 def desk(inputs, finished, tmp_path_factory):
     """The folder in which a reader works: with a config, mine.py, and its run, runs/mine."""

@@ -58,6 +58,11 @@ class Checkpoint:
     texts: pathlib.Path | None = dataclasses.field(default=None, repr=False)
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        count = sum(np.size(leaf) for leaf in flatten(self.params).values())
+        pixels = self.config.visual.image_size
+        return f"Checkpoint({str(self.directory)!r}: {count / 1e6:.1f} M parameters, {pixels} px)"
+
     @property
     def tower(self) -> VisionTransformer:
         """The image tower as a linen module; its parameters are `params["visual"]`."""

@@ -32,6 +32,10 @@ class Kronecker(NamedTuple):
     inputs: Float[Array, "*k m m"]
     outputs: Float[Array, "*k n n"]
 
+    def __repr__(self) -> str:
+        inputs, outputs = (getattr(each, "shape", each) for each in self)
+        return f"Kronecker(inputs={inputs}, outputs={outputs})"
+
 
 Factors = Mapping[str, Kronecker]  # by path of a layer, or of a vector
 
