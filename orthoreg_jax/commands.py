@@ -23,6 +23,7 @@ def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         raise ValueError(
             "give --config, or --tasks (and --data), e.g. --tasks dtd,svhn --data data"
         )
+    names: Sequence[str]
     if options.config is not None:
         from .config import load_config
 

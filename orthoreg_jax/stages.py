@@ -32,6 +32,11 @@ def run_experiment(
       StorageError: a file of the run folder cannot be read or written.
       DivergedError: a loss that is not finite.
       StoppedError: SIGTERM or Ctrl-C came; what was made so far is saved.
+
+    Examples:
+      >>> config = oj.load_config("mine.py")
+      >>> print(oj.run_experiment(config, "runs/mine", ["finetune"]))
+      runs/mine
     """
     import jax
 

@@ -44,6 +44,9 @@ def save_tree(
       ValueError: a tree that could not be read back: not nested dicts, or keys with a "/"; numbers
         that are NaN or infinite; or metadata with a name that is not free.
       StorageError: the file cannot be written.
+
+    Examples:
+      >>> oj.save_tree("vector.safetensors", {"layer": {"kernel": jnp.ones((2, 2))}})
     """
     import jax
     import safetensors.numpy
@@ -103,6 +106,11 @@ def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
       StorageError: no such file, an incomplete safetensors file, one that was changed since, or one
         that holds NaN or infinity.
+
+    Examples:
+      >>> oj.save_tree("vector.safetensors", {"layer": {"kernel": jnp.ones((2, 2))}})
+      >>> oj.load_tree("vector.safetensors")["layer"]["kernel"].tolist()
+      [[1.0, 1.0], [1.0, 1.0]]
     """
     import safetensors
     import safetensors.numpy

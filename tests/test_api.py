@@ -3,6 +3,7 @@
 import doctest
 import inspect
 import re
+import shutil
 from importlib import metadata
 
 import jax
@@ -30,6 +31,7 @@ sweep_accuracy edited_outputs linearized_outputs
 default_config load_config load_task_vector load_task_vectors run_experiment plot_run
 """.split()
 FUNCTIONS = [name for name in PUBLIC if inspect.isfunction(getattr(oj, name))]
+DOCUMENTED = [name for name in PUBLIC if name != "VISUAL_MATRICES"]  # a dict
 # What a reader of an example has imported.
 IMPORTED = {"oj": oj, "jax": jax, "jnp": jnp, "np": np, "optax": optax}
 
@@ -57,7 +59,7 @@ def test_the_reference_has_every_name_once(pytestconfig):
     assert sorted(found) == sorted(f"orthoreg_jax.{module}.{name}" for module, name in lines)
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLIC if name != "VISUAL_MATRICES"])
+@pytest.mark.parametrize("name", DOCUMENTED)
 def test_docstrings_say_what_and_with_what(name):
     thing = getattr(oj, name)
     first, _, rest = inspect.getdoc(thing).partition("\n")
@@ -69,11 +71,41 @@ def test_docstrings_say_what_and_with_what(name):
         assert listed == parameters
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_examples_are_true(name):
+def test_objects_print_on_one_line_and_treescope_shows_them():
+    clip, task = oj.load_checkpoint("embedded"), oj.load_tasks("embedded", ["digits"])["digits"]
+    said = {
+        repr(clip): f"Checkpoint('{clip.directory}': 3.3 M parameters, 32 px)",
+        repr(task): "Task('digits': 10 classes, 987 train, 110 val, 700 test images)",
+        repr(task.splits["test"]): "Split(700 images of 10 classes)",
+        repr(oj.ties(20)): "ties(k=20, over='vector', elect='sum', combine='mean')",
+        repr(oj.Kronecker(jnp.eye(3), jnp.eye(2))): "Kronecker(inputs=(3, 3), outputs=(2, 2))",
+        repr(oj.LowRank(jnp.ones((3, 1)), jnp.ones((1, 2)), 0.5)):
+            "LowRank(left=(3, 1), right=(1, 2), scale=0.5)",
+    }  # fmt: skip
+    assert [*said] == [*said.values()]
+    treescope = pytest.importorskip("treescope")
+    vector = {"visual": clip.params["visual"]}
+    for shown in (clip, task, vector):  # folded: shapes and statistics in place of numbers
+        text = treescope.render_to_html(shown)
+        assert len(text) < 200_000 and "float32" in text or "uint8" in text
+
+
+@pytest.fixture(scope="module")
+def desk(inputs, finished, tmp_path_factory):
+    """The folder in which a reader works: with a config, mine.py, and its run, runs/mine."""
+    folder = tmp_path_factory.mktemp("desk")
+    shutil.copy(inputs, folder / "mine.py")
+    shutil.copytree(finished, folder / "runs" / "mine")
+    return folder
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_examples_are_there_and_true(name, desk, monkeypatch):
+    monkeypatch.chdir(desk)
     parsed = doctest.DocTestParser().get_doctest(
-        getattr(getattr(oj, name), "__doc__", None) or "", dict(IMPORTED), name, None, 0
+        inspect.getdoc(getattr(oj, name)), dict(IMPORTED), name, None, 0
     )
+    assert parsed.examples and not any(example.options for example in parsed.examples)
     said: list[str] = []
     doctest.DocTestRunner(verbose=False).run(parsed, out=said.append)
     assert not said, "".join(said)

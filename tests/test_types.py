@@ -1,10 +1,16 @@
 """A user's file passes the strict type checker."""
 
+import ast
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
+
+from orthoreg_jax import config
+from orthoreg_jax.config.value_types import entry
+from orthoreg_jax.option_list import read_options
 
 PROGRAM = """
 import jax
@@ -44,8 +50,8 @@ def check(folder, program):
     (folder / "mypy.ini").write_text(
         "[mypy]\nfollow_imports = silent\n"
         f"cache_dir = {folder}/cache\n"
-        # optax has types, but no marker that says so.
-        "[mypy-optax.*]\nfollow_untyped_imports = True\n"
+        # They have types, but no marker that says so.
+        "[mypy-optax.*,ml_collections.*]\nfollow_untyped_imports = True\n"
     )
     (folder / "program.py").write_text(program)
     root = pathlib.Path(__file__).parents[1]
@@ -66,3 +72,62 @@ def test_a_users_file_passes_strict(tmp_path):
     assert len(errors) == 2, lines
     assert 'to "add_orthogonality_penalty" has incompatible type "str"' in errors[0]
     assert 'to "ties" has incompatible type' in errors[1]
+
+
+OPTIONS = """
+from ml_collections import ConfigDict
+
+import orthoreg_jax as oj
+
+
+def get_config() -> ConfigDict:
+    config = oj.default_config()
+    config.tasks = ("mnist", "emoji")
+    config.training.steps = 300
+    config.training.warmup = 30
+    config.per_method["lora"].learning_rate = 1e-3
+    config.penalty.tak.images = 64
+    return config
+
+
+oj.run_experiment(get_config(), "runs/mine")
+reveal_type(oj.load_config("embedded").evaluation.alphas)
+config = oj.default_config()
+config.training.stepz = 300
+config.training.steps = "many"
+config.per_method["lora"].rank = 3
+"""
+
+
+def test_options_have_their_types_and_no_others(tmp_path):
+    lines = check(tmp_path, OPTIONS).stdout.splitlines()
+    errors = [line for line in lines if "error:" in line]
+    assert re.search(r"Revealed type is .*\[(builtins\.)?float, \.\.\.\]", "\n".join(lines))
+    assert [line.split(":")[1] for line in errors] == ["20", "21", "22"], lines
+
+
+def annotations(name, classes, prefix=""):
+    """Options that a class of the stub declares, by dotted name, and their types as written."""
+    found = {}
+    for node in classes[name].body:
+        if isinstance(node, ast.FunctionDef) and node.name == "__getitem__":
+            found |= annotations(ast.unparse(node.returns), classes, prefix + "METHOD.")
+        if isinstance(node, ast.AnnAssign):
+            key, kind = prefix + ast.unparse(node.target), ast.unparse(node.annotation)
+            inner = annotations(kind, classes, key + ".") if kind in classes else {key: kind}
+            found |= inner
+    return found
+
+
+def written(value):
+    """A type as an annotation."""
+    if isinstance(value, tuple):
+        return f"tuple[{written(entry(value))}, ...]"
+    return type(value).__name__
+
+
+def test_declared_types_are_those_of_the_defaults():
+    stub = pathlib.Path(config.__file__).with_name("typed.pyi").read_text()
+    classes = {node.name: node for node in ast.parse(stub).body if isinstance(node, ast.ClassDef)}
+    expected = {option.name: written(option.default) for option in read_options()}
+    assert annotations("Options", classes) == expected

@@ -70,6 +70,10 @@ def gram_deviations(delta: Update, matrices: Rules | None = None) -> dict[str, F
     Args:
       delta: a task vector, any pytree.
       matrices: how leaves are read, see `orthogonality_penalty`.
+
+    Examples:
+      >>> oj.gram_deviations({"w": 2 * jnp.eye(4)})  # G - I = 3 I
+      {'w': Array([6.], dtype=float32)}
     """
     return {
         path: gram_deviation(values) for path, values in singular_values(delta, matrices).items()
@@ -94,6 +98,10 @@ def column_angles(
     Returns:
       Shares that sum to 1 for each matrix of two or more columns; columns of zeros count as
       orthogonal.
+
+    Examples:
+      >>> oj.column_angles({"w": jnp.eye(3)}, bins=3)["w"].tolist()  # all are right angles
+      [[0.0, 1.0, 0.0]]
     """
     return {
         path: _angle_histograms(matrix.astype(jnp.float32), bins)

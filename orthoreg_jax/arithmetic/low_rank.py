@@ -73,6 +73,11 @@ def dense(delta: Update) -> TaskVector:
 
     Args:
       delta: a tree of arrays and `LowRank` nodes.
+
+    Examples:
+      >>> low = oj.LowRank(jnp.ones((3, 1)), jnp.ones((1, 2)), 0.5)
+      >>> oj.dense({"w": low})["w"].tolist()
+      [[0.5, 0.5], [0.5, 0.5], [0.5, 0.5]]
     """
     return jax.tree.map(
         lambda leaf: leaf.dense() if is_low_rank(leaf) else leaf, delta, is_leaf=is_low_rank

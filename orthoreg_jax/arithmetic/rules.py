@@ -34,6 +34,12 @@ class Matrix:
     Several axes are merged in the order given, e.g. `Matrix(rows=(0,), columns=(1, 2))` for a
     kernel of shape (d, heads, head_dim). Every other axis counts matrices: the default
     `Matrix()` reads (rows, columns), (layers, rows, columns), and so on.
+
+    Examples:
+      >>> heads = {"query": {"kernel": jnp.ones((6, 2, 3))}}
+      >>> rules = {"query/kernel": oj.Matrix(rows=(0,), columns=(1, 2))}
+      >>> print(f"{oj.orthogonality_penalty(heads, matrices=rules):.2f}")  # of one 6 x 6 matrix
+      35.07
     """
 
     rows: tuple[int, ...] = (-2,)
@@ -88,7 +94,13 @@ class Adapter:
 
 @dataclasses.dataclass(frozen=True)
 class Skip:
-    """A leaf left out on purpose, and the reason, which the report shows."""
+    """A leaf left out on purpose, and the reason, which the report shows.
+
+    Examples:
+      >>> update = {"table": jnp.ones((9, 4)), "kernel": jnp.eye(4)}
+      >>> print(oj.orthogonality_penalty(update, matrices={"table": oj.Skip("rows are looked up")}))
+      0.0
+    """
 
     reason: str
 

@@ -42,6 +42,11 @@ class Checkpoint:
       files: of its weights.
       texts: where the tokenizer's files are, if elsewhere: they belong to the text tower.
       notes: a sentence for all that was left out, taken from the base, or by default.
+
+    Examples:
+      >>> clip = oj.load_checkpoint("embedded")
+      >>> list(clip.params), clip.config.visual.layers
+      (['logit_scale', 'text', 'visual'], 3)
     """
 
     config: ClipConfig
@@ -52,6 +57,11 @@ class Checkpoint:
     files: tuple[pathlib.Path, ...] = dataclasses.field(default=(), repr=False)
     texts: pathlib.Path | None = dataclasses.field(default=None, repr=False)
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        count = sum(np.size(leaf) for leaf in flatten(self.params).values())
+        pixels = self.config.visual.image_size
+        return f"Checkpoint({str(self.directory)!r}: {count / 1e6:.1f} M parameters, {pixels} px)"
 
     @property
     def tower(self) -> VisionTransformer:
@@ -170,6 +180,12 @@ def save_checkpoint(
       ValueError: the directory holds something, the parameters are not those of `like`, or NaN or
         infinite, or its preprocessing cannot be read.
       StorageError: it cannot be written.
+
+    Examples:
+      >>> clip = oj.load_checkpoint("embedded")
+      >>> folder = oj.save_checkpoint("copy", clip.params, like=clip)
+      >>> sorted(path.name for path in folder.iterdir())[:3]
+      ['config.json', 'model.safetensors', 'preprocessor_config.json']
     """
     import safetensors
     import safetensors.numpy
@@ -221,6 +237,12 @@ def image_encoder(
         the outputs of their linear layers.
       gather: applied to weights as they are about to be used, those of the blocks one block at a
         time.
+
+    Examples:
+      >>> clip = oj.load_checkpoint("embedded")
+      >>> apply = oj.image_encoder(clip.config)
+      >>> apply(clip.params["visual"], jnp.zeros((2, 32, 32, 3))).shape
+      (2, 256)
     """
     tower = VisionTransformer(config.visual, config.projection, dtype, remat, gather)
 

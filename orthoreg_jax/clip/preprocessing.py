@@ -169,6 +169,11 @@ def load_preprocessing(directory: str | pathlib.Path, config: ClipConfig) -> Pre
     Raises:
       ValueError: a file that cannot be read or says what this program does not do, for example a
         crop of another size than the model reads.
+
+    Examples:
+      >>> clip = oj.load_checkpoint("embedded")
+      >>> oj.load_preprocessing(clip.directory, clip.config).size
+      32
     """
     # By its module: the plain name needs torchvision in some versions of transformers.
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil

@@ -57,6 +57,11 @@ def zero_shot_head(
 
     Raises:
       ValueError: fewer than two classes, no template, or a template without exactly one "{}".
+
+    Examples:
+      >>> clip = oj.load_checkpoint("embedded")
+      >>> oj.zero_shot_head(clip, ["cat", "dog"], ["a photo of a {}."]).shape
+      (2, 256)
     """
     if len(classes) < 2:
         raise ValueError(f"{len(classes)} classes; a classification head needs at least 2")

@@ -7,20 +7,20 @@ import importlib.util
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from ml_collections import ConfigDict
 
 from orthoreg_jax.shipped_configs import locate_config
 
-from .options import default_config, flatten_config, unknown_option
+from .options import Options, default_config, flatten_config, unknown_option
 from .validation import validate
 from .value_types import describe_kind, entry
 
 NO_KEY = re.compile(r'Key "(.+?)" does not exist')
 
 
-def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> ConfigDict:
+def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Options:
     """Reads the config from a file's `get_config()`, applies overrides and checks it.
 
     Args:
@@ -30,6 +30,11 @@ def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Conf
 
     Raises:
       ValueError: no such file, no `get_config`, an unknown key or a bad value; all are named.
+
+    Examples:
+      >>> config = oj.load_config("embedded", ["training.steps=200", "tasks=mnist,emoji"])
+      >>> config.training.steps, config.tasks
+      (200, ('mnist', 'emoji'))
     """
     path = locate_config(path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -47,7 +52,7 @@ def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Conf
         )
     override(config, overrides)
     validate(config)
-    return config
+    return cast(Options, config)
 
 
 def _reason(error: Exception) -> str:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ml_collections import ConfigDict
+
+if TYPE_CHECKING:
+    from .typed import Options  # names and types, for editors
+else:
+    Options = ConfigDict
 
 PLUS = "+"
 ORTHOREG = PLUS + "orthoreg"
@@ -15,7 +20,7 @@ PRECISIONS = ("highest", "high", "default")
 SEARCHES = ("refined", "grid")
 
 
-def default_config() -> ConfigDict:
+def default_config() -> Options:
     """The default of every option. There are no others: unknown keys are errors.
 
     Examples:
@@ -175,7 +180,7 @@ def default_config() -> ConfigDict:
     # Test images of each task on which the sensitivity to each feature and the products J tau are
     # measured; 0: they are not.
     evaluation.feature_images = 0
-    return config.lock()
+    return cast(Options, config.lock())
 
 
 # Options of earlier versions: what has their place.

@@ -44,6 +44,12 @@ def measure_accuracy(
     Raises:
       ValueError: the task has no such split or is not a `Task`, or the parameters are not those of
         a model: a task vector, another structure, numbers that are not finite.
+
+    Examples:
+      >>> clip = oj.load_checkpoint("embedded")
+      >>> task = oj.load_tasks("embedded", ["weather"])["weather"]
+      >>> print(f"{oj.measure_accuracy(clip, clip.params, task, 'val'):.0%}")
+      93%
     """
     _check_tasks([task])
     return measure_accuracies(checkpoint, params, {task.name: task}, split, batch_size)[task.name]
@@ -70,6 +76,12 @@ def measure_accuracies(
 
     Raises:
       ValueError: no task, or one that has no such split; parameters as for `measure_accuracy`.
+
+    Examples:
+      >>> clip = oj.load_checkpoint("embedded")
+      >>> tasks = oj.load_tasks("embedded", ["weather"])
+      >>> oj.measure_accuracies(clip, clip.params, tasks, "val").keys()
+      dict_keys(['weather'])
     """
     if not isinstance(tasks, Mapping):
         raise ValueError(
@@ -112,6 +124,13 @@ def sweep_accuracy(
     Raises:
       ValueError: a task without such a split or of another type, a vector that is not of an image
         tower, or numbers that are not finite.
+
+    Examples:
+      >>> clip = oj.load_checkpoint("embedded")
+      >>> tasks = oj.load_tasks("embedded", ["weather"])
+      >>> vector = {"visual": jax.tree.map(np.zeros_like, clip.params["visual"])}
+      >>> oj.sweep_accuracy(clip, vector, tasks, [0, 0.5, 1], limit=8).shape
+      (3, 1)
     """
     if not np.isfinite(np.asarray(alphas, float)).all():
         raise ValueError(f"alphas are {list(alphas)}; give finite numbers")

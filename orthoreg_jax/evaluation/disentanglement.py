@@ -87,6 +87,14 @@ def measure_disentanglement(
 
     Raises:
       ValueError: not two vectors and two tasks, a grid without 0, or as `sweep_accuracy`.
+
+    Examples:
+      >>> clip = oj.load_checkpoint("embedded")
+      >>> tasks = oj.load_tasks("embedded", ["weather", "digits"])
+      >>> nothing = {"visual": jax.tree.map(np.zeros_like, clip.params["visual"])}
+      >>> xi = oj.measure_disentanglement(clip, [nothing] * 2, [*tasks.values()], [0, 1], limit=4)
+      >>> xi.tolist()
+      [[0.0, 0.0], [0.0, 0.0]]
     """
     if isinstance(vectors, Mapping) and isinstance(tasks, Mapping):
         if set(vectors) != set(tasks):

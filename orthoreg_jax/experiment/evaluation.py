@@ -36,6 +36,7 @@ from orthoreg_jax.trees import StoredTree, load_tree, save_tree
 
 from .experiment import Experiment, Method
 from .run_folder import open_folder, sharing
+from .samples import write_samples
 from .vectors import open_vector
 
 
@@ -139,6 +140,8 @@ def evaluate_all(experiment: Experiment, plan: Plan | None = None) -> Results:
         with sharing(experiment.folder):
             _say_what_is_left_out(experiment.folder / "results.json", results)
             write_sealed(experiment.folder / "results.json", results)
+            load = functools.partial(load_vectors, experiment)
+            write_samples(experiment, evaluators, load, results["runs"], right["test"], answers)
     return results
 
 

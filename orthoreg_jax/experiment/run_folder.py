@@ -5,7 +5,7 @@ RUN/provenance.json       versions, devices, CPUs, hashes of the weights and of 
 RUN/heads.safetensors     zero-shot heads, one (classes, features) array per task
 RUN/METHOD/seedN/TASK/    vector.safetensors, metrics.jsonl; state/ while training
 RUN/METHOD/seedN/evaluation.json, correct.safetensors
-RUN/results.json, RUN/report.html, RUN/plots/
+RUN/results.json, RUN/samples.json, RUN/report.html, RUN/plots/
 """
 
 from __future__ import annotations

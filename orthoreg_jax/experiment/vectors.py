@@ -88,6 +88,11 @@ def load_task_vectors(
     Raises:
       ValueError: no run folder, or one without these vectors.
       StorageError: a file that is damaged, or not the vector that the run made there.
+
+    Examples:
+      >>> vectors = oj.load_task_vectors("runs/mine", "full")
+      >>> vectors.keys(), oj.cosine_matrix(vectors).shape
+      (dict_keys(['first', 'second']), (2, 2))
     """
     folder = pathlib.Path(workdir)
     if not (folder / "config.json").is_file():

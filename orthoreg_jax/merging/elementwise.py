@@ -86,6 +86,11 @@ def average() -> Merger:
     """The mean, tau = (1/T) sum_t tau_t: with alpha = 1, the mean of the fine-tuned weights.
 
     Reference: "Model soups", ICML 2022 (arXiv 2203.05482), its uniform soup.
+
+    Examples:
+      >>> vectors = [{"w": jnp.array([1.0, 4.0])}, {"w": jnp.array([3.0, 0.0])}]
+      >>> oj.merge_task_vectors(vectors, oj.average())["w"].tolist()
+      [2.0, 2.0]
     """
     return elementwise(everything(), "", "mean")
 
@@ -95,6 +100,11 @@ def task_arithmetic() -> Merger:
     """The sum, tau = sum_t tau_t; alpha is chosen on validation, often near 0.3.
 
     Reference: "Editing models with task arithmetic", ICLR 2023 (arXiv 2212.04089), section 4.
+
+    Examples:
+      >>> vectors = [{"w": jnp.array([1.0, 4.0])}, {"w": jnp.array([3.0, 0.0])}]
+      >>> oj.merge_task_vectors(vectors, oj.task_arithmetic())["w"].tolist()
+      [4.0, 4.0]
     """
     return elementwise(everything(), "", "sum")
 
@@ -138,6 +148,11 @@ def ties(
 
     Reference: "TIES-Merging: Resolving Interference When Merging Models", NeurIPS 2023
       (arXiv 2306.01708), section 4 and algorithm 1.
+
+    Examples:
+      >>> one, other = jnp.array([3.0, -1.0, 2.0, 0.1]), jnp.array([1.0, 4.0, 0.1, 0.2])
+      >>> oj.merge_task_vectors([{"w": one}, {"w": other}], oj.ties(k=50))["w"].tolist()
+      [2.0, 4.0, 2.0, 0.0]
     """
     allowed = "per cent of entries kept, above 1 and up to 100"
     if isinstance(k, (int, float)) and 0 < k <= 1:
@@ -170,6 +185,12 @@ def dare(p: float = 0.9) -> Merger:
 
     Reference: "Language Models are Super Mario: Absorbing Abilities from Homologous Models as a
       Free Lunch", ICML 2024 (arXiv 2311.03099), section 3.
+
+    Examples:
+      >>> vectors = [{"w": jnp.ones(1000)}, {"w": jnp.ones(1000)}]
+      >>> merged = oj.merge_task_vectors(vectors, oj.dare(p=0.5), key=jax.random.key(0))
+      >>> np.unique(merged["w"]).tolist()  # of each vector 0 or twice the entry
+      [0.0, 2.0, 4.0]
     """
     p = check_within("dare", "p", p, (0, 1), DROPPED, excluded=(1,))
     return elementwise(drop(p), "", "sum")
@@ -191,6 +212,12 @@ def dare_ties(p: float = 0.9, elect: str = "sum", combine: str = "mean") -> Merg
       ValueError: a parameter out of its range.
 
     Reference: see `dare` and `ties`.
+
+    Examples:
+      >>> vectors = [{"w": jnp.array([1.0, -2.0])}, {"w": jnp.array([3.0, 1.0])}]
+      >>> merged = oj.merge_task_vectors(vectors, oj.dare_ties(p=0.0), key=jax.random.key(0))
+      >>> merged["w"].tolist()  # nothing is dropped: the mean of those that agree
+      [2.0, -2.0]
     """
     p = check_within("dare_ties", "p", p, (0, 1), DROPPED, excluded=(1,))
     check_among("dare_ties", "elect", elect, ELECTIONS)
@@ -217,6 +244,11 @@ def breadcrumbs(beta: float = 0.85, gamma: float = 0.993) -> Merger:
 
     Reference: "Model Breadcrumbs: Scaling Multi-Task Model Merging with Sparse Masks", ECCV 2024
       (arXiv 2312.06795), section 3.
+
+    Examples:
+      >>> vectors = [{"w": jnp.arange(1.0, 11.0)}, {"w": jnp.zeros(10)}]
+      >>> oj.merge_task_vectors(vectors, oj.breadcrumbs(beta=0.5, gamma=1.0))["w"].tolist()
+      [0.0, 0.0, 0.0, 0.0, 0.0, 6.0, 7.0, 8.0, 9.0, 10.0]
     """
     gamma = check_within("breadcrumbs", "gamma", gamma, (0.5, 1), BAND)
     beta = check_within("breadcrumbs", "beta", beta, (0, gamma), BAND, excluded=(gamma,))
@@ -245,6 +277,11 @@ def consensus(k: int = 2, lambda_: float = 0.4) -> Merger:
 
     Reference: "Localizing Task Information for Improved Model Merging and Compression", ICML 2024
       (arXiv 2405.07813), equation 5 and section 5.
+
+    Examples:
+      >>> vectors = [{"w": jnp.array([1.0, 1.0])}, {"w": jnp.array([1.0, 0.0])}]
+      >>> oj.merge_task_vectors(vectors, oj.consensus(k=2))["w"].tolist()  # what both need
+      [2.0, 0.0]
     """
     k = check_count("consensus", "k", k, "a whole number of tasks from 0, as an int")
     limits, excluded = (0, math.inf), (math.inf,)

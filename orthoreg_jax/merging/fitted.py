@@ -47,6 +47,12 @@ def fisher(vectors: Trees, fishers: Trees) -> PyTree:
 
     Reference: "Merging Models with Fisher-Weighted Averaging", NeurIPS 2022 (arXiv 2111.09832),
       section 3.
+
+    Examples:
+      >>> vectors = [{"w": jnp.array([1.0, 1.0])}, {"w": jnp.array([5.0, 5.0])}]
+      >>> fishers = [{"w": jnp.array([3.0, 1.0])}, {"w": jnp.array([1.0, 1.0])}]
+      >>> oj.fisher(vectors, fishers)["w"].tolist()
+      [2.0, 3.0]
     """
     rows, weights = _paired(vectors, fishers, "fishers")
     mean = merge_task_vectors(rows, average())
@@ -78,6 +84,12 @@ def diagonal_fisher(
 
     Returns:
       A tree like `params`.
+
+    Examples:
+      >>> def log_probabilities(params, x):  # of two classes
+      ...     return jax.nn.log_softmax(jnp.stack([params["w"] * x, 0.0]))
+      >>> print(oj.diagonal_fisher(log_probabilities, {"w": 0.0}, jnp.array([2.0, 2.0]))["w"])
+      1.0
     """
 
     def one(example: Any) -> PyTree:
@@ -126,6 +138,12 @@ def regmean(
 
     Reference: "Dataless Knowledge Fusion by Merging Weights of Language Models", ICLR 2023
       (arXiv 2212.09849), section 3 and algorithm 1.
+
+    Examples:
+      >>> vectors = [{"w": jnp.array([[1.0], [1.0]])}, {"w": jnp.array([[5.0], [5.0]])}]
+      >>> grams = [{"w": jnp.diag(jnp.array([3.0, 1.0]))}, {"w": jnp.eye(2)}]
+      >>> oj.regmean(vectors, grams)["w"].tolist()
+      [[2.0], [3.0]]
     """
     allowed = "the share left of entries off the diagonal, from 0 to 1 (1 leaves them as they are)"
     check_within("regmean", "alpha", alpha, (0, 1), allowed)
@@ -211,6 +229,14 @@ def adamerging(
 
     Reference: "AdaMerging: Adaptive Model Merging for Multi-Task Learning", ICLR 2024
       (arXiv 2310.02575), section 3, layer-wise.
+
+    Examples:
+      >>> vectors = [{"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([0.0, 1.0])}]
+      >>> def loss(tau, batch):
+      ...     return jnp.sum((tau["w"] - batch) ** 2)
+      >>> merged = oj.adamerging(vectors, loss, [jnp.array([0.8, 0.1])], 300, 0.01)
+      >>> [round(float(entry), 2) for entry in merged["w"]]
+      [0.8, 0.1]
     """
     rows = list(vectors.values()) if isinstance(vectors, Mapping) else list(vectors)
     merge_task_vectors(rows, average())  # for its checks

@@ -139,6 +139,11 @@ def merge_task_vectors(
       ValueError: not a merger, fewer or more vectors than it takes, vectors of different
         structure or shapes, leaves that are not floating point or lack a rule they need, a key that
         is missing or not used.
+
+    Examples:
+      >>> vectors = {"mnist": {"w": jnp.array([1.0, 4.0])}, "emoji": {"w": jnp.array([3.0, 0.0])}}
+      >>> oj.merge_task_vectors(vectors, oj.average())["w"].tolist()
+      [2.0, 2.0]
     """
     _check_merger(merger)
     rows = task_vector_rows(vectors)

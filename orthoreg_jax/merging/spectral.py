@@ -40,6 +40,12 @@ def tsv_m(rank: int = 0) -> Merger:
 
     Reference: "Task Singular Vectors: Reducing Task Interference in Model Merging", CVPR 2025
       (arXiv 2412.00081), section 4 and algorithm 1.
+
+    Examples:
+      >>> vectors = [{"w": jnp.diag(jnp.array([2.0, 0.1]))}, {"w": jnp.diag(jnp.array([0.1, 3.0]))}]
+      >>> merged = oj.merge_task_vectors(vectors, oj.tsv_m())["w"]
+      >>> np.asarray(merged, float).round(3).tolist()  # of each its largest singular value
+      [[2.0, 0.0], [0.0, 3.0]]
     """
     allowed = (
         "the number of singular values kept of each task, an int from 1 (for the share s of a "
@@ -65,6 +71,11 @@ def iso_c() -> Merger:
 
     Reference: "No Task Left Behind: Isotropic Model Merging with Common and Task-Specific
       Subspaces", ICML 2025 (arXiv 2502.04959), algorithm 1.
+
+    Examples:
+      >>> vectors = [{"w": jnp.diag(jnp.array([2.0, 0.0]))}, {"w": jnp.diag(jnp.array([0.0, 4.0]))}]
+      >>> np.asarray(oj.merge_task_vectors(vectors, oj.iso_c())["w"], float).round(3).tolist()
+      [[3.0, 0.0], [0.0, 3.0]]
     """
     return Merger(_iso_c, reads="matrices")
 
@@ -95,6 +106,12 @@ def iso_cts(common_space_fraction: float = 0.8) -> Merger:
       ValueError: a fraction out of its range.
 
     Reference: as `iso_c`, algorithm 2.
+
+    Examples:
+      >>> vectors = [{"w": jnp.diag(jnp.array([2.0, 0.0]))}, {"w": jnp.diag(jnp.array([0.0, 4.0]))}]
+      >>> merged = oj.merge_task_vectors(vectors, oj.iso_cts(1.0))["w"]
+      >>> np.asarray(merged, float).round(3).tolist()  # as iso_c
+      [[3.0, 0.0], [0.0, 3.0]]
     """
     name, allowed = "common_space_fraction", "a share from 0 to 1: 0.8 for 80 %"
     share = check_within("iso_cts", name, common_space_fraction, (0, 1), allowed)

@@ -47,6 +47,15 @@ def kronecker_factors(
       ValueError: no inputs, or not one projection for each.
 
     Reference: arXiv 2602.17385, section 3; "expand": arXiv 2311.00636.
+
+    Examples:
+      >>> import flax.linen as nn
+      >>> model = nn.Sequential((nn.Dense(2),))
+      >>> x, v = jnp.ones((8, 3)), jnp.array([[1.0, 1.0], [1.0, -1.0]] * 4)
+      >>> params = model.init(jax.random.key(0), x)["params"]
+      >>> for path, factors in oj.kronecker_factors(model, params, x, v).items():
+      ...     print(path, factors.inputs.shape, factors.outputs.tolist())
+      layers_0 (4, 4) [[1.0, 0.0], [0.0, 1.0]]
     """
     if len(inputs) == 0 or len(projections) != len(inputs):
         raise ValueError(

@@ -23,10 +23,18 @@ class Kronecker(NamedTuple):
       inputs: A = E[a a^T], of the inputs, which end with a 1 if the layer has a bias.
       outputs: B = E[g g^T], of the slopes of a random projection of the model's outputs by the
         layer's outputs.
+
+    Examples:
+      >>> oj.Kronecker(inputs=jnp.eye(5), outputs=jnp.eye(3)).outputs.shape
+      (3, 3)
     """
 
     inputs: Float[Array, "*k m m"]
     outputs: Float[Array, "*k n n"]
+
+    def __repr__(self) -> str:
+        inputs, outputs = (getattr(each, "shape", each) for each in self)
+        return f"Kronecker(inputs={inputs}, outputs={outputs})"
 
 
 Factors = Mapping[str, Kronecker]  # by path of a layer, or of a vector
@@ -90,6 +98,12 @@ def merge_kronecker(factors: Sequence[Factors]) -> dict[str, Kronecker]:
       ValueError: no task, or tasks of different layers.
 
     Reference: arXiv 2602.17385, equation 8.
+
+    Examples:
+      >>> tasks = [{"layer": oj.Kronecker(jnp.eye(2), scale * jnp.eye(1))} for scale in (1.0, 3.0)]
+      >>> merged = oj.merge_kronecker(tasks)["layer"]
+      >>> merged.inputs.tolist(), merged.outputs.tolist()
+      ([[1.0, 0.0], [0.0, 1.0]], [[4.0]])
     """
     if not factors or any(set(each) != set(factors[0]) for each in factors):
         raise ValueError(

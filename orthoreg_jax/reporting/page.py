@@ -9,6 +9,7 @@ from typing import Any
 
 from orthoreg_jax.config import default_config, flatten_config
 from orthoreg_jax.evaluation.results import Results
+from orthoreg_jax.experiment.samples import Samples
 
 from .accuracy_tables import (
     alpha_table,
@@ -31,6 +32,7 @@ from .html_elements import (
     prose,
     section,
 )
+from .samples import samples_html
 from .summary import control_title, group_methods, penalty_pairs
 from .tables import Table
 
@@ -124,13 +126,19 @@ PENALTY_TEXTS = {
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
-def make_page(results: Results, figures: Mapping[str, Drawing], folder: pathlib.Path) -> str:
+def make_page(
+    results: Results,
+    figures: Mapping[str, Drawing],
+    folder: pathlib.Path,
+    samples: Samples | None = None,
+) -> str:
     """The whole page.
 
     Args:
       results: of the run.
       figures: drawings by name, see `FIGURES`; shown in that order.
       folder: the run folder, named in the page.
+      samples: test images with answers, and accuracies by class; None: the run has none.
     """
     methods = {method.label: method.name for method in group_methods(results)}
     # Anchor, title and content of each section.
@@ -155,6 +163,7 @@ def make_page(results: Results, figures: Mapping[str, Drawing], folder: pathlib.
             sections.append((name, heading, (figure, *below)))
     add(features_table(results), "features")
     add(analogy_table(results), "analogies")
+    sections.append(("classes", "Classes and pictures", (samples_html(samples, results),)))
     links = "".join(
         f'<li><a href="#{anchor}">{escape(title)}</a></li>'
         for anchor, title, _ in (*sections, ("provenance", "Provenance", ()))

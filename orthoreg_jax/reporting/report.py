@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orthoreg_jax.evaluation.results import Results
 from orthoreg_jax.evaluation.results_file import read_results
+from orthoreg_jax.experiment.samples import read_samples
 from orthoreg_jax.experiment.vectors import task_folder
 from orthoreg_jax.storage import StorageError, replacing, write_text
 
@@ -69,7 +70,7 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
     tables = [table for make in TABLES if (table := make(results)) is not None]
     write_text(folder / "table.md", "\n".join(map(format_markdown, tables)))
     path = folder / "report.html"
-    write_text(path, make_page(results, drawings, folder))
+    write_text(path, make_page(results, drawings, folder, read_samples(folder)))
     return path
 
 
@@ -88,7 +89,7 @@ def plot_run(workdir: str | os.PathLike[str], figure: str) -> Figure:
       StorageError, ValueError: as `write_report`; or a figure that this run has not measured.
 
     Examples:
-      >>> oj.plot_run("runs/embedded", "cosines").savefig("cosines.png")  # doctest: +SKIP
+      >>> oj.plot_run("runs/mine", "cosines").savefig("cosines.png")
     """
     from .plots import figures
 

@@ -82,6 +82,11 @@ def check_tasks(
 
     Raises:
       ValueError: there is no such data folder, or its tasks.json cannot be read at all.
+
+    Examples:
+      >>> for facts in oj.check_tasks("embedded", ["digits"]):
+      ...     print(facts.name, facts.problem or "found")
+      digits found
     """
     directory = data_directory(source)
     table = read_table(source, directory)

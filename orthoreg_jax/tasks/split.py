@@ -116,6 +116,9 @@ class Split:
     images: Images
     labels: Int[np.ndarray, " n"]
 
+    def __repr__(self) -> str:
+        return f"Split({len(self)} images of {len(np.unique(self.labels))} classes)"
+
     def __len__(self) -> int:
         """Number of images."""
         return len(self.labels)

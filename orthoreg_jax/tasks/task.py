@@ -39,6 +39,11 @@ class Task:
       splits: "train", "val" and "test"; a control task has no "train". Each has `images`, of which
         `images[row]` is a uint8 array (h, w, 3), and `labels`, positions in `classes`.
       notes: what was passed over or decided while its images were looked for.
+
+    Examples:
+      >>> task = oj.load_tasks("embedded", ["emoji"])["emoji"]
+      >>> task.title, task.templates[0].format(task.classes[0])
+      ('Emoji groups', 'an emoji of a smiley face')
     """
 
     name: str
