@@ -22,6 +22,7 @@ examples:
   orthoreg run --config embedded --workdir runs/embedded
   orthoreg run --config embedded --workdir runs/strong --config.penalty.strength=30
   orthoreg init mine.py
+  orthoreg run --models mnist=A emoji=B --base embedded --workdir runs/given
   orthoreg report --workdir runs/embedded
   orthoreg data check --config embedded
   orthoreg data prepare --tasks dtd,svhn --data data
@@ -80,8 +81,10 @@ def make_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name != "report":
             command.lists_options = True
-            _add_config(command)
+            _add_config(command, required=name != "run")
             _add_hosts(command)
+        if name == "run":
+            _add_given(command)
         command.add_argument(
             "--workdir", required=True, type=pathlib.Path, help="folder of this run"
         )
@@ -109,6 +112,19 @@ def _add_data(commands: Any) -> None:
         add("--data", default="data", help="their folder, with --tasks (default: data)")
         if name == "prepare":
             add("--tfds", action="store_true", help="by tensorflow-datasets, not from the hub")
+
+
+def _add_given(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("to evaluate models that were fine-tuned elsewhere")
+    add = group.add_argument
+    add("--models", nargs="+", metavar="TASK=MODEL", help="one for each task: directories, "
+        "safetensors files or hub names, with @REVISION, or files of task vectors")  # fmt: skip
+    add("--experts", default="", metavar="SET", help="published models of the --tasks, on the "
+        "hub: fusionbench/ViT-B/32, .../ViT-B/16, .../ViT-L/14")  # fmt: skip
+    add("--tasks", default="", help="with --experts")
+    add("--base", default="", help="the CLIP they were fine-tuned from (with --experts: known)")
+    add("--data", default="", help="a folder, or embedded (default: the config's; embedded)")
+    add("--control", default="", help="task whose accuracy negation must keep")
 
 
 def _add_export(commands: Any) -> None:

@@ -117,6 +117,19 @@ class ModelVector:
             return None
         return read_processor(self._directory, self._size).values
 
+    def preprocessing_problem(self) -> str:
+        """How the model's own preprocessing differs from its base's; empty if it does not."""
+        own, base = self.preprocessing, self._checkpoint
+        theirs = read_processor(base.preprocessing_directory, self._size).values
+        if own is None or own == theirs:
+            return ""
+        wrong = [f"{key} {own[key]}, {each}" for key, each in theirs.items() if each != own[key]]
+        return (
+            f"{self.path}: preprocesses images differently from the base "
+            f"({'; '.join(wrong)}), but one model has one preprocessing. Put the right "
+            "preprocessor_config.json next to the weights whose files are wrong"
+        )
+
 
 def base_facts(base: Checkpoint) -> dict[str, str]:
     """Hashes that identify a vector's base: of its file, and of its image tower.

@@ -14,14 +14,19 @@ from orthoreg_jax.reporting.summary import (
     control_name,
     control_shares,
     control_title,
-    run_strengths,
-    strength_text,
 )
 from orthoreg_jax.reporting.tables import markdown_rows, percent, share_text
 from orthoreg_jax.trees import load_tree
 
 from .cards import Card, Shown
-from .finished_run import check_request, find_run, load_pretrained, open_measured
+from .finished_run import (
+    check_request,
+    describe_model,
+    describe_training,
+    find_run,
+    load_pretrained,
+    open_measured,
+)
 
 
 class Edit(NamedTuple):
@@ -149,14 +154,16 @@ def make_card(results: Results, run: Run, edit: Edit, checkpoint: Checkpoint) ->
         f"training images, SHA-256 `{splits[task]['splits']['train']['sha256']}`"
         for task in edit.tasks
     ]
-    penalty = f", λ {strength_text(run_strengths(run))}" if run["strength"] else ""
+    if "models" in run:  # trained on other data, or on other parts of them
+        data = [f"model of {results['tasks'][task]}: {describe_model(run, task)}"
+                for task in edit.tasks]  # fmt: skip
     return Card(
         title=f"{config['model']} {edit.sign} {' + '.join(edit.tasks)}",
         model=config["model"],
         kind="edited by task arithmetic",
         formula=edit.formula,
-        vector=f"the change of the image tower by fine-tuning on one task ({run['label']}, seed "
-        f"{run['seed']}, learning rate {run['learning_rate']:g}{penalty})",
+        vector=f"the change of the image tower by fine-tuning on one task "
+        f"({describe_training(run)})",
         text="The text tower is the pre-trained one.",
         measured=Shown(text, tuple((title, after) for title, _, after in edit.rows)),
         origins=[f"pre-trained weights: SHA-256 `{checkpoint.sha256}`", *data],

@@ -12,7 +12,6 @@ from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
 from orthoreg_jax.arithmetic.types import TaskVector
 from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from orthoreg_jax.clip.differences import ModelVector, base_problem
-from orthoreg_jax.clip.processor import read_processor
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.evaluation.results import Results, Run
 from orthoreg_jax.evaluation.results_file import read_results
@@ -20,7 +19,6 @@ from orthoreg_jax.experiment.setup import reopen
 from orthoreg_jax.merging import Merger, make_merger
 from orthoreg_jax.merging.files import Source, merge_files
 from orthoreg_jax.progress import say
-from orthoreg_jax.reporting.summary import run_strengths, strength_text
 from orthoreg_jax.reporting.tables import markdown_rows, percent
 from orthoreg_jax.tasks.task import Task
 from orthoreg_jax.trees import StoredTree
@@ -28,7 +26,14 @@ from orthoreg_jax.versions import version
 
 from .alpha import Measured, choose_alpha, compare_merged
 from .cards import Card, Shown
-from .finished_run import check_request, find_run, load_pretrained, open_measured
+from .finished_run import (
+    check_request,
+    describe_model,
+    describe_training,
+    find_run,
+    load_pretrained,
+    open_measured,
+)
 from .measure import load_measured
 
 # The card's sentence on the text tower, by whether the vectors change it.
@@ -117,8 +122,8 @@ def merge_run(
             measured = choose_alpha(experiment, run, names, merged.vector)
     chosen = alpha if measured is None else measured.alpha
     assert chosen is not None
-    penalty = f", λ {strength_text(run_strengths(run))}" if run["strength"] else ""
-    made_by = f" ({run['label']}, seed {run['seed']}, learning rate {run['learning_rate']:g}"
+    models = [f"model of {known[task]}: {model}" for task in names
+              if (model := describe_model(run, task))]  # fmt: skip
     card = _card(
         checkpoint,
         str(results["config"]["model"]),
@@ -128,8 +133,9 @@ def merge_run(
             f"{known[task]} (`{task}`)": (f"τ_{task}", content)
             for task, content in zip(names, merged.sha256, strict=True)
         },
-        f"{made_by}{penalty})",
+        f" ({describe_training(run)})",
         _measured(results, run, measured),
+        notes=models,
     )
     return _save(checkpoint, merged.vector, chosen, out, card, overwrite)
 
@@ -209,21 +215,12 @@ def merge_models(
     tasks = _check(merger, out, alpha, data, len(models), overwrite)
     checkpoint = load_checkpoint(base)
     notes: list[str] = []
-    size = checkpoint.config.visual.image_size
-    theirs = read_processor(checkpoint.preprocessing_directory, size).values
     sources = [ModelVector(model, checkpoint) for model in models]
     changed = [source.path for source in sources if source.both_towers]
     for source in sources:
         notes += source.notes
-        own = source.preprocessing
-        if own is not None and own != theirs:
-            wrong = [f"{key} {own[key]}, {each}" for key, each in theirs.items()
-                     if each != own[key]]  # fmt: skip
-            raise ValueError(
-                f"{source.path}: preprocesses images differently from the base {base} "
-                f"({'; '.join(wrong)}), but one model has one preprocessing. Put the right "
-                "preprocessor_config.json next to the weights whose files are wrong"
-            )
+        if problem := source.preprocessing_problem():
+            raise ValueError(problem)
         if visual_only:
             source.drop_text()
         elif changed:
