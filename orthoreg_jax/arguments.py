@@ -139,6 +139,16 @@ def _add_export(commands: Any) -> None:
     add("--tasks", default="", help="tasks to add, e.g. mnist,emoji (default: all of the run)")
     add("--forget", default="", metavar="TASK", help="task to subtract instead")
     add("--alpha", type=float, help="default: as chosen on validation; 1 for a single task")
+    _add_layout(export)
+
+
+def _add_layout(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--layout",
+        default="transformers",
+        help="of the directory: transformers (a whole CLIPModel), vision or vision-bare (the image "
+        "tower alone, keys with or without vision_model.), vision-projection, open_clip",
+    )
 
 
 def _add_merge(commands: Any) -> None:
@@ -153,6 +163,7 @@ def _add_merge(commands: Any) -> None:
     add("--draw", type=int, default=0, help="seed of mergers that draw random numbers (default: 0)")
     add("--tasks", default="", help="for a run: tasks to merge (default: all); otherwise: tasks "
         "to choose alpha on, one per model or vector in the same order")  # fmt: skip
+    _add_layout(merge)
     run = merge.add_argument_group("to merge a run").add_argument
     run("--workdir", type=pathlib.Path, help="folder of the run")
     run("--method", default="", help="one of the run's methods, e.g. full+orthoreg")

@@ -84,7 +84,7 @@ def _run_config(options: argparse.Namespace, overrides: Sequence[str]) -> Any:
     from .config import load_config
     from .config.given import with_given
 
-    named = {name: getattr(options, name, None) for name in _GIVEN_OPTIONS}
+    named: dict[str, Any] = {name: getattr(options, name, None) for name in _GIVEN_OPTIONS}
     used = [f"--{name}" for name, value in named.items() if value]
     models, experts = named["models"], named["experts"]
     if not models and not experts:
@@ -164,8 +164,17 @@ def _export(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         options.forget,
         options.alpha,
         options.overwrite,
+        options.layout,
     )
-    print(f"{out}: a Hugging Face CLIP directory; its README.md describes the model")
+    _say_written(out, options.layout)
+
+
+def _say_written(out: pathlib.Path, layout: str) -> None:
+    from .clip.saving import OUTPUTS
+
+    reader = OUTPUTS[layout].kind or "open_clip"
+    what = "a Hugging Face CLIP directory" if reader == "CLIPModel" else f"a directory of {reader}"
+    print(f"{out}: {what}; its README.md describes the model")
 
 
 def _merge(options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -204,6 +213,7 @@ def _merge(options: argparse.Namespace, overrides: Sequence[str]) -> None:
             tasks,
             options.alpha,
             options.overwrite,
+            options.layout,
         )
     else:
         models, base = options.models, options.base
@@ -215,11 +225,12 @@ def _merge(options: argparse.Namespace, overrides: Sequence[str]) -> None:
             raise ValueError("--base: give the CLIP that the models were fine-tuned from")
         data = Data(options.data or "embedded", tasks) if tasks else None
         common = (options.out, base, choice, options.alpha, data)
+        written = (options.overwrite, options.layout)
         if kinds == ["vectors"]:
-            out = merge_vectors(options.vectors, *common, options.any_base, options.overwrite)
+            out = merge_vectors(options.vectors, *common, options.any_base, *written)
         else:
-            out = merge_models(models, *common, options.visual_only, options.overwrite)
-    print(f"{out}: a Hugging Face CLIP directory; its README.md describes the model")
+            out = merge_models(models, *common, options.visual_only, *written)
+    _say_written(out, options.layout)
 
 
 # The options that go with each way to name task vectors.

@@ -6,8 +6,10 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from orthoreg_jax.arithmetic.task_vectors import add_task_vectors, apply_task_vector
-from orthoreg_jax.clip.checkpoint import Checkpoint, save_checkpoint
+import jax
+
+from orthoreg_jax.arithmetic.task_vectors import add_task_vectors
+from orthoreg_jax.clip.checkpoint import Checkpoint, save_edited
 from orthoreg_jax.evaluation.results import Results, Run
 from orthoreg_jax.evaluation.results_file import read_results
 from orthoreg_jax.reporting.summary import (
@@ -55,6 +57,7 @@ def export_model(
     forget: str = "",
     alpha: float | None = None,
     overwrite: bool = False,
+    layout: str = "transformers",
 ) -> pathlib.Path:
     """Writes one edited model of a run.
 
@@ -68,6 +71,7 @@ def export_model(
       forget: the task to subtract instead.
       alpha: None takes the one that the run chose on validation (1 for a single task).
       overwrite: take the place of a model that this or `merge_run` wrote to `out`.
+      layout: see `save_checkpoint`.
 
     Returns:
       `out`, which transformers' CLIPModel loads.
@@ -77,17 +81,16 @@ def export_model(
         linearised method, another pre-trained model than the run's, or `out` is not empty.
       StorageError: a file of the run is missing or damaged, or `out` cannot be written.
     """
-    check_request(out, alpha, overwrite)
+    check_request(out, alpha, overwrite, layout)
     results = read_results(folder)
     run = find_run(results, method, seed)
     edit = choose_edit(results, run, tuple(tasks), forget, alpha)
     checkpoint = load_pretrained(results)
-    card = make_card(results, run, edit, checkpoint).format()
+    card = make_card(results, run, edit, checkpoint).format(layout)
     vectors = [load_tree(path) for path in open_measured(folder, run, edit.tasks)]
     scale = -edit.alpha if edit.sign == "-" else edit.alpha
-    params = apply_task_vector(checkpoint.params, add_task_vectors(vectors), scale)
-    texts = {"README.md": card}
-    return save_checkpoint(out, params, checkpoint, texts=texts, overwrite=overwrite)
+    texts, total = {"README.md": card}, jax.device_get(add_task_vectors(vectors))
+    return save_edited(out, checkpoint, total, scale, texts, overwrite, layout)
 
 
 def choose_edit(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint
+from orthoreg_jax.clip.saving import check_output
 from orthoreg_jax.config import default_config, split_method
 from orthoreg_jax.evaluation.results import Results, Run
 from orthoreg_jax.experiment.vectors import open_vector
@@ -20,12 +21,13 @@ from .cards import MADE_BY
 LARGEST_ALPHA = 3.4e38  # of float32
 
 
-def check_request(out: pathlib.Path, alpha: float | None, overwrite: bool) -> None:
-    """Refuses a bad output directory or alpha before any work.
+def check_request(out: pathlib.Path, alpha: float | None, overwrite: bool, layout: str) -> None:
+    """Refuses a bad output directory, layout or alpha before any work.
 
     Raises:
       ValueError: `out` holds something that may not be replaced, or alpha is not above 0.
     """
+    check_output(layout, {})
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; choose a new directory for the model")
     if out.is_dir() and any(out.iterdir()):

@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
-from orthoreg_jax.arithmetic.types import TaskVector
-from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint, save_edited
 from orthoreg_jax.clip.differences import ModelVector, base_problem
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.evaluation.results import Results, Run
@@ -73,6 +71,7 @@ def merge_run(
     tasks: Sequence[str] = (),
     alpha: float | None = None,
     overwrite: bool = False,
+    layout: str = "transformers",
 ) -> pathlib.Path:
     """Merges task vectors of a run and writes the model.
 
@@ -86,6 +85,7 @@ def merge_run(
       alpha: None chooses it from the config's grid on the run's validation data, and measures the
         model on test.
       overwrite: take the place of a model that this or `export_model` wrote to `out`.
+      layout: see `save_checkpoint`.
 
     Returns:
       `out`, which transformers' CLIPModel loads.
@@ -96,7 +96,7 @@ def merge_run(
       StorageError: a file of the run is missing or damaged, or `out` cannot be written.
     """
     made, key = merger.make()
-    check_request(out, alpha, overwrite)
+    check_request(out, alpha, overwrite, layout)
     results = read_results(folder)
     run, known = find_run(results, method, seed), results["tasks"]
     names = tuple(tasks) or tuple(known)
@@ -137,7 +137,8 @@ def merge_run(
         _measured(results, run, measured),
         notes=models,
     )
-    return _save(checkpoint, merged.vector, chosen, out, card, overwrite)
+    texts = {"README.md": card.format(layout)}
+    return save_edited(out, checkpoint, merged.vector, chosen, texts, overwrite, layout)
 
 
 class Data(NamedTuple):
@@ -156,6 +157,7 @@ def merge_vectors(
     data: Data | None = None,
     any_base: bool = False,
     overwrite: bool = False,
+    layout: str = "transformers",
 ) -> pathlib.Path:
     """Merges task vectors from any files and writes the model.
 
@@ -168,12 +170,13 @@ def merge_vectors(
       data: with a task for each vector.
       any_base: take vectors that are the difference to other weights, or do not say to which.
       overwrite: see `merge_run`.
+      layout: see `save_checkpoint`.
 
     Raises:
       ValueError: bad parameters, vectors of another model or structure, or `out` is not empty.
       StorageError: a file is missing or damaged, or `out` cannot be written.
     """
-    tasks = _check(merger, out, alpha, data, len(paths), overwrite)
+    tasks = _check(merger, out, alpha, data, len(paths), overwrite, layout)
     checkpoint = load_checkpoint(base)
     notes: list[str] = []
     files = [StoredTree(path) for path in paths]
@@ -182,7 +185,7 @@ def merge_vectors(
             if not any_base:
                 raise ValueError(f"{file.path}: {problem}; or merge it anyway with --any-base")
             notes.append(f"{file.path}: {problem.partition(';')[0]}; merged anyway")
-    return _merge(files, out, checkpoint, base, merger, alpha, tasks, notes, overwrite)
+    return _merge(files, out, checkpoint, base, merger, alpha, tasks, notes, overwrite, layout)
 
 
 def merge_models(
@@ -194,6 +197,7 @@ def merge_models(
     data: Data | None = None,
     visual_only: bool = False,
     overwrite: bool = False,
+    layout: str = "transformers",
 ) -> pathlib.Path:
     """Merges fine-tuned models, or parts of them, and writes the model.
 
@@ -206,13 +210,14 @@ def merge_models(
       data: with a task for each model.
       visual_only: leave out what they changed of the text tower.
       overwrite: see `merge_run`.
+      layout: see `save_checkpoint`.
 
     Raises:
       ValueError: bad parameters, models of another size or with other preprocessing than the base,
         or `out` is not empty.
       StorageError: `out` cannot be written.
     """
-    tasks = _check(merger, out, alpha, data, len(models), overwrite)
+    tasks = _check(merger, out, alpha, data, len(models), overwrite, layout)
     checkpoint = load_checkpoint(base)
     notes: list[str] = []
     sources = [ModelVector(model, checkpoint) for model in models]
@@ -229,7 +234,7 @@ def merge_models(
         notes.append(f"{', '.join(changed)}: changes to the text tower are ignored")
     elif changed:
         notes.append(f"{', '.join(changed)}: the text tower changed, too; merging both towers")
-    return _merge(sources, out, checkpoint, base, merger, alpha, tasks, notes, overwrite)
+    return _merge(sources, out, checkpoint, base, merger, alpha, tasks, notes, overwrite, layout)
 
 
 def _check(
@@ -239,10 +244,11 @@ def _check(
     data: Data | None,
     count: int,
     overwrite: bool,
+    layout: str,
 ) -> dict[str, Task]:
     """Refuses bad options before reading models; returns the tasks to choose alpha on."""
     merger.make()
-    check_request(out, alpha, overwrite)
+    check_request(out, alpha, overwrite, layout)
     if alpha is not None:
         return {}
     if data is None or not data.tasks:
@@ -268,6 +274,7 @@ def _merge(
     tasks: dict[str, Task],
     notes: Sequence[str],
     overwrite: bool,
+    layout: str,
 ) -> pathlib.Path:
     for note in (*notes, *checkpoint.notes, *checkpoint.preprocessing.notes):
         say(note)
@@ -293,25 +300,13 @@ def _merge(
     files = zip(sources, names, merged.sha256, strict=True)
     described = {_describe(source): (name, content) for source, name, content in files}
     card = _card(checkpoint, base, merger, alpha, described, "", measured, beyond, notes)
-    return _save(checkpoint, merged.vector, alpha, out, card, overwrite)
+    texts = {"README.md": card.format(layout)}
+    return save_edited(out, checkpoint, merged.vector, alpha, texts, overwrite, layout)
 
 
 def _describe(source: Source) -> str:
     revision = source.revision if isinstance(source, ModelVector) else ""
     return f"`{source.path}`" + (f" at revision `{revision}`" if revision else "")
-
-
-def _save(
-    checkpoint: Checkpoint,
-    vector: TaskVector,
-    alpha: float,
-    out: pathlib.Path,
-    card: str,
-    overwrite: bool,
-) -> pathlib.Path:
-    params = apply_task_vector(checkpoint.params, vector, alpha)
-    texts = {"README.md": card}
-    return save_checkpoint(out, params, checkpoint, texts=texts, overwrite=overwrite)
 
 
 def _measured(results: Results, run: Run, measured: Measured | None) -> Shown:
@@ -346,7 +341,7 @@ def _card(
     measured: Shown,
     beyond: Sequence[str] = (),
     notes: Sequence[str] = (),
-) -> str:
+) -> Card:
     """The model card; `beyond` are leaves of the vector outside the image tower."""
     origins = [f"pre-trained weights: SHA-256 `{checkpoint.sha256}`"]
     origins += [
@@ -367,4 +362,4 @@ def _card(
         source="",
         versions=[(name, version(name)) for name in RECORDED_PACKAGES],
         tags=["model-merging"],
-    ).format()
+    )
