@@ -221,7 +221,7 @@ def test_lora_of_an_image_tower_without_its_prefix(tmp_path, base):
 
 @pytest.mark.parametrize("rslora", [False, True])
 def test_factors_give_the_same_update(tmp_path, base, rslora):
-    """Ranks that differ between layers and parts, an alpha of its own, a text tower, a projection."""
+    """With ranks and alphas of their own, a text tower and a projection."""
     modules = {
         f"{LAYER}.self_attn.q_proj": (8, 2),
         f"{LAYER}.self_attn.v_proj": (8, 3),

@@ -158,7 +158,7 @@ def test_what_does_not_fit_is_refused_at_once(base, models, inputs, tmp_path, ca
     text = oj.save_checkpoint(tmp_path / "text", whole, base)
     other = oj.save_checkpoint(tmp_path / "other", tuned(base, 3), base)
     path = other / "preprocessor_config.json"
-    changed = json.loads(path.read_text()) | {"image_mean": [0.5, 0.5, 0.5]}
+    changed = json.loads(path.read_text()) | {"image_mean": [0.4, 0.4, 0.4]}
     path.write_text(json.dumps(changed))
     unknown = tmp_path / "unknown.safetensors"
     oj.save_tree(unknown, {"visual": base.params["visual"]})
