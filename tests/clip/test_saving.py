@@ -12,14 +12,20 @@ import orthoreg_jax as oj
 from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.clip import weights
 from orthoreg_jax.clip.checkpoint import save_edited
+from orthoreg_jax.clip.config import LEGACY_EOS
 from orthoreg_jax.clip.open_clip import from_open_clip, to_open_clip
 from orthoreg_jax.clip.processor import defaults, read_processor, to_preprocess_cfg
 from orthoreg_jax.clip.saving import OUTPUTS, PROJECTION
 
 
 @pytest.fixture(scope="module")
-def base(inputs):
-    return oj.load_checkpoint(inputs.parent / "model")
+def base(inputs, tmp_path_factory):
+    """As OpenAI's: the end of a text is its largest id, which open_clip takes for granted."""
+    model = oj.load_checkpoint(inputs.parent / "model")
+    text = dataclasses.replace(model.config.text, eos_token_id=LEGACY_EOS)
+    like = dataclasses.replace(model, config=dataclasses.replace(model.config, text=text))
+    path = oj.save_checkpoint(tmp_path_factory.mktemp("saving") / "base", model.params, like)
+    return oj.load_checkpoint(path)
 
 
 @pytest.fixture(scope="module")
