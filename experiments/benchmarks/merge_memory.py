@@ -15,6 +15,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -45,9 +46,12 @@ def make(folder: pathlib.Path, size: str) -> None:
             for path, shape in param_shapes(config).items()
         }
     )
-    like = dataclasses.replace(embedded, config=config)
+    texts = folder / "texts"  # which has no preprocessing of another size
+    texts.mkdir()
+    for file in embedded.directory.glob("tokenizer*"):
+        shutil.copy(file, texts)
+    like = dataclasses.replace(embedded, config=config, directory=texts)
     base = save_checkpoint(folder / "base", params, like)
-    (base / "preprocessor_config.json").unlink()  # of the embedded model's size
     del params
     vision = json.loads((base / "config.json").read_text())["vision_config"]
     with safetensors.safe_open(base / "model.safetensors", "numpy") as file:
@@ -102,25 +106,29 @@ def peak(folder: pathlib.Path, experts: int, merger: str) -> tuple[int, float]:
     return usage.ru_maxrss * 1024, time.monotonic() - start
 
 
-def measure(size: str, experts: int, merger: str, place: str | None = None) -> dict[str, float]:
-    """Makes the files, measures and deletes them. All sizes in MiB."""
+def measure(
+    size: str, experts: int, mergers: list[str], place: str | None = None
+) -> dict[str, dict[str, float]]:
+    """Makes the files, measures each merger and deletes them. All sizes in MiB."""
+    model, layer = (each / MIB for each in facts(size))
+    bound, rows = 2 * model + experts * layer, {}
     with tempfile.TemporaryDirectory(dir=place) as name:
-        peaks, seconds = {}, 0.0
-        for each in ("embedded", size):
-            folder = pathlib.Path(name) / each.replace("/", "")
+        folders = {each: pathlib.Path(name) / each.replace("/", "") for each in ("embedded", size)}
+        for each, folder in folders.items():
             folder.mkdir()
             # In a process of its own: a child's peak begins with what its parent held.
             options = ["--make", str(folder), "--size", each]
             subprocess.run([sys.executable, __file__, *options], check=True)
-            peaks[each], seconds = peak(folder, experts, merger)
-    model, layer = facts(size)
-    used = peaks[size] - peaks["embedded"]
-    bound = 2 * model + experts * layer
-    return {
-        "peak": peaks[size] / MIB, "overhead": peaks["embedded"] / MIB, "model": model / MIB,
-        "layer": layer / MIB, "used": used / MIB, "bound": bound / MIB, "share": used / bound,
-        "seconds": seconds,
-    }  # fmt: skip
+        for merger in mergers:
+            overhead, _ = peak(folders["embedded"], experts, merger)
+            most, seconds = peak(folders[size], experts, merger)
+            used = (most - overhead) / MIB
+            rows[merger] = {
+                "peak": most / MIB, "overhead": overhead / MIB, "model": model, "layer": layer,
+                "used": used, "bound": bound, "share": used / bound, "seconds": seconds,
+            }  # fmt: skip
+            print(merger, rows[merger], file=sys.stderr, flush=True)
+    return rows
 
 
 def main() -> None:
@@ -136,14 +144,12 @@ def main() -> None:
     if options.make:
         make(options.make, options.size)
         return
-    rows = {
-        merger: measure(options.size, options.experts, merger, options.place)
-        for merger in options.mergers.split(",")
-    }
+    mergers = options.mergers.split(",")
+    rows = measure(options.size, options.experts, mergers, options.place)
     lines = [
         f"# Memory of merging {options.experts} x {options.size}",
         "",
-        f"    {' '.join(('python', *sys.argv))}",
+        "    python experiments/benchmarks/merge_memory.py --out experiments/results",
         "",
         "Peak resident memory of `orthoreg merge --models` on image towers of random float32 "
         "numbers, in MiB. Used: the peak less that of the same command on the embedded model "
