@@ -140,8 +140,10 @@ def test_open_clip_states_the_whole_configuration(base):
     visual = dataclasses.replace(base.config.visual, eps=1e-6)
     with pytest.raises(ValueError, match=r"visual\.eps is 1e-06, open_clip has 1e-05"):
         to_open_clip(dataclasses.replace(base.config, visual=visual))
-    text = dataclasses.replace(base.config.text, activation="gelu", eos_token_id=7)
-    with pytest.raises(ValueError, match=r"text\.activation is 'gelu'.*text\.eos_token_id is 7"):
+    text = dataclasses.replace(base.config.text, activation="quick_gelu", eos_token_id=7)
+    with pytest.raises(
+        ValueError, match=r"text\.activation is .quick_gelu.*text\.eos_token_id is 7"
+    ):
         to_open_clip(dataclasses.replace(base.config, text=text))
 
 
