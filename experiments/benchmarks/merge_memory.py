@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 
 MIB = 2**20
 KEPT = "vision_model."
@@ -106,12 +107,15 @@ def peak(folder: pathlib.Path, experts: int, merger: str) -> tuple[int, float]:
     return usage.ru_maxrss * 1024, time.monotonic() - start
 
 
+Row = dict[str, float]
+
+
 def measure(
     size: str, experts: int, mergers: list[str], place: str | None = None
-) -> dict[str, dict[str, float]]:
+) -> Iterator[tuple[str, Row]]:
     """Makes the files, measures each merger and deletes them. All sizes in MiB."""
     model, layer = (each / MIB for each in facts(size))
-    bound, rows = 2 * model + experts * layer, {}
+    bound = 2 * model + experts * layer
     with tempfile.TemporaryDirectory(dir=place) as name:
         folders = {each: pathlib.Path(name) / each.replace("/", "") for each in ("embedded", size)}
         for each, folder in folders.items():
@@ -123,12 +127,10 @@ def measure(
             overhead, _ = peak(folders["embedded"], experts, merger)
             most, seconds = peak(folders[size], experts, merger)
             used = (most - overhead) / MIB
-            rows[merger] = {
+            yield merger, {
                 "peak": most / MIB, "overhead": overhead / MIB, "model": model, "layer": layer,
                 "used": used, "bound": bound, "share": used / bound, "seconds": seconds,
             }  # fmt: skip
-            print(merger, rows[merger], file=sys.stderr, flush=True)
-    return rows
 
 
 def main() -> None:
@@ -144,30 +146,37 @@ def main() -> None:
     if options.make:
         make(options.make, options.size)
         return
+    rows: dict[str, Row] = {}
     mergers = options.mergers.split(",")
-    rows = measure(options.size, options.experts, mergers, options.place)
+    for merger, row in measure(options.size, options.experts, mergers, options.place):
+        rows[merger] = row
+        text = page(options.size, options.experts, rows)
+        print(text, flush=True)
+        if options.out:
+            (options.out / "merge_memory.md").write_text(text)
+            found = {"size": options.size, "experts": options.experts, "rows": rows}
+            (options.out / "merge_memory.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def page(size: str, experts: int, rows: dict[str, Row]) -> str:
+    """The table, with how it was made."""
     lines = [
-        f"# Memory of merging {options.experts} x {options.size}",
+        f"# Memory of merging {experts} x {size}",
         "",
         "    python experiments/benchmarks/merge_memory.py --out experiments/results",
         "",
         "Peak resident memory of `orthoreg merge --models` on image towers of random float32 "
         "numbers, in MiB. Used: the peak less that of the same command on the embedded model "
-        "(overhead). Bound: two whole models and the largest layer of all experts.",
+        "(overhead). Bound: two whole models and the largest layer of all experts. Seconds are "
+        "those of a busy machine.",
         "",
         "| merger | peak | overhead | used | bound | used / bound | seconds |",
         "|---|---:|---:|---:|---:|---:|---:|",
-        *(
-            f"| {merger} | {row['peak']:.0f} | {row['overhead']:.0f} | {row['used']:.0f} | "
-            f"{row['bound']:.0f} | {row['share']:.2f} | {row['seconds']:.0f} |"
-            for merger, row in rows.items()
-        ),
     ]
-    print("\n".join(lines))
-    if options.out:
-        (options.out / "merge_memory.md").write_text("\n".join(lines) + "\n")
-        facts_of = {"size": options.size, "experts": options.experts, "rows": rows}
-        (options.out / "merge_memory.json").write_text(json.dumps(facts_of, indent=1) + "\n")
+    for merger, row in rows.items():
+        sizes = " | ".join(f"{row[key]:.0f}" for key in ("peak", "overhead", "used", "bound"))
+        lines.append(f"| {merger} | {sizes} | {row['share']:.2f} | {row['seconds']:.0f} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
