@@ -58,6 +58,7 @@ benchmarks: .venv-parity/installed
 	$(MEASURE)sweeps.py
 	$(MEASURE)decoding.py
 	$(MEASURE)scaling.py
+	$(MEASURE)merge_memory.py --out experiments/results
 
 # Of an environment of your own: which JAX fits an accelerator is for its owner to know.
 accelerator:

@@ -22,6 +22,7 @@ examples:
   orthoreg run --config embedded --workdir runs/embedded
   orthoreg run --config embedded --workdir runs/strong --config.penalty.strength=30
   orthoreg init mine.py
+  orthoreg run --models mnist=A emoji=B --base embedded --workdir runs/given
   orthoreg report --workdir runs/embedded
   orthoreg data check --config embedded
   orthoreg data prepare --tasks dtd,svhn --data data
@@ -80,8 +81,10 @@ def make_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name != "report":
             command.lists_options = True
-            _add_config(command)
+            _add_config(command, required=name != "run")
             _add_hosts(command)
+        if name == "run":
+            _add_given(command)
         command.add_argument(
             "--workdir", required=True, type=pathlib.Path, help="folder of this run"
         )
@@ -111,6 +114,19 @@ def _add_data(commands: Any) -> None:
             add("--tfds", action="store_true", help="by tensorflow-datasets, not from the hub")
 
 
+def _add_given(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("to evaluate models that were fine-tuned elsewhere")
+    add = group.add_argument
+    add("--models", nargs="+", metavar="TASK=MODEL", help="one for each task: directories, "
+        "safetensors files or hub names, with @REVISION, or files of task vectors")  # fmt: skip
+    add("--experts", default="", metavar="SET", help="published models of the --tasks, on the "
+        "hub: fusionbench/ViT-B/32, .../ViT-B/16, .../ViT-L/14")  # fmt: skip
+    add("--tasks", default="", help="with --experts")
+    add("--base", default="", help="the CLIP they were fine-tuned from (with --experts: known)")
+    add("--data", default="", help="a folder, or embedded (default: the config's; embedded)")
+    add("--control", default="", help="task whose accuracy negation must keep")
+
+
 def _add_export(commands: Any) -> None:
     text = "export an edited model of a finished run as a Hugging Face directory with a model card"
     export = commands.add_parser("export", help=text, description=text, allow_abbrev=False)
@@ -123,6 +139,16 @@ def _add_export(commands: Any) -> None:
     add("--tasks", default="", help="tasks to add, e.g. mnist,emoji (default: all of the run)")
     add("--forget", default="", metavar="TASK", help="task to subtract instead")
     add("--alpha", type=float, help="default: as chosen on validation; 1 for a single task")
+    _add_layout(export)
+
+
+def _add_layout(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--layout",
+        default="transformers",
+        help="of the directory: transformers (a whole CLIPModel), vision or vision-bare (the image "
+        "tower alone, keys with or without vision_model.), vision-projection, open_clip",
+    )
 
 
 def _add_merge(commands: Any) -> None:
@@ -141,6 +167,7 @@ def _add_merge(commands: Any) -> None:
     add("--draw", type=int, default=0, help="seed of mergers that draw random numbers (default: 0)")
     add("--tasks", default="", help="for a run: tasks to merge (default: all); otherwise: tasks "
         "to choose alpha on, one per model or vector in the same order")  # fmt: skip
+    _add_layout(merge)
     run = merge.add_argument_group("to merge a run").add_argument
     run("--workdir", type=pathlib.Path, help="folder of the run")
     run("--method", default="", help="one of the run's methods, e.g. full+orthoreg")

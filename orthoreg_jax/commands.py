@@ -58,14 +58,13 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
         write_report(options.workdir)
     else:
-        from .config import load_config
         from .hosts import connect, is_first
         from .stages import run_experiment
 
         keep_compiled()
         if joins_others(options):
             connect(options.coordinator, options.processes, options.process)
-        run_experiment(load_config(options.config, overrides), options.workdir, stages)
+        run_experiment(_run_config(options, overrides), options.workdir, stages)
         if not is_first():
             return
     # What the last stage wrote.
@@ -79,6 +78,42 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
         print(summary_text(options.workdir))
         print(f"report: {options.workdir / 'report.html'}")
+
+
+def _run_config(options: argparse.Namespace, overrides: Sequence[str]) -> Any:
+    """The config of a run: from its file, from models that are given, or both."""
+    from .config import load_config
+    from .config.given import with_given
+
+    named: dict[str, Any] = {name: getattr(options, name, None) for name in _GIVEN_OPTIONS}
+    used = [f"--{name}" for name, value in named.items() if value]
+    models, experts = named["models"], named["experts"]
+    if not models and not experts:
+        if used:
+            raise ValueError(f"{', '.join(used)}: for --models or --experts, which are missing")
+        if options.config is None:
+            raise ValueError(
+                "give --config; or --models TASK=MODEL ... and --base, or --experts SET and "
+                "--tasks, to evaluate models that were fine-tuned elsewhere"
+            )
+        return load_config(options.config, overrides)
+    if models and experts:
+        raise ValueError("--models and --experts: give only one of them")
+    base = named["base"]
+    if experts:
+        from .tasks.experts import find_experts
+
+        tasks = [name for name in named["tasks"].split(",") if name]
+        if base:
+            raise ValueError("--base: not with --experts, whose base is known")
+        base, found = find_experts(experts, tasks)
+        models = [f"{task}={model}" for task, model in zip(tasks, found, strict=True)]
+    elif named["tasks"]:
+        raise ValueError("--tasks: for --experts only; --models names the task of each model")
+    return with_given(options.config, models, base, named["data"], named["control"], overrides)
+
+
+_GIVEN_OPTIONS = ("models", "experts", "tasks", "base", "data", "control")
 
 
 def joins_others(options: argparse.Namespace) -> bool:
@@ -130,8 +165,17 @@ def _export(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         options.forget,
         options.alpha,
         options.overwrite,
+        options.layout,
     )
-    print(f"{out}: a Hugging Face CLIP directory; its README.md describes the model")
+    _say_written(out, options.layout)
+
+
+def _say_written(out: pathlib.Path, layout: str) -> None:
+    from .clip.saving import OUTPUTS
+
+    reader = OUTPUTS[layout].kind or "open_clip"
+    what = "a Hugging Face CLIP directory" if reader == "CLIPModel" else f"a directory of {reader}"
+    print(f"{out}: {what}; its README.md describes the model")
 
 
 def _merge(options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -170,6 +214,7 @@ def _merge(options: argparse.Namespace, overrides: Sequence[str]) -> None:
             tasks,
             options.alpha,
             options.overwrite,
+            options.layout,
         )
     else:
         models, base = options.models, options.base
@@ -181,11 +226,12 @@ def _merge(options: argparse.Namespace, overrides: Sequence[str]) -> None:
             raise ValueError("--base: give the CLIP that the models were fine-tuned from")
         data = Data(options.data or "embedded", tasks) if tasks else None
         common = (options.out, base, choice, options.alpha, data)
+        written = (options.overwrite, options.layout)
         if kinds == ["vectors"]:
-            out = merge_vectors(options.vectors, *common, options.any_base, options.overwrite)
+            out = merge_vectors(options.vectors, *common, options.any_base, *written)
         else:
-            out = merge_models(models, *common, options.visual_only, options.overwrite)
-    print(f"{out}: a Hugging Face CLIP directory; its README.md describes the model")
+            out = merge_models(models, *common, options.visual_only, *written)
+    _say_written(out, options.layout)
 
 
 # The options that go with each way to name task vectors.

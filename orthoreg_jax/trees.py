@@ -252,4 +252,4 @@ def hash_leaves(leaves: Iterable[tuple[str, np.ndarray]]) -> str:
 
 def _digest(digest: Any, name: str, array: np.ndarray) -> None:
     digest.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode())
-    digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # not a copy

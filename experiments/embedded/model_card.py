@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from orthoreg_jax.arithmetic.paths import flatten
-from orthoreg_jax.clip.checkpoint import WEIGHTS, Checkpoint
+from orthoreg_jax.clip.checkpoint import Checkpoint
+from orthoreg_jax.clip.location import WEIGHTS
 from orthoreg_jax.evaluation.checkpoint_accuracy import measure_accuracies
 from orthoreg_jax.storage import read_json, write_text
 from orthoreg_jax.tasks.task import load_tasks

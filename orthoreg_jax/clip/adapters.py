@@ -1,4 +1,4 @@
-"""peft LoRA adapters of a CLIP, as dense updates of its weights.
+"""peft LoRA adapters of a CLIP, as dense or factored updates of its weights.
 
 peft keeps `lora_A` (r, in) and `lora_B` (out, r) of a linear layer; its update is scale * B A, with
 scale alpha / r, or alpha / sqrt(r) where "use_rslora" says so.
@@ -16,14 +16,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
+from orthoreg_jax.arithmetic.low_rank import LowRank
 from orthoreg_jax.arithmetic.paths import unflatten
 
 from .config import ClipConfig
 from .stored import HEADS, misfit_message
 from .tensors import FLOATS, Tensors
-from .weights import LAYOUTS, Weights, assemble, from_theirs, param_shapes, pieces
+from .weights import LAYOUTS, Weights, assemble, from_theirs, is_stacked, param_shapes, pieces
 
 CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -192,17 +194,54 @@ class StoredAdapter:
                   for path, leaf in base.items()}  # fmt: skip
         return unflatten(leaves)
 
+    def factored(self, path: str) -> LowRank | np.ndarray:
+        """The update of a leaf as two factors; dense where the adapter holds whole weights.
+
+        Query, key and value, one leaf here, have factors of their own: left has theirs side by
+        side, and right is block-diagonal. Where ranks differ between layers, zeros fill them up.
+
+        Raises:
+          ValueError: as `delta`.
+        """
+        row, shape = self._rows[path], self._shapes[path]
+        found = list(pieces(row, shape))
+        if any(name in self._whole for name, _, _ in found):
+            return self.delta(path)
+        parts, stacked = len(row.keys), is_stacked(row)
+        ranks = [0] * parts
+        for number, (name, _, _) in enumerate(found):
+            if name in self._factors:
+                own = self._tensors.found[self._factors[name]["A"]].shape[0]
+                ranks[number % parts] = max(ranks[number % parts], own)
+        layers, (rows, columns) = len(found) // parts, shape[-2:]
+        left = np.zeros((layers, rows, sum(ranks)), np.float32)
+        right = np.zeros((layers, sum(ranks), columns), np.float32)
+        for number, (name, index, _) in enumerate(found):
+            if name in self._factors:
+                layer, part = divmod(number, parts)
+                a, b = (self._read(self._factors[name][each]) for each in "AB")
+                b = np.float32(self._scale(name, len(a))) * b
+                first, second = (a.T, b.T) if row.layout == "linear" else (b, a)
+                start = sum(ranks[:part])
+                place = slice(start, start + len(a))
+                left[layer, :, place] = first
+                right[layer, place, index[-1]] = second
+        if not stacked:
+            left, right = left[0], right[0]
+        return LowRank(jnp.asarray(left), jnp.asarray(right))
+
     def _product(self, name: str) -> np.ndarray:
         a, b = (self._read(self._factors[name][each]) for each in "AB")
+        return np.float32(self._scale(name, len(a))) * (b @ a)
+
+    def _scale(self, name: str, rank: int) -> float:
         alpha = self._options["lora_alpha"]
         module = name.removesuffix(".weight")
         for pattern, value in (self._options.get("alpha_pattern") or {}).items():
             if re.match(rf"(.*\.)?({pattern})$", module):  # as peft finds it: the first counts
                 alpha = value
                 break
-        rank = len(a)
-        scale = alpha / (math.sqrt(rank) if self._options.get("use_rslora") else rank)
-        return np.float32(scale) * (b @ a)
+        return float(alpha / (math.sqrt(rank) if self._options.get("use_rslora") else rank))
 
     def _read(self, key: str) -> np.ndarray:
         tensor = np.asarray(self._tensors.read(key), np.float32)

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
-import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from orthoreg_jax.arithmetic.paths import check_finite, flatten
-from orthoreg_jax.storage import replacing_folder
+from orthoreg_jax.arithmetic.paths import flatten
+from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
 
 from . import weights
 from .config import WEIGHTS_SHA256, ClipConfig
-from .config_files import to_huggingface
-from .location import COMPANIONS, TOKENIZER, WEIGHTS
+from .location import COMPANIONS, TOKENIZER
 from .modules import Gather, VisionTransformer
 from .open_clip import is_open_clip
 from .opening import Base, open_model
-from .preprocessing import Preprocessing, load_preprocessing, write_preprocessing
+from .preprocessing import Preprocessing, load_preprocessing
 from .processor import has_processor
+from .saving import Companions, check_output, write_model
 from .tensors import hash_file
 
 
@@ -88,6 +87,12 @@ class Checkpoint:
           ValueError: as `load_preprocessing`.
         """
         return load_preprocessing(self.preprocessing_directory, self.config)
+
+    @property
+    def companions(self) -> Companions:
+        """What a directory of the model holds beside its weights."""
+        directories = self.preprocessing_directory, self.tokenizer_directory
+        return Companions(self.config, self.preprocessing, *directories)
 
     def hash_files(self) -> dict[str, str]:
         """SHA-256 of every file of the model, by name; those of a base start with "base/"."""
@@ -162,8 +167,9 @@ def save_checkpoint(
     dtype: Any = np.float32,
     texts: Mapping[str, str] | None = None,
     overwrite: bool = False,
+    layout: str = "transformers",
 ) -> pathlib.Path:
-    """Writes a Hugging Face CLIP directory that transformers loads directly.
+    """Writes a CLIP's directory, by default one that transformers' CLIPModel loads.
 
     Args:
       directory: must not exist yet, or be empty.
@@ -172,6 +178,9 @@ def save_checkpoint(
       dtype: of the tensors in the file.
       texts: further files by name, as a model card README.md.
       overwrite: take the place of what the directory holds.
+      layout: "transformers"; "vision" or "vision-bare" (CLIPVisionModel: the image tower alone,
+        keys with or without "vision_model."), "vision-projection" (the same with the projection);
+        or "open_clip".
 
     Returns:
       The directory. It appears whole or not at all.
@@ -187,39 +196,79 @@ def save_checkpoint(
       >>> sorted(path.name for path in folder.iterdir())[:3]
       ['config.json', 'model.safetensors', 'preprocessor_config.json']
     """
-    import safetensors
-    import safetensors.numpy
+    leaves = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
+    expected = weights.param_shapes(like.config)
+    if differing := expected.keys() ^ leaves.keys():
+        raise ValueError(
+            f"not the parameters of a whole CLIP: {', '.join(sorted(differing))} missing or "
+            "unknown; merge an image tower into the full parameters first"
+        )
+    wrong = [
+        f"{path} is {leaves[path].shape}, expected {shape}"
+        for path, shape in expected.items()
+        if leaves[path].shape != shape
+    ]
+    if wrong:
+        raise ValueError(f"parameters differ in shape: {'; '.join(wrong)}")
 
+    def read(path: str, place: int | None) -> np.ndarray:
+        return leaves[path] if place is None else leaves[path][place : place + 1]
+
+    check_output(layout, {})
+    target = _free(directory, overwrite)
+    write_model(target, read, like.companions, layout, dtype, texts)
+    return target
+
+
+def save_edited(
+    directory: str | os.PathLike[str],
+    like: Checkpoint,
+    vector: Any,
+    alpha: float,
+    texts: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+    layout: str = "transformers",
+) -> pathlib.Path:
+    """Writes theta_0 + alpha * tau layer by layer: memory holds no second copy of the weights.
+
+    Args:
+      directory: as of `save_checkpoint`, also `texts`, `overwrite` and `layout`.
+      like: the checkpoint with theta_0.
+      vector: the task vector, dense, of numpy arrays.
+      alpha: its scale.
+      texts: files.
+      overwrite: or not.
+      layout: of the directory.
+
+    Raises:
+      ValueError: as `save_checkpoint`; a vector that does not fit; or one that changes what the
+        layout leaves out.
+      StorageError: it cannot be written.
+    """
+    jax.eval_shape(apply_task_vector, like.params, vector, alpha)  # refuses what does not fit
+    leaves, changes = flatten(like.params), flatten(vector)
+    check_output(layout, changes)
+
+    def read(path: str, place: int | None) -> np.ndarray:
+        where = ... if place is None else slice(place, place + 1)
+        leaf = leaves[path][where]
+        if path not in changes:
+            return np.asarray(leaf)
+        change = np.asarray(changes[path])[where].astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # it is looked for when it is written
+            return np.asarray(leaf + np.float32(alpha) * change)
+
+    target = _free(directory, overwrite)
+    write_model(target, read, like.companions, layout, texts=texts)
+    return target
+
+
+def _free(directory: str | os.PathLike[str], overwrite: bool) -> pathlib.Path:
     target = pathlib.Path(directory)
     if not target.is_dir() and target.exists():
         raise ValueError(f"{target}: is a file; choose a new directory for the model")
     if target.is_dir() and any(target.iterdir()) and not overwrite:
         raise ValueError(f"{target}: is not empty; choose a new directory for the model")
-    tensors = weights.to_layout(params, "huggingface")
-    with np.errstate(over="ignore"):  # it is looked for below
-        for key in tensors:  # one after the other, as there is memory for one copy of all
-            tensors[key] = tensors[key].astype(dtype, copy=False)
-    expected, found = weights.param_shapes(like.config), flatten(params)
-    wrong = [
-        f"{path} is {found[path].shape}, expected {shape}"
-        for path, shape in expected.items()
-        if found[path].shape != shape
-    ]
-    if wrong:
-        raise ValueError(f"parameters differ in shape: {'; '.join(wrong)}")
-    preprocessing = like.preprocessing
-    advice = f"choose a smaller alpha, or a wider type than {np.dtype(dtype)}"
-    check_finite(tensors, f"{target}: not written", advice)
-    with replacing_folder(target) as scratch:
-        config = json.dumps(to_huggingface(like.config), indent=2)
-        (scratch / "config.json").write_text(config + "\n")
-        safetensors.numpy.save_file(tensors, scratch / WEIGHTS, metadata={"format": "pt"})
-        for name in TOKENIZER:
-            if (like.tokenizer_directory / name).is_file():
-                shutil.copy(like.tokenizer_directory / name, scratch / name)
-        write_preprocessing(preprocessing, scratch)
-        for name, text in (texts or {}).items():
-            (scratch / name).write_text(text, encoding="utf-8")
     return target
 
 

@@ -110,12 +110,41 @@ class ModelVector:
         """The whole vector, in memory."""
         return unflatten({name: self.read(name) for name in self.shapes})
 
+    def factored_tree(self) -> dict[str, Any]:
+        """What an adapter changes, in `LowRank` nodes where it has factors.
+
+        Raises:
+          ValueError: the model is no adapter.
+        """
+        if not isinstance(self._stored, StoredAdapter):
+            raise ValueError(
+                f"{self.path}: is not a LoRA adapter, so its update has no factors; leave out "
+                "dense=False"
+            )
+        stored = self._stored
+        return unflatten(
+            {path: stored.factored(path) for path in stored.paths if path in self.shapes}
+        )
+
     @property
     def preprocessing(self) -> Mapping[str, Any] | None:
         """The preprocessing in the model's own files; None if it has none."""
         if self._directory is None or not has_processor(self._directory):
             return None
         return read_processor(self._directory, self._size).values
+
+    def preprocessing_problem(self) -> str:
+        """How the model's own preprocessing differs from its base's; empty if it does not."""
+        own, base = self.preprocessing, self._checkpoint
+        theirs = read_processor(base.preprocessing_directory, self._size).values
+        if own is None or own == theirs:
+            return ""
+        wrong = [f"{key} {own[key]}, {each}" for key, each in theirs.items() if each != own[key]]
+        return (
+            f"{self.path}: preprocesses images differently from the base "
+            f"({'; '.join(wrong)}), but one model has one preprocessing. Put the right "
+            "preprocessor_config.json next to the weights whose files are wrong"
+        )
 
 
 def base_facts(base: Checkpoint) -> dict[str, str]:
@@ -153,6 +182,7 @@ def load_task_vector(
     model: str | os.PathLike[str],
     base: str | os.PathLike[str] | Checkpoint,
     visual_only: bool = False,
+    dense: bool = True,
 ) -> dict[str, Any]:
     """Tau = theta - theta_0 of a fine-tuned CLIP.
 
@@ -161,6 +191,8 @@ def load_task_vector(
         adapter, as directory, file or hub name.
       base: the CLIP that it was fine-tuned from, theta_0.
       visual_only: leave out what it changed of the text tower.
+      dense: multiply out a LoRA adapter's factors. False, for adapters alone: a tree of the leaves
+        that the adapter changes, as `LowRank` nodes, which `dense` and `apply_task_vector` take.
 
     Returns:
       `{"visual": ...}` of float32 numpy arrays, as runs save it; with "text" and "logit_scale"
@@ -177,4 +209,4 @@ def load_task_vector(
     vector = ModelVector(model, base if isinstance(base, Checkpoint) else load_checkpoint(base))
     if visual_only:
         vector.drop_text()
-    return vector.tree()
+    return vector.tree() if dense else vector.factored_tree()

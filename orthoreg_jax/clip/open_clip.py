@@ -155,5 +155,49 @@ def from_open_clip(raw: dict[str, Any]) -> ClipConfig:
         raise ValueError(f"{OPEN_CLIP}: {type(error).__name__}: {error}") from error
 
 
+def to_open_clip(config: ClipConfig) -> dict[str, Any]:
+    """The "model_cfg" that open_clip reads: the inverse of `from_open_clip`.
+
+    Raises:
+      ValueError: sizes that open_clip's configuration cannot state, all named.
+    """
+    visual, text = config.visual, config.text
+    raw = {
+        "model_cfg": {
+            "embed_dim": config.projection,
+            "quick_gelu": visual.activation == "quick_gelu",
+            "vision_cfg": {
+                "image_size": visual.image_size,
+                "layers": visual.layers,
+                "width": visual.width,
+                "head_width": visual.width // visual.heads,
+                "patch_size": visual.patch_size,
+                "mlp_ratio": visual.mlp_width / visual.width,
+            },
+            "text_cfg": {
+                "context_length": text.context_length,
+                "vocab_size": text.vocab_size,
+                "width": text.width,
+                "heads": text.heads,
+                "layers": text.layers,
+                "mlp_ratio": text.mlp_width / text.width,
+            },
+        }
+    }
+    ends = (LEGACY_EOS, text.vocab_size - 1)  # two names of the largest id
+    read = from_open_clip(json.loads(json.dumps(raw)))
+    wrong = [
+        f"{tower}.{key} is {value!r}, open_clip has {getattr(getattr(read, tower), key)!r}"
+        for tower, sizes in (("visual", visual), ("text", text))
+        for key, value in vars(sizes).items()
+        if value != getattr(getattr(read, tower), key)
+        and not (key == "eos_token_id" and value in ends)
+        and key != "bos_token_id"  # of the tokenizer alone
+    ]
+    if wrong:
+        raise ValueError(f"--layout open_clip: cannot state this model: {'; '.join(wrong)}")
+    return raw
+
+
 def _is_neutral(table: dict[str, tuple[Any, ...] | None], key: str, value: Any) -> bool:
     return key in table and (table[key] is None or value in (table[key] or ()))

@@ -257,6 +257,35 @@ def _from_open_clip(stated: dict[str, Any], size: int) -> dict[str, Any]:
     }
 
 
+def to_preprocess_cfg(values: dict[str, Any], size: int) -> dict[str, Any]:
+    """open_clip's "preprocess_cfg" of the same steps: the inverse of `_from_open_clip`.
+
+    Args:
+      values: of a `Processor`.
+      size: of the square images that the model reads, in pixels.
+
+    Raises:
+      ValueError: steps that open_clip does not have, all named.
+    """
+    square = {"height": size, "width": size}
+    stated = {
+        "size": size,
+        "mode": "RGB",
+        "mean": list(values["image_mean"]),
+        "std": list(values["image_std"]),
+        "interpolation": "bilinear" if values["resample"] == BILINEAR else "bicubic",
+        "resize_mode": "squash" if values["size"] == square else "shortest",
+    }
+    read = defaults(size) | _from_open_clip(stated, size)
+    wrong = [f"{key} {values[key]}" for key, value in read.items() if values[key] != value]
+    if wrong:
+        raise ValueError(
+            f"--layout open_clip: cannot state this preprocessing: {', '.join(wrong)}; write "
+            "another layout"
+        )
+    return stated
+
+
 def _check_sizes(values: dict[str, Any], size: int, problems: list[str]) -> None:
     """Checks that the result has the size the model reads, and fits in memory on the way."""
     full = defaults(224) | values

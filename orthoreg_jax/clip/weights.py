@@ -195,6 +195,11 @@ def from_theirs(row: Row, tensor: np.ndarray) -> np.ndarray:
     return _reorder(tensor, _FORTH[row.layout])
 
 
+def to_theirs(row: Row, part: np.ndarray) -> np.ndarray:
+    """A part of our leaf as the tensor of the row, with its axes in their order."""
+    return _reorder(part, _BACK[row.layout])
+
+
 def _reorder(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     return array.transpose(axes) if axes else array
 

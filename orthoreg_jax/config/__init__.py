@@ -3,6 +3,7 @@
 from .loading import load_config, override
 from .options import (
     DTYPES,
+    GIVEN,
     ORTHOREG,
     PLUS,
     PRECISIONS,
@@ -15,6 +16,7 @@ from .validation import validate
 
 __all__ = [
     "DTYPES",
+    "GIVEN",
     "ORTHOREG",
     "PLUS",
     "PRECISIONS",

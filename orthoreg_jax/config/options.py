@@ -15,6 +15,7 @@ else:
 
 PLUS = "+"
 ORTHOREG = PLUS + "orthoreg"
+GIVEN = "given"  # the method of models that were fine-tuned elsewhere
 DTYPES = ("float32", "bfloat16")
 PRECISIONS = ("highest", "high", "default")
 SEARCHES = ("refined", "grid")
@@ -41,8 +42,12 @@ def default_config() -> Options:
     # Task whose accuracy negation must keep; never trained on.
     config.control = "concepts"
     # Ways to fine-tune: a mode, with any of "+orthoreg", "+taujp" and "+tak" behind it, in this
-    # order, for penalties. Modes: full, linearized, attention, lora.
+    # order, for penalties. Modes: full, linearized, attention, lora. Or "given", which trains
+    # nothing and reads the models of `given`.
     config.methods = ("full", "full+orthoreg")
+    # "TASK=MODEL" for every task, used by the method "given": fine-tuned CLIPs, image towers or
+    # LoRA adapters (directories, safetensors files, hub names), or files of task vectors.
+    config.given = ()
     # Each seed fixes a run's batches and augmentation.
     config.seeds = (0,)
 

@@ -103,6 +103,7 @@ class Options(Section):
     tasks: tuple[str, ...]
     control: str
     methods: tuple[str, ...]
+    given: tuple[str, ...]
     seeds: tuple[int, ...]
     matmul_precision: str
     penalty: Penalty

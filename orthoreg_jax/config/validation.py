@@ -8,7 +8,15 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from .constraints import constraints
-from .options import ORTHOREG, PLUS, default_config, flatten_config, split_method, unknown_option
+from .options import (
+    GIVEN,
+    ORTHOREG,
+    PLUS,
+    default_config,
+    flatten_config,
+    split_method,
+    unknown_option,
+)
 from .value_types import describe_kind, same_kind
 
 
@@ -50,12 +58,13 @@ def _unrelated(flat: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if flat["control"] in tasks:
         yield "control", "a task not listed in `tasks`"
 
-    methods = [split_method(method) for method in flat["methods"]]
+    yield from _given(flat)
+    methods = [split_method(method) for method in flat["methods"] if method != GIVEN]
     ordered = [(mode, tuple(p for p in PENALTIES if p in penalties)) for mode, penalties in methods]
     if methods != ordered or not all(mode in MODES for mode, _ in methods):
         behind = ", ".join(PLUS + name for name in PENALTIES)
         each = f"each optionally followed by any of {behind}, in this order"
-        yield "methods", f"{', '.join(MODES)}, {each}"
+        yield "methods", f"{', '.join(MODES)}, {each}; or {GIVEN}"
     for key in (key for key in flat if key.startswith("per_method.") and not flat[key] >= 0):
         yield key, "a number from 0 up"
     for name, row in PENALTIES.items():
@@ -92,3 +101,16 @@ def _unrelated(flat: dict[str, Any]) -> Iterator[tuple[str, str]]:
         )
     if flat["evaluation.feature_images"] > 0 and not several:
         yield "evaluation.feature_images", "0 with a single task: overlap needs two"
+
+
+def _given(flat: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What does not fit the method of models that were fine-tuned elsewhere."""
+    named = [entry.partition("=") for entry in flat["given"]]
+    used = GIVEN in flat["methods"]
+    complete = sorted(task for task, _, _ in named) == sorted(flat["tasks"])
+    if not all(equals and model for _, equals, model in named) or (named and not complete):
+        yield "given", "TASK=MODEL, once for each of `tasks` and for no other"
+    elif used and not named:
+        yield "given", f"TASK=MODEL for each of `tasks` with the method {GIVEN}"
+    if used and len(flat["seeds"]) > 1:
+        yield "seeds", f"one seed with the method {GIVEN}, whose models are there only once"

@@ -123,6 +123,14 @@ class OtherSearch(TypedDict):
     negation: dict[str, TaskNegation]
 
 
+class GivenModel(TypedDict):
+    """A model that was fine-tuned elsewhere."""
+
+    name: str  # as the config has it
+    sha256: str  # of its weights' files; of a vector's file, of its content
+    revision: str  # on the hub; empty for other models
+
+
 class Run(TypedDict):
     """One method with one seed."""
 
@@ -132,6 +140,7 @@ class Run(TypedDict):
     strength: float  # lambda; 0 without a penalty, of several the sum
     strengths: NotRequired[dict[str, float]]  # by penalty; older files have OrthoReg's alone
     learning_rate: float
+    models: NotRequired[dict[str, GivenModel]]  # by task; of the method "given", which has no rate
     vectors: dict[str, str]  # content hash of each measured task vector, by task
     single: dict[str, dict[str, float]]  # "val" or "test" -> task -> accuracy at alpha 1
     addition: Addition

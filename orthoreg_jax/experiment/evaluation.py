@@ -19,13 +19,20 @@ from ml_collections import ConfigDict
 
 from orthoreg_jax.arithmetic.paths import flatten, unflatten
 from orthoreg_jax.arithmetic.task_vectors import norm
-from orthoreg_jax.config import SEARCHES, flatten_config
+from orthoreg_jax.config import GIVEN, SEARCHES, flatten_config
 from orthoreg_jax.evaluation.accuracy import EvaluationSet, Evaluator, put_evaluation_set
 from orthoreg_jax.evaluation.comparisons import Correct, compare_methods
 from orthoreg_jax.evaluation.disentanglement import disentanglement_error
 from orthoreg_jax.evaluation.edited_models import MEASURED_SPLITS, EditedModels, Sets
 from orthoreg_jax.evaluation.features import measure_features
-from orthoreg_jax.evaluation.results import FORMAT, Disentanglement, Features, Results, Run
+from orthoreg_jax.evaluation.results import (
+    FORMAT,
+    Disentanglement,
+    Features,
+    GivenModel,
+    Results,
+    Run,
+)
 from orthoreg_jax.evaluation.vector_geometry import measure_geometry, weight_angles
 from orthoreg_jax.hosts import interruption, is_first, wait
 from orthoreg_jax.progress import Progress
@@ -35,6 +42,7 @@ from orthoreg_jax.training.modes.mode import edited_outputs
 from orthoreg_jax.trees import StoredTree, load_tree, save_tree
 
 from .experiment import Experiment, Method
+from .given import GIVEN_FACTS
 from .run_folder import open_folder, sharing
 from .samples import write_samples
 from .vectors import open_vector
@@ -224,10 +232,8 @@ def _evaluate_or_read(
     """Numbers of one method and seed, measured or read, and which test images it got right."""
     path, config = experiment.evaluation_path(method.name, seed), experiment.config
     answers = path.with_name("correct.safetensors")
-    hashes = {
-        task: str(file.about["sha256"])
-        for task, file in _open_vectors(experiment, method.name, seed).items()
-    }
+    files = _open_vectors(experiment, method.name, seed)
+    hashes = {task: str(file.about["sha256"]) for task, file in files.items()}
     made_with = {
         "format": FORMAT,
         "options": json.loads(json.dumps(flatten_config(config.evaluation))),
@@ -293,6 +299,8 @@ def _evaluate_or_read(
             "geometry": measure_geometry(vectors),
             "features": _features(experiment, method.mode.outputs, vectors),
         }
+        if method.name == GIVEN:
+            run["models"] = {task: _given_model(file) for task, file in files.items()}
         for other in others:
             run["other_search"] = {
                 "addition": other.addition(single),
@@ -317,6 +325,11 @@ def _all_rounds(config: ConfigDict) -> int:
     rounds = sum(_rounds(each, tasks) for each in _searches(config)) + 2 * tasks
     rounds += 2 * _sweeps(options) * len(options.analogies)
     return rounds + math.comb(len(options.disentanglement_tasks), 2)
+
+
+def _given_model(file: StoredTree) -> GivenModel:
+    name, sha256, revision = (str(file.about[key]) for key in GIVEN_FACTS)
+    return {"name": name, "sha256": sha256, "revision": revision}
 
 
 def _other_options(options: ConfigDict) -> ConfigDict:

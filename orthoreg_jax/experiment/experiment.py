@@ -19,7 +19,7 @@ from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder
 from orthoreg_jax.clip.modules import Gather
 from orthoreg_jax.clip.preprocessing import Preprocessing
 from orthoreg_jax.clip.zeroshot import Head
-from orthoreg_jax.config import PLUS, flatten_config, split_method
+from orthoreg_jax.config import GIVEN, PLUS, flatten_config, split_method
 from orthoreg_jax.storage import json_sha256
 from orthoreg_jax.tasks.batches import limited_rows
 from orthoreg_jax.tasks.catalogue import KNOWN, other_training_set
@@ -32,6 +32,7 @@ from orthoreg_jax.training.penalties import PENALTIES, Penalty, penalty_options
 from orthoreg_jax.training.sharding import Shardings
 from orthoreg_jax.versions import PACKAGES, version
 
+from .given import Given, open_given
 from .vectors import task_folder, vector_path
 
 
@@ -78,6 +79,8 @@ class Experiment:
     def method(self, name: str) -> Method:
         """Builds one method from the config's options."""
         mode, names = split_method(name)
+        if mode == GIVEN:
+            return Method(name, make_mode(mode, self.config), {}, 0.0)
         own, penalties = self.config.per_method, {}
         for each in names:
             options = penalty_options(each, self.config)
@@ -171,6 +174,22 @@ class Experiment:
         }
         weights = {"sha256": self.checkpoint.sha256}  # as task vectors name them
         return {"model": self.checkpoint.hash_files(), "weights": weights, "tasks": tasks}
+
+    @functools.cached_property
+    def given(self) -> dict[str, Given]:
+        """The models of `given`, by task, opened and checked."""
+        return open_given(self.config.given, self.config.tasks, self.checkpoint)
+
+    @property
+    def lacks_given(self) -> bool:
+        """Whether a task vector of the method "given" is still to be made."""
+        return any(
+            not self.vector_path(GIVEN, seed, task).is_file()
+            for method in self.config.methods
+            if method == GIVEN
+            for seed in self.config.seeds
+            for task in self.config.tasks
+        )
 
     def steps(self, task: str) -> int:
         """Optimiser steps for a task."""

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import optax
 
 from orthoreg_jax.arithmetic.low_rank import dense
+from orthoreg_jax.arithmetic.paths import unflatten
 from orthoreg_jax.arithmetic.types import TaskVector
 from orthoreg_jax.clip.weights import TEXT, beside_text_tensors
+from orthoreg_jax.config import GIVEN
 from orthoreg_jax.hosts import fetch, interruption, is_first, wait
+from orthoreg_jax.progress import say
 from orthoreg_jax.storage import only_one
 from orthoreg_jax.time_left import Plan
 from orthoreg_jax.training.finetune import Job, finetune, has_states, remove_states
@@ -23,6 +26,7 @@ from orthoreg_jax.training.step import TrainState, init_state, make_optimizer, m
 from orthoreg_jax.trees import save_tree
 
 from .experiment import Experiment, Method
+from .given import changed_leaves
 from .other_tasks import OtherTasks, measure_curvature
 from .run_folder import open_folder
 from .vectors import vector_facts
@@ -30,13 +34,13 @@ from .vectors import vector_facts
 
 def expect_finetuning(experiment: Experiment, plan: Plan) -> None:
     """Adds what is to be fine-tuned to a run's plan."""
-    for method in experiment.methods:
+    for method in (each for each in experiment.methods if each.name != GIVEN):
         for seed, task in _unfinished(experiment, method):
             plan.expect(_label(method, seed, task), method.name, experiment.steps(task))
 
 
 def finetune_all(experiment: Experiment, plan: Plan | None = None) -> None:
-    """Fine-tunes every unfinished task and saves its task vector.
+    """Fine-tunes every unfinished task and saves its task vector; given models are read instead.
 
     Args:
       experiment: checked, by `prepare`.
@@ -60,7 +64,9 @@ def finetune_all(experiment: Experiment, plan: Plan | None = None) -> None:
                 locks.enter_context(only_one(experiment.folder / method.name / f"seed{seed}"))
             for seed, task in left if is_first() else ():
                 remove_states(experiment.task_folder(method.name, seed, task))
-            if todo:
+            if todo and method.name == GIVEN:
+                _save_given(experiment, method, todo)
+            elif todo:
                 _finetune_method(experiment, method, todo, plan)
     interruption.pass_step()  # one more place at which all processes can agree to stop
     interruption.stop_if_due()
@@ -151,11 +157,30 @@ def _finetune_method(
     wait(f"finetuned {method.name}")
 
 
+def _save_given(experiment: Experiment, method: Method, todo: list[tuple[int, str]]) -> None:
+    """Saves the task vectors of models that were fine-tuned elsewhere."""
+    if is_first():
+        kept = changed_leaves(experiment.given.values())
+        for seed, task in todo:
+            interruption.stop_if_due()
+            model = experiment.given[task]
+            vector = unflatten({path: model.source.read(path) for path in kept})["visual"]
+            save_vector(experiment, method, seed, task, vector, model.about)
+            say(f"{task}: task vector of {model.name}")
+    wait("given")
+
+
 def save_vector(
-    experiment: Experiment, method: Method, seed: int, task: str, vector: TaskVector
+    experiment: Experiment,
+    method: Method,
+    seed: int,
+    task: str,
+    vector: TaskVector,
+    more: Mapping[str, str] | None = None,
 ) -> None:
     """Writes an image tower's task vector with its origin; the task then counts as finished."""
     facts = vector_facts(method.name, seed, task, experiment.checkpoint.sha256)
+    facts = {**(more or {}), **facts}
     save_tree(experiment.vector_path(method.name, seed, task), {"visual": vector}, facts)
     # Numbers measured on an older vector of this task no longer hold.
     experiment.evaluation_path(method.name, seed).unlink(missing_ok=True)

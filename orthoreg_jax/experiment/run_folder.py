@@ -3,7 +3,8 @@
 RUN/config.json           every option, resolved; methods and seeds of all commands
 RUN/provenance.json       versions, devices, CPUs, hashes of the weights and of every split
 RUN/heads.safetensors     zero-shot heads, one (classes, features) array per task
-RUN/METHOD/seedN/TASK/    vector.safetensors, metrics.jsonl; state/ while training
+RUN/METHOD/seedN/TASK/    vector.safetensors, metrics.jsonl; state/ while training;
+                          METHOD "given": the vector alone, whose header names the model
 RUN/METHOD/seedN/evaluation.json, correct.safetensors
 RUN/results.json, RUN/samples.json, RUN/report.html, RUN/plots/
 """
@@ -23,7 +24,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from orthoreg_jax.config import default_config, flatten_config, split_method
+from orthoreg_jax.config import GIVEN, default_config, flatten_config, split_method
 from orthoreg_jax.hosts import is_first
 from orthoreg_jax.storage import StorageError, only_one, read_json, remove_scratch, write_json
 from orthoreg_jax.training.penalties import PENALTIES
@@ -229,7 +230,9 @@ def _begun(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def _depends(path: pathlib.Path, tasks: Sequence[str]) -> bool:
     """Whether METHOD/seedN/TASK was made from the data of one of the tasks."""
-    penalties = split_method(path.parts[-3])[1]
+    mode, penalties = split_method(path.parts[-3])
+    if mode == GIVEN:  # made of no data here
+        return False
     others = any(name in PENALTIES and PENALTIES[name].others for name in penalties)
     return bool(tasks) and (others or path.name in tasks)
 

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.clip.zeroshot import pad_heads, zero_shot_head
-from orthoreg_jax.config import default_config, flatten_config, split_method, validate
+from orthoreg_jax.config import GIVEN, default_config, flatten_config, split_method, validate
 from orthoreg_jax.progress import say
 from orthoreg_jax.storage import StorageError, read_json
 from orthoreg_jax.tasks.catalogue import KNOWN
@@ -71,9 +71,14 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
         shardings,
         local,
     )
-    _check_steps(experiment)
+    if any(method != GIVEN for method in config.methods):
+        _check_steps(experiment)
     _check_memory(experiment)
     check_inputs(experiment)
+    if experiment.lacks_given:
+        notes = [note for each in experiment.given.values() for note in each.notes]
+        for note in dict.fromkeys(notes):
+            say(note)
     return experiment
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from orthoreg_jax.clip.config import HUB_NAMES
+from orthoreg_jax.clip.saving import OUTPUTS
 
 CARD_TEMPLATE = """\
 ---
@@ -21,8 +22,7 @@ A CLIP {kind}:
 
 θ₀ are the weights of `{model}`; τ, a task vector, is {vector}. {text}
 
-    from transformers import CLIPModel, CLIPProcessor
-    model, processor = CLIPModel.from_pretrained("."), CLIPProcessor.from_pretrained(".")
+{usage}
 
 ## Measured
 
@@ -34,6 +34,34 @@ A CLIP {kind}:
 
 {made_by}; {versions}.
 """
+# How to load each layout, and the hub's names for its library and task.
+_IMAGE_TOWER = """\
+    from transformers import CLIPImageProcessor, {kind}
+    model, processor = {kind}.from_pretrained("."), CLIPImageProcessor.from_pretrained(".")"""
+_OPEN_CLIP = """\
+    import open_clip  # from 3.0; earlier versions read open_clip_model.safetensors by its path
+    model, _, preprocess = open_clip.create_model_and_transforms("local-dir:.")"""
+_WHOLE = """\
+    from transformers import CLIPModel, CLIPProcessor
+    model, processor = CLIPModel.from_pretrained("."), CLIPProcessor.from_pretrained(".")"""
+ZERO_SHOT, FEATURES = "zero-shot-image-classification", "image-feature-extraction"
+
+
+def _loading(layout: str) -> tuple[str, str, str]:
+    """Lines that load a layout, the library, and the task."""
+    kind = OUTPUTS[layout].kind
+    if not kind:
+        return _OPEN_CLIP, "open_clip", ZERO_SHOT
+    if kind == "CLIPModel":
+        return _WHOLE, "transformers", ZERO_SHOT
+    alone = "\n\nThis directory holds the image tower alone; projection and text tower are θ₀'s."
+    if "Projection" in kind:
+        alone = (
+            "\n\nThis directory holds the image tower and its projection; the text tower is θ₀'s."
+        )
+    return _IMAGE_TOWER.format(kind=kind) + alone, "transformers", FEATURES
+
+
 MADE_BY = "Made by `orthoreg "  # every card says so
 
 
@@ -75,10 +103,12 @@ class Card(NamedTuple):
     versions: Sequence[tuple[str, str]]
     tags: Sequence[str] = ()
 
-    def format(self) -> str:
-        """The card, in the hub's format."""
+    def format(self, layout: str = "transformers") -> str:
+        """The card of a model in a layout, in the hub's format."""
+        usage, library, task = _loading(layout)
         return CARD_TEMPLATE.format(
-            front=_front(self.model, self.title, self.measured.test, self.tags),
+            front=_front(self.model, self.title, self.measured.test, self.tags, library, task),
+            usage=usage,
             title=self.title,
             kind=self.kind,
             formula=self.formula,
@@ -93,7 +123,12 @@ class Card(NamedTuple):
 
 
 def _front(
-    model: str, title: str, accuracies: Sequence[tuple[str, float]], tags: Sequence[str]
+    model: str,
+    title: str,
+    accuracies: Sequence[tuple[str, float]],
+    tags: Sequence[str],
+    library: str,
+    pipeline: str,
 ) -> str:
     """The metadata block of a card, which the hub uses to show and find models.
 
@@ -102,15 +137,16 @@ def _front(
       title: of the card.
       accuracies: on test, by the titles of tasks.
       tags: in addition to those of every edited CLIP.
+      library: that loads it.
+      pipeline: the hub's name of what it does.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
-    task = "zero-shot-image-classification"
     repository = HUB_NAMES.get(model, model).partition("@")[0]
     on_hub = repository.count("/") == 1 and not pathlib.Path(model).is_dir()
     results = [
         EvalResult(
-            task_type=task,
+            task_type=ZERO_SHOT,
             dataset_type=re.sub("[^a-z0-9]+", "-", name.lower()),
             dataset_name=name,
             dataset_split="test",
@@ -121,8 +157,8 @@ def _front(
     ]
     data = ModelCardData(
         base_model=repository if on_hub else None,
-        library_name="transformers",
-        pipeline_tag=task,
+        library_name=library,
+        pipeline_tag=pipeline,
         tags=["clip", "task-arithmetic", *tags],
         model_name=title,
         eval_results=results or None,

@@ -6,22 +6,29 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from orthoreg_jax.arithmetic.task_vectors import add_task_vectors, apply_task_vector
-from orthoreg_jax.clip.checkpoint import Checkpoint, save_checkpoint
+import jax
+
+from orthoreg_jax.arithmetic.task_vectors import add_task_vectors
+from orthoreg_jax.clip.checkpoint import Checkpoint, save_edited
 from orthoreg_jax.evaluation.results import Results, Run
 from orthoreg_jax.evaluation.results_file import read_results
 from orthoreg_jax.reporting.summary import (
     control_name,
     control_shares,
     control_title,
-    run_strengths,
-    strength_text,
 )
 from orthoreg_jax.reporting.tables import markdown_rows, percent, share_text
 from orthoreg_jax.trees import load_tree
 
 from .cards import Card, Shown
-from .finished_run import check_request, find_run, load_pretrained, open_measured
+from .finished_run import (
+    check_request,
+    describe_model,
+    describe_training,
+    find_run,
+    load_pretrained,
+    open_measured,
+)
 
 
 class Edit(NamedTuple):
@@ -50,6 +57,7 @@ def export_model(
     forget: str = "",
     alpha: float | None = None,
     overwrite: bool = False,
+    layout: str = "transformers",
 ) -> pathlib.Path:
     """Writes one edited model of a run.
 
@@ -63,6 +71,7 @@ def export_model(
       forget: the task to subtract instead.
       alpha: None takes the one that the run chose on validation (1 for a single task).
       overwrite: take the place of a model that this or `merge_run` wrote to `out`.
+      layout: see `save_checkpoint`.
 
     Returns:
       `out`, which transformers' CLIPModel loads.
@@ -72,17 +81,16 @@ def export_model(
         linearised method, another pre-trained model than the run's, or `out` is not empty.
       StorageError: a file of the run is missing or damaged, or `out` cannot be written.
     """
-    check_request(out, alpha, overwrite)
+    check_request(out, alpha, overwrite, layout)
     results = read_results(folder)
     run = find_run(results, method, seed)
     edit = choose_edit(results, run, tuple(tasks), forget, alpha)
     checkpoint = load_pretrained(results)
-    card = make_card(results, run, edit, checkpoint).format()
+    card = make_card(results, run, edit, checkpoint).format(layout)
     vectors = [load_tree(path) for path in open_measured(folder, run, edit.tasks)]
     scale = -edit.alpha if edit.sign == "-" else edit.alpha
-    params = apply_task_vector(checkpoint.params, add_task_vectors(vectors), scale)
-    texts = {"README.md": card}
-    return save_checkpoint(out, params, checkpoint, texts=texts, overwrite=overwrite)
+    texts, total = {"README.md": card}, jax.device_get(add_task_vectors(vectors))
+    return save_edited(out, checkpoint, total, scale, texts, overwrite, layout)
 
 
 def choose_edit(
@@ -149,14 +157,16 @@ def make_card(results: Results, run: Run, edit: Edit, checkpoint: Checkpoint) ->
         f"training images, SHA-256 `{splits[task]['splits']['train']['sha256']}`"
         for task in edit.tasks
     ]
-    penalty = f", λ {strength_text(run_strengths(run))}" if run["strength"] else ""
+    if "models" in run:  # trained on other data, or on other parts of them
+        data = [f"model of {results['tasks'][task]}: {describe_model(run, task)}"
+                for task in edit.tasks]  # fmt: skip
     return Card(
         title=f"{config['model']} {edit.sign} {' + '.join(edit.tasks)}",
         model=config["model"],
         kind="edited by task arithmetic",
         formula=edit.formula,
-        vector=f"the change of the image tower by fine-tuning on one task ({run['label']}, seed "
-        f"{run['seed']}, learning rate {run['learning_rate']:g}{penalty})",
+        vector=f"the change of the image tower by fine-tuning on one task "
+        f"({describe_training(run)})",
         text="The text tower is the pre-trained one.",
         measured=Shown(text, tuple((title, after) for title, _, after in edit.rows)),
         origins=[f"pre-trained weights: SHA-256 `{checkpoint.sha256}`", *data],

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint
+from orthoreg_jax.clip.saving import check_output
 from orthoreg_jax.config import default_config, split_method
 from orthoreg_jax.evaluation.results import Results, Run
 from orthoreg_jax.experiment.vectors import open_vector
+from orthoreg_jax.reporting.summary import run_strengths, strength_text
 from orthoreg_jax.storage import StorageError
 from orthoreg_jax.training.modes import make_mode
 from orthoreg_jax.training.modes.mode import edited_outputs
@@ -19,12 +21,13 @@ from .cards import MADE_BY
 LARGEST_ALPHA = 3.4e38  # of float32
 
 
-def check_request(out: pathlib.Path, alpha: float | None, overwrite: bool) -> None:
-    """Refuses a bad output directory or alpha before any work.
+def check_request(out: pathlib.Path, alpha: float | None, overwrite: bool, layout: str) -> None:
+    """Refuses a bad output directory, layout or alpha before any work.
 
     Raises:
       ValueError: `out` holds something that may not be replaced, or alpha is not above 0.
     """
+    check_output(layout, {})
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; choose a new directory for the model")
     if out.is_dir() and any(out.iterdir()):
@@ -80,6 +83,23 @@ def find_run(results: Results, method: str, seed: int | None) -> Run:
             "weights, or use the task vectors in the run folder"
         )
     return chosen[0]
+
+
+def describe_training(run: Run) -> str:
+    """How a run's vectors were trained, for cards: "Non-linear FT, seed 0, learning rate 1e-05"."""
+    if "models" in run:
+        return "of models that were fine-tuned elsewhere"
+    penalty = f", λ {strength_text(run_strengths(run))}" if run["strength"] else ""
+    return f"{run['label']}, seed {run['seed']}, learning rate {run['learning_rate']:g}{penalty}"
+
+
+def describe_model(run: Run, task: str) -> str:
+    """The model that a task's vector was read from; empty if the run trained it."""
+    if "models" not in run:
+        return ""
+    model = run["models"][task]
+    at = f" at revision `{model['revision']}`" if model["revision"] else ""
+    return f"`{model['name']}`{at}, SHA-256 `{model['sha256']}`"
 
 
 def open_measured(folder: pathlib.Path, run: Run, tasks: Sequence[str]) -> list[pathlib.Path]:

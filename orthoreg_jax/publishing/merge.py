@@ -9,11 +9,8 @@ from typing import Any, NamedTuple
 import jax
 
 from orthoreg_jax.arithmetic.paths import unflatten
-from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
-from orthoreg_jax.arithmetic.types import TaskVector
-from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint, save_edited
 from orthoreg_jax.clip.differences import ModelVector, base_problem
-from orthoreg_jax.clip.processor import read_processor
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.evaluation.results import Results, Run
 from orthoreg_jax.evaluation.results_file import read_results
@@ -21,7 +18,6 @@ from orthoreg_jax.experiment.setup import reopen
 from orthoreg_jax.merging import SPACES, Merger, make_merger
 from orthoreg_jax.merging.files import Merged, Source, check_alike, merge_files
 from orthoreg_jax.progress import say
-from orthoreg_jax.reporting.summary import run_strengths, strength_text
 from orthoreg_jax.reporting.tables import markdown_rows, percent
 from orthoreg_jax.tasks.task import Task
 from orthoreg_jax.trees import StoredTree
@@ -29,7 +25,14 @@ from orthoreg_jax.versions import version
 
 from .alpha import Measured, choose_alpha, compare_merged
 from .cards import Card, Shown
-from .finished_run import check_request, find_run, load_pretrained, open_measured
+from .finished_run import (
+    check_request,
+    describe_model,
+    describe_training,
+    find_run,
+    load_pretrained,
+    open_measured,
+)
 from .fitting import FITTED, fit_merger, read_fitted
 from .measure import load_measured
 
@@ -106,6 +109,7 @@ def merge_run(
     tasks: Sequence[str] = (),
     alpha: float | None = None,
     overwrite: bool = False,
+    layout: str = "transformers",
 ) -> pathlib.Path:
     """Merges task vectors of a run and writes the model.
 
@@ -119,6 +123,7 @@ def merge_run(
       alpha: None chooses it from the config's grid on the run's validation data, and measures the
         model on test.
       overwrite: take the place of a model that this or `export_model` wrote to `out`.
+      layout: see `save_checkpoint`.
 
     Returns:
       `out`, which transformers' CLIPModel loads.
@@ -129,7 +134,7 @@ def merge_run(
       StorageError: a file of the run is missing or damaged, or `out` cannot be written.
     """
     merger.check()
-    check_request(out, alpha, overwrite)
+    check_request(out, alpha, overwrite, layout)
     results = read_results(folder)
     run, known = find_run(results, method, seed), results["tasks"]
     names = tuple(tasks) or tuple(known)
@@ -157,8 +162,8 @@ def merge_run(
             measured = choose_alpha(experiment, run, names, merged.vector)
     chosen = alpha if measured is None else measured.alpha
     assert chosen is not None
-    penalty = f", λ {strength_text(run_strengths(run))}" if run["strength"] else ""
-    made_by = f" ({run['label']}, seed {run['seed']}, learning rate {run['learning_rate']:g}"
+    models = [f"model of {known[task]}: {model}" for task in names
+              if (model := describe_model(run, task))]  # fmt: skip
     card = _card(
         checkpoint,
         str(results["config"]["model"]),
@@ -168,10 +173,12 @@ def merge_run(
             f"{known[task]} (`{task}`)": (f"τ_{task}", content)
             for task, content in zip(names, merged.sha256, strict=True)
         },
-        f"{made_by}{penalty})",
+        f" ({describe_training(run)})",
         _measured(results, run, measured),
+        notes=models,
     )
-    return _save(checkpoint, merged.vector, chosen, out, card, overwrite)
+    texts = {"README.md": card.format(layout)}
+    return save_edited(out, checkpoint, merged.vector, chosen, texts, overwrite, layout)
 
 
 class Data(NamedTuple):
@@ -190,6 +197,7 @@ def merge_vectors(
     data: Data | None = None,
     any_base: bool = False,
     overwrite: bool = False,
+    layout: str = "transformers",
 ) -> pathlib.Path:
     """Merges task vectors from any files and writes the model.
 
@@ -202,12 +210,13 @@ def merge_vectors(
       data: with a task for each vector.
       any_base: take vectors that are the difference to other weights, or do not say to which.
       overwrite: see `merge_run`.
+      layout: see `save_checkpoint`.
 
     Raises:
       ValueError: bad parameters, vectors of another model or structure, or `out` is not empty.
       StorageError: a file is missing or damaged, or `out` cannot be written.
     """
-    tasks = _check(merger, out, alpha, data, len(paths), overwrite)
+    tasks = _check(merger, out, alpha, data, len(paths), overwrite, layout)
     checkpoint = load_checkpoint(base)
     notes: list[str] = []
     files = [StoredTree(path) for path in paths]
@@ -216,7 +225,7 @@ def merge_vectors(
             if not any_base:
                 raise ValueError(f"{file.path}: {problem}; or merge it anyway with --any-base")
             notes.append(f"{file.path}: {problem.partition(';')[0]}; merged anyway")
-    return _merge(files, out, checkpoint, base, merger, alpha, tasks, notes, overwrite)
+    return _merge(files, out, checkpoint, base, merger, alpha, tasks, notes, overwrite, layout)
 
 
 def merge_models(
@@ -228,6 +237,7 @@ def merge_models(
     data: Data | None = None,
     visual_only: bool = False,
     overwrite: bool = False,
+    layout: str = "transformers",
 ) -> pathlib.Path:
     """Merges fine-tuned models, or parts of them, and writes the model.
 
@@ -240,30 +250,22 @@ def merge_models(
       data: with a task for each model.
       visual_only: leave out what they changed of the text tower.
       overwrite: see `merge_run`.
+      layout: see `save_checkpoint`.
 
     Raises:
       ValueError: bad parameters, models of another size or with other preprocessing than the base,
         or `out` is not empty.
       StorageError: `out` cannot be written.
     """
-    tasks = _check(merger, out, alpha, data, len(models), overwrite)
+    tasks = _check(merger, out, alpha, data, len(models), overwrite, layout)
     checkpoint = load_checkpoint(base)
     notes: list[str] = []
-    size = checkpoint.config.visual.image_size
-    theirs = read_processor(checkpoint.preprocessing_directory, size).values
     sources = [ModelVector(model, checkpoint) for model in models]
     changed = [source.path for source in sources if source.both_towers]
     for source in sources:
         notes += source.notes
-        own = source.preprocessing
-        if own is not None and own != theirs:
-            wrong = [f"{key} {own[key]}, {each}" for key, each in theirs.items()
-                     if each != own[key]]  # fmt: skip
-            raise ValueError(
-                f"{source.path}: preprocesses images differently from the base {base} "
-                f"({'; '.join(wrong)}), but one model has one preprocessing. Put the right "
-                "preprocessor_config.json next to the weights whose files are wrong"
-            )
+        if problem := source.preprocessing_problem():
+            raise ValueError(problem)
         if visual_only:
             source.drop_text()
         elif changed:
@@ -272,7 +274,7 @@ def merge_models(
         notes.append(f"{', '.join(changed)}: changes to the text tower are ignored")
     elif changed:
         notes.append(f"{', '.join(changed)}: the text tower changed, too; merging both towers")
-    return _merge(sources, out, checkpoint, base, merger, alpha, tasks, notes, overwrite)
+    return _merge(sources, out, checkpoint, base, merger, alpha, tasks, notes, overwrite, layout)
 
 
 def _check(
@@ -282,10 +284,11 @@ def _check(
     data: Data | None,
     count: int,
     overwrite: bool,
+    layout: str,
 ) -> dict[str, Task]:
     """Refuses bad options before reading models; returns the tasks to choose alpha on."""
     merger.check()
-    check_request(out, alpha, overwrite)
+    check_request(out, alpha, overwrite, layout)
     if alpha is not None and not merger.fitted:
         return {}
     if merger.fitted and (data is None or not data.tasks):
@@ -316,6 +319,7 @@ def _merge(
     tasks: dict[str, Task],
     notes: Sequence[str],
     overwrite: bool,
+    layout: str,
 ) -> pathlib.Path:
     for note in (*notes, *checkpoint.notes, *checkpoint.preprocessing.notes):
         say(note)
@@ -345,7 +349,8 @@ def _merge(
     files = zip(sources, names, merged.sha256, strict=True)
     described = {_describe(source): (name, content) for source, name, content in files}
     card = _card(checkpoint, base, merger, alpha, described, "", measured, beyond, notes)
-    return _save(checkpoint, merged.vector, alpha, out, card, overwrite)
+    texts = {"README.md": card.format(layout)}
+    return save_edited(out, checkpoint, merged.vector, alpha, texts, overwrite, layout)
 
 
 def _merge_sources(
@@ -366,19 +371,6 @@ def _merge_sources(
 def _describe(source: Source) -> str:
     revision = source.revision if isinstance(source, ModelVector) else ""
     return f"`{source.path}`" + (f" at revision `{revision}`" if revision else "")
-
-
-def _save(
-    checkpoint: Checkpoint,
-    vector: TaskVector,
-    alpha: float,
-    out: pathlib.Path,
-    card: str,
-    overwrite: bool,
-) -> pathlib.Path:
-    params = apply_task_vector(checkpoint.params, vector, alpha)
-    texts = {"README.md": card}
-    return save_checkpoint(out, params, checkpoint, texts=texts, overwrite=overwrite)
 
 
 def _measured(results: Results, run: Run, measured: Measured | None) -> Shown:
@@ -413,7 +405,7 @@ def _card(
     measured: Shown,
     beyond: Sequence[str] = (),
     notes: Sequence[str] = (),
-) -> str:
+) -> Card:
     """The model card; `beyond` are leaves of the vector outside the image tower."""
     origins = [f"pre-trained weights: SHA-256 `{checkpoint.sha256}`"]
     origins += [
@@ -434,4 +426,4 @@ def _card(
         source="",
         versions=[(name, version(name)) for name in RECORDED_PACKAGES],
         tags=["model-merging"],
-    ).format()
+    )

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pathlib
 
+from orthoreg_jax.clip.location import OPEN_CLIP_WEIGHTS
+from orthoreg_jax.clip.open_clip import OPEN_CLIP
+
 # A directory without these was not written by export or merge.
 NEEDED = ("config.json", "model.safetensors", "README.md")
+OF_OPEN_CLIP = (OPEN_CLIP, OPEN_CLIP_WEIGHTS, "README.md")
 
 
 def push_model(directory: pathlib.Path, repository: str, private: bool = False) -> str:
@@ -19,7 +23,8 @@ def push_model(directory: pathlib.Path, repository: str, private: bool = False) 
     Raises:
       ValueError: not a model's directory, or the hub's refusal, in its own words.
     """
-    missing = [name for name in NEEDED if not (directory / name).is_file()]
+    needed = OF_OPEN_CLIP if (directory / OPEN_CLIP).is_file() else NEEDED
+    missing = [name for name in needed if not (directory / name).is_file()]
     if missing:
         raise ValueError(
             f"--model {directory}: has no {', '.join(missing)}; give a directory that `orthoreg "

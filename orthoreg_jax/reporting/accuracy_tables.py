@@ -119,11 +119,16 @@ def _summary_cells(method: MethodRuns, shares: Sequence[str]) -> tuple[tuple[str
 
 def failures(method: MethodRuns) -> list[str]:
     """A sentence for each seed in which fine-tuning failed on a task."""
+    remedy = (
+        "Check that each model is named for its own task, and the order of the classes."
+        if method.is_given
+        else "See its metrics.jsonl; a lower training.learning_rate or penalty strength, in a new "
+        "--workdir, may help."
+    )
     return [
         f"{method.label}, seed {run['seed']}: the model fine-tuned on {', '.join(failed)} has "
         f"accuracy 0 on it, so Norm ({NONE}) is undefined, and α is chosen by plain accuracy "
-        "there. See its metrics.jsonl; a lower training.learning_rate or penalty strength, in a "
-        "new --workdir, may help."
+        f"there. {remedy}"
         for run in method.runs
         if (failed := run["addition"]["failed"])
     ]

@@ -40,18 +40,22 @@ def _footing(results: Results) -> str:
     images = images_tested(results)
     counts = [images[task] for task in results["tasks"]]
     seeds = sorted({run["seed"] for run in results["runs"]})
+    given = all(method.is_given for method in group_methods(results))
+    made = "one given model for each task" if given else _count(len(seeds), "seed")
     least, most = min(counts), max(counts)
     span = f"{least}" if least == most else f"{least} to {most}"
     error = standard_error(
         {task: results["zero_shot"]["test"][task] for task in results["tasks"]}, images
     )
     text = (
-        f"These numbers come from {_count(len(seeds), 'seed')} and {sum(counts)} test images of "
+        f"These numbers come from {made} and {sum(counts)} test images of "
         f"{_count(len(counts), 'task')} ({span} each). Zero-shot accuracy is "
         f"{percent(zero_shot_mean(results))} % (mean over tasks, standard error "
         f"{percent(error)} points)."
     )
-    if len(seeds) == 1:
+    if given:
+        text += " The variation between trainings is unknown."
+    elif len(seeds) == 1:
         text += " With one seed, the variation between seeds is unknown."
     return text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orthoreg_jax.config import default_config, flatten_config
@@ -33,7 +33,7 @@ from .html_elements import (
     section,
 )
 from .samples import samples_html
-from .summary import control_title, group_methods, penalty_pairs
+from .summary import MethodRuns, control_title, group_methods, penalty_pairs
 from .tables import Table
 
 # By name of the figure: heading, what is seen, and how to read it.
@@ -196,17 +196,24 @@ def _lead(paragraph: str) -> str:
 def _introduction(results: Results) -> str:
     """What was run, in one paragraph and one formula."""
     config, methods = results["config"], group_methods(results)
-    steps, batch = escape(_length(config)), escape(config["training.batch_size"])
-    labels = [method.label for method in methods]
-    pairs = penalty_pairs(results)
-    labelled = escape(join_words(labels))
-    if 2 * len(pairs) == len(methods) and len({other.penalty for _, other in pairs}) == 1:
-        labelled = escape(join_words([plain.label for plain, _ in pairs]))
-        labelled += f", without and with {escape(pairs[0][1].penalty)}"
+    model, count = f"<code>{escape(config['model'])}</code>", len(results["tasks"])
+    trained = [method for method in methods if not method.is_given]
+    sentences = []
+    if trained:
+        steps, batch = escape(_length(config)), escape(config["training.batch_size"])
+        sentences.append(
+            f"The image tower of the CLIP model {model} was fine-tuned on each of {count} tasks "
+            f"separately, for {steps} of {batch} images, with {_labelled(results, trained)}."
+        )
+    if len(trained) < len(methods):
+        whose = "Given models" if trained else f"Models made of the CLIP model {model}"
+        sentences.append(
+            f"{whose} were fine-tuned elsewhere, one for each of {count} tasks. How is not known "
+            "here, so no training curve or strength of a penalty is shown for them; Provenance "
+            "lists them."
+        )
     paragraphs = [
-        f"<p>The image tower of the CLIP model <code>{escape(config['model'])}</code> was "
-        f"fine-tuned on each of {len(results['tasks'])} tasks separately, for "
-        f"{steps} of {batch} images, with {labelled}. The change of the weights is the task vector "
+        f"<p>{' '.join(sentences)} The change of the weights is the task vector "
         "τ = θ − θ₀. Adding all task vectors to the pre-trained weights should give one model that "
         "does every task; subtracting one should make the model forget that task and nothing else, "
         f"which the control task ({escape(control_title(results))}) checks.</p>"
@@ -229,6 +236,15 @@ def _introduction(results: Results) -> str:
             "compare methods only within this page.</p>"
         )
     return "\n".join(paragraphs)
+
+
+def _labelled(results: Results, methods: Sequence[MethodRuns]) -> str:
+    """Ways to fine-tune, in words."""
+    pairs = penalty_pairs(results)
+    if 2 * len(pairs) == len(methods) and len({other.penalty for _, other in pairs}) == 1:
+        labels = escape(join_words([plain.label for plain, _ in pairs]))
+        return f"{labels}, without and with {escape(pairs[0][1].penalty)}"
+    return escape(join_words([method.label for method in methods]))
 
 
 def _length(config: Mapping[str, Any]) -> str:
@@ -268,6 +284,7 @@ def _provenance(results: Results) -> str:
             format_html(Table("", ("Package", "Version"), _rows(versions), left=2), kind="hash"),
             "<h3>Every option</h3>",
             format_html(Table("", ("Option", "Value"), _rows(config), left=2), kind="hash"),
+            *_given_models(results),
             "<h3>Inputs</h3>",
             format_html(
                 Table("", ("Input", "Split", "Images", "SHA-256"), _rows(hashes), left=4),
@@ -276,6 +293,17 @@ def _provenance(results: Results) -> str:
             "</details>",
         ]
     )
+
+
+def _given_models(results: Results) -> list[str]:
+    """The models that were fine-tuned elsewhere, if there are any."""
+    rows = [
+        (task, *(model[key] or "–" for key in ("name", "revision", "sha256")))
+        for run in results["runs"]
+        for task, model in run.get("models", {}).items()
+    ]
+    table = Table("", ("Task", "Model", "Revision", "SHA-256"), _rows(rows), left=4)
+    return ["<h3>Given models</h3>", format_html(table, kind="hash")] if rows else []
 
 
 def _rows(rows: list[Any]) -> tuple[tuple[str, ...], ...]:

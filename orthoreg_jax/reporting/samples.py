@@ -31,12 +31,13 @@ def samples_html(samples: Samples | None, results: Results) -> str:
         "a wrong answer is struck through. Accuracies are of all test images that were measured, "
         f"mean over seeds, in per cent. Subtracted: the task's own vector, keeping {kept}."
     )
-    parts = [
-        f'<details class="task"><summary>{escape(results["tasks"][task])}</summary>'
-        f"{_strip(found, methods)}{format_html(class_table(found, methods), kind='classes')}</details>"
-        for task, found in samples["tasks"].items()
-        if task in results["tasks"]
-    ]
+    parts = []
+    for task, found in samples["tasks"].items():
+        if task in results["tasks"]:
+            table = format_html(class_table(found, methods), kind="classes")
+            title = f"<summary>{escape(results['tasks'][task])}</summary>"
+            strip = _strip(found, methods)
+            parts.append(f'<details class="task">{title}{strip}{table}</details>')
     return "\n".join([f'<p class="note">{prose(note)}</p>', *parts])
 
 

@@ -27,11 +27,12 @@ PALETTE = {
     "linearized": ("#bb4e00", "#f2924a"),
     "attention": ("#007a5a", "#35c79a"),
     "lora": ("#7d2a6c", "#f7c9e6"),
+    "given": ("#6b5a00", "#dcc75a"),
 }
-MARKERS = {"full": "o", "linearized": "s", "attention": "^", "lora": "D"}
+MARKERS = {"full": "o", "linearized": "s", "attention": "^", "lora": "D", "given": "v"}
 # How a marker is filled, by the last of a method's penalties; and the same signs in text.
 FILLS = {"": "none", "orthoreg": "full", "taujp": "left", "tak": "right"}
-SIGNS = {"o": "○●◐◑", "s": "□■◧◨", "^": "△▲◭◮", "D": "◇◆⬖⬗"}
+SIGNS = {"o": "○●◐◑", "s": "□■◧◨", "^": "△▲◭◮", "D": "◇◆⬖⬗", "v": "▽▼⧨⧩"}
 INK, SOFT, LINE, CARD = (PALETTE[name][0] for name in ("ink", "soft", "line", "card"))
 STYLE: Any = {
     "font.size": 9.5,

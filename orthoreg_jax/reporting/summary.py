@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
-from orthoreg_jax.config import split_method
+from orthoreg_jax.config import GIVEN, split_method
 from orthoreg_jax.evaluation.results import Comparison, Results, Run
 
 DEFAULT_SHARE = "0.95"
@@ -35,8 +35,13 @@ class MethodRuns(NamedTuple):
 
     @property
     def strength_text(self) -> str:
-        """Lambda of each penalty, as "0.1 / 10"; "0" without."""
-        return strength_text(self.strengths)
+        """Lambda of each penalty, as "0.1 / 10"; "0" without, a dash if it is not known."""
+        return "–" if self.is_given else strength_text(self.strengths)
+
+    @property
+    def is_given(self) -> bool:
+        """Whether its models were fine-tuned elsewhere."""
+        return self.name == GIVEN
 
     def over_seeds(self, value: Callable[[Run], float | None]) -> Estimate:
         """The estimate of a number of every run."""

@@ -11,7 +11,7 @@ from .class_names import ClassNames, Name, labels_in_order
 from .content import SPLIT_FOLDERS, Content, NotThereError, names_on_disk, with_validation
 from .folder import find_images, join, label_images, listed_images, read_directory
 from .hub import is_there, read_hub
-from .layouts import FOLDER_LAYOUTS, LISTED, Listed, find_layout, pickled
+from .layouts import FOLDER_LAYOUTS, LISTED, Listed, find_layout, unread
 from .metadata import find_tables, read_tables
 from .notes import Note, listed, note, shown
 from .records import find_builder, read_records
@@ -221,7 +221,7 @@ def read_known(
                  "hub's cache, which `orthoreg data prepare` fetches"]  # fmt: skip
         if root.is_dir() and lists:
             parts.append(f"{shown(root)} is there, but no list says which image is in which split")
-        parts += filter(None, [pickled(data, name)])
+        parts += filter(None, [unread(data, name)])
         parts.append(f"it is described at {known.source} (licence: {known.licence})")
         raise NotThereError("; ".join(parts))
     splits, more = with_validation(read, present, needed, name, halved)

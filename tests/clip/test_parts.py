@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from orthoreg_jax import LowRank, apply_task_vector, dense
+from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.clip import weights
 from orthoreg_jax.clip.checkpoint import load_checkpoint, save_checkpoint
+from orthoreg_jax.clip.differences import load_task_vector
 from tests.clip.test_parity import FIXTURES
 
 RNG = np.random.default_rng(7)
@@ -214,6 +217,54 @@ def test_lora_of_an_image_tower_without_its_prefix(tmp_path, base):
     np.testing.assert_array_equal(found[f"{name}.bias"], bias)
     expected = TENSORS[f"{name}.weight"] + updates[f"{name}.weight"]
     np.testing.assert_allclose(found[f"{name}.weight"], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_factors_give_the_same_update(tmp_path, base, rslora):
+    """With ranks and alphas of their own, a text tower and a projection."""
+    modules = {
+        f"{LAYER}.self_attn.q_proj": (8, 2),
+        f"{LAYER}.self_attn.v_proj": (8, 3),
+        "vision_model.encoder.layers.1.self_attn.q_proj": (8, 5),
+        f"{LAYER}.self_attn.out_proj": (8, 2),
+        f"{LAYER}.mlp.fc1": (3, 2),
+        "visual_projection": (8, 2),
+        "text_model.encoder.layers.1.mlp.fc2": (8, 2),
+    }
+    updates = adapter(tmp_path, modules, use_rslora=rslora, alpha_pattern={"mlp.fc1": 3})
+    whole = load_task_vector(tmp_path, base)
+    factored = load_task_vector(tmp_path, base, dense=False)
+    found, expected = flatten(dense(factored)), flatten(whole)
+    changed = {path for path, leaf in expected.items() if leaf.any()}
+    assert found.keys() == changed
+    for path in changed:
+        np.testing.assert_allclose(found[path], expected[path], rtol=1e-5, atol=1e-5)
+    in_proj = factored["visual"]["blocks"]["attn"]["in_proj"]["kernel"]
+    width = base.config.visual.width
+    assert isinstance(in_proj, LowRank)
+    assert in_proj.rank == 5 + 0 + 3 and in_proj.shape == (2, width, 3 * width)
+    kernel = np.asarray(in_proj.dense())[0, :, :width]
+    np.testing.assert_allclose(kernel, updates[f"{LAYER}.self_attn.q_proj.weight"].T, rtol=1e-5)
+    assert factored["visual"]["projection"]["kernel"].rank == 2
+    assert "text" not in load_task_vector(tmp_path, base, visual_only=True, dense=False)
+    ours = apply_task_vector(base.params, factored, 0.5)
+    theirs = apply_task_vector(base.params, whole, 0.5)
+    for a, b in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_factors_beside_whole_weights(tmp_path, base):
+    """A bias that was trained is dense; a model of whole weights has no factors."""
+    adapter(tmp_path, {f"{LAYER}.mlp.fc1": (8, 2)})
+    path = tmp_path / "adapter_model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    bias = TENSORS[f"{LAYER}.mlp.fc1.bias"] + 1
+    safetensors.numpy.save_file(tensors | {f"base_model.model.{LAYER}.mlp.fc1.bias": bias}, path)
+    found = load_task_vector(tmp_path, base, dense=False)["visual"]["blocks"]["mlp"]["fc1"]
+    assert isinstance(found["kernel"], LowRank)
+    np.testing.assert_allclose(found["bias"][0], 1, rtol=1e-5)
+    with pytest.raises(ValueError, match="is not a LoRA adapter, so its update has no factors"):
+        load_task_vector(base.directory, base, dense=False)
 
 
 @pytest.mark.parametrize("options, message", [

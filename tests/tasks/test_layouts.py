@@ -154,6 +154,19 @@ def test_pickles_are_refused_with_the_way_on_and_never_opened(tmp_path, name):
     assert not (tmp_path / "opened").exists()
 
 
+@pytest.mark.parametrize("task, file, kind", [
+    ("pcam", "camelyonpatch_level_2_split_test_x.h5", "HDF5 files"),
+    ("pcam", "camelyonpatch_level_2_split_test_x.h5.gz", "HDF5 files"),
+    ("fer2013", "test/0.tar", "WebDataset archives"),
+])  # fmt: skip
+def test_archives_that_are_not_read_are_refused_with_the_way_on(tmp_path, task, file, kind):
+    path = tmp_path / task / file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=f"{file}: {kind} are not read; `orthoreg data prepare`"):
+        load_tasks(str(tmp_path), [task])
+
+
 def test_stl10_binary(tmp_path):
     pixels = {split: draw(split, 96, 96, 3) for split in COUNTS}
     labels = {split: labels_of(split, 10) for split in COUNTS}

@@ -141,6 +141,22 @@ PICKLED_FOLDERS = {
     "cifar100": ("cifar-100-python", "cifar-100-binary.tar.gz"),
 }
 
+# Archives that are not read, by task: what they are called in the task's folder, their
+# kind, and how to have the same images otherwise.
+UNREAD = {
+    "pcam": (
+        ("*.h5", "*.h5.gz"),
+        "HDF5 files",
+        "`orthoreg data prepare` fetches the same images as parquet; or write them as arrays",
+    ),
+    "fer2013": (
+        ("*.tar", "test/*.tar"),
+        "WebDataset archives",
+        "`orthoreg data prepare` fetches the same images as parquet; or unpack them, and move each "
+        "image to SPLIT/CLASS/",
+    ),
+}
+
 
 def find_layout(data: pathlib.Path, task: str) -> tuple[pathlib.Path, dict[str, str]] | None:
     """The folder of a task's layout, and split -> its files, of those that are there; or None."""
@@ -166,3 +182,12 @@ def pickled(data: pathlib.Path, task: str) -> str:
                 f"{archive}, of https://www.cs.toronto.edu/~kriz/cifar.html, next to it"
             )
     return ""
+
+
+def unread(data: pathlib.Path, task: str) -> str:
+    """What to say of a task that is there in a form that is not read; "" if it is not."""
+    patterns, kind, advice = UNREAD.get(task, ((), "", ""))
+    for pattern in patterns:
+        if found := sorted((data / task).glob(pattern)):
+            return f"{shown(found[0])}: {kind} are not read; {advice}"
+    return pickled(data, task)
