@@ -32,7 +32,7 @@ def script(tmp_path, capsys):
     [
         ("orthoreg", "me", "merge measure"),
         ("orthoreg", "--v", "--version"),
-        ("orthoreg run", "--c", "--config"),
+        ("orthoreg run", "--conf", "--config"),
         ("orthoreg run --config x", "--work", "--workdir"),
         ("orthoreg report", "--c", ""),
         ("orthoreg data", "", "check prepare -h --help --config --tasks --data --tfds"),

@@ -112,17 +112,17 @@ def test_wandb_gets_a_run_for_each_fine_tuning(tmp_path, monkeypatch, two_fine_t
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     folders = two_fine_tunings("wandb")
-    assert wandb.run.name == "run/full/seed0/b"
-    assert (wandb.run.group, wandb.run.project) == ("run", "orthoreg")
-    assert wandb.run.config["penalty.strength"] == 3.0
-    # The summary has the newest finite number of each.
-    found = {key: wandb.run.summary[key] for key in ("loss", "penalty", "gradient_norm")}
-    assert found == {"loss": 1.5, "penalty": 0.5, "gradient_norm": 2.0}
-    first = wandb.run.id
+    run = wandb.run
+    assert run.name == "run/full/seed0/b"
+    assert (run.group, run.project) == ("run", "orthoreg")
+    assert run.config["penalty.strength"] == 3.0
     wandb.finish()
+    # The summary has the newest finite number of each.
+    found = {key: run.summary[key] for key in ("loss", "penalty", "gradient_norm")}
+    assert found == {"loss": 1.5, "penalty": 0.5, "gradient_norm": 2.0}
     make_tracker.cache_clear()
     two_fine_tunings("wandb")
-    assert wandb.run.id == first  # goes on after an interruption
+    assert wandb.run.id == run.id  # goes on after an interruption
     wandb.finish()
     for folder in folders:
         assert list(folder.glob("wandb/offline-run-*/*.wandb"))
