@@ -44,7 +44,7 @@ def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
 
 def _words(command: argparse.ArgumentParser) -> list[str]:
     """Choices of its arguments and its options, those of its own subcommands included."""
-    words = []
+    words: list[str] = []
     for action in command._actions:
         if not action.option_strings:
             words += map(str, action.choices or ())

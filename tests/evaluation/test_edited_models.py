@@ -50,9 +50,10 @@ class Linear:
         self.rounds = []
         names = (*NAMES, "control") if known else ()
         zero_shot = {name: float(self.right(0, 0, "val", name).mean()) for name in names}
-        self.measured, own = [], evaluator.predictions
+        self.swept, own = [], evaluator.predictions
         evaluator.predictions = lambda vectors, rows, data: (
-            self.measured.extend(np.ravel(rows)) or own(vectors, rows, data)
+            self.swept.extend(rows[:, 0] if len(rows) > 1 == len(vectors) else ())
+            or own(vectors, rows, data)
         )
         self.edits = EditedModels(
             options,
@@ -101,7 +102,7 @@ def test_what_is_known_of_the_pretrained_model_is_not_measured_again():
         linear = Linear(known=known)
         linear.edits.addition(linear.edits.single())
         linear.edits.negation("a")
-        assert (0.0 in linear.measured) is not known
+        assert (0.0 in linear.swept) is not known
 
 
 def test_negation(linear):
