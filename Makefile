@@ -72,7 +72,7 @@ constraints: setup
 
 # For Linux on x86-64 and Python 3.12; the environment may set others.
 WHEELS := absl-py array_record cloudpickle etils grain importlib_resources jaxtyping lazy_loader ml_collections \
-  protobuf PyYAML safetensors threadpoolctl typing_extensions wadler-lindig zipp
+  portpicker protobuf psutil PyYAML safetensors threadpoolctl typing_extensions wadler-lindig zipp
 FOR ?= --only-binary=:all: --python-version 3.12 --implementation cp \
   --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux_2_28_x86_64
 wheels: setup

@@ -8,6 +8,8 @@ import pathlib
 import sys
 from typing import Any
 
+from .completion import SHELLS
+
 STAGE_HELP = {
     "finetune": "fine-tune every task of the config and save its task vector",
     "evaluate": "measure single tasks, addition and negation; writes results.json",
@@ -97,6 +99,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_push(commands)
     _add_measure(commands)
     _add_data(commands)
+    text = "print a script that completes this command: source <(orthoreg completion bash)"
+    shell = commands.add_parser("completion", help=text, description=text, allow_abbrev=False)
+    shell.add_argument("shell", choices=SHELLS, help="whose script")
     return parser
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from .arguments import close_output, make_parser
 from .commands import COMMANDS, joins_others
+from .completion import completion_script
 from .shipped_configs import locate_config
 
 
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown arguments: {' '.join(unknown)}{hint}")
     if overrides and "config" not in options:
         parser.error(f"{options.command} takes no config, and so no --config.* options")
+    if options.command == "completion":  # before any import: shells read it as they start
+        print(completion_script(parser, options.shell), end="")
+        return 0
     if getattr(options, "config", None) is not None and not joins_others(options):
         try:  # the message of `load_config`, without its second of imports
             locate_config(options.config)

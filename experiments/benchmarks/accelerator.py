@@ -15,10 +15,10 @@ are written anew after every cell.
 
 With `--results FOLDER` all files go there. Where a machine gives back one folder, a later call goes
 on from a copy: `cp experiments/results/accelerator_* FOLDER`. Beside JAX, flax, optax, orbax,
-transformers, numpy, pillow, matplotlib and tqdm it takes a few small packages, in pure Python but
-for safetensors: `make wheels` fetches them into build/wheels, and there
-`pip install --no-index --no-deps --target build/site build/wheels/*` with build/site on PYTHONPATH
-is enough. Parts whose packages are missing say so, and the others run.
+transformers, numpy, pillow, matplotlib and tqdm it takes a few packages of 7 MB: `make wheels`
+fetches them into build/wheels, and there `pip install --no-index --no-deps --target build/site
+build/wheels/*` with build/site on PYTHONPATH is enough. Parts whose packages are missing say so,
+and the others run. Pre-training needs build/embedded, too: parts/pretraining.py says what of it.
 
 `--page` makes the page of what is in the .json, and measures nothing. `--dry` proves all of it at a
 tiny size on any machine, and writes to build/.

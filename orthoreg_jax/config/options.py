@@ -134,7 +134,8 @@ def default_config() -> Options:
     training.log_every = 10
     # Write the same numbers as event files for TensorBoard, too; takes the extra [tensorboard].
     training.tensorboard = False
-    # "module:function" that gets each line of metrics.jsonl and its folder, for W&B, trackio, ...
+    # Who gets each line of metrics.jsonl: "wandb", "trackio" (extras of these names), or
+    # "module:function", a function of your own that takes the line and its folder.
     training.on_metrics = ""
     # Minutes between two saved states, from which a task goes on that was cut off; 0.0: none by
     # time. One is saved in any case when the run is asked to stop.

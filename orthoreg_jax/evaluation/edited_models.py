@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,7 @@ class EditedModels:
         control: str,
         advance: Callable[[], None],
         pretrained_norm: float,
+        zero_shot: Mapping[str, float] | None = None,
     ) -> None:
         """Measures nothing yet.
 
@@ -61,7 +62,10 @@ class EditedModels:
           control: name of the control task.
           advance: called after each sweep over one set.
           pretrained_norm: ||theta_0|| of the image tower, the unit of relative lengths.
+          zero_shot: validation accuracies of theta_0 by task, where they are known: what alpha = 0
+            gives is then not measured again.
         """
+        self._zero_shot = dict(zero_shot or {})
         self._options, self._pretrained_norm = options, pretrained_norm
         self._shares = options.control_shares
         self._evaluator, self._sets, self._vectors = evaluator, sets, vectors
@@ -192,9 +196,13 @@ class EditedModels:
     def _sweep(
         self, vector: TaskVector, alphas: np.ndarray, tasks: Any
     ) -> Float[np.ndarray, "a t"]:
-        """Validation accuracies of theta_0 + alpha tau."""
+        """Validation accuracies of theta_0 + alpha tau; of alphas only the first may be 0."""
         sets = [self._sets["val"][task] for task in tasks]
-        return self._evaluator.accuracies([vector], alphas[:, None], sets, self._advance)
+        known = [self._zero_shot[task] for task in tasks if task in self._zero_shot]
+        if alphas[0] or len(alphas) == 1 or len(known) < len(sets):
+            return self._evaluator.accuracies([vector], alphas[:, None], sets, self._advance)
+        more = self._evaluator.accuracies([vector], alphas[1:, None], sets, self._advance)
+        return np.concatenate([[known], more])
 
     def _classify(
         self, vector: TaskVector, alpha: float, split: str, task: str

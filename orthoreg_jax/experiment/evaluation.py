@@ -111,10 +111,14 @@ def evaluate_all(experiment: Experiment, plan: Plan | None = None) -> Results:
         }
         for split in MEASURED_SPLITS
     }
+    zero_shot = {
+        split: {name: float(values.mean()) for name, values in right[split].items()}
+        for split in MEASURED_SPLITS
+    }
 
     def measure(method: Method, seed: int) -> tuple[Run, Correct]:
         evaluator = evaluators[method.mode.outputs]
-        found = _evaluate_or_read(experiment, evaluator, sets, method, seed, plan)
+        found = _evaluate_or_read(experiment, evaluator, sets, zero_shot["val"], method, seed, plan)
         plan.drop(_label(method, seed))  # if it was read
         return found
 
@@ -127,7 +131,7 @@ def evaluate_all(experiment: Experiment, plan: Plan | None = None) -> Results:
     answers: dict[str, list[Correct]] = {}
     for (method, _), (_, correct) in zip(runs, measured, strict=True):
         answers.setdefault(method.name, []).append(correct)
-    zero_shot = right["test"] | {"control": right["test"][config.control]}
+    untouched = right["test"] | {"control": right["test"][config.control]}
     results: Results = {
         "format": FORMAT,
         "config": flatten_config(config),
@@ -135,14 +139,11 @@ def evaluate_all(experiment: Experiment, plan: Plan | None = None) -> Results:
         "tasks": {name: experiment.tasks[name].title for name in config.tasks},
         "control": experiment.tasks[config.control].title,
         "disentanglement_alphas": list(config.evaluation.disentanglement_alphas),
-        "zero_shot": {
-            split: {name: float(values.mean()) for name, values in right[split].items()}
-            for split in MEASURED_SPLITS
-        },
+        "zero_shot": zero_shot,
         "weight_angles": weight_angles(experiment.params0),
         "features": _features(experiment, edited_outputs, None),
         "runs": [run for run, _ in measured],
-        "comparisons": compare_methods(zero_shot, answers, config.evaluation.control_shares),
+        "comparisons": compare_methods(untouched, answers, config.evaluation.control_shares),
     }
     if is_first():
         with sharing(experiment.folder):
@@ -225,6 +226,7 @@ def _evaluate_or_read(
     experiment: Experiment,
     evaluator: Evaluator,
     sets: Sets,
+    zero_shot: Mapping[str, float],
     method: Method,
     seed: int,
     plan: Plan | None = None,
@@ -277,6 +279,7 @@ def _evaluate_or_read(
             control=config.control,
             advance=advance,
             pretrained_norm=float(norm(experiment.params0)),
+            zero_shot=zero_shot,
         )
         edited, *others = map(make_edited, searches)
         single = edited.single()

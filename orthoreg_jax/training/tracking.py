@@ -7,20 +7,35 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from orthoreg_jax.extras import MissingExtraError
+
+from .trackers import TRACKERS, make_tracker
+
 Line = dict[str, Any]
 OPTION = "training.on_metrics"
 
 
 def find_function(name: str) -> Callable[[Line, pathlib.Path], object]:
-    """The function "module:function" of a module that can be imported.
+    """The function "module:function" of a module that can be imported; or one that is ready.
+
+    Args:
+      name: "module:function", "wandb" or "trackio".
 
     Raises:
       ValueError: the name is of another form, the module cannot be imported, or has no such
         function.
     """
+    if name in TRACKERS:
+        try:
+            return make_tracker(name)
+        except MissingExtraError as error:
+            raise ValueError(f"{OPTION} is {name!r}: {error}, or leave the option out") from error
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
-        raise ValueError(f"{OPTION} is {name!r}, allowed: 'module:function', or '' for none")
+        ready = ", ".join(map(repr, TRACKERS))
+        raise ValueError(
+            f"{OPTION} is {name!r}, allowed: 'module:function', {ready}, or '' for none"
+        )
     try:
         found = getattr(importlib.import_module(module), attribute, None)
     except Exception as error:  # whatever a user's own module may raise

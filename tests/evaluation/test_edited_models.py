@@ -16,7 +16,7 @@ ALPHAS, NAMES = (0.0, 0.5, 1.0, 2.0), ("a", "b", "c", "d")
 class Linear:
     """Four tasks and a control on random images; everything again in NumPy."""
 
-    def __init__(self, search="grid"):
+    def __init__(self, search="grid", known=False):
         rng = np.random.default_rng(0)
         self.kernel = rng.normal(size=(12, 4))
         self.vectors = {name: rng.normal(size=(12, 4)) for name in NAMES}
@@ -48,8 +48,22 @@ class Linear:
         )
         trees = {n: {"kernel": jnp.asarray(v, jnp.float32)} for n, v in self.vectors.items()}
         self.rounds = []
+        names = (*NAMES, "control") if known else ()
+        zero_shot = {name: float(self.right(0, 0, "val", name).mean()) for name in names}
+        self.swept, own = [], evaluator.predictions
+        evaluator.predictions = lambda vectors, rows, data: (
+            self.swept.extend(rows[:, 0] if len(rows) > 1 == len(vectors) else ())
+            or own(vectors, rows, data)
+        )
         self.edits = EditedModels(
-            options, evaluator, sets, trees, "control", lambda: self.rounds.append(1), 10.0
+            options,
+            evaluator,
+            sets,
+            trees,
+            "control",
+            lambda: self.rounds.append(1),
+            10.0,
+            zero_shot,
         )
 
     def right(self, vector, alpha, split, name):
@@ -60,9 +74,9 @@ class Linear:
         return np.array([self.right(vector, sign * a, "val", name).mean() for a in ALPHAS])
 
 
-@pytest.fixture
-def linear():
-    return Linear()
+@pytest.fixture(params=[False, True], ids=["", "zero-shot known"])
+def linear(request):
+    return Linear(known=request.param)
 
 
 def test_single_and_addition(linear):
@@ -81,6 +95,14 @@ def test_single_and_addition(linear):
         right = linear.right(total, ALPHAS[best], "test", name)
         np.testing.assert_array_equal(linear.edits.correct[f"added/{name}"], right)
         assert found["test"][name] == pytest.approx(right.mean())
+
+
+def test_what_is_known_of_the_pretrained_model_is_not_measured_again():
+    for known in (False, True):
+        linear = Linear(known=known)
+        linear.edits.addition(linear.edits.single())
+        linear.edits.negation("a")
+        assert (0.0 in linear.swept) is not known
 
 
 def test_negation(linear):
