@@ -82,6 +82,7 @@ def constraints() -> list[tuple[str, Constraint]]:
         ("penalty.precision", one_of(PRECISIONS)),
         ("penalty.taujp.batch_size", whole(1)),
         ("penalty.tak.images", whole(0)),
+        ("penalty.tak.projection", number(0)),
         ("lora.rank", whole(1)),
         ("lora.alpha", number(1e-12)),
         ("lora.placement", one_of(tuple(PLACEMENTS))),

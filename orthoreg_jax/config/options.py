@@ -72,6 +72,10 @@ def default_config() -> ConfigDict:
     penalty.tak.strength = 0.1
     # Training images of each other task for its factors, chosen by a fixed seed; 0: all.
     penalty.tak.images = 256
+    # Curvature of the features divided by their norm, as in TAK's code; False: as they are.
+    penalty.tak.normalized = False
+    # What the final projection's term is multiplied by; TAK's published configs have 0.01.
+    penalty.tak.projection = 1.0
 
     # What one method uses in place of training.learning_rate and its penalty's strength; 0.0: the
     # same. A method of several penalties has the mode's learning rate, and of each penalty the
@@ -82,6 +86,10 @@ def default_config() -> ConfigDict:
         for name in PENALTIES:
             own = {"learning_rate": 0.0, "strength": 0.0}
             config.per_method[mode + PLUS + name] = ConfigDict(own)
+
+    # The mode "linearized": linearise the features divided by their norm, as TAK's code does; False:
+    # before that.
+    config.linearized = ConfigDict({"normalized": False})
 
     # Adapters of the mode "lora": dW = (alpha / rank) B A.
     config.lora = lora = ConfigDict()

@@ -22,7 +22,7 @@ class OtherTasks:
     experiment: Experiment
     task: str
     seed: int
-    curvature: Callable[[str, int], Factors]  # of a task, on so many images
+    curvature: Callable[[str, int, bool], Factors]  # of a task, see `measure_curvature`
 
     @property
     def names(self) -> list[str]:
@@ -33,12 +33,14 @@ class OtherTasks:
         """Training batches of each other task, augmented as in its own training."""
         return tuple(self.experiment.feed(name, self.seed, batch_size) for name in self.names)
 
-    def factors(self, images: int) -> list[Factors]:
+    def factors(self, images: int, normalized: bool = False) -> list[Factors]:
         """Kronecker factors of each other task, from training images without augmentation."""
-        return [self.curvature(name, images) for name in self.names]
+        return [self.curvature(name, images, normalized) for name in self.names]
 
 
-def measure_curvature(experiment: Experiment, task: str, images: int) -> Factors:
+def measure_curvature(
+    experiment: Experiment, task: str, images: int, normalized: bool = False
+) -> Factors:
     """Kronecker factors of a task at the pre-trained weights; the same in every process."""
     tower = experiment.checkpoint.tower
     chosen, _ = experiment.images(task, "train", images)
@@ -47,4 +49,5 @@ def measure_curvature(experiment: Experiment, task: str, images: int) -> Factors
         experiment.params0,
         experiment.preprocessing.normalize(jnp.asarray(chosen)),
         jax.random.normal(jax.random.key(0), (len(chosen), tower.projection)),
+        normalized=normalized,
     )

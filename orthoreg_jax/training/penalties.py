@@ -18,6 +18,8 @@ from orthoreg_jax.penalties.tak import Factors, kronecker_penalty, merge_kroneck
 from orthoreg_jax.penalties.taujp import tau_jacobian_penalty
 from orthoreg_jax.tasks.loading import Feed, Rotation
 
+PROJECTION = "projection"  # the image tower's last layer
+
 
 @runtime_checkable
 class Others(Protocol):
@@ -27,8 +29,11 @@ class Others(Protocol):
         """Training batches of each other task."""
         ...
 
-    def factors(self, images: int) -> Sequence[Factors]:
-        """Kronecker factors of each other task at the pre-trained weights, from `images` images."""
+    def factors(self, images: int, normalized: bool = False) -> Sequence[Factors]:
+        """Kronecker factors of each other task at the pre-trained weights, from `images` images.
+
+        `normalized`: of the features divided by their norm.
+        """
         ...
 
 
@@ -89,7 +94,11 @@ def tak(options: ConfigDict, strength: float) -> Penalty:
     """Sees one pair of factors a layer, made before training from `images` of each other task."""
 
     def prepare(others: Others) -> Context:
-        return Context(constant=merge_kronecker(others.factors(options.images)))
+        factors = merge_kronecker(others.factors(options.images, options.normalized))
+        if PROJECTION in factors:
+            last = factors[PROJECTION]
+            factors[PROJECTION] = last._replace(outputs=options.projection * last.outputs)
+        return Context(constant=factors)
 
     def value(apply: Any, params0: Params, delta: Update, known: Any) -> Float[Array, ""]:
         return kronecker_penalty(delta, known)

@@ -104,4 +104,5 @@ def test_the_control_task_is_none_of_the_others(run):
         feed.split.labels, experiment.tasks["second"].splits["train"].labels
     )
     others.factors(8)
-    assert asked == [("second", 8)]
+    others.factors(8, True)
+    assert asked == [("second", 8, False), ("second", 8, True)]

@@ -61,7 +61,7 @@ def options(**changes):
 
 
 def test_linearized_forward_is_the_first_order_expansion(params0):
-    mode = linearized()
+    mode = linearized(ConfigDict({"normalized": False}))
     tau = vector_like(params0, 3)
     outputs = mode.forward(apply, params0, jax.tree.map(jnp.add, params0, tau), PIXELS)
     with jax.enable_x64():  # central differences of the plain network, written out
@@ -80,7 +80,7 @@ def test_linearized_forward_is_the_first_order_expansion(params0):
 
 
 def test_linearized_outputs_of_a_grid_equal_forward_at_each_point(params0):
-    mode = linearized()
+    mode = linearized(ConfigDict({"normalized": False}))
     vectors = [vector_like(params0, seed) for seed in (3, 4)]
     rows = jnp.array([[0.0, 0.0], [1.0, 0.0], [-0.5, 2.0]])
     grid = linearized_outputs(apply, params0, vectors, rows, PIXELS)
@@ -91,6 +91,23 @@ def test_linearized_outputs_of_a_grid_equal_forward_at_each_point(params0):
         expected = mode.forward(apply, params0, trainable, PIXELS)
         np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
     assert mode.outputs is linearized_outputs
+
+
+def test_linearized_of_normalised_features(params0):
+    mode = linearized(ConfigDict({"normalized": True}))
+    tau = vector_like(params0, 3)
+
+    def unit(params):
+        features = apply(params, PIXELS)
+        return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
+
+    start, slope = jax.jvp(unit, (params0,), (tau,))
+    forward = mode.forward(apply, params0, jax.tree.map(jnp.add, params0, tau), PIXELS)
+    np.testing.assert_allclose(forward, start + slope, rtol=1e-4, atol=1e-5)
+    grid = mode.outputs(apply, params0, [tau], jnp.array([[0.0], [0.5]]), PIXELS)
+    np.testing.assert_allclose(grid, jnp.stack([start, start + 0.5 * slope]), rtol=1e-4, atol=1e-5)
+    plain = linearized(ConfigDict({"normalized": False}))
+    assert np.abs(forward - plain.forward(apply, params0, tau, PIXELS)).max() > 0.1
 
 
 def test_edited_outputs_add_vectors_of_parts(params0):

@@ -51,15 +51,32 @@ class Others:
     def feeds(self, batch_size):
         raise AssertionError("no penalty but tauJp asks for images")
 
-    def factors(self, images_of_each):
+    def factors(self, images_of_each, normalized):
         assert images_of_each == CONFIG.penalty.tak.images
-        return measured()
+        return measured(normalized)
 
 
 @functools.cache
-def measured():
+def measured(normalized=False):
     draws = jax.random.normal(jax.random.key(9), (3, 6))
-    return [kronecker_factors(TOWER, params0(), images(seed, 3) / 255, draws) for seed in (5, 6)]
+    return [
+        kronecker_factors(TOWER, params0(), images(seed, 3) / 255, draws, normalized=normalized)
+        for seed in (5, 6)
+    ]
+
+
+def test_tak_as_its_authors_set_it():
+    """The projection's term weighs 0.01, and the curvature is of normalised features."""
+    options = ConfigDict({"images": CONFIG.penalty.tak.images, "normalized": True,
+                          "projection": 0.01})  # fmt: skip
+    found = PENALTIES["tak"].make(options, 100.0).prepare(Others()).constant
+    both = measured(True)
+    for path, factors in found.items():
+        weight = 0.01 if path == "projection" else 1.0
+        expected = weight * sum(np.asarray(each[path].outputs) for each in both)
+        np.testing.assert_allclose(factors.outputs, expected, rtol=1e-5, atol=1e-7)
+        plain = weight * sum(np.asarray(each[path].outputs) for each in measured())
+        assert np.abs(factors.outputs - plain).max() > 1e-3 * np.abs(plain).max()
 
 
 @functools.cache

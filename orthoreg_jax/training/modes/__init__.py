@@ -29,7 +29,7 @@ class ModeRow(NamedTuple):
 # By the name that `methods` of a config has.
 MODES: dict[str, ModeRow] = {
     "full": ModeRow(full),
-    "linearized": ModeRow(linearized),
+    "linearized": ModeRow(linearized, "linearized"),
     "attention": ModeRow(attention),
     "lora": ModeRow(lora, "lora"),
 }
