@@ -87,7 +87,7 @@ def default_config() -> ConfigDict:
             own = {"learning_rate": 0.0, "strength": 0.0}
             config.per_method[mode + PLUS + name] = ConfigDict(own)
 
-    # The mode "linearized": linearise the features divided by their norm, as TAK's code does; False:
+    # The mode "linearized": linearise features divided by their norm, as TAK's code does; False:
     # before that.
     config.linearized = ConfigDict({"normalized": False})
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 
 from orthoreg_jax import apply_task_vector, kronecker_factors, merge_kronecker
 from orthoreg_jax.arithmetic.low_rank import dense
