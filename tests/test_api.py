@@ -24,6 +24,7 @@ check_tasks load_tasks load_tree save_tree
 merge_task_vectors match_norms average task_arithmetic
 ties dare dare_ties breadcrumbs consensus tsv_m iso_c
 iso_cts pcb slerp model_stock wudi cart dc_merge knots core_space
+layer_names scale_layers search_layer_scales
 fisher diagonal_fisher regmean adamerging entropy
 choose_addition choose_negation measure_accuracies measure_accuracy measure_disentanglement
 sweep_accuracy edited_outputs linearized_outputs
