@@ -65,6 +65,7 @@ from .merging import ties as ties
 from .merging import tsv_m as tsv_m
 from .merging import wudi as wudi
 from .penalties.curvature import kronecker_factors as kronecker_factors
+from .penalties.delta import delta_distance as delta_distance
 from .penalties.orthoreg import orthogonality_penalty as orthogonality_penalty
 from .penalties.tak import Kronecker as Kronecker
 from .penalties.tak import kronecker_penalty as kronecker_penalty

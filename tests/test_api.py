@@ -17,6 +17,7 @@ PUBLIC = """
 Adapter LowRank Matrix Skip VISUAL_MATRICES Checkpoint Task
 add_orthogonality_penalty orthogonality_penalty describe_matrices layer_rules dense
 tau_jacobian_penalty Kronecker kronecker_penalty merge_kronecker kronecker_factors
+delta_distance
 add_task_vectors analogy apply_task_vector cosine_matrix negate_task_vector norm task_vector
 column_angles column_cosines gram_deviations singular_values stable_ranks
 image_encoder load_checkpoint load_preprocessing save_checkpoint zero_shot_head

@@ -35,8 +35,8 @@ def default_config() -> ConfigDict:
     config.tasks = ("mnist", "fashion_mnist")
     # Task whose accuracy negation must keep; never trained on.
     config.control = "concepts"
-    # Ways to fine-tune: a mode, with any of "+orthoreg", "+taujp" and "+tak" behind it, in this
-    # order, for penalties. Modes: full, linearized, attention, lora.
+    # Ways to fine-tune: a mode, with any of "+orthoreg", "+taujp", "+tak" and "+drift" behind it, in
+    # this order, for penalties. Modes: full, linearized, attention, lora, delta.
     config.methods = ("full", "full+orthoreg")
     # Each seed fixes a run's batches and augmentation.
     config.seeds = (0,)
@@ -77,6 +77,17 @@ def default_config() -> ConfigDict:
     # What the final projection's term is multiplied by; TAK's published configs have 0.01.
     penalty.tak.projection = 1.0
 
+    # The same by factors of the control task's validation images, as images of no task in particular:
+    # nothing is known of the other tasks. With the mode "delta" it is DELTA.
+    penalty.drift = ConfigDict()
+    # lambda, used by the methods with "+drift"; as published for DELTA, not tuned here.
+    penalty.drift.strength = 500.0
+    # Images for the factors, chosen by a fixed seed; 0: all.
+    penalty.drift.images = 256
+    # See penalty.tak; as published.
+    penalty.drift.normalized = True
+    penalty.drift.projection = 0.1
+
     # What one method uses in place of training.learning_rate and its penalty's strength; 0.0: the
     # same. A method of several penalties has the mode's learning rate, and of each penalty the
     # strength that it has alone.
@@ -87,9 +98,10 @@ def default_config() -> ConfigDict:
             own = {"learning_rate": 0.0, "strength": 0.0}
             config.per_method[mode + PLUS + name] = ConfigDict(own)
 
-    # The mode "linearized": linearise features divided by their norm, as TAK's code does; False:
-    # before that.
-    config.linearized = ConfigDict({"normalized": False})
+    config.linearized = ConfigDict()
+    # The mode "linearized" linearises features divided by their norm, as TAK's code does; False:
+    # features before that.
+    config.linearized.normalized = False
 
     # Adapters of the mode "lora": dW = (alpha / rank) B A.
     config.lora = lora = ConfigDict()
@@ -97,6 +109,17 @@ def default_config() -> ConfigDict:
     lora.alpha = 8.0
     # Kernels with an adapter: "qkvo" (attention's in- and output), "qkv", "qv", "mlp" or "all".
     lora.placement = "qkvo"
+
+    # The mode "delta"; its values are as published.
+    config.delta = delta = ConfigDict()
+    # It trains at alpha times its updates, alpha drawn at each step from a range that opens from 1
+    # alone to low and high.
+    delta.low = 0.5
+    delta.high = 2.0
+    # By the share of steps that are done, to the power of this.
+    delta.power = 0.5
+    # Weight of the squared distance between its model and the linear one beside it.
+    delta.weight = 1.0
 
     config.training = training = ConfigDict()
     # Optimiser steps for each task, if `epochs` is 0.

@@ -1,4 +1,4 @@
-"""The other tasks of a run, for penalties that use them; the control task is excluded."""
+"""What penalties may see beside the task itself: the other tasks of a run, and the control."""
 
 from __future__ import annotations
 
@@ -37,13 +37,21 @@ class OtherTasks:
         """Kronecker factors of each other task, from training images without augmentation."""
         return [self.curvature(name, images, normalized) for name in self.names]
 
+    def general(self, images: int, normalized: bool = False) -> Factors:
+        """Kronecker factors of the control task."""
+        return self.curvature(self.experiment.config.control, images, normalized)
+
 
 def measure_curvature(
     experiment: Experiment, task: str, images: int, normalized: bool = False
 ) -> Factors:
-    """Kronecker factors of a task at the pre-trained weights; the same in every process."""
+    """Kronecker factors of a task at the pre-trained weights; the same in every process.
+
+    From training images; of the control task, which has none, from validation images.
+    """
     tower = experiment.checkpoint.tower
-    chosen, _ = experiment.images(task, "train", images)
+    split = "val" if task == experiment.config.control else "train"
+    chosen, _ = experiment.images(task, split, images)
     return kronecker_factors(
         tower,
         experiment.params0,

@@ -30,8 +30,8 @@ PALETTE = {
 }
 MARKERS = {"full": "o", "linearized": "s", "attention": "^", "lora": "D"}
 # How a marker is filled, by the last of a method's penalties; and the same signs in text.
-FILLS = {"": "none", "orthoreg": "full", "taujp": "left", "tak": "right"}
-SIGNS = {"o": "○●◐◑", "s": "□■◧◨", "^": "△▲◭◮", "D": "◇◆⬖⬗"}
+FILLS = {"": "none", "orthoreg": "full", "taujp": "left", "tak": "right", "drift": "top"}
+SIGNS = {"o": "○●◐◑◓", "s": "□■◧◨⬒", "^": "△▲◭◮▴", "D": "◇◆⬖⬗⬘"}
 INK, SOFT, LINE, CARD = (PALETTE[name][0] for name in ("ink", "soft", "line", "card"))
 STYLE: Any = {
     "font.size": 9.5,

@@ -36,6 +36,10 @@ class Others(Protocol):
         """
         ...
 
+    def general(self, images: int, normalized: bool = False) -> Factors:
+        """The same of the control task, as images of no task in particular."""
+        ...
+
 
 class Context(NamedTuple):
     """What a penalty needs besides the update while one task is fine-tuned.
@@ -95,15 +99,32 @@ def tak(options: ConfigDict, strength: float) -> Penalty:
 
     def prepare(others: Others) -> Context:
         factors = merge_kronecker(others.factors(options.images, options.normalized))
-        if PROJECTION in factors:
-            last = factors[PROJECTION]
-            factors[PROJECTION] = last._replace(outputs=options.projection * last.outputs)
-        return Context(constant=factors)
+        return Context(constant=_weigh(factors, options.projection))
 
-    def value(apply: Any, params0: Params, delta: Update, known: Any) -> Float[Array, ""]:
-        return kronecker_penalty(delta, known)
+    return Penalty(strength, _quadratic_form, prepare)
 
-    return Penalty(strength, value, prepare)
+
+def drift(options: ConfigDict, strength: float) -> Penalty:
+    """As TAK's, with factors of images of no task in particular: those of the control task."""
+
+    def prepare(others: Others) -> Context:
+        factors = others.general(options.images, options.normalized)
+        return Context(constant=_weigh(factors, options.projection))
+
+    return Penalty(strength, _quadratic_form, prepare)
+
+
+def _quadratic_form(apply: Any, params0: Params, delta: Update, known: Any) -> Float[Array, ""]:
+    return kronecker_penalty(delta, known)
+
+
+def _weigh(factors: Factors, projection: float) -> dict[str, Any]:
+    """Multiplies the term of the final projection."""
+    weighed = dict(factors)
+    if PROJECTION in weighed:
+        last = weighed[PROJECTION]
+        weighed[PROJECTION] = last._replace(outputs=projection * last.outputs)
+    return weighed
 
 
 class PenaltyRow(NamedTuple):
@@ -130,6 +151,7 @@ PENALTIES: dict[str, PenaltyRow] = {
     "orthoreg": PenaltyRow("OrthoReg", "penalty", orthoreg, False),
     "taujp": PenaltyRow("τJp", "penalty.taujp", taujp, True, "batch_size"),
     "tak": PenaltyRow("TAK", "penalty.tak", tak, True),
+    "drift": PenaltyRow("drift", "penalty.drift", drift, False),
 }
 
 

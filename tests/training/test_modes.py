@@ -12,6 +12,7 @@ from orthoreg_jax.clip.config import VisionConfig
 from orthoreg_jax.clip.modules import VisionTransformer
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
 from orthoreg_jax.clip.zeroshot import Head
+from orthoreg_jax.config import default_config
 from orthoreg_jax.training.modes import MODES, linearized, lora, make_mode
 from orthoreg_jax.training.modes.lora import PLACEMENTS
 from orthoreg_jax.training.modes.mode import edited_outputs, linearized_outputs, only
@@ -173,7 +174,9 @@ def test_a_mode_of_one_s_own_is_one_line(params0):
 @pytest.mark.parametrize("strength", [0.0, 0.5])
 @pytest.mark.parametrize("name", MODES)
 def test_training_changes_what_the_mode_says_and_nothing_else(params0, name, strength):
-    mode = make_mode(name, ConfigDict({"lora": options()}))
+    config = default_config()
+    config.lora = options()
+    mode = make_mode(name, config)
     optimizer = make_optimizer(1e-2, 0, 20, 0.1, 1.0)
     penalty = (orthogonality(strength, "released", VISUAL_MATRICES),) if strength else ()
     step = make_train_step(mode, apply, optimizer, lambda images: images / 255, penalty)

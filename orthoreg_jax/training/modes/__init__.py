@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from .attention import attention
+from .delta import delta
 from .full import full
 from .linearized import linearized
 from .lora import lora
@@ -32,6 +33,7 @@ MODES: dict[str, ModeRow] = {
     "linearized": ModeRow(linearized, "linearized"),
     "attention": ModeRow(attention),
     "lora": ModeRow(lora, "lora"),
+    "delta": ModeRow(delta, "delta"),
 }
 
 
