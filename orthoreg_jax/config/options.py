@@ -35,8 +35,8 @@ def default_config() -> ConfigDict:
     config.tasks = ("mnist", "fashion_mnist")
     # Task whose accuracy negation must keep; never trained on.
     config.control = "concepts"
-    # Ways to fine-tune: a mode, with any of "+orthoreg", "+taujp", "+tak" and "+drift" behind it, in
-    # this order, for penalties. Modes: full, linearized, attention, lora, delta.
+    # Ways to fine-tune: a mode, with any of "+orthoreg", "+taujp", "+tak" and "+drift" behind it,
+    # in this order, for penalties. Modes: full, linearized, attention, lora, delta.
     config.methods = ("full", "full+orthoreg")
     # Each seed fixes a run's batches and augmentation.
     config.seeds = (0,)
@@ -77,8 +77,8 @@ def default_config() -> ConfigDict:
     # What the final projection's term is multiplied by; TAK's published configs have 0.01.
     penalty.tak.projection = 1.0
 
-    # The same by factors of the control task's validation images, as images of no task in particular:
-    # nothing is known of the other tasks. With the mode "delta" it is DELTA.
+    # The same by factors of the control task's validation images, as images of no task in
+    # particular: nothing is known of the other tasks. With the mode "delta" it is DELTA.
     penalty.drift = ConfigDict()
     # lambda, used by the methods with "+drift"; as published for DELTA, not tuned here.
     penalty.drift.strength = 500.0
