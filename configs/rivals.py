@@ -3,13 +3,13 @@
 Command:   orthoreg run --config configs/rivals.py --workdir runs/rivals
            Images lie below data/, as for configs/paper.py.
 Hardware:  proposed: one device of 24 GB; not measured.
-Time:      not measured. A step of TAK is one of linearised fine-tuning and two products a layer; one
-           of DELTA is one of full and one of linearised fine-tuning.
+Time:      not measured. A step of TAK is one of linearised fine-tuning and two products a layer;
+           one of DELTA is one of full and one of linearised fine-tuning.
 Expected:  arXiv 2602.17385 reports 86.0 Abs for TAK; for DELTA 88.3 at alpha 1 is reported by
            others. lambda is theirs, but does not carry over exactly: their factors are divided by
            the number of tokens, and weigh vectors by 10. DELTA's are eigenvalue-corrected, and of
-           ImageNet-21k; here they are of the control's validation images, so that negation's control
-           is no longer unseen.
+           ImageNet-21k; here they are of the control's validation images, so that the control of
+           negation is no longer unseen.
 
 TAK knows the other tasks, DELTA does not: compare each with its own kind.
 """

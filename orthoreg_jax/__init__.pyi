@@ -72,6 +72,11 @@ from .penalties.tak import kronecker_penalty as kronecker_penalty
 from .penalties.tak import merge_kronecker as merge_kronecker
 from .penalties.taujp import tau_jacobian_penalty as tau_jacobian_penalty
 from .penalties.transformation import add_orthogonality_penalty as add_orthogonality_penalty
+from .reporting.notebook_plots import plot_accuracies as plot_accuracies
+from .reporting.notebook_plots import plot_alphas as plot_alphas
+from .reporting.notebook_plots import plot_cosines as plot_cosines
+from .reporting.notebook_plots import plot_disentanglement as plot_disentanglement
+from .reporting.notebook_plots import plot_singular_values as plot_singular_values
 from .reporting.report import plot_run as plot_run
 from .stages import run_experiment as run_experiment
 from .tasks.check import check_tasks as check_tasks

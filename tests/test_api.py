@@ -30,6 +30,8 @@ fisher diagonal_fisher regmean adamerging entropy
 choose_addition choose_negation measure_accuracies measure_accuracy measure_disentanglement
 sweep_accuracy edited_outputs linearized_outputs
 default_config load_config load_task_vector load_task_vectors run_experiment plot_run
+plot_accuracies plot_alphas plot_cosines
+plot_disentanglement plot_singular_values
 """.split()
 FUNCTIONS = [name for name in PUBLIC if inspect.isfunction(getattr(oj, name))]
 # What a reader of an example has imported.
