@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
     config.per_method["linearized+tak"].learning_rate = 3e-4
     config.training.epochs = -1.0
     config.training.batch_size = 128
-    config.training.warmup_steps = 500
+    config.training.warmup = 500.0
     config.training.weight_decay = 0.1
     config.training.clip_norm = 1e9  # none
     config.training.checkpoint_every = 1000

@@ -24,7 +24,7 @@ def apply(params, inputs):
 
 def draw(seed, size=1.0):
     rng = np.random.default_rng(seed)
-    shapes = {"first": (5, 6), "second": (6, 4)}
+    shapes = {"first": (6, 6), "second": (6, 4)}
     return {name: jnp.asarray(size * rng.normal(size=shape)) for name, shape in shapes.items()}
 
 
@@ -47,7 +47,7 @@ def linear(params, update, inputs, alpha, small=1e-5):
 def test_distance(alpha):
     with jax.enable_x64(True):
         params, student, teacher = draw(0), draw(1, 0.3), draw(2, 0.3)
-        x = jnp.asarray(np.random.default_rng(3).normal(size=(7, 5)))
+        x = jnp.asarray(np.random.default_rng(3).normal(size=(7, 6)))
         apart = unit(moved(params, student, alpha), x) - linear(params, teacher, x, alpha)
         expected = float(np.mean(np.sum(np.asarray(apart) ** 2, axis=1)))
         found = oj.delta_distance(apply, params, student, teacher, x, alpha)
@@ -85,7 +85,8 @@ def test_steps_follow_the_loss_written_out():
 
         penalty = Penalty(STRENGTH, lambda apply, params0, delta, known: form(delta))
         optimizer = scale_by_warmup_cosine(RATE, 0, STEPS)
-        step = make_train_step(mode, apply, optimizer, lambda x: x, (penalty,))
+        flat = lambda images: jnp.asarray(images, float).reshape(len(images), -1) / 99  # noqa: E731
+        step = make_train_step(mode, apply, optimizer, flat, (penalty,))
         state = init_state(mode, optimizer, params0, jax.random.key(0))
         head = Head(jnp.asarray(np.random.default_rng(5).normal(size=(3, 4))), jnp.int32(3))
         rng = np.random.default_rng(6)
@@ -107,7 +108,8 @@ def test_steps_follow_the_loss_written_out():
             return total + 0.7 * jnp.mean(jnp.sum((first - fixed) ** 2, axis=1))
 
         for number in range(3):
-            x = jnp.asarray(rng.normal(size=(6, 5)))
+            images = jnp.asarray(rng.integers(0, 255, (6, 1, 2, 3)), jnp.uint8)
+            x = flat(images)
             labels = jnp.asarray(rng.integers(0, 3, 6))
             opened = np.sqrt(number / STEPS)
             alpha = jax.random.uniform(
@@ -118,7 +120,7 @@ def test_steps_follow_the_loss_written_out():
             slopes = jax.grad(loss)(own, x, labels, alpha)
             rate = RATE * 0.5 * (1 + np.cos(np.pi * number / STEPS))
             own = jax.tree.map(lambda w, g, rate=rate: w - rate * g, own, slopes)
-            state, metrics = step(state, params0, head, x, labels)
+            state, metrics = step(state, params0, head, images, labels)
             assert metrics.finite
         for ours, theirs in zip(*map(jax.tree.leaves, (state.trainable, own)), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
