@@ -54,8 +54,8 @@ def test_results_and_report_know_each_penalty(run):
         "orthonormal",
         "OrthoReg + TAK (λ = 2 / 0.5)",
         # What knows nothing of the other tasks stands first.
-        "Fine-tuned with knowledge of the other tasks, another problem than that of the rows above: "
-        "Non-linear FT + τJp, Non-linear FT + OrthoReg + TAK.",
+        "Fine-tuned with knowledge of the other tasks, another problem than that of the rows "
+        "above: Non-linear FT + τJp, Non-linear FT + OrthoReg + TAK.",
     ):
         assert text in page
     assert "put to the test" not in page  # OrthoReg's claims, of which no pair was run
