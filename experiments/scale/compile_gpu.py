@@ -58,10 +58,9 @@ def compiled_step(target: str, method: str, dtype: str) -> Any:
         make_optimizer(1e-5, 500, 10**4, 0.1, 1.0),
     )
     state = jax.eval_shape(lambda params: init_state(mode, optimizer, params, key), params)
-    head = Head(
-        jax.ShapeDtypeStruct((CLASSES, config.projection), jnp.float32),
-        jax.ShapeDtypeStruct((), jnp.int32),
-    )
+    weights: Any = jax.ShapeDtypeStruct((CLASSES, config.projection), jnp.float32)
+    count: Any = jax.ShapeDtypeStruct((), jnp.int32)
+    head = Head(weights, count)
     images = jax.ShapeDtypeStruct((BATCH, size, size, 3), jnp.uint8)
     labels = jax.ShapeDtypeStruct((BATCH,), jnp.int32)
     own = orthogonality(10.0, "released", VISUAL_MATRICES, "default")

@@ -28,11 +28,20 @@ PALETTE = {
     "attention": ("#007a5a", "#35c79a"),
     "lora": ("#7d2a6c", "#f7c9e6"),
     "given": ("#6b5a00", "#dcc75a"),
+    "delta": ("#9c2f2f", "#ff9b8f"),
 }
-MARKERS = {"full": "o", "linearized": "s", "attention": "^", "lora": "D", "given": "v"}
+MARKERS = {
+    "full": "o",
+    "linearized": "s",
+    "attention": "^",
+    "lora": "D",
+    "given": "v",
+    "delta": "P",
+}
 # How a marker is filled, by the last of a method's penalties; and the same signs in text.
-FILLS = {"": "none", "orthoreg": "full", "taujp": "left", "tak": "right"}
-SIGNS = {"o": "○●◐◑", "s": "□■◧◨", "^": "△▲◭◮", "D": "◇◆⬖⬗", "v": "▽▼⧨⧩"}
+FILLS = {"": "none", "orthoreg": "full", "taujp": "left", "tak": "right", "drift": "top"}
+SIGNS = {"o": "○●◐◑◓", "s": "□■◧◨⬒", "^": "△▲◭◮▴", "D": "◇◆⬖⬗⬘", "v": "▽▼⧨⧩▾",
+         "P": "✛✚✜✢✣"}  # fmt: skip
 INK, SOFT, LINE, CARD = (PALETTE[name][0] for name in ("ink", "soft", "line", "card"))
 STYLE: Any = {
     "font.size": 9.5,
