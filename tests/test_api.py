@@ -18,6 +18,7 @@ PUBLIC = """
 Adapter LowRank Matrix Skip VISUAL_MATRICES Checkpoint Task
 add_orthogonality_penalty orthogonality_penalty describe_matrices layer_rules dense
 tau_jacobian_penalty Kronecker kronecker_penalty merge_kronecker kronecker_factors
+delta_distance
 add_task_vectors analogy apply_task_vector cosine_matrix negate_task_vector norm task_vector
 column_angles column_cosines gram_deviations singular_values stable_ranks
 image_encoder load_checkpoint load_preprocessing save_checkpoint zero_shot_head
@@ -25,10 +26,13 @@ check_tasks load_tasks load_tree save_tree
 merge_task_vectors match_norms average task_arithmetic
 ties dare dare_ties breadcrumbs consensus tsv_m iso_c
 iso_cts pcb slerp model_stock wudi cart dc_merge knots core_space
+layer_names scale_layers search_layer_scales
 fisher diagonal_fisher regmean adamerging entropy
 choose_addition choose_negation measure_accuracies measure_accuracy measure_disentanglement
 sweep_accuracy edited_outputs linearized_outputs
 default_config load_config load_task_vector load_task_vectors run_experiment plot_run
+plot_accuracies plot_alphas plot_cosines
+plot_disentanglement plot_singular_values
 """.split()
 FUNCTIONS = [name for name in PUBLIC if inspect.isfunction(getattr(oj, name))]
 DOCUMENTED = [name for name in PUBLIC if name != "VISUAL_MATRICES"]  # a dict

@@ -129,9 +129,9 @@ def test_bad_overrides(text, message):
         ("training.dtype=float16", "allowed: float32 or bfloat16"),
         (
             "methods=full,magic",
-            "allowed: full, linearized, attention, lora, each optionally",
+            "allowed: full, linearized, attention, lora, delta, each optionally",
         ),
-        ("methods=full+magic", "any of \\+orthoreg, \\+taujp, \\+tak, in this order"),
+        ("methods=full+magic", "any of \\+orthoreg, \\+taujp, \\+tak, \\+drift, in this order"),
         ("methods=full+tak+orthoreg", "in this order"),
         ("methods=full+tak+tak", "in this order"),
         ("penalty.tak.images=-1", "penalty.tak.images is -1"),

@@ -41,9 +41,9 @@ def default_config() -> Options:
     config.tasks = ("mnist", "fashion_mnist")
     # Task whose accuracy negation must keep; never trained on.
     config.control = "concepts"
-    # Ways to fine-tune: a mode, with any of "+orthoreg", "+taujp" and "+tak" behind it, in this
-    # order, for penalties. Modes: full, linearized, attention, lora. Or "given", which trains
-    # nothing and reads the models of `given`.
+    # Ways to fine-tune: a mode, with any of "+orthoreg", "+taujp", "+tak" and "+drift" behind it,
+    # in this order, for penalties. Modes: full, linearized, attention, lora, delta. Or "given",
+    # which trains nothing and reads the models of `given`.
     config.methods = ("full", "full+orthoreg")
     # "TASK=MODEL" for every task, used by the method "given": fine-tuned CLIPs, image towers or
     # LoRA adapters (directories, safetensors files, hub names), or files of task vectors.
@@ -82,6 +82,21 @@ def default_config() -> Options:
     penalty.tak.strength = 0.1
     # Training images of each other task for its factors, chosen by a fixed seed; 0: all.
     penalty.tak.images = 256
+    # Curvature of the features divided by their norm, as in TAK's code; False: as they are.
+    penalty.tak.normalized = False
+    # What the final projection's term is multiplied by; TAK's published configs have 0.01.
+    penalty.tak.projection = 1.0
+
+    # The same by factors of the control task's validation images, as images of no task in
+    # particular: nothing is known of the other tasks. With the mode "delta" it is DELTA.
+    penalty.drift = ConfigDict()
+    # lambda, used by the methods with "+drift"; as published for DELTA, not tuned here.
+    penalty.drift.strength = 500.0
+    # Images for the factors, chosen by a fixed seed; 0: all.
+    penalty.drift.images = 256
+    # See penalty.tak; as published.
+    penalty.drift.normalized = True
+    penalty.drift.projection = 0.1
 
     # What one method uses in place of training.learning_rate and its penalty's strength; 0.0: the
     # same. A method of several penalties has the mode's learning rate, and of each penalty the
@@ -93,12 +108,28 @@ def default_config() -> Options:
             own = {"learning_rate": 0.0, "strength": 0.0}
             config.per_method[mode + PLUS + name] = ConfigDict(own)
 
+    config.linearized = ConfigDict()
+    # The mode "linearized" linearises features divided by their norm, as TAK's code does; False:
+    # features before that.
+    config.linearized.normalized = False
+
     # Adapters of the mode "lora": dW = (alpha / rank) B A.
     config.lora = lora = ConfigDict()
     lora.rank = 8
     lora.alpha = 8.0
     # Kernels with an adapter: "qkvo" (attention's in- and output), "qkv", "qv", "mlp" or "all".
     lora.placement = "qkvo"
+
+    # The mode "delta"; its values are as published.
+    config.delta = delta = ConfigDict()
+    # It trains at alpha times its updates, alpha drawn at each step from a range that opens from 1
+    # alone to low and high.
+    delta.low = 0.5
+    delta.high = 2.0
+    # By the share of steps that are done, to the power of this.
+    delta.power = 0.5
+    # Weight of the squared distance between its model and the linear one beside it.
+    delta.weight = 1.0
 
     config.training = training = ConfigDict()
     # Optimiser steps for each task, if `epochs` is 0.

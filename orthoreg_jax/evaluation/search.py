@@ -95,11 +95,12 @@ def search_negation(
 
 
 def search_per_task(
-    measure: Callable[[Float[np.ndarray, "g t"]], Float[np.ndarray, "g t"]],
+    measure: Callable[[Float[np.ndarray, "g v"]], Float[np.ndarray, "g t"]],
     alpha: float,
     single: Float[np.ndarray, " t"],
     rounds: int,
-) -> Float[np.ndarray, " t"]:
+    count: int | None = None,
+) -> Float[np.ndarray, " v"]:
     """Searches one alpha for each task vector of a sum, by coordinate search from a common one.
 
     Task after task, `FACTORS` are tried on its alpha while the others stay; the best validation
@@ -110,10 +111,11 @@ def search_per_task(
       alpha: of all, to begin with.
       single: of each task's own fine-tuned model.
       rounds: how often all tasks are gone through.
+      count: of the alphas, where they are not one for each task.
     """
-    alphas = np.full(len(single), float(alpha))
+    alphas = np.full(len(single) if count is None else count, float(alpha))
     best = normalised(measure(alphas[None]), single).mean(axis=1)[0]
-    for task in np.tile(np.arange(len(single)), rounds):
+    for task in np.tile(np.arange(len(alphas)), rounds):
         rows = np.tile(alphas, (len(ALPHA_FACTORS), 1))
         rows[:, task] = _tidy(rows[:, task] * np.array(ALPHA_FACTORS))
         means = normalised(measure(rows), single).mean(axis=1)

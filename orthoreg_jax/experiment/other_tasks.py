@@ -1,4 +1,4 @@
-"""The other tasks of a run, for penalties that use them; the control task is excluded."""
+"""What penalties may see beside the task itself: the other tasks of a run, and the control."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class OtherTasks:
     experiment: Experiment
     task: str
     seed: int
-    curvature: Callable[[str, int], Factors]  # of a task, on so many images
+    curvature: Callable[[str, int, bool], Factors]  # of a task, see `measure_curvature`
 
     @property
     def names(self) -> list[str]:
@@ -33,18 +33,29 @@ class OtherTasks:
         """Training batches of each other task, augmented as in its own training."""
         return tuple(self.experiment.feed(name, self.seed, batch_size) for name in self.names)
 
-    def factors(self, images: int) -> list[Factors]:
+    def factors(self, images: int, normalized: bool = False) -> list[Factors]:
         """Kronecker factors of each other task, from training images without augmentation."""
-        return [self.curvature(name, images) for name in self.names]
+        return [self.curvature(name, images, normalized) for name in self.names]
+
+    def general(self, images: int, normalized: bool = False) -> Factors:
+        """Kronecker factors of the control task."""
+        return self.curvature(self.experiment.config.control, images, normalized)
 
 
-def measure_curvature(experiment: Experiment, task: str, images: int) -> Factors:
-    """Kronecker factors of a task at the pre-trained weights; the same in every process."""
+def measure_curvature(
+    experiment: Experiment, task: str, images: int, normalized: bool = False
+) -> Factors:
+    """Kronecker factors of a task at the pre-trained weights; the same in every process.
+
+    From training images; of the control task, which has none, from validation images.
+    """
     tower = experiment.checkpoint.tower
-    chosen, _ = experiment.images(task, "train", images)
+    split = "val" if task == experiment.config.control else "train"
+    chosen, _ = experiment.images(task, split, images)
     return kronecker_factors(
         tower,
         experiment.params0,
         experiment.preprocessing.normalize(jnp.asarray(chosen)),
         jax.random.normal(jax.random.key(0), (len(chosen), tower.projection)),
+        normalized=normalized,
     )

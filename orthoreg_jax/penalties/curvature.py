@@ -23,6 +23,7 @@ def kronecker_factors(
     inputs: Float[Array, "b ..."],
     projections: Float[Array, "n p"],
     batch_size: int = 32,
+    normalized: bool = False,
 ) -> dict[str, Kronecker]:
     """Factors of E_x[J(x)^T J(x)], the curvature of the squared loss on the model's outputs.
 
@@ -39,6 +40,7 @@ def kronecker_factors(
       inputs: a few hundred are enough.
       projections: one v for each input, of the size p of an output, drawn from N(0, I).
       batch_size: number of inputs computed at once.
+      normalized: take the curvature of the outputs divided by their norm, as TAK's code does.
 
     Returns:
       Factors by path of the layer or vector, for `kronecker_penalty`.
@@ -64,13 +66,15 @@ def kronecker_factors(
     totals = None
     for start in range(0, len(inputs), batch_size):
         rows = slice(start, start + batch_size)
-        sums = _sums(model, params, inputs[rows], projections[rows])
+        sums = _sums(model, normalized, params, inputs[rows], projections[rows])
         totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
     return jax.tree.map(lambda total: total / len(inputs), totals)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _sums(model: nn.Module, params: Params, inputs: Array, projections: Array) -> Any:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _sums(
+    model: nn.Module, normalized: bool, params: Params, inputs: Array, projections: Array
+) -> Any:
     """The factors, summed over one batch of inputs."""
     leaves = flatten(params)
 
@@ -99,7 +103,10 @@ def _sums(model: nn.Module, params: Params, inputs: Array, projections: Array) -
         def run(vectors: Any, probes: Any) -> Any:
             return watched(replace(params, unflatten(vectors)), probes, example)
 
-        _, pull, seen = jax.vjp(run, vectors, probes, has_aux=True)
+        outputs, pull, seen = jax.vjp(run, vectors, probes, has_aux=True)
+        if normalized:
+            _, through = jax.vjp(lambda out: out / jnp.linalg.norm(out), outputs)
+            (projection,) = through(projection)
         slopes, owed = pull(projection)
         return slopes, flatten(owed), seen
 

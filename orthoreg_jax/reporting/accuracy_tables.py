@@ -7,6 +7,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+from orthoreg_jax.config import split_method
 from orthoreg_jax.evaluation.results import Added, Comparison, Results, Run
 
 from .summary import (
@@ -51,11 +52,17 @@ def summary_table(results: Results) -> Table:
         f"on the forgotten task / on the control task ({control_title(results)}), keeping that "
         "share of zero-shot control accuracy on the validation set.",
     ]
-    methods = group_methods(results)
+    methods = sorted(group_methods(results), key=_knows_others)
     for method in methods:
         cells, edges = _summary_cells(method, shares)
         rows.append(cells)
         notes += edges
+    knowing = [method.label for method in methods if _knows_others(method)]
+    if knowing and len(knowing) < len(methods):
+        notes.append(
+            f"Fine-tuned with knowledge of the other tasks, another problem than that of the rows "
+            f"above: {', '.join(knowing)}."
+        )
     return Table(
         "Summary",
         (
@@ -69,6 +76,13 @@ def summary_table(results: Results) -> Table:
         tuple(rows),
         (*notes, *seeds_note(methods)),
     )
+
+
+def _knows_others(method: MethodRuns) -> bool:
+    """Whether its fine-tuning on one task uses the other tasks."""
+    from orthoreg_jax.training.penalties import PENALTIES
+
+    return any(PENALTIES[name].others for name in split_method(method.name)[1])
 
 
 def other_search_table(results: Results) -> Table | None:

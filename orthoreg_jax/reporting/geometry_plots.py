@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
@@ -63,23 +65,41 @@ def cosines(results: Results) -> Panels:
     # Symmetric, so that white is orthogonal.
     limit = max(*(np.abs(values[~diagonal]).max(initial=0) for values in maps.values()), 1e-3)
     panels, methods = _maps(results, ("method", "task", "other", "cosine"), means, 1.2)
-    cell = (WIDTH - 1) / panels.columns / count  # inches, nearly
     for axes, method in zip(panels.axes, methods, strict=True):
-        shown = np.ma.masked_array(maps[method.name], diagonal)
-        edges = np.arange(count + 1) - 0.5
-        colours: Any = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "edgecolors": CARD}
-        image = panels.heat(axes, (edges, edges), shown, (names, names), **colours)
-        axes.set_ylim(count - 0.5, -0.5)
-        if cell >= 0.25:
-            _write_cells(axes, shown, limit, min(8.5, 25 * cell))
-        axes.set_xticks(
-            range(count), names, rotation=90, rotation_mode="anchor", ha="right", va="center"
-        )
-        axes.set_yticks(range(count), names)
+        image = draw_cosines(panels, axes, maps[method.name], names, limit)
+    add_cosine_bar(panels, image)
+    return panels
+
+
+def draw_cosines(
+    panels: Panels,
+    axes: Axes,
+    values: Float[np.ndarray, "t t"],
+    names: Sequence[str],
+    limit: float,
+) -> QuadMesh:
+    """One heat map of cosines, numbers on its cells if they have room; the diagonal stays empty."""
+    count = len(names)
+    shown = np.ma.masked_array(values, np.eye(count, dtype=bool))
+    cell = (WIDTH - 1) / panels.columns / count  # inches, nearly
+    edges = np.arange(count + 1) - 0.5
+    colours: Any = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "edgecolors": CARD}
+    image = panels.heat(axes, (edges, edges), shown, (names, names), **colours)
+    axes.set_ylim(count - 0.5, -0.5)
+    if cell >= 0.25:
+        _write_cells(axes, shown, limit, min(8.5, 25 * cell))
+    axes.set_xticks(
+        range(count), names, rotation=90, rotation_mode="anchor", ha="right", va="center"
+    )
+    axes.set_yticks(range(count), names)
+    return image
+
+
+def add_cosine_bar(panels: Panels, image: QuadMesh) -> None:
+    """The scale of heat maps of cosines."""
     bar = panels.bar(image, "Cosine")
     bar.locator = MaxNLocator(4, symmetric=True)
     bar.update_ticks()
-    return panels
 
 
 def _write_cells(axes: Axes, values: np.ma.MaskedArray, limit: float, size: float) -> None:
@@ -106,17 +126,29 @@ def disentanglement(results: Results) -> Panels:
     panels, methods = _maps(results, header, means, 0.8)
     highest = max(values.max() for values in maps.values())
     for axes, method in zip(panels.axes, methods, strict=True):
-        colours: Any = {"cmap": "cividis", "vmin": 0, "vmax": highest, "edgecolors": "face"}
-        values, corners = maps[method.name], np.array(alphas)
-        image = panels.heat(axes, (corners, corners), values, (alphas, alphas), **colours)
-        # The square in which addition looks for alpha.
-        axes.add_patch(Rectangle((0, 0), 1, 1, fill=False, edgecolor=WHITE, linewidth=1.2))
+        image = draw_errors(panels, axes, maps[method.name], alphas, highest)
     for axes in panels.axes[-panels.columns :]:
         axes.set_xlabel("α of the second task")
     for axes in panels.axes[:: panels.columns]:
         axes.set_ylabel("α of the first task")
     panels.bar(image, "ξ")
     return panels
+
+
+def draw_errors(
+    panels: Panels,
+    axes: Axes,
+    values: Float[np.ndarray, "a a"],
+    alphas: Sequence[float],
+    highest: float,
+) -> QuadMesh:
+    """One heat map of the disentanglement error."""
+    colours: Any = {"cmap": "cividis", "vmin": 0, "vmax": highest, "edgecolors": "face"}
+    corners = np.array(alphas)
+    image = panels.heat(axes, (corners, corners), values, (alphas, alphas), **colours)
+    # The square in which addition looks for alpha.
+    axes.add_patch(Rectangle((0, 0), 1, 1, fill=False, edgecolor=WHITE, linewidth=1.2))
+    return image
 
 
 @styled

@@ -121,6 +121,11 @@ PENALTY_TEXTS = {
         "A<sub>ℓ</sub> and B<sub>ℓ</sub> are Kronecker factors of the other tasks' curvature; TAK "
         "has the aim of τJp but needs no images of those tasks.",
     ),
+    "drift": (
+        "Σ<sub>ℓ</sub> tr(ΔW<sub>ℓ</sub><sup>⊤</sup> A<sub>ℓ</sub> ΔW<sub>ℓ</sub> B<sub>ℓ</sub>)",
+        "A<sub>ℓ</sub> and B<sub>ℓ</sub> are Kronecker factors of the curvature on the control "
+        "task's validation images; nothing is known of the other tasks.",
+    ),
 }
 # Nothing may be loaded: what the page needs is in it.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"

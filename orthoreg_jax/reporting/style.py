@@ -31,8 +31,8 @@ PALETTE = {
 }
 MARKERS = {"full": "o", "linearized": "s", "attention": "^", "lora": "D", "given": "v"}
 # How a marker is filled, by the last of a method's penalties; and the same signs in text.
-FILLS = {"": "none", "orthoreg": "full", "taujp": "left", "tak": "right"}
-SIGNS = {"o": "○●◐◑", "s": "□■◧◨", "^": "△▲◭◮", "D": "◇◆⬖⬗", "v": "▽▼⧨⧩"}
+FILLS = {"": "none", "orthoreg": "full", "taujp": "left", "tak": "right", "drift": "top"}
+SIGNS = {"o": "○●◐◑◓", "s": "□■◧◨⬒", "^": "△▲◭◮▴", "D": "◇◆⬖⬗⬘", "v": "▽▼⧨⧩▾"}
 INK, SOFT, LINE, CARD = (PALETTE[name][0] for name in ("ink", "soft", "line", "card"))
 STYLE: Any = {
     "font.size": 9.5,

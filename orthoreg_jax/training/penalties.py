@@ -18,6 +18,8 @@ from orthoreg_jax.penalties.tak import Factors, kronecker_penalty, merge_kroneck
 from orthoreg_jax.penalties.taujp import tau_jacobian_penalty
 from orthoreg_jax.tasks.loading import Feed, Rotation
 
+PROJECTION = "projection"  # the image tower's last layer
+
 
 @runtime_checkable
 class Others(Protocol):
@@ -27,8 +29,15 @@ class Others(Protocol):
         """Training batches of each other task."""
         ...
 
-    def factors(self, images: int) -> Sequence[Factors]:
-        """Kronecker factors of each other task at the pre-trained weights, from `images` images."""
+    def factors(self, images: int, normalized: bool = False) -> Sequence[Factors]:
+        """Kronecker factors of each other task at the pre-trained weights, from `images` images.
+
+        `normalized`: of the features divided by their norm.
+        """
+        ...
+
+    def general(self, images: int, normalized: bool = False) -> Factors:
+        """The same of the control task, as images of no task in particular."""
         ...
 
 
@@ -89,12 +98,33 @@ def tak(options: ConfigDict, strength: float) -> Penalty:
     """Sees one pair of factors a layer, made before training from `images` of each other task."""
 
     def prepare(others: Others) -> Context:
-        return Context(constant=merge_kronecker(others.factors(options.images)))
+        factors = merge_kronecker(others.factors(options.images, options.normalized))
+        return Context(constant=_weigh(factors, options.projection))
 
-    def value(apply: Any, params0: Params, delta: Update, known: Any) -> Float[Array, ""]:
-        return kronecker_penalty(delta, known)
+    return Penalty(strength, _quadratic_form, prepare)
 
-    return Penalty(strength, value, prepare)
+
+def drift(options: ConfigDict, strength: float) -> Penalty:
+    """As TAK's, with factors of images of no task in particular: those of the control task."""
+
+    def prepare(others: Others) -> Context:
+        factors = others.general(options.images, options.normalized)
+        return Context(constant=_weigh(factors, options.projection))
+
+    return Penalty(strength, _quadratic_form, prepare)
+
+
+def _quadratic_form(apply: Any, params0: Params, delta: Update, known: Any) -> Float[Array, ""]:
+    return kronecker_penalty(delta, known)
+
+
+def _weigh(factors: Factors, projection: float) -> dict[str, Any]:
+    """Multiplies the term of the final projection."""
+    weighed = dict(factors)
+    if PROJECTION in weighed:
+        last = weighed[PROJECTION]
+        weighed[PROJECTION] = last._replace(outputs=projection * last.outputs)
+    return weighed
 
 
 class PenaltyRow(NamedTuple):
@@ -121,6 +151,7 @@ PENALTIES: dict[str, PenaltyRow] = {
     "orthoreg": PenaltyRow("OrthoReg", "penalty", orthoreg, False),
     "taujp": PenaltyRow("τJp", "penalty.taujp", taujp, True, "batch_size"),
     "tak": PenaltyRow("TAK", "penalty.tak", tak, True),
+    "drift": PenaltyRow("drift", "penalty.drift", drift, False),
 }
 
 

@@ -44,6 +44,15 @@ def learning_rate(state: WarmupCosineState) -> Float[Array, ""]:
     return state.peak * jnp.where(taken < warmup, rising, falling)
 
 
+def share_done(opt_state: Any) -> Float[Array, ""]:
+    """The share of all steps that an optimiser has taken; 1 if it has no such schedule."""
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, WarmupCosineState))
+    for state in leaves:
+        if isinstance(state, WarmupCosineState):
+            return state.taken.astype(jnp.float32) / jnp.maximum(state.steps, 1)
+    return jnp.ones(())
+
+
 def scale_by_warmup_cosine(
     peak: float | Float[Array, ""], warmup: int, steps: int
 ) -> optax.GradientTransformation:

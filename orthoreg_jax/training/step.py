@@ -14,10 +14,10 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 from orthoreg_jax.arithmetic.types import Apply, Params, PyTree, Trainable
 from orthoreg_jax.clip.zeroshot import Head
 
-from .modes.mode import Mode
+from .modes.mode import Mode, Moment
 from .optimizers import OPTIMIZERS
 from .penalties import Penalty
-from .schedule import scale_by_warmup_cosine
+from .schedule import scale_by_warmup_cosine, share_done
 from .sharding import Shardings
 
 
@@ -123,21 +123,35 @@ def make_train_step(
     # These functions close over mode, model and optimiser, which are fixed while `step` is
     # compiled; everything that changes between tasks is an argument of `step`.
     def task_loss(
-        trainable: Trainable, params0: Params, head: Head, images: Array, labels: Array
+        trainable: Trainable,
+        params0: Params,
+        moment: Moment,
+        head: Head,
+        images: Array,
+        labels: Array,
     ) -> Array:
+        if mode.loss is not None:
+            pixels = normalize(images)
+            own: Array = mode.loss(apply, params0, trainable, pixels, head, labels, moment)
+            return own
         logits = head.logits(mode.forward(apply, params0, trainable, normalize(images)))
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     def task_gradient(
-        trainable: Trainable, params0: Params, head: Head, images: Array, labels: Array
+        trainable: Trainable,
+        params0: Params,
+        moment: Moment,
+        head: Head,
+        images: Array,
+        labels: Array,
     ) -> tuple[Array, Any]:
         value_and_gradient = jax.value_and_grad(task_loss)
         if accumulate == 1:
-            return value_and_gradient(trainable, params0, head, images, labels)
+            return value_and_gradient(trainable, params0, moment, head, images, labels)
         parts = _cut((images, labels), accumulate, shardings)
 
         def add(total: Any, part: Any) -> tuple[Any, None]:
-            new = value_and_gradient(trainable, params0, head, *part)
+            new = value_and_gradient(trainable, params0, moment, head, *part)
             return jax.tree.map(jnp.add, total, new), None
 
         zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, trainable)
@@ -149,7 +163,11 @@ def make_train_step(
         return apply(params, normalize(images))
 
     def omega(trainable: Trainable, penalty: Penalty, params0: Params, known: Any) -> Array:
-        return penalty.value(features, params0, mode.delta(trainable, params0), known)
+        if mode.penalised is None:
+            return penalty.value(features, params0, mode.delta(trainable, params0), known)
+        updates = mode.penalised(trainable, params0)
+        terms = [penalty.value(features, params0, update, known) for update in updates]
+        return sum(terms[1:], start=terms[0])
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(
@@ -160,7 +178,8 @@ def make_train_step(
         labels: Int[Array, " b"],
         known: Sequence[Any] = (None,) * len(penalties),
     ) -> tuple[TrainState, Metrics]:
-        loss, gradient = task_gradient(state.trainable, params0, head, images, labels)
+        moment = Moment(state.step, share_done(state.opt_state))
+        loss, gradient = task_gradient(state.trainable, params0, moment, head, images, labels)
         terms = []
         for penalty, own in zip(penalties, known, strict=True):
             trainable = _once_there(gradient, state.trainable)

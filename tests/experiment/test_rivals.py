@@ -9,14 +9,17 @@ import pytest
 
 from orthoreg_jax.experiment.other_tasks import OtherTasks
 from orthoreg_jax.experiment.setup import reopen
+from orthoreg_jax.reporting.accuracy_tables import summary_table
 from orthoreg_jax.reporting.summary import group_methods, penalty_pairs
 from tests.small_run import orthoreg
 
-METHODS = ("full", "full+taujp", "full+orthoreg+tak")
+METHODS = ("full", "full+taujp", "full+orthoreg+tak", "delta+drift")
 OPTIONS = [
     "--config.penalty.taujp.strength=0.01",
     "--config.penalty.taujp.batch_size=4",
     "--config.penalty.tak.images=8",
+    "--config.penalty.drift.images=8",
+    "--config.penalty.drift.strength=0.1",
     "--config.penalty.strength=2.0",
     "--config.per_method.full+tak.strength=0.5",
     "--config.per_method.full.learning_rate=5e-4",
@@ -34,7 +37,8 @@ def run(inputs, tmp_path_factory):
 
 def test_results_and_report_know_each_penalty(run):
     results = json.loads((run / "results.json").read_text())
-    plain, taujp, both = group_methods(results)
+    plain, taujp, both, delta = group_methods(results)
+    assert (delta.label, delta.strengths) == ("DELTA + drift", {"drift": 0.1})
     assert [taujp.label, both.label] == ["Non-linear FT + τJp", "Non-linear FT + OrthoReg + TAK"]
     assert (plain.strengths, taujp.strengths) == ({}, {"taujp": 0.01})
     # Of several penalties each has the strength that it has alone, and the mode's learning rate.
@@ -42,12 +46,16 @@ def test_results_and_report_know_each_penalty(run):
     assert [each.runs[0]["learning_rate"] for each in (taujp, both)] == [1e-3, 5e-4]
     assert both.strength_text == "2 / 0.5"
     assert penalty_pairs(results) == [(plain, taujp), (plain, both)]
+    assert [row[0] for row in summary_table(results).rows][1:3] == [plain.label, delta.label]
     page = (run / "report.html").read_text()
     for text in (
         "‖ J(x) τ ‖",
         "Kronecker factors",
         "orthonormal",
         "OrthoReg + TAK (λ = 2 / 0.5)",
+        # What knows nothing of the other tasks stands first.
+        "Fine-tuned with knowledge of the other tasks, another problem than that of the rows "
+        "above: Non-linear FT + τJp, Non-linear FT + OrthoReg + TAK.",
     ):
         assert text in page
     assert "put to the test" not in page  # OrthoReg's claims, of which no pair was run
@@ -104,4 +112,5 @@ def test_the_control_task_is_none_of_the_others(run):
         feed.split.labels, experiment.tasks["second"].splits["train"].labels
     )
     others.factors(8)
-    assert asked == [("second", 8)]
+    others.factors(8, True)
+    assert asked == [("second", 8, False), ("second", 8, True)]

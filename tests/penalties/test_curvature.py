@@ -30,6 +30,24 @@ def test_exact_for_one_layer_and_one_input(bias):
     np.testing.assert_allclose(kronecker_penalty({"only": delta}, factors), exact, rtol=1e-5)
 
 
+def test_exact_of_a_normalised_output():
+    model = nn.Dense(3)
+    x = draw(1, 4)
+    params = model.init(jax.random.key(0), x)["params"]
+    delta = jax.tree.map(lambda leaf: draw(*leaf.shape, seed=5), params)
+    factors = kronecker_factors(
+        Wrapped(True), {"only": params}, jnp.repeat(x, 3, axis=0), jnp.sqrt(3.0) * jnp.eye(3),
+        normalized=True,
+    )  # fmt: skip
+
+    def unit(params, x):
+        outputs = model.apply({"params": params}, x)
+        return outputs / jnp.linalg.norm(outputs, axis=-1, keepdims=True)
+
+    exact = tau_jacobian_penalty(unit, params, delta, x)
+    np.testing.assert_allclose(kronecker_penalty({"only": delta}, factors), exact, rtol=1e-5)
+
+
 class Wrapped(nn.Module):
     bias: bool
 

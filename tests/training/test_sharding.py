@@ -124,7 +124,7 @@ def free_port():
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
     vectors = train(tmp_path_factory.mktemp("single") / "vectors.safetensors", 1, 1, 1)
-    assert len(vectors) == 8
+    assert len(vectors) == 10  # five modes, without and with OrthoReg
     return vectors
 
 

@@ -15,7 +15,8 @@ from orthoreg_jax.clip.config import ClipConfig
 from orthoreg_jax.clip.modules import Clip
 from orthoreg_jax.clip.weights import TRAINED_MATRICES, beside_text_tensors, to_layout
 from orthoreg_jax.clip.zeroshot import Head
-from orthoreg_jax.training.modes import MODES
+from orthoreg_jax.config import default_config
+from orthoreg_jax.training.modes import make_mode
 from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 from tests.small_run import orthoreg, relative_difference
@@ -108,7 +109,7 @@ def ours(problem, mode, text_tensors):
     config, params, head, batches = problem
     start = beside_text_tensors(params) if text_tensors else params["visual"]
     start = jax.tree.map(jnp.asarray, start)
-    made = MODES[mode].make()
+    made = make_mode(mode, default_config())
     optimizer = make_optimizer(RATE, WARMUP, STEPS, DECAY, CLIP)
     step = make_train_step(
         made,

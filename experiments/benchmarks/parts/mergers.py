@@ -56,7 +56,8 @@ def vectors(model: str) -> list[Any]:
 def measure(cell: Cell, _: Any) -> list[Row]:
     """Seconds of the first time, which compiles, and of another; memory beyond the vectors."""
     merger = MERGERS[cell["merger"]]()
-    trees, key = vectors(cell["model"]), jax.random.key(0) if merger.random else None
+    trees = vectors(cell["model"])[: merger.at_most or VECTORS]
+    key = jax.random.key(0) if merger.random else None
 
     def merge() -> Any:
         merged = merge_task_vectors(trees, merger, matrices=VISUAL_MATRICES, key=key)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from .attention import attention
+from .delta import delta
 from .full import full
 from .given import given
 from .linearized import linearized
@@ -30,9 +31,10 @@ class ModeRow(NamedTuple):
 # By the name that `methods` of a config has.
 MODES: dict[str, ModeRow] = {
     "full": ModeRow(full),
-    "linearized": ModeRow(linearized),
+    "linearized": ModeRow(linearized, "linearized"),
     "attention": ModeRow(attention),
     "lora": ModeRow(lora, "lora"),
+    "delta": ModeRow(delta, "delta"),
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from orthoreg_jax.arithmetic.paths import replace, select
 from orthoreg_jax.arithmetic.task_vectors import apply_task_vector, task_vector
@@ -88,6 +88,18 @@ def linearized_outputs(
     return outputs + jnp.einsum("gv,vbp->gbp", coefficients.astype(tangents.dtype), tangents)
 
 
+class Moment(NamedTuple):
+    """When a step is taken.
+
+    Attributes:
+      step: its number, from 0.
+      share: of all steps that are done; 1 for an optimiser without an end.
+    """
+
+    step: Int[Array, ""]
+    share: Float[Array, ""]
+
+
 class Mode(NamedTuple):
     """One way to fine-tune.
 
@@ -101,6 +113,9 @@ class Mode(NamedTuple):
       outputs: (apply, params0, vectors, coefficients, inputs) -> outputs of the edited models, by
         which task vectors are evaluated.
       whole: whether every leaf of params0 is trained.
+      loss: (apply, params0, trainable, inputs, head, labels, moment) -> the loss of the task; None:
+        the cross-entropy of what `forward` returns.
+      penalised: (trainable, params0) -> the updates that penalties act on; None: that of `delta`.
     """
 
     label: str
@@ -109,6 +124,8 @@ class Mode(NamedTuple):
     forward: Callable[[Apply, Any, Any, Any], Any]
     outputs: Outputs = edited_outputs
     whole: bool = False
+    loss: Callable[..., Any] | None = None
+    penalised: Callable[[Any, Any], Sequence[Any]] | None = None
 
 
 def only(patterns: tuple[str, ...], label: str) -> Mode:
