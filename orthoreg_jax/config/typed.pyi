@@ -24,6 +24,16 @@ class Tak(Section):
 
     strength: float
     images: int
+    normalized: bool
+    projection: float
+
+class Drift(Section):
+    """Options of the penalty +drift."""
+
+    strength: float
+    images: int
+    normalized: bool
+    projection: float
 
 class Penalty(Section):
     """Options of OrthoReg, and those of its rivals."""
@@ -34,6 +44,7 @@ class Penalty(Section):
     text_tensors: bool
     taujp: TauJacobian
     tak: Tak
+    drift: Drift
 
 class OneMethod(Section):
     """What one method has of its own."""
@@ -45,6 +56,19 @@ class PerMethod(Section):
     """One method's own, by its name."""
 
     def __getitem__(self, key: str) -> OneMethod: ...
+
+class Linearized(Section):
+    """Options of the mode linearized."""
+
+    normalized: bool
+
+class Delta(Section):
+    """Options of the mode delta."""
+
+    low: float
+    high: float
+    power: float
+    weight: float
 
 class Lora(Section):
     """Options of the mode lora."""
@@ -61,6 +85,7 @@ class Training(Section):
     batch_size: int
     learning_rate: float
     warmup: float
+    optimizer: str
     weight_decay: float
     clip_norm: float
     crop_scale: float
@@ -108,6 +133,8 @@ class Options(Section):
     matmul_precision: str
     penalty: Penalty
     per_method: PerMethod
+    linearized: Linearized
     lora: Lora
+    delta: Delta
     training: Training
     evaluation: Evaluation
