@@ -20,7 +20,15 @@ class TauJacobian(Section):
     batch_size: int
 
 class Tak(Section):
-    """Options of the penalties +tak and +drift."""
+    """Options of the penalty +tak."""
+
+    strength: float
+    images: int
+    normalized: bool
+    projection: float
+
+class Drift(Section):
+    """Options of the penalty +drift."""
 
     strength: float
     images: int
@@ -36,7 +44,7 @@ class Penalty(Section):
     text_tensors: bool
     taujp: TauJacobian
     tak: Tak
-    drift: Tak
+    drift: Drift
 
 class OneMethod(Section):
     """What one method has of its own."""

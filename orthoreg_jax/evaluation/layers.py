@@ -97,6 +97,14 @@ def search_layer_scales(
 
     Raises:
       ValueError: not one accuracy for each task; as `sweep_accuracy`.
+
+    Examples:
+      >>> clip = oj.load_checkpoint("embedded")
+      >>> tasks = oj.load_tasks("embedded", ["weather"])
+      >>> vector = {"visual": jax.tree.map(np.zeros_like, clip.params["visual"])}
+      >>> found = oj.search_layer_scales(clip, vector, tasks, [1.0], rounds=0, limit=8)
+      >>> set(found)
+      {1.0}
     """
     if len(single) != len(tasks):
         raise ValueError(f"{len(single)} accuracies for {len(tasks)} tasks; give one for each")

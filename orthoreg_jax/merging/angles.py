@@ -40,6 +40,10 @@ def slerp(t: float = 0.5) -> Merger:
       ValueError: t out of its range; when vectors are merged, not two of them.
 
     Reference: "Animating Rotation with Quaternion Curves", SIGGRAPH 1985.
+
+    Examples:
+      >>> oj.slerp(0.25)
+      slerp(t=0.25)
     """
     t = check_within("slerp", "t", t, (0, 1), "a share of the way, from 0 to 1")
     return Merger(_slerp, (t,), reads="tensors", tasks=2, at_most=2)
@@ -74,6 +78,11 @@ def model_stock() -> Merger:
 
     Reference: "Model Stock: All we need is just a few fine-tuned models", ECCV 2024
       (arXiv 2403.19522), section 4.
+
+    Examples:
+      >>> one = {"kernel": jnp.eye(2)}
+      >>> oj.merge_task_vectors([one, one], oj.model_stock())["kernel"].shape
+      (2, 2)
     """
     return Merger(_model_stock, reads="tensors")
 

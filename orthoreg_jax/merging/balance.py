@@ -42,6 +42,10 @@ def pcb(share: float = 0.1) -> Merger:
 
     Reference: "Parameter Competition Balancing for Model Merging", NeurIPS 2024
       (arXiv 2410.02396).
+
+    Examples:
+      >>> oj.pcb(0.05)
+      pcb(share=0.05)
     """
     allowed = "a share of entries, above 0 and up to 1: 0.1 for 10 %"
     share = check_within("pcb", "share", share, (0, 1), allowed, excluded=(0,))

@@ -35,6 +35,10 @@ def cart(share: float = 0.12, lambda_: float = 2.0) -> Merger:
       ValueError: a parameter out of its range.
 
     Reference: "Revisiting Weight Averaging for Model Merging", 2024 (arXiv 2412.12153).
+
+    Examples:
+      >>> oj.cart(0.16, 1.5)
+      cart(share=0.16, lambda_=1.5)
     """
     allowed = "a share of the singular values, above 0 and up to 1: 0.12 for 12 %"
     share = check_within("cart", "share", share, (0, 1), allowed, excluded=(0,))

@@ -46,6 +46,10 @@ def wudi(steps: int = 0, learning_rate: float = 1e-5) -> Merger:
 
     Reference: "Whoever Started the Interference Should End It: Guiding Data-Free Model Merging via
       Task Vectors", ICML 2025 (arXiv 2503.08099).
+
+    Examples:
+      >>> oj.wudi(300)
+      wudi(steps=300, learning_rate=1e-05)
     """
     steps = check_count("wudi", "steps", steps, "a whole number from 0, as an int")
     allowed = "a rate from 0, in units of the weights"

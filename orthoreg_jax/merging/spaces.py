@@ -111,6 +111,10 @@ def dc_merge(rank: int = 0, rho: float = 0.0, share: float = 0.001) -> Merger:
 
     Reference: "DC-Merge: Improving Model Merging with Directional Consistency", CVPR 2026
       (arXiv 2603.06242).
+
+    Examples:
+      >>> oj.dc_merge(rank=16, rho=5.0)
+      dc_merge(rank=16, rho=5.0, share=0.001)
     """
     allowed = "the number of singular values kept of each task, an int, or 0 for min(m, n)/T"
     rank = check_count("dc_merge", "rank", rank, allowed)
