@@ -84,7 +84,7 @@ def test_its_lines_work_when_they_are_taken_in(tmp_path):
 def test_what_is_there_is_not_written_over(tmp_path, capfd):
     file = tmp_path / "mine.py"
     file.write_text("mine")
-    for name, message in ((file, "is there already"), (tmp_path / "mine", "ends in .py")):
+    for name, message in ((file, "exists already"), (tmp_path / "mine", "ends in .py")):
         assert cli.main(["init", str(name)]) == 1
         assert message in capfd.readouterr().err
     assert file.read_text() == "mine"

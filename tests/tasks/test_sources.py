@@ -247,7 +247,7 @@ def test_another_training_set_is_said(tmp_path):
     for split in ("train", "val"):  # in the field's layout, val is test
         write_images(tmp_path / "dtd" / split, labels, 1)
     (facts,) = check_tasks(str(tmp_path), ["dtd"])
-    assert "43 training images, but the field's recipe has 3384: other steps" in str(facts)
+    assert "43 training images, but the field's recipe has 3384: the number of steps" in str(facts)
     (control,) = check_tasks(str(tmp_path), [], "dtd")
     assert "training images" not in str(control)
     assert other_training_set("dtd", 3384) == other_training_set("imagenet", 7) == ""
