@@ -1,4 +1,4 @@
-"""The arguments of the command `orthoreg`, and what its help says."""
+"""The arguments of the command `orthoreg`, and its help."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ Every stage skips finished work. To resume an interrupted run, repeat the comman
 
 
 class _Versions(argparse.Action):
-    """Versions are looked up when they are asked for: it takes longer than all of --help."""
+    """Looks versions up only when asked for them: that takes longer than all of --help."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from .versions import versions_text
 
         try:
             print(versions_text(), flush=True)
-        except BrokenPipeError:  # whoever reads it has seen enough, as `head` does
+        except BrokenPipeError:  # the reader has seen enough, like `head`
             close_output()
         parser.exit()
 
@@ -62,8 +62,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
-    # allow_abbrev off: "--conf.x" must be an error, not a prefix of --config.
+    """Builds the parser of all commands."""
+    # allow_abbrev is off, because "--conf.x" must be an error, not an abbreviation of --config.
     parser = argparse.ArgumentParser(
         prog="orthoreg",
         description="OrthoReg and task arithmetic: fine-tune, add, negate and report.",

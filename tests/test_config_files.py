@@ -32,7 +32,7 @@ def test_a_file_goes_before_a_name(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "source, message",
     [
-        ("configs/embedded.py", "'embedded' comes along, by this name"),
+        ("configs/embedded.py", "'embedded' comes with the package, by this"),
         ("embeded", "one of embedded, embedded_analogies"),
         ("none.py", r"no such Python file \(.py\); allowed"),
         ("", "no such Python file"),

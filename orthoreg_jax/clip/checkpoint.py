@@ -1,4 +1,4 @@
-"""A CLIP model in memory: read from other libraries' files, written as a Hugging Face directory."""
+"""A CLIP model in memory: read from other libraries' files, saved as a Hugging Face directory."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Checkpoint:
     """A loaded model.
 
     Attributes:
-      config: its sizes.
+      config: the model's sizes.
       params: float32 numpy leaves, `{"visual": ..., "text": ..., "logit_scale": ()}`.
-      directory: where it came from; the base's for a single file of weights.
-      sha256: hash of the weights file; of shards, of their hashes.
-      base: the model that was named as the one it was fine-tuned from.
-      files: of its weights.
-      texts: where the tokenizer's files are, if elsewhere: they belong to the text tower.
-      notes: a sentence for all that was left out, taken from the base, or by default.
+      directory: where it was read from; for a single weights file, the base's directory.
+      sha256: hash of the weights file; of shards, a hash of their hashes.
+      base: the model that was given as the one it was fine-tuned from.
+      files: its weights files.
+      texts: directory of the tokenizer's files, if they are elsewhere, with the text tower.
+      notes: a sentence on each part that was left out, taken from the base, or set by default.
     """
 
     config: ClipConfig
@@ -65,7 +65,7 @@ class Checkpoint:
 
     @property
     def preprocessing_directory(self) -> pathlib.Path:
-        """The directory with the image preprocessing files: the model's own, or else the base's."""
+        """The directory with the preprocessing files: the model's own, or else the base's."""
         if self.base is None or has_processor(self.directory):
             return self.directory
         return self.base.preprocessing_directory
@@ -96,19 +96,19 @@ def load_checkpoint(
     """Reads a CLIP model, or a part of one together with its base.
 
     Args:
-      source: "embedded" (the small model that comes with this package), a directory of
-        transformers (of a whole CLIPModel, or with `base` of an image tower alone, with or without
-        a projection or a classifier's head, or of a LoRA adapter of peft), one of open_clip
-        (open_clip_config.json and safetensors), with `base` a safetensors file of either layout, a
-        preset ("ViT-B/32", "ViT-B/16", "ViT-L/14": OpenAI's weights, of a fixed revision whose hash
-        is checked) or a hub name such as "openai/clip-vit-large-patch14", optionally with
-        "@revision". Weights are safetensors, in one file or in shards.
-      base: the CLIP that it was fine-tuned from, as `source` or read already. What the model does
-        not hold is the base's: its text tower and tokenizer, projection, preprocessing.
+      source: "embedded" (the small model in this package); a transformers directory with a whole
+        CLIPModel; an open_clip directory (open_clip_config.json and safetensors); a preset
+        ("ViT-B/32", "ViT-B/16", "ViT-L/14": OpenAI's weights at a fixed revision, whose hash is
+        checked); or a hub name such as "openai/clip-vit-large-patch14", optionally with
+        "@revision". With `base`, also a transformers directory with only an image tower (with or
+        without a projection or a classifier's head), a peft LoRA adapter, or a safetensors file of
+        either layout. Weights are safetensors, in one file or in shards.
+      base: the CLIP from which the model was fine-tuned, as a source or already loaded. Whatever
+        the model lacks is taken from it: text tower and tokenizer, projection, preprocessing.
 
     Raises:
-      ValueError: nothing of that name, a truncated file, a config of another kind of model, or
-        tensors that do not fit it (all listed).
+      ValueError: nothing has that name, a file is truncated, the config describes another kind of
+        model, or tensors do not fit it (all are listed).
 
     Examples:
       >>> clip = oj.load_checkpoint("embedded")
@@ -156,20 +156,20 @@ def save_checkpoint(
     """Writes a Hugging Face CLIP directory that transformers loads directly.
 
     Args:
-      directory: must not exist yet, or be empty.
-      params: parameters of the same structure as `like.params`.
-      like: the checkpoint whose configuration, tokenizer and preprocessing are kept.
-      dtype: of the tensors in the file.
-      texts: further files by name, as a model card README.md.
-      overwrite: take the place of what the directory holds.
+      directory: must be new or empty.
+      params: parameters with the structure of `like.params`.
+      like: the checkpoint whose configuration, tokenizer and preprocessing are used.
+      dtype: type of the tensors in the file.
+      texts: other files by name, such as a model card README.md.
+      overwrite: replace what the directory contains.
 
     Returns:
-      The directory. It appears whole or not at all.
+      The directory. It appears complete or not at all.
 
     Raises:
-      ValueError: the directory holds something, the parameters are not those of `like`, or NaN or
-        infinite, or its preprocessing cannot be read.
-      StorageError: it cannot be written.
+      ValueError: the directory is not empty, the parameters do not have the structure of `like` or
+        are not finite, or its preprocessing cannot be read.
+      StorageError: the directory cannot be written.
     """
     import safetensors
     import safetensors.numpy
@@ -180,8 +180,8 @@ def save_checkpoint(
     if target.is_dir() and any(target.iterdir()) and not overwrite:
         raise ValueError(f"{target}: is not empty; choose a new directory for the model")
     tensors = weights.to_layout(params, "huggingface")
-    with np.errstate(over="ignore"):  # it is looked for below
-        for key in tensors:  # one after the other, as there is memory for one copy of all
+    with np.errstate(over="ignore"):  # overflow is checked below
+        for key in tensors:  # one by one, because memory may hold only one copy of all
             tensors[key] = tensors[key].astype(dtype, copy=False)
     expected, found = weights.param_shapes(like.config), flatten(params)
     wrong = [
@@ -215,11 +215,11 @@ def image_encoder(
     Features are projected and not normalised.
 
     Args:
-      config: of the model.
-      dtype: of the computation; parameters stay as they are.
-      remat: compute whole layers again in the backward pass, to save memory; by default all but
-        the outputs of their linear layers.
-      gather: applied to weights as they are about to be used, those of the blocks one block at a
+      config: sizes of the model.
+      dtype: type of the computation; parameters keep theirs.
+      remat: recompute whole layers in the backward pass, to save memory; by default all but the
+        outputs of their linear layers are recomputed.
+      gather: applied to weights just before they are used, those of the blocks one block at a
         time.
     """
     tower = VisionTransformer(config.visual, config.projection, dtype, remat, gather)
