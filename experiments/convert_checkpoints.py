@@ -42,7 +42,7 @@ def read_state(path: pathlib.Path) -> dict[str, np.ndarray]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle and torch raise their own kinds
         raise SystemExit(
-            f"{path}: does not hold tensors alone ({type(error).__name__}); load it once with the "
+            f"{path}: does not contain only tensors ({type(error).__name__}); load it once with the "
             "code that wrote it and save `module.state_dict()`"
         ) from error
     if isinstance(found, dict) and "state_dict" in found:
@@ -51,7 +51,9 @@ def read_state(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise SystemExit(f"{path}: holds a {type(found).__name__}, expected a state dict")
     others = [str(key) for key, value in found.items() if not isinstance(value, torch.Tensor)]
     if others:
-        raise SystemExit(f"{path}: holds no tensors as {', '.join(others[:5])}; save those alone")
+        raise SystemExit(
+            f"{path}: has entries that are not tensors: {', '.join(others[:5])}; save those alone"
+        )
     return {
         key: (value.float() if value.is_floating_point() else value).numpy()
         for key, value in found.items()

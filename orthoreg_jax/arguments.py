@@ -14,8 +14,8 @@ STAGE_HELP = {
     "report": "draw plots and write report.html from results.json",
 }
 DATA_ACTIONS = {
-    "check": "list what is found of each task: counts, hashes, duplicates, and what is wrong",
-    "prepare": "fetch what is missing from the hub",
+    "check": "report on each task: image counts, hashes, duplicates, and problems",
+    "prepare": "fetch missing data from the hub",
 }
 EPILOG = """\
 examples:
@@ -71,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    text = "print the versions of what is at work, and end"
+    text = "print the versions of the packages in use, and exit"
     parser.add_argument("--version", nargs=0, action=_Versions, help=text)
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=_Parser
@@ -85,9 +85,11 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--workdir", required=True, type=pathlib.Path, help="folder of this run"
         )
-    text = "write a config file to begin from: every option with its comment"
+    text = "write a config file to start from, with every option and its comment"
     init = commands.add_parser("init", help=text, description=text, allow_abbrev=False)
-    init.add_argument("file", type=pathlib.Path, metavar="FILE.py", help="new")
+    init.add_argument(
+        "file", type=pathlib.Path, metavar="FILE.py", help="file to write; must be new"
+    )
     _add_export(commands)
     _add_merge(commands)
     _add_vector(commands)
@@ -98,7 +100,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_data(commands: Any) -> None:
-    text = "check the data of tasks, or fetch what is missing of it from the hub"
+    text = "check the data of tasks, or fetch missing data from the hub"
     data = commands.add_parser("data", help=text, description=text, allow_abbrev=False)
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, text in DATA_ACTIONS.items():
@@ -106,9 +108,13 @@ def _add_data(commands: Any) -> None:
         _add_config(action, required=False)
         add = action.add_argument
         add("--tasks", help="instead of a config's: e.g. dtd,svhn; 8, 14, 20: the field's lists")
-        add("--data", default="data", help="their folder, with --tasks (default: data)")
+        add("--data", default="data", help="data folder, with --tasks (default: data)")
         if name == "prepare":
-            add("--tfds", action="store_true", help="by tensorflow-datasets, not from the hub")
+            add(
+                "--tfds",
+                action="store_true",
+                help="prepare with tensorflow-datasets, not from the hub",
+            )
 
 
 def _add_export(commands: Any) -> None:
@@ -122,7 +128,7 @@ def _add_export(commands: Any) -> None:
     add("--seed", type=int, help="one of the run's seeds (default: the first)")
     add("--tasks", default="", help="tasks to add, e.g. mnist,emoji (default: all of the run)")
     add("--forget", default="", metavar="TASK", help="task to subtract instead")
-    add("--alpha", type=float, help="default: as chosen on validation; 1 for a single task")
+    add("--alpha", type=float, help="default: the one chosen on validation; 1 for a single task")
 
 
 def _add_merge(commands: Any) -> None:
@@ -137,7 +143,7 @@ def _add_merge(commands: Any) -> None:
         help="scale the vectors to one norm first")  # fmt: skip
     add("--out", required=True, type=pathlib.Path, help="directory to write; must be new")
     add("--overwrite", action="store_true", help="replace a model that an earlier command wrote")
-    add("--alpha", type=float, help="of θ₀ + α τ (default: chosen on validation)")
+    add("--alpha", type=float, help="α in θ₀ + α τ (default: chosen on validation)")
     add("--draw", type=int, default=0, help="seed of mergers that draw random numbers (default: 0)")
     add("--tasks", default="", help="for a run: tasks to merge (default: all); otherwise: tasks "
         "to choose alpha on, one per model or vector in the same order")  # fmt: skip
@@ -153,7 +159,7 @@ def _add_merge(commands: Any) -> None:
     files("--vectors", nargs="+", metavar="FILE", type=pathlib.Path, help="files of task vectors")
     files("--base", "--model", dest="base", default="", help="the CLIP they were fine-tuned from")
     files("--visual-only", action="store_true", help="ignore the models' text towers")
-    files("--any-base", action="store_true", help="accept vectors of another or an unknown base")
+    files("--any-base", action="store_true", help="accept vectors with another or unknown base")
     files("--data", default="", help="data to choose alpha on: embedded (default), or a folder")
 
 

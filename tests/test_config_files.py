@@ -1,4 +1,4 @@
-"""Configs by name, and a file of every option to begin from."""
+"""Configs by name, and a file with every option to start from."""
 
 import ast
 import pathlib

@@ -69,7 +69,7 @@ def with_validation(
     if missing:
         raise ValueError(
             f"{place}: has no {' and no '.join(missing)} split"
-            f"{', of which 10 % would be the validation split' * (cut and not halved)}; it has "
+            f"{', from which 10 % would be cut for validation' * (cut and not halved)}; it has "
             f"{', '.join(present.values()) or 'none'}"
         )
     splits = {split: read(split) for split in SPLITS if split in wanted}
