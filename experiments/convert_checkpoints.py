@@ -42,8 +42,8 @@ def read_state(path: pathlib.Path) -> dict[str, np.ndarray]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle and torch raise their own kinds
         raise SystemExit(
-            f"{path}: does not contain only tensors ({type(error).__name__}); load it once with the "
-            "code that wrote it and save `module.state_dict()`"
+            f"{path}: does not contain only tensors ({type(error).__name__}); load it once with "
+            "the code that wrote it and save `module.state_dict()`"
         ) from error
     if isinstance(found, dict) and "state_dict" in found:
         found = found["state_dict"]

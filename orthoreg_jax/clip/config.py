@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-# In the configurations of OpenAI's own checkpoints; the end of a text is then its largest id.
+# In OpenAI's own configurations, whose texts end at their largest id.
 LEGACY_EOS = 2
 ACTIVATIONS = ("quick_gelu", "gelu")
 # Limits of sizes in a configuration; tensors are compared with it before memory is allocated.

@@ -68,7 +68,8 @@ def default_config() -> ConfigDict:
     # Images at each step, in addition to training.batch_size.
     penalty.taujp.batch_size = 16
 
-    # The same, from Kronecker factors of the other tasks computed before training: without images.
+    # The same, from Kronecker factors of the other tasks, computed before training; training then
+    # sees no images of other tasks.
     penalty.tak = ConfigDict()
     # Lambda of methods with "+tak"; the default is the best in experiments/results/rivals.md.
     penalty.tak.strength = 0.1
