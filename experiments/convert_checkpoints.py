@@ -52,7 +52,7 @@ def read_state(path: pathlib.Path) -> dict[str, np.ndarray]:
     others = [str(key) for key, value in found.items() if not isinstance(value, torch.Tensor)]
     if others:
         raise SystemExit(
-            f"{path}: has entries that are not tensors: {', '.join(others[:5])}; save those alone"
+            f"{path}: has entries that are not tensors: {', '.join(others[:5])}; save only tensors"
         )
     return {
         key: (value.float() if value.is_floating_point() else value).numpy()
