@@ -276,7 +276,7 @@ def test_classes_that_are_not_ours_are_refused():
     fewer, strange = tuple(labels[:-1]), (*labels[:-1], "Trabant 601 1964")
     with pytest.raises(ValueError, match="has 195 classes, but the task's 196 are .* add 'labels'"):
         class_order(Schema("i", "l", fewer), Repository("a/b"), labels, classes, "a/b")
-    with pytest.raises(ValueError, match="calls classes Trabant 601 1964, and the task's"):
+    with pytest.raises(ValueError, match="calls classes Trabant 601 1964, but the task's"):
         class_order(Schema("i", "l", strange), Repository("a/b"), labels, classes, "a/b")
     with pytest.raises(ValueError, match="calls classes 0, 1, 2"):  # no names: which is which?
         class_order(Schema("i", "l", ()), Repository("a/b"), labels, classes, "a/b")
