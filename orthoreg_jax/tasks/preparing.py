@@ -208,7 +208,7 @@ def _check_room(size: int, cache: pathlib.Path) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise ValueError(
-            f"{cache}: {size / MEGABYTE:.1f} MB are to be fetched, but only {free / MEGABYTE:.1f} "
+            f"{cache}: {size / MEGABYTE:.1f} MB must be fetched, but only {free / MEGABYTE:.1f} "
             "MB are free; free some, prepare fewer tasks, or set HF_HUB_CACHE to another folder"
         )
 

@@ -107,11 +107,11 @@ def check_entry(entry: object, known: bool = False) -> Mapping[str, Any]:
       ValueError: keys that are unknown, or have a value of another kind.
     """
     if not isinstance(entry, dict):
-        raise ValueError(f"its entry of {TABLE} is {_short(entry)}; it must be a table of keys")
+        raise ValueError(f"its entry in {TABLE} is {_short(entry)}; it must be a table of keys")
     kinds = [kind for kind in IMAGES if kind in entry] or [""]
     if len(kinds) > 1:
         raise ValueError(
-            f"its entry of {TABLE} has {' and '.join(map(repr, kinds))}, each of which says where "
+            f"its entry in {TABLE} has {' and '.join(map(repr, kinds))}, each of which says where "
             "the images are; keep one of them"
         )
     kind = kinds[0]
@@ -120,7 +120,7 @@ def check_entry(entry: object, known: bool = False) -> Mapping[str, Any]:
     if unknown := [key for key in entry if key not in keys]:
         others = f"; for images elsewhere, one of {', '.join(filter(None, IMAGES))}"
         raise ValueError(
-            f"its entry of {TABLE} has {', '.join(repr(shown(key)) for key in unknown)}; allowed "
+            f"its entry in {TABLE} has {', '.join(repr(shown(key)) for key in unknown)}; allowed "
             f"{f'beside {kind!r}' if kind else 'with images in NAME.npz'}: {', '.join(keys)} "
             f"('about' may contain anything){'' if kind else others}"
         )
@@ -135,7 +135,7 @@ def check_entry(entry: object, known: bool = False) -> Mapping[str, Any]:
         needed = tuple(key for key in needed if key != "templates")
     wrong += [f"it must have {key!r}, {keys[key][1]}" for key in needed if key not in entry]
     if wrong:
-        raise ValueError(f"its entry of {TABLE}: {'; '.join(wrong)}")
+        raise ValueError(f"its entry in {TABLE}: {'; '.join(wrong)}")
     return entry
 
 

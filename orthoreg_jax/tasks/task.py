@@ -74,7 +74,7 @@ def data_directory(source: str) -> pathlib.Path:
 def load_tasks(source: str, names: Sequence[str], control: str | None = None) -> dict[str, Task]:
     """Reads and checks all tasks of an experiment before any work starts.
 
-    A task is an entry of the data folder's tasks.json, or one of the field's (see `catalogue`).
+    A task is an entry in the data folder's tasks.json, or one of the field's (see `catalogue`).
     An entry has "classes" and "templates"; without either, it is the field's task of this name
     with images from elsewhere. It also has one of
 
@@ -207,13 +207,13 @@ def _load_part(
     whole_name, wanted = entry["part_of"], entry["part"]
     if {"part_of", "from"} & _keys(table.get(whole_name, {"part_of": ""})):
         raise ValueError(
-            f"its entry of {TABLE} says part_of {whole_name!r}; allowed: a task with its own images"
+            f"its entry in {TABLE} says part_of {whole_name!r}; allowed: a task with its own images"
         )
     whole = _load_entry(directory, whole_name, check_entry(table[whole_name]), needed)
     names = [first_name(each) for each in whole.classes]
     if not set(wanted) <= set(names):
         raise ValueError(
-            f"its entry of {TABLE} says part {wanted!r}; allowed: a list of classes of "
+            f"its entry in {TABLE} says part {wanted!r}; allowed: a list of classes of "
             f"{whole_name!r}: {', '.join(names)}"
         )
     labels = [names.index(each) for each in wanted]
@@ -257,7 +257,7 @@ def _load_entry(
     classes = classes or tuple(label.replace("_", " ") for label in content.labels)
     if len(classes) != len(content.labels):
         raise ValueError(
-            f"its entry of {TABLE} has {len(classes)} classes, but the data has "
+            f"its entry in {TABLE} has {len(classes)} classes, but the data has "
             f"{len(content.labels)}: {', '.join(content.labels[:5])}; give one name for each, in "
             "this order"
         )

@@ -109,7 +109,7 @@ def test_one_bad_entry_does_not_stop_the_check_of_the_others(tmp_path):
     source = write(tmp_path, bad)
     facts = list(check_tasks(source, [*bad, "good"]))
     assert [bool(each.problem) for each in facts] == [True] * len(bad) + [False]
-    words = ("its entry of tasks.json", "from elsewhere", "too long", "no such folder",
+    words = ("its entry in tasks.json", "from elsewhere", "too long", "no such folder",
              "good.npz: no such directory")  # fmt: skip
     for each in facts[:-1]:
         assert any(word in each.problem for word in words), each
