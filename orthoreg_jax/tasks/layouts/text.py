@@ -39,7 +39,7 @@ def read_pets(folder: pathlib.Path, split: str) -> Split:
     names = [line.split()[0] for line in _lines(table) if line.strip() and line[0] != "#"]
     places = {name: known.find(name.rpartition("_")[0]) for name in names}
     if strange := [name for name, place in places.items() if place is None]:
-        raise ValueError(f"{shown(table)}: {strange[0]} belongs to no class of the task; copy it again")
+        raise ValueError(f"{shown(table)}: {strange[0]} has no class of the task; copy it again")
     labels = [place for name in names if (place := places[name]) is not None]
     paths = tuple(f"images/{name}.jpg" for name in names)
     return Split(FileImages(folder, paths), np.array(labels, np.int32))
