@@ -136,7 +136,7 @@ def _add_merge(commands: Any) -> None:
     merge = commands.add_parser("merge", help=text, description=text, allow_abbrev=False)
     add = merge.add_argument
     add("--merger", required=True, help="average, ties, tsv_m, wudi, ...; adamerging, "
-        "regmean or fisher, which look at validation images of --tasks")  # fmt: skip
+        "regmean or fisher, which use validation images of --tasks")  # fmt: skip
     add("--option", nargs="*", default=[], metavar="NAME=VALUE", help="parameters, e.g. k=30")
     add("--space", default="", choices=("knots", "core"), help="merge in a basis of all vectors")
     add("--match-norms", default="", choices=("mean", "smallest", "largest"),

@@ -105,7 +105,7 @@ def default_config() -> ConfigDict:
     # Linear warm-up: below 1, a share of the steps; from 1 up, a number of steps. During n steps of
     # warm-up, step k, counted from 1, has k / n of the peak.
     training.warmup = 0.1
-    # "adamw", or "muon": Muon on the kernels of linear layers and on LoRA's factors, with updates of
+    # "adamw", or "muon": Muon on the kernels of linear layers and LoRA's factors, with updates of
     # AdamW's size, and AdamW on everything else.
     training.optimizer = "adamw"
     # Decoupled weight decay, on every trained leaf.
