@@ -1,11 +1,11 @@
-r"""Builds the table of the field's tasks: class names, prompts, where data comes from.
+r"""Builds the table of the field's tasks: class names, prompts, and where their data is.
 
     python experiments/build_catalogue.py
 
 Class names and prompts are those published with CLIP (openai/CLIP, data/prompts.md, and its
-notebook for ImageNet), for EMNIST, Fashion-MNIST and KMNIST those of the 20-task benchmark of
+notebook for ImageNet); for EMNIST, Fashion-MNIST and KMNIST, those of the 20-task benchmark of
 "Localizing Task Information for Improved Model Merging and Compression" (ICML 2024). The long
-lists are read from packages that carry them: tensorflow-datasets (names in the order of its
+lists are read from packages that contain them: tensorflow-datasets (names in the order of its
 labels) and clip-benchmark. Writes orthoreg_jax/tasks/catalogue.json.
 """
 
@@ -48,7 +48,7 @@ CIFAR100 = (
 
 
 def tfds_file(name: str) -> pathlib.Path:
-    """A file of the installed tensorflow-datasets; nothing of it is imported."""
+    """A file of the installed tensorflow-datasets, which is not imported."""
     spec = importlib.util.find_spec("tensorflow_datasets")
     assert spec is not None and spec.origin is not None
     return pathlib.Path(spec.origin).parent / name
@@ -69,7 +69,7 @@ def tfds_list(name: str, variable: str) -> list[str]:
 
 
 def clip_benchmark(file: str) -> dict[str, Any]:
-    """A JSON file of the pinned clip-benchmark wheel."""
+    """A JSON file in the pinned clip-benchmark wheel."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         subprocess.run([*command, "--dest", folder, CLIP_BENCHMARK], check=True)
@@ -80,12 +80,12 @@ def clip_benchmark(file: str) -> dict[str, Any]:
 
 
 def spaced(names: list[str]) -> list[str]:
-    """Underscores as spaces."""
+    """Names with spaces instead of underscores."""
     return [name.replace("_", " ") for name in names]
 
 
 def entries() -> dict[str, dict[str, Any]]:
-    """By task: title, labels as the data calls them, classes, templates."""
+    """By task: title, the data's labels, classes, templates."""
     names = clip_benchmark("en_classnames.json")
     prompts = clip_benchmark("en_zeroshot_classification_templates.json")
     imagenet_prompts = [text.replace("{c}", "{}") for text in prompts["imagenet1k"]]
@@ -164,7 +164,7 @@ def entries() -> dict[str, dict[str, Any]]:
 
 
 def scene(name: str) -> str:
-    """SUN397's "/a/apse/indoor" is "apse indoor"."""
+    """Readable name of a SUN397 class: "/a/apse/indoor" becomes "apse indoor"."""
     return name[3:].replace("/", " ").replace("_", " ")
 
 

@@ -1,9 +1,9 @@
-r"""Turns a finished run into a page of results, beside what the paper reports.
+r"""Turns a finished run into a page of results, next to the paper's.
 
     python experiments/collect.py --run runs/embedded_full --command "orthoreg run ..."
 
-Writes experiments/results/NAME.md, NAME.json and the figures in NAME/, NAME being the run
-folder's. The JSON is results.json without what only figures need.
+Writes experiments/results/NAME.md, NAME.json and the figures in NAME/, where NAME is the run
+folder's name. The JSON is results.json without the parts that only figures need.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ FIGURES = ("addition", "negation", "disentanglement", "cosines", "angles", "sing
 
 def _added(key: Literal["absolute", "normalised"], run: Run) -> float:
     found = run["addition"][key]
-    assert found is not None  # a page is of several tasks, and none has single accuracy 0
+    assert found is not None  # a page has several tasks, and none has a single accuracy of 0
     return found
 
 
 def addition_table(results: Results) -> Table:
-    """Abs / Norm here and in the paper."""
+    """Table of addition: Abs / Norm, ours and the paper's."""
     zero_shot = f"{percent(zero_shot_mean(results))} / {NONE}"
     rows = [("Zero-shot", zero_shot, *(f"{a:.2f} / {NONE}" for a, _ in ADDITION["zero-shot"]))]
     for method in group_methods(results):
@@ -63,7 +63,7 @@ def addition_table(results: Results) -> Table:
 
 
 def negation_table(results: Results) -> Table:
-    """Target / control here and in the paper."""
+    """Table of negation: target / control, ours and the paper's."""
     control = results["zero_shot"]["test"][control_name(results)]
     zero_shot = f"{percent(zero_shot_mean(results))} / {percent(control)}"
     there = [f"{target:.2f} / {kept:.2f}" for target, kept in NEGATION["zero-shot"]]
@@ -80,7 +80,7 @@ def negation_table(results: Results) -> Table:
 
 
 def gain_table(results: Results) -> Table:
-    """What the penalty changes, here and in the paper."""
+    """Table of the penalty's effects, ours and the paper's."""
     rows = []
     for method in group_methods(results):
         plain = method.name.removesuffix(ORTHOREG)
@@ -104,17 +104,17 @@ def gain_table(results: Results) -> Table:
 
 
 def header() -> tuple[str, ...]:
-    """Columns of the tables beside the paper."""
+    """Columns of tables that compare with the paper."""
     return ("Method", "Embedded, here", *(f"{model}, paper" for model in MODELS))
 
 
 def published(method: MethodRuns) -> tuple[tuple[float, float | None], ...]:
-    """The paper's addition of a method."""
+    """The paper's addition results of a method."""
     return ADDITION[method.name]
 
 
 def slim(results: Results) -> Results:
-    """Without what only figures need."""
+    """Results without the parts that only figures need."""
     smaller = copy.deepcopy(results)
     smaller["weight_angles"] = {}
     for run in smaller["runs"]:

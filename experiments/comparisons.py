@@ -1,4 +1,4 @@
-"""What is compared: rows of candidates, in groups whose first row is the baseline."""
+"""Comparisons: rows of candidates, in groups whose first row is the baseline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trials import Found
 
 from orthoreg_jax.config import ORTHOREG, PLUS
 
-# At lambda near 0 tauJp's E ||J tau||^2 ends near 100, TAK's form near 60, the loss near 0.1.
+# With lambda near 0, tauJp's E ||J tau||^2 ends near 100, TAK's form near 60, the loss near 0.1.
 STRENGTHS = {
     "orthoreg": (0.1, 1.0, 10.0, 100.0),
     "taujp": (0.001, 0.01, 0.1, 1.0),
@@ -24,7 +24,7 @@ class Candidate(NamedTuple):
     Attributes:
       method: as in a config's `methods`.
       strengths: lambda of each of its penalties, in order.
-      options: further options, for example ("lora.placement=qv",).
+      options: other options, for example ("lora.placement=qv",).
     """
 
     method: str
@@ -37,7 +37,7 @@ class Candidate(NamedTuple):
         return " / ".join(f"{value:g}" for value in self.strengths) or "0"
 
 
-# Candidates of a row, given the candidate that each earlier row chose and its trial.
+# Candidates of a row, given the candidate chosen in each earlier row and its trial.
 Candidates = Callable[[dict[str, tuple[Candidate, Found]]], list[Candidate]]
 
 
@@ -45,9 +45,9 @@ class Group(NamedTuple):
     """Rows that are compared with the first of them.
 
     Attributes:
-      name: in tables.
-      rows: candidates, by name of the row.
-      published: the paper's Abs of the baseline and with OrthoReg, if it has them.
+      name: name in tables.
+      rows: row name -> candidates.
+      published: the paper's Abs of the baseline and with OrthoReg, if it reports them.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Group(NamedTuple):
 
 
 def fixed(*candidates: Candidate) -> Candidates:
-    """Candidates that depend on no other row."""
+    """Candidates that do not depend on other rows."""
     return lambda chosen: list(candidates)
 
 
@@ -68,14 +68,14 @@ def penalised(method: str, penalty: str, *options: str) -> Candidates:
 
 
 def with_better_rival(chosen: dict[str, tuple[Candidate, Found]]) -> list[Candidate]:
-    """OrthoReg beside the rival that is better on validation, whose lambda stays."""
+    """OrthoReg with the rival that is better on validation, at the rival's lambda."""
     rival, _ = max((chosen["taujp"], chosen["tak"]), key=lambda each: each[1]["val Abs"])
     method = rival.method.replace(PLUS, f"{ORTHOREG}{PLUS}")
     return [Candidate(method, (value, *rival.strengths)) for value in STRENGTHS["orthoreg"]]
 
 
 def rivals(mode: str) -> Group:
-    """OrthoReg beside penalties that know the other tasks, and together with the better one."""
+    """OrthoReg, penalties that know the other tasks, and OrthoReg with the better of those."""
     return Group(
         mode,
         {"none": fixed(Candidate(mode))}
@@ -85,7 +85,7 @@ def rivals(mode: str) -> Group:
 
 
 def placement(place: str) -> Group:
-    """LoRA with adapters beside some kernels (the paper's table 6)."""
+    """LoRA with adapters on certain kernels (the paper's table 6)."""
     option = f"lora.placement={place}"
     return Group(
         place,
@@ -98,12 +98,12 @@ def placement(place: str) -> Group:
 
 
 class Comparison(NamedTuple):
-    """A page.
+    """A page of comparisons.
 
     Attributes:
-      title: its first line.
-      group: name of a group -> the group.
-      groups: those that are compared unless others are asked for.
+      title: first line of the page.
+      group: makes the group of a name.
+      groups: names of the groups that are compared by default.
     """
 
     title: str

@@ -1,16 +1,16 @@
-r"""Turns torch checkpoints of this field's code into task vectors of this package.
+r"""Turns the field's torch checkpoints into task vectors for this package.
 
     pip install torch
     python experiments/convert_checkpoints.py --pretrained zeroshot.pt --finetuned finetuned.pt \
         --backbone ViT-B/32 --out vector.safetensors
 
-Reads state dicts of open_clip's or transformers' layout, as training code saves them: of the image
-encoder or of the whole model, with any prefix ("module.", "image_encoder.model."), and with what
-hangs beside it listed as left out. That is how task-arithmetic code, merge-and-rebase and OrthoReg
-publish theirs. Only tensors are read (`weights_only=True`); a file that holds pickled modules is
-refused, because loading it would run whatever code it names. Without --pretrained, OpenAI's weights
-of --backbone are subtracted. The vector's file says which weights it is the difference to, by the
-numbers of their image tower, so that `orthoreg merge --vectors` knows its base again.
+Reads state dicts in open_clip's or transformers' layout, as training code saves them: of the image
+encoder or the whole model, with any prefix ("module.", "image_encoder.model."). Other tensors are
+listed as left out. Task-arithmetic code, merge-and-rebase and OrthoReg publish such files. Only
+tensors are read (`weights_only=True`); files with pickled modules are refused, because loading
+them would run whatever code they name. Without --pretrained, OpenAI's weights of --backbone are
+subtracted. The vector's file identifies the weights it is the difference to, by a hash of their
+image tower, so that `orthoreg merge --vectors` recognises its base.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from orthoreg_jax.trees import save_tree
 
 
 def read_state(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Tensors of a state dict, by their keys."""
+    """Tensors of a state dict, by key."""
     if not path.is_file():
         raise SystemExit(f"{path}: no such file")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle's and torch's own kinds
+    except Exception as error:  # pickle and torch raise their own kinds
         raise SystemExit(
-            f"{path}: does not hold tensors alone ({type(error).__name__}); load it once with the "
-            "code that wrote it and save `module.state_dict()`"
+            f"{path}: does not contain only tensors ({type(error).__name__}); load it once with "
+            "the code that wrote it and save `module.state_dict()`"
         ) from error
     if isinstance(found, dict) and "state_dict" in found:
         found = found["state_dict"]
@@ -51,7 +51,9 @@ def read_state(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise SystemExit(f"{path}: holds a {type(found).__name__}, expected a state dict")
     others = [str(key) for key, value in found.items() if not isinstance(value, torch.Tensor)]
     if others:
-        raise SystemExit(f"{path}: holds no tensors as {', '.join(others[:5])}; save those alone")
+        raise SystemExit(
+            f"{path}: has entries that are not tensors: {', '.join(others[:5])}; save only tensors"
+        )
     return {
         key: (value.float() if value.is_floating_point() else value).numpy()
         for key, value in found.items()
@@ -59,7 +61,7 @@ def read_state(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def read_tower(path: pathlib.Path, config: ClipConfig) -> Weights:
-    """The image tower in our layout."""
+    """Reads the image tower in our layout."""
     try:
         stored = StoredClip(Arrays(read_state(path)), config, based=True)
     except ValueError as error:

@@ -1,14 +1,14 @@
-r"""OrthoReg under every way to merge: each merger, without and with the penalty, in every mode.
+r"""OrthoReg with every merger: each one without and with the penalty, in every mode.
 
     python experiments/mergers.py --run runs/embedded_full --workdir runs/mergers
 
-RUN is a finished run, which is only read. Alpha, and each merger's own parameter, are chosen on
-validation by the mean of normalised accuracies. The grid of alpha is one of lengths, to mean the
-same for every merger: ||alpha tau|| is a share of ||sum_t tau_t||. Own parameters are chosen with
-the first seed and kept for the others. Every result is kept in WORKDIR, and a run that was cut off
-goes on.
+RUN is a finished run, which is only read. Alpha and each merger's own parameter are chosen on
+validation, by the mean of normalised accuracies. The grid of alpha consists of lengths, so that it
+means the same for every merger: ||alpha tau|| is a share of ||sum_t tau_t||. Own parameters are
+chosen with the first seed and kept for the others. Every result is stored in WORKDIR, and an
+interrupted run resumes.
 
-Writes experiments/results/mergers.md, .json and .png; `--report` does so from what is there.
+Writes experiments/results/mergers.md, .json and .png; `--report` uses only what is stored.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from orthoreg_jax.tasks.batches import evaluation_batches
 from orthoreg_jax.training.modes import MODES
 from orthoreg_jax.training.modes.mode import linearized_outputs
 
-BATCH = 216  # three of them are the embedded suite's validation images, with none left over
+BATCH = 216  # three of them are exactly the embedded suite's validation images
 
 
 class Measurement:
-    """Everything that measuring the mergers of a run takes, made once.
+    """What measuring a run's mergers needs, made once.
 
-    The images of all tasks lie in common batches, of which each model is asked for the features
-    alone: a batch that a small task does not fill would be computed in vain.
+    The images of all tasks are in common batches, and each model computes only their features:
+    separate batches would waste computation on padding for small tasks.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -71,7 +71,7 @@ class Measurement:
     def accuracies(
         self, outputs: Any, vectors: Sequence[Any], alphas: Sequence[Sequence[float]], split: str
     ) -> list[np.ndarray]:
-        """(alphas, tasks) for each vector; a linearised model takes all of them in one pass."""
+        """Accuracies (alphas, tasks) of each vector; a linearised model takes all in one pass."""
         if outputs is not linearized_outputs and len(vectors) > 1:
             pairs = zip(vectors, alphas, strict=True)
             return [self.accuracies(outputs, [v], [a], split)[0] for v, a in pairs]
@@ -105,7 +105,7 @@ class Measurement:
 def measure(
     measurement: Measurement, method: str, seed: int, tried: Mapping[str, Sequence[dict[str, Any]]]
 ) -> dict[str, Any]:
-    """Of each merger in `tried`: the best of its options and alphas on validation, and its test."""
+    """By merger in `tried`: its best options and alpha on validation, and its test results."""
     experiment = measurement.experiment
     run = read_json(experiment.evaluation_path(method, seed))["run"]
     single = {
@@ -153,7 +153,7 @@ def measure(
 
 
 def measure_all(arguments: argparse.Namespace) -> None:
-    """Measures what WORKDIR does not hold yet."""
+    """Measures what is not in WORKDIR yet."""
     config = reopen(arguments.run).config
     with jax.default_matmul_precision(config.matmul_precision):
         measurement = None
@@ -186,7 +186,7 @@ def measure_all(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Measures, then writes table and figure of what is there."""
+    """Measures, then writes the table and the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=pathlib.Path, required=True)
     parser.add_argument("--workdir", type=pathlib.Path, required=True)

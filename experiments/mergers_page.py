@@ -1,4 +1,4 @@
-"""What mergers.py tries, where it keeps what it finds, and the page and plot of it."""
+"""Mergers and options that mergers.py tries, files of its results, and their page and plot."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from orthoreg_jax.storage import read_json, replacing, write_json, write_text
 from orthoreg_jax.training.modes import MODES, make_mode
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-# What ||alpha tau|| is of ||sum_t tau_t||; what rebuilds the spectrum is best where it is larger.
+# ||alpha tau|| as a share of ||sum_t tau_t||; mergers that rebuild the spectrum need larger values.
 SHARES = (0.1, 0.16, 0.25, 0.4, 0.63, 1.0)
 SPECTRAL_SHARES = (0.25, 0.4, 0.63, 0.8, 1.0, 1.25, 1.6)
 LONG_SHARES = (*SPECTRAL_SHARES, 2.0, 2.5)
-# What is tried of each merger's own parameter, the paper's default first.
+# Values tried of each merger's own parameter, the paper's default first.
 TRIED: dict[str, tuple[dict[str, Any], ...]] = {
     "task_arithmetic": ({},),
     "ties": ({"k": 20}, {"k": 50}),
@@ -50,18 +50,18 @@ TITLES = {
 
 
 def shares(merger: str) -> tuple[float, ...]:
-    """The grid of a merger."""
+    """Grid of a merger."""
     longer = {"tsv_m": SPECTRAL_SHARES, "iso_c": LONG_SHARES, "iso_cts": LONG_SHARES}
     return longer.get(merger, SHARES)
 
 
 def kept(workdir: pathlib.Path, method: str, seed: int, merger: str) -> pathlib.Path:
-    """The file of one result."""
+    """File of one result."""
     return workdir / method / f"seed{seed}" / f"{merger}.json"
 
 
 class Cell(NamedTuple):
-    """One merger on one method: what each seed gave."""
+    """Results of one merger with one method, by seed."""
 
     results: list[dict[str, Any]]
 
@@ -87,7 +87,7 @@ class Cell(NamedTuple):
 
 
 def read_cells(arguments: argparse.Namespace) -> dict[tuple[str, str], Cell]:
-    """(method, merger) -> what is there of all seeds."""
+    """(method, merger) -> existing results of all seeds."""
     cells = {}
     seeds = read_json(arguments.run / "config.json")["seeds"]
     for method in arguments.methods:
@@ -135,7 +135,7 @@ def tables(cells: Mapping[tuple[str, str], Cell]) -> list[str]:
 
 
 def verdict(cells: Mapping[tuple[str, str], Cell]) -> list[str]:
-    """What the numbers say, in words made of them."""
+    """Conclusions from the numbers, in words."""
     found, lines = gains(cells), []
     if not found:
         return ["No method is there both without and with the penalty."]
@@ -207,7 +207,7 @@ def draw(cells: Mapping[tuple[str, str], Cell]) -> Figure:
 
 
 def report(arguments: argparse.Namespace) -> None:
-    """Writes what is there."""
+    """Writes the page from the existing results."""
     cells = read_cells(arguments)
     missing = [m for m in arguments.methods if not all((m, name) in cells for name in TRIED)]
     zero_shot = read_json(arguments.run / "results.json")["zero_shot"]["test"]

@@ -1,11 +1,11 @@
-"""What the paper reports, to stand beside what is measured here.
+"""Numbers in the paper, for comparison with our measurements.
 
 "Understanding and Enforcing Weight Disentanglement in Task Arithmetic", CVPR 2026
 (arXiv 2604.17078), tables 1 and 2: eight tasks, CLIP ViT-B/32, B/16 and L/14, per cent.
 """
 
 MODELS = ("B/32", "B/16", "L/14")
-# By method: (Abs, Norm) for each model; None: misprinted there.
+# By method: (Abs, Norm) for each model; None: misprinted in the paper.
 ADDITION: dict[str, tuple[tuple[float, float | None], ...]] = {
     "zero-shot": ((47.74, None), (54.22, None), (64.54, None)),
     "full": ((70.32, 77.56), (75.39, None), (84.07, 89.19)),
@@ -18,7 +18,7 @@ ADDITION: dict[str, tuple[tuple[float, float | None], ...]] = {
     "lora+orthoreg": ((76.00, 86.10), (79.67, 87.70), (89.16, 95.50)),
 }
 # Negation at 95 % of control accuracy: (target, control) for each model. The zero-shot control of
-# B/32 is as the paper has it; others report about 63.4 for it.
+# B/32 is the paper's; others report about 63.4.
 NEGATION: dict[str, tuple[tuple[float, float], ...]] = {
     "zero-shot": ((47.74, 66.70), (54.22, 68.34), (64.54, 77.44)),
     "full": ((25.05, 63.91), (20.29, 66.38), (18.09, 74.39)),

@@ -1,11 +1,11 @@
-r"""Merges by singular values again and again beside a busy process: none may stop for ever.
+r"""Repeats merges by singular values next to a busy process, to check that none ever hangs.
 
     python experiments/repeat_merges.py --merges 200
 
-Five vectors of the embedded model's shapes are merged, by TSV-M and Iso-CTS in turn; with --traced
-inside `jax.jit`, where XLA decomposes. A process that computes without end keeps a core busy. A
-merge that computes nothing for --patience seconds counts as stopped: its number is printed and the
-process ends with 1. `experiments/upstream/batched_svd_hang.py` tells what would stop them. Writes
+Merges five vectors with the shapes of the embedded model, alternating TSV-M and Iso-CTS; with
+--traced inside `jax.jit`, where XLA decomposes. Another process keeps a core busy all the time. A
+merge that computes nothing for --patience seconds counts as stopped: its number is printed, and the
+process exits with 1. `experiments/upstream/batched_svd_hang.py` explains what could stop it. Writes
 experiments/results/repeat_merges.md and .json.
 """
 
@@ -36,7 +36,7 @@ RESULTS = pathlib.Path(__file__).parent / "results"
 
 
 def vectors(width: int, tasks: int = 5, layers: int = 3) -> list[dict[str, jax.Array]]:
-    """Of a tower of so many layers and features."""
+    """Task vectors of a tower with the given width and number of layers."""
     rng = np.random.default_rng(0)
     shapes = {"in_proj": (width, 3 * width), "out_proj": (width, width),
               "fc1": (width, 4 * width), "fc2": (4 * width, width)}  # fmt: skip
@@ -48,7 +48,7 @@ def vectors(width: int, tasks: int = 5, layers: int = 3) -> list[dict[str, jax.A
 
 
 def watch(done: list[float], patience: float) -> None:
-    """Ends the process once it has computed nothing for so many seconds."""
+    """Ends the process once it has computed nothing for `patience` seconds."""
     spent, since = 0.0, time.monotonic()
     while True:
         time.sleep(1)
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def record(folder: pathlib.Path, row: dict[str, Any]) -> None:
-    """Writes the table anew; rows of other commands, made earlier, stay."""
+    """Rewrites the table; rows of other commands stay."""
     path = folder / "repeat_merges.json"
     rows = read_json(path) if path.is_file() else []
     rows = [old for old in rows if old["command"] != row["command"]] + [row]

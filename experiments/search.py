@@ -6,11 +6,11 @@ r"""Compares methods, each at the lambda that is best on validation.
 A row has candidates (`comparisons.py`). Each is tried with the first seed, and the one with the
 best validation Abs wins: the mean accuracy of the model with all task vectors added, at its best
 alpha. The winner is fine-tuned with every seed. Steps, batches and learning rate are the same for
-all; tauJp also sees images of the other tasks.
+all; only tauJp also sees images of the other tasks.
 
-Every trial is a run folder in WORKDIR, and its numbers are kept there in trials.json, so a
-comparison that was cut off continues where it stopped. The page experiments/results/NAME.md and
-NAME.json are written at the end.
+Every trial has a run folder in WORKDIR, and trials.json there stores its numbers, so an interrupted
+comparison resumes where it stopped. Finally, experiments/results/NAME.md and NAME.json are
+written.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from orthoreg_jax.storage import read_json, write_json, write_text
 from orthoreg_jax.training.penalties import PENALTIES
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-# Of a two-sided 95 % t interval, by the number of seeds.
+# Quantile of a two-sided 95 % t interval, by number of seeds.
 QUANTILES = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
-# Vectors that leave other tasks alone are short: their best alphas are beyond the usual ones.
+# Vectors that affect other tasks little are short, so their best alphas exceed the usual ones.
 LONGER = (*ALPHAS, 2.0, 2.8, 4.0, 5.6, 8.0)
 SHOWN = ("single", "Abs", "Norm", "alpha", *NEGATION)
 CHANGES = ("single", "Abs", "target")
 
 
 class Search:
-    """Runs candidates and keeps what they give."""
+    """Runs candidates and stores their results."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        """Reads what is kept."""
+        """Reads the stored results."""
         self._trials, self.seeds = Trials(arguments), list[int](arguments.seeds)
         self._path = arguments.workdir / "trials.json"
         self.kept: dict[str, Found] = read_json(self._path) if self._path.is_file() else {}
@@ -50,7 +50,7 @@ class Search:
         self._rate = arguments.learning_rate or configured
 
     def run(self, candidate: Candidate, final: bool = False) -> Found:
-        """One trial, unless it is kept; `final`: with all seeds, and negation."""
+        """Runs a trial, unless it is stored; `final`: with all seeds, and negation."""
         seeds = self.seeds if final else self.seeds[:1]
         setting = ", ".join([candidate.method, f"lambda {candidate.lambdas}", *candidate.options])
         name = f"{setting}, seeds {', '.join(map(str, seeds))}" + ", negated" * final
@@ -96,7 +96,7 @@ def differences(final: Found, plain: Found, measure: str) -> tuple[float, float]
 
 
 def change_cells(final: Found, plain: Found) -> list[str]:
-    """Changes of a method, and whether that of Abs is within noise."""
+    """Changes from the baseline, and whether that of Abs is within noise."""
     found = [differences(final, plain, measure) for measure in CHANGES]
     mean, deviation = found[CHANGES.index("Abs")]
     count = len(final["seeds"])
@@ -106,7 +106,7 @@ def change_cells(final: Found, plain: Found) -> list[str]:
 
 
 def page(name: str, search: Search, groups: list[Group]) -> str:
-    """Runs what is missing and describes all of it."""
+    """Runs what is missing and returns the page with all results."""
     rows, changes, tried = [], [], []
     for group in groups:
         winners, lines = search.compare(group)

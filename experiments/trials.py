@@ -1,4 +1,4 @@
-"""Trials: one method with its options, fine-tuned and added, for searches and sweeps."""
+"""Trials for searches and sweeps: one method with options, fine-tuned and added."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from orthoreg_jax.experiment.setup import prepare
 from orthoreg_jax.progress import Progress
 
 ALPHAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4)
-# Numbers of a trial, in per cent but for alpha and the norm; "val Abs" chooses, the rest is test.
+# Numbers of a trial, in per cent except alpha and the norm; "val Abs" chooses, the others are test.
 MEASURES = ("val Abs", "single", "Abs", "Norm", "alpha", "norm")
 NEGATION = ("target", "control", "negation alpha")
 
@@ -31,7 +31,7 @@ Found = dict[str, Any]  # a trial's numbers
 
 
 def parser(description: str, config: str = "configs/embedded.py") -> argparse.ArgumentParser:
-    """The arguments that every script of trials takes."""
+    """Parser with the arguments of every script that runs trials."""
     made = argparse.ArgumentParser(description=description)
     made.add_argument("--config", default=config)
     made.add_argument("--workdir", type=pathlib.Path, required=True)
@@ -41,7 +41,7 @@ def parser(description: str, config: str = "configs/embedded.py") -> argparse.Ar
 
 
 class Trials:
-    """Runs trials, each in a run folder of its own; what is compiled to evaluate serves all."""
+    """Runs trials, each in its own run folder; they share compiled evaluation functions."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         """Reads nothing yet; `arguments` are those of `parser`."""
@@ -64,15 +64,16 @@ class Trials:
         Args:
           method: as in a config's `methods`.
           rate: learning rate.
-          options: further options, such as "penalty.strength=1".
+          options: other options, such as "penalty.strength=1".
           folder: name of its run folder, without the learning rate; default: the method.
-          seeds: in place of the arguments'.
-          negate: measure negation, too: "target", "control" and "negation alpha" at 95 % of
-            control, means over tasks.
+          seeds: instead of the arguments' seeds.
+          negate: also measure negation: "target", "control" and "negation alpha" at 95 % of
+            control, as means over tasks.
 
         Returns:
-          Its facts, mean over seeds of each of `MEASURES`, standard deviations as "Abs sd", every
-          seed's own as "Abs by seed", and the mean validation accuracies over `ALPHAS` as "curve".
+          Its numbers: the mean over seeds of each of `MEASURES`, standard deviations as "Abs sd",
+          each seed's value as "Abs by seed", and mean validation accuracies over `ALPHAS` as
+          "curve".
         """
         arguments = self._arguments
         seeds, measures = seeds or arguments.seeds, MEASURES + NEGATION * negate
@@ -145,7 +146,7 @@ class Trials:
 
 
 def cells(trial: Found, measures: Sequence[str] = MEASURES) -> list[str]:
-    """Numbers for a table, with their deviation over seeds."""
+    """Numbers for a table, with their standard deviations over seeds."""
     texts = []
     for measure in measures:
         deviation = trial[f"{measure} sd"]

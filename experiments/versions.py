@@ -1,11 +1,11 @@
-"""Which Python and JAX the package works with: the suite's core in environments of their own.
+"""Tests the package's core with different versions of Python and JAX, in separate environments.
 
     python experiments/versions.py          # or: make versions; --only 3.12 does one of them
 
-Each Python of this machine gets the newest versions that it can have, and the oldest Python the
-lowest ones that pyproject.toml allows besides. Environments stay in .venv-versions, with the log of
-their tests; what was tried before is kept in experiments/results/versions.json, a row for each.
-Needs uv, which `make setup` installs, and a package index.
+Each Python on this machine gets the newest versions available to it; the oldest Python also gets
+the lowest versions that pyproject.toml allows. Environments and the logs of their tests stay in
+.venv-versions; earlier results stay in experiments/results/versions.json, one row for each. Needs
+uv, which `make setup` installs, and a package index.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FOLDER = ROOT / ".venv-versions"
 PYTHONS = ("3.11", "3.12", "3.13")
 NEWEST, LOWEST = "newest", "lowest"
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
-# Formulas, the train step, files, CLIP beside stored numbers of another program, and a whole run.
+# Formulas, the train step, files, CLIP against numbers stored from another program, a whole run.
 CORE = (
     *("tests/arithmetic", "tests/penalties", "tests/merging/test_merging.py"),
     *("tests/training/test_step.py", "tests/training/test_saved_states.py"),
@@ -55,7 +55,7 @@ print(sorted(ours / least for least, ours in took)[len(took) // 2])
 
 
 def main() -> None:
-    """Runs what is asked for and writes the page."""
+    """Runs the requested tests and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", metavar="PYTHON", help="3.11, 3.12, 3.13; all")
     parser.add_argument("--versions", default="", choices=("", NEWEST, LOWEST), help="both")
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def find_python(minor: str) -> str | None:
-    """An interpreter of this version that answers: on the path, or one of pyenv's."""
+    """A working interpreter of this version, from the path or pyenv."""
     pyenv = pathlib.Path(os.environ.get("PYENV_ROOT", pathlib.Path.home() / ".pyenv"))
     found = [shutil.which(f"python{minor}"), *sorted(pyenv.glob(f"versions/{minor}.*/bin/python"))]
     for each in map(str, filter(None, found)):
@@ -89,14 +89,14 @@ def find_python(minor: str) -> str | None:
 
 
 def trial(minor: str, kind: str, python: str) -> dict[str, Any]:
-    """Makes the environment and runs the tests in it; a row of the table."""
+    """Creates the environment and runs the tests in it; returns a row of the table."""
     place = FOLDER / f"{minor}-{kind}"
     print(f"Python {minor}, {kind} versions: {place}", flush=True)
     own = str(place / "bin" / "python")
     uv("venv", "--clear", "--python", python, str(place))
     limits = []
     if kind == LOWEST:
-        # Ours alone: tools for development are as new as those allow.
+        # Lowest versions only of our own requirements: development tools are as new as those allow.
         limits = ["--constraint", str(place / "lowest.txt")]
         compiled = ("pyproject.toml", "--extra", "experiments", "--resolution", "lowest-direct")
         uv("pip", "compile", *compiled, "--python", own, "--output-file", limits[1])
@@ -108,7 +108,7 @@ def trial(minor: str, kind: str, python: str) -> dict[str, Any]:
     began = time.monotonic()
     log = FOLDER / f"{minor}-{kind}.log"
     with open(log, "w") as stream:
-        # Without a plugin that some versions of others bring, and that warns of pytest's future.
+        # Disables a plugin that some packages bring, because it warns about pytest's future.
         command = [own, "-m", "pytest", "-p", "no:anyio", "-rf", *CORE]
         subprocess.run(command, cwd=ROOT, env=environment, stdout=stream, stderr=stream)
     seconds = time.monotonic() - began
@@ -121,7 +121,7 @@ def trial(minor: str, kind: str, python: str) -> dict[str, Any]:
         "python": said[0],
         "versions": dict(zip(PACKAGES, said[1:], strict=True)),
         "passed": counts.get("passed", 0),
-        # A log without counts is that of a run that did not end.
+        # A log without counts is from a run that did not finish.
         "failed": counts.get("failed", 0) + counts.get("error", 0) + (not counts),
         "seconds": seconds,
         "import_ratio": float(ratio.stdout),
@@ -129,13 +129,13 @@ def trial(minor: str, kind: str, python: str) -> dict[str, Any]:
 
 
 def uv(*command: str) -> None:
-    """Runs uv, of this environment."""
+    """Runs uv from this environment."""
     program = pathlib.Path(sys.executable).parent / "uv"
     subprocess.run([program, *command, "--quiet", "--system-certs"], cwd=ROOT, check=True)
 
 
 def page(rows: dict[str, Any]) -> str:
-    """The table, a row for each environment."""
+    """Page with the table: one row for each environment."""
     header = ["Python", "versions", *PACKAGES, "passed", "failed", "import"]
     lines = [
         [

@@ -1,4 +1,4 @@
-"""The command `orthoreg`, as `python -m orthoreg_jax` too."""
+"""The command `orthoreg`, also as `python -m orthoreg_jax`."""
 
 from __future__ import annotations
 

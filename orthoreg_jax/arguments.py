@@ -1,4 +1,4 @@
-"""The arguments of the command `orthoreg`, and what its help says."""
+"""The arguments of the command `orthoreg`, and its help."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ STAGE_HELP = {
     "report": "draw plots and write report.html from results.json",
 }
 DATA_ACTIONS = {
-    "check": "list what is found of each task: counts, hashes, duplicates, and what is wrong",
-    "prepare": "fetch what is missing from the hub",
+    "check": "report on each task: image counts, hashes, duplicates, and problems",
+    "prepare": "fetch missing data from the hub",
 }
 EPILOG = """\
 examples:
@@ -39,14 +39,14 @@ Every stage skips finished work. To resume an interrupted run, repeat the comman
 
 
 class _Versions(argparse.Action):
-    """Versions are looked up when they are asked for: it takes longer than all of --help."""
+    """Looks versions up only when asked for them: that takes longer than all of --help."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from .versions import versions_text
 
         try:
             print(versions_text(), flush=True)
-        except BrokenPipeError:  # whoever reads it has seen enough, as `head` does
+        except BrokenPipeError:  # the reader has seen enough, like `head`
             close_output()
         parser.exit()
 
@@ -65,8 +65,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
-    # allow_abbrev off: "--conf.x" must be an error, not a prefix of --config.
+    """Builds the parser of all commands."""
+    # allow_abbrev is off, because "--conf.x" must be an error, not an abbreviation of --config.
     parser = argparse.ArgumentParser(
         prog="orthoreg",
         description="OrthoReg and task arithmetic: fine-tune, add, negate and report.",
@@ -74,7 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    text = "print the versions of what is at work, and end"
+    text = "print the versions of the packages in use, and exit"
     parser.add_argument("--version", nargs=0, action=_Versions, help=text)
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=_Parser
@@ -90,9 +90,11 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--workdir", required=True, type=pathlib.Path, help="folder of this run"
         )
-    text = "write a config file to begin from: every option with its comment"
+    text = "write a config file to start from, with every option and its comment"
     init = commands.add_parser("init", help=text, description=text, allow_abbrev=False)
-    init.add_argument("file", type=pathlib.Path, metavar="FILE.py", help="new")
+    init.add_argument(
+        "file", type=pathlib.Path, metavar="FILE.py", help="file to write; must be new"
+    )
     _add_export(commands)
     _add_merge(commands)
     _add_vector(commands)
@@ -106,7 +108,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_data(commands: Any) -> None:
-    text = "check the data of tasks, or fetch what is missing of it from the hub"
+    text = "check the data of tasks, or fetch missing data from the hub"
     data = commands.add_parser("data", help=text, description=text, allow_abbrev=False)
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, text in DATA_ACTIONS.items():
@@ -114,9 +116,13 @@ def _add_data(commands: Any) -> None:
         _add_config(action, required=False)
         add = action.add_argument
         add("--tasks", help="instead of a config's: e.g. dtd,svhn; 8, 14, 20: the field's lists")
-        add("--data", default="data", help="their folder, with --tasks (default: data)")
+        add("--data", default="data", help="data folder, with --tasks (default: data)")
         if name == "prepare":
-            add("--tfds", action="store_true", help="by tensorflow-datasets, not from the hub")
+            add(
+                "--tfds",
+                action="store_true",
+                help="prepare with tensorflow-datasets, not from the hub",
+            )
 
 
 def _add_given(command: argparse.ArgumentParser) -> None:
@@ -161,14 +167,14 @@ def _add_merge(commands: Any) -> None:
     merge = commands.add_parser("merge", help=text, description=text, allow_abbrev=False)
     add = merge.add_argument
     add("--merger", required=True, help="average, ties, tsv_m, wudi, ...; adamerging, "
-        "regmean or fisher, which look at validation images of --tasks")  # fmt: skip
+        "regmean or fisher, which use validation images of --tasks")  # fmt: skip
     add("--option", nargs="*", default=[], metavar="NAME=VALUE", help="parameters, e.g. k=30")
     add("--space", default="", choices=("knots", "core"), help="merge in a basis of all vectors")
     add("--match-norms", default="", choices=("mean", "smallest", "largest"),
         help="scale the vectors to one norm first")  # fmt: skip
     add("--out", required=True, type=pathlib.Path, help="directory to write; must be new")
     add("--overwrite", action="store_true", help="replace a model that an earlier command wrote")
-    add("--alpha", type=float, help="of θ₀ + α τ (default: chosen on validation)")
+    add("--alpha", type=float, help="α in θ₀ + α τ (default: chosen on validation)")
     add("--draw", type=int, default=0, help="seed of mergers that draw random numbers (default: 0)")
     add("--tasks", default="", help="for a run: tasks to merge (default: all); otherwise: tasks "
         "to choose alpha on, one per model or vector in the same order")  # fmt: skip
@@ -185,7 +191,7 @@ def _add_merge(commands: Any) -> None:
     files("--vectors", nargs="+", metavar="FILE", type=pathlib.Path, help="files of task vectors")
     files("--base", "--model", dest="base", default="", help="the CLIP they were fine-tuned from")
     files("--visual-only", action="store_true", help="ignore the models' text towers")
-    files("--any-base", action="store_true", help="accept vectors of another or an unknown base")
+    files("--any-base", action="store_true", help="accept vectors with another or unknown base")
     files("--data", default="", help="data to choose alpha on: embedded (default), or a folder")
 
 

@@ -37,13 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(completion_script(parser, options.shell), end="")
         return 0
     if getattr(options, "config", None) is not None and not joins_others(options):
-        try:  # the message of `load_config`, without its second of imports
+        try:  # gives the message of `load_config` without its second of imports
             locate_config(options.config)
         except ValueError as error:
             print(f"orthoreg: {error}", file=sys.stderr)
             return 1
     if joins_others(options):
-        # When a process ends, JAX's C++ logs pages before our line can say which one it was.
+        # JAX's C++ code logs pages when a process ends, before our line can say which one it was.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     code, reason = _act(options, overrides)
     from .hosts import leave
@@ -61,7 +61,7 @@ def _act(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[int, st
     from .storage import StorageError
     from .training.finetune import DivergedError
 
-    # Orbax logs a traceback of what it raises; what is raised is reported below.
+    # Orbax logs a traceback of every error it raises; those errors are reported below.
     absl.logging.set_verbosity(absl.logging.FATAL)
     code, reason = 0, ""
     try:
@@ -72,10 +72,10 @@ def _act(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[int, st
         code, reason = 1, str(error)
     except StoppedError as stopped:
         code, reason = 128 + stopped.number, f"{stopped}; repeat the command to resume"
-    except BrokenPipeError:  # whoever reads the output has seen enough, as `head` does
+    except BrokenPipeError:  # the reader has seen enough, like `head`
         close_output()
         return 1, "its output was closed"
-    except OSError as error:  # a path that cannot be, a disk or folder that is gone
+    except OSError as error:  # an invalid path, or a disk or folder that no longer exists
         code, reason = 1, _refusal(error)
     except MemoryError as error:
         code = 1
@@ -83,7 +83,7 @@ def _act(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[int, st
     except KeyboardInterrupt:
         code = 130
         reason = "stopped; finished work is kept; repeat the command to resume"
-    except Exception as error:  # ours, or that of a process that this one worked with
+    except Exception as error:  # our own, or caused by another process of this run
         blame()
         traceback.print_exc()
         return 1, f"{type(error).__name__}: {error}"

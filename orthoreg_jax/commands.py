@@ -1,4 +1,4 @@
-"""What each command of `orthoreg` does with its arguments; imports wait until then."""
+"""What each command of `orthoreg` does; heavy imports wait until it runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .arguments import STAGE_HELP
 
 
 def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """`data check` and `data prepare`."""
+    """Runs `data check` or `data prepare`."""
     from .tasks.catalogue import BENCHMARKS
     from .tasks.check import check_tasks, prepare_task
     from .tasks.preparing import prepare_tasks
@@ -67,7 +67,7 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         run_experiment(_run_config(options, overrides), options.workdir, stages)
         if not is_first():
             return
-    # What the last stage wrote.
+    # Name the files of the last stage.
     if stages == ["finetune"]:
         print(f"task vectors: {options.workdir / 'METHOD/seedN/TASK/vector.safetensors'}")
     if stages == ["evaluate"]:
@@ -117,27 +117,27 @@ _GIVEN_OPTIONS = ("models", "experts", "tasks", "base", "data", "control")
 
 
 def joins_others(options: argparse.Namespace) -> bool:
-    """Whether this is one of several processes."""
+    """Whether this process is one of several."""
     named = (getattr(options, name, None) for name in ("coordinator", "processes", "process"))
     return getattr(options, "distributed", False) or any(value is not None for value in named)
 
 
 def keep_compiled() -> None:
-    """Caches compiled functions for the next run; JAX_COMPILATION_CACHE_DIR overrides where."""
+    """Caches compiled functions for later runs; JAX_COMPILATION_CACHE_DIR overrides the folder."""
     import jax
 
     from .storage import cache_folder
 
-    settings: Any = jax.config  # whose attributes its stubs leave out
+    settings: Any = jax.config  # its stubs lack these attributes
     if settings.jax_compilation_cache_dir is not None:
         return
     home = cache_folder()
     if home is None:
         return
-    folder = home / _cpu()  # code for one CPU need not run on another
+    folder = home / _cpu()  # code compiled for one CPU may not run on another
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:  # it works without
+    except OSError:  # compilation works without a cache
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
@@ -234,7 +234,7 @@ def _merge(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     _say_written(out, options.layout)
 
 
-# The options that go with each way to name task vectors.
+# Options that belong to each way of naming task vectors.
 _MERGE_OPTIONS: dict[str, tuple[str, ...]] = {
     "workdir": ("method", "seed", "tasks"),
     "models": ("base", "visual_only", "data", "tasks"),

@@ -1,11 +1,11 @@
-"""What the package can do without the extra [experiments], and what it says of the rest."""
+"""The extra [experiments]: what needs it, and the message if it is not installed."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 
-# What `[experiments]` of pyproject.toml installs, by the names that are imported.
+# Packages that `[experiments]` in pyproject.toml installs, by their import names.
 EXPERIMENTS = (
     "absl",
     "flax",
@@ -28,12 +28,12 @@ def install(extra: str) -> str:
 
 
 class MissingExtraError(ImportError):
-    """A package of an extra is not installed; the message says which extra brings it."""
+    """A package of an extra is not installed; the message says which extra installs it."""
 
 
 @contextlib.contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Says which extra brings a package that `what`, which the block does, does not find.
+    """Explains a missing package in the block, which does `what`: the error names its extra.
 
     Raises:
       MissingExtraError: a package of the extra [experiments] is not installed.

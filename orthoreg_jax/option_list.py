@@ -1,6 +1,6 @@
 """The options of a config for `--help`, read from the source that defines them.
 
-Importing it would import ml_collections, which takes longer than all of --help.
+Importing that module would import ml_collections, which takes longer than all of --help.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import textwrap
 from typing import Any, NamedTuple
 
 SOURCE = pathlib.Path(__file__).parent / "config" / "options.py"
-LONGEST = 4  # entries of a list; of more its ends are shown
+LONGEST = 4  # entries of a list; longer lists are abbreviated
 WIDEST = 100
 INDENT = 6
 
@@ -27,7 +27,7 @@ class Option(NamedTuple):
 
 
 def read_options() -> list[Option]:
-    """All options, in the order of the source; in `per_method`, METHOD stands for each method."""
+    """All options, in the order of the source; METHOD stands for each method in `per_method`."""
     text = SOURCE.read_text(encoding="utf-8")
     lines = text.splitlines()
     (function,) = (
@@ -35,12 +35,12 @@ def read_options() -> list[Option]:
         for node in ast.parse(text).body
         if isinstance(node, ast.FunctionDef) and node.name == "default_config"
     )
-    names = {"config": ""}  # dotted names of what variables hold
+    names = {"config": ""}  # variable -> dotted name of its section
     found: list[Option] = []
-    about = ""  # comment on a section
+    about = ""  # comment on the section
     for node in function.body:
         comment = _comment_above(lines, node.lineno) or about
-        if isinstance(node, ast.For):  # over methods
+        if isinstance(node, ast.For):  # the loop over methods
             found += (Option(f"per_method.METHOD.{name}", 0.0, comment)
                       for name in ("learning_rate", "strength"))  # fmt: skip
         if not isinstance(node, ast.Assign):
@@ -53,14 +53,14 @@ def read_options() -> list[Option]:
             names |= dict.fromkeys(targets, name)
             about = comment
         else:
-            # An expression of this package, in numbers and texts alone.
+            # An expression in this package's own source, with only numbers and texts.
             value = eval(compile(ast.Expression(node.value), str(SOURCE), "eval"))  # noqa: S307
             found.append(Option(name, value, comment))
     return found
 
 
 def _comment_above(lines: list[str], number: int) -> str:
-    """The comment above a line, which is counted from 1."""
+    """The comment above line `number`, counted from 1."""
     found: list[str] = []
     for line in reversed(lines[: number - 1]):
         if not line.strip().startswith("#"):
@@ -70,7 +70,7 @@ def _comment_above(lines: list[str], number: int) -> str:
 
 
 def options_text() -> str:
-    """What `--help` says: options by section, each as it is written on the command line."""
+    """The options part of `--help`: by section, each as it is written on the command line."""
     width = min(WIDEST, shutil.get_terminal_size().columns) - 2
     lines = ["options of the config, with their defaults; comments in full: orthoreg init FILE.py"]
     section: str | None = None
@@ -90,7 +90,7 @@ def options_text() -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as the command line takes it."""
+    """A value as it is written on the command line."""
     if not isinstance(value, tuple):
         return str(value)
     texts = [str(each) for each in value]

@@ -1,4 +1,4 @@
-"""Progress of a command: a live line on a terminal, plain lines elsewhere, notes."""
+"""Progress of a command (a live line on a terminal, plain lines elsewhere), and notes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .time_left import Plan, spoken
 PLAIN_SECONDS = 15.0
 LIVE_SECONDS = 0.1
 ERASE_REST = "\x1b[K"
-COLUMNS = 80  # of a terminal that does not tell
+COLUMNS = 80  # for terminals that do not report their width
 
 
 class Progress:
     """Counts the steps of one phase.
 
-    On a terminal a live line with rate, values and time left; elsewhere the same line at the end
-    and every 15 seconds, so that logs stay short.
+    A terminal shows a live line with rate, values and time left. Elsewhere, the same line is
+    printed at the end and every 15 seconds, so that logs stay short.
     """
 
     def __init__(
@@ -32,9 +32,9 @@ class Progress:
         unit: str = "it",
         plan: Plan | None = None,
     ) -> None:
-        """Starts the phase `label` of `total` steps, each of which is a `unit`.
+        """Starts the phase `label` with `total` steps; `unit` names one step.
 
-        A phase of a plan also shows the time left for all of it.
+        A phase that is part of a plan also shows the time left for the whole plan.
         """
         self._label, self._total, self._count, self._unit = label, total, 0, unit
         # Only the first process prints.
@@ -44,19 +44,19 @@ class Progress:
         self._values: dict[str, float] = {}
         self._plan = plan or Plan()
         self._plan.begin(label, total, self._start)
-        if self._live:  # the first step may compile for a while
+        if self._live:  # the first step may take a while to compile
             self._print(self._start, end="")
 
     def update(self, steps: int = 1, **values: float) -> None:
-        """Counts steps and shows `values` after them, e.g. loss=0.5."""
+        """Counts steps and shows `values`, e.g. loss=0.5."""
         now = time.monotonic()
         self._count += steps
         if steps:
             self._plan.advance(steps, now)
-        # A value of exactly 0 does not apply to this run (no penalty).
+        # A value of exactly 0 does not apply to this run (there is no penalty).
         self._values.update({key: value for key, value in values.items() if value})
         pause = LIVE_SECONDS if self._live else PLAIN_SECONDS
-        # A plain line that is almost the last one says no more than the last.
+        # A plain line shortly before the last one would add nothing.
         if now - self._shown > pause and (self._live or self._count < 0.9 * self._total):
             self._shown = now
             self._print(now, end="" if self._live else "\n")
@@ -65,7 +65,7 @@ class Progress:
         seconds = now - self._start
         rate = self._count / max(seconds, 1e-9)
         parts = [self._label, f"{self._count}/{self._total}"]
-        # What has to fit a narrow terminal comes first.
+        # The most important parts come first, in case the terminal is narrow.
         if self._count >= self._total:
             parts.append(f"{seconds:.1f} s")
         elif self._count:
@@ -92,10 +92,10 @@ class Progress:
 
 
 def _columns(stream: IO[str]) -> int:
-    """The width of a terminal; some have none, among them those of containers and of CI."""
+    """Width of a terminal; some report none, such as those of containers and CI."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or COLUMNS
-    except (OSError, ValueError):  # a stream that has no file
+    except (OSError, ValueError):  # the stream has no file
         return COLUMNS
 
 

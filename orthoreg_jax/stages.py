@@ -17,18 +17,18 @@ def run_experiment(
     workdir: str | os.PathLike[str],
     stages: Sequence[str] = STAGES,
 ) -> pathlib.Path:
-    """Runs stages as `orthoreg run` does; each skips finished work and resumes interrupted work.
+    """Runs stages like `orthoreg run`; each skips finished work and resumes interrupted work.
 
     Args:
       config: from `default_config` or `load_config`.
-      workdir: the run folder, new or of the same config.
-      stages: of "finetune", "evaluate" and "report"; they run in this order.
+      workdir: the run folder: new, or started with the same config.
+      stages: any of "finetune", "evaluate" and "report"; they run in this order.
 
     Returns:
-      The run folder, which holds task vectors (`load_task_vectors`), results.json and report.html.
+      The run folder, with task vectors (`load_task_vectors`), results.json and report.html.
 
     Raises:
-      ValueError: a wrong stage, config, model, data or run folder; nothing was written.
+      ValueError: the stage, config, model, data or run folder is wrong; nothing was written.
       StorageError: a file of the run folder cannot be read or written.
       DivergedError: a loss that is not finite.
       StoppedError: SIGTERM or Ctrl-C came; what was made so far is saved.

@@ -1,4 +1,4 @@
-"""Files of a run: written completely or not at all, never pickled."""
+"""Files of a run: written completely or not at all, and never pickled."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     gives new files.
 
     Raises:
-      StorageError: the folder cannot be made or written, or the disk is full. Nothing is left.
+      StorageError: the folder cannot be created or written, or the disk is full; no file is left.
     """
     with _writing(path), _scratch(path) as folder:
         scratch = folder / path.name
@@ -50,7 +50,7 @@ def replacing_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     An existing folder is replaced.
 
     Raises:
-      StorageError: as `replacing`.
+      StorageError: as in `replacing`.
     """
     with _writing(path), _scratch(path) as folder:
         scratch = folder / "new"
@@ -69,7 +69,7 @@ def _writing(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # safetensors wraps the operating system's error in one of its own.
+        # safetensors wraps the operating system's error in its own.
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
             raise write_error(path, error) from error
         raise
@@ -79,8 +79,8 @@ def _writing(path: pathlib.Path) -> Iterator[None]:
 def _scratch(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A scratch folder next to `path`, removed at the end.
 
-    The lock on it says that its process lives: those that killed ones left for the same path are
-    removed, too.
+    Its lock shows that its process is alive. Scratch folders for the same path that killed
+    processes left are removed, too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{path.name}."
@@ -96,9 +96,9 @@ def _scratch(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def remove_scratch(folder: pathlib.Path) -> None:
-    """Removes what processes that were killed while they wrote left anywhere in a folder.
+    """Removes what killed processes left anywhere in a folder while writing.
 
-    New writes clear their own; this is for files that are complete and stay.
+    New writes remove leftovers for their own files; this is for files that are not written again.
     """
     _remove_left([*folder.rglob(f".*{SCRATCH}")])
 
@@ -117,12 +117,12 @@ def _opened(folder: pathlib.Path) -> Iterator[int]:
     try:
         yield handle
     finally:
-        os.close(handle)  # which lets go of a lock
+        os.close(handle)  # also releases a lock
 
 
 def _complete(file: pathlib.Path, folder: pathlib.Path) -> None:
     """Gives a file the permissions of `folder` and flushes it to disk."""
-    file.chmod(0o666 & folder.stat().st_mode)  # some libraries make files private
+    file.chmod(0o666 & folder.stat().st_mode)  # some libraries make their files private
     handle = os.open(file, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -133,7 +133,7 @@ def _complete(file: pathlib.Path, folder: pathlib.Path) -> None:
 def write_error(path: pathlib.Path, error: Exception) -> StorageError:
     """The error for a `path` that cannot be written."""
     reason = str(error)
-    if "No space left" in reason:  # some libraries bury it in pages of their own state
+    if "No space left" in reason:  # some libraries bury it in pages of internal state
         reason = "No space left on device"
     return StorageError(
         f"{path}: cannot be written ({reason}); make the folder writable and free disk space, or "
@@ -145,14 +145,14 @@ def write_error(path: pathlib.Path, error: Exception) -> StorageError:
 def only_one(folder: pathlib.Path, patience: float = 0.0) -> Iterator[None]:
     """Locks a folder against other processes that call this function.
 
-    On systems without file locks it does nothing.
+    On systems without file locks, this does nothing.
 
     Args:
       folder: created if missing; folders inside it have their own locks.
       patience: seconds to wait for another process.
 
     Raises:
-      StorageError: another process has it, or the folder cannot be made.
+      StorageError: another process has locked the folder, or it cannot be created.
     """
     with contextlib.ExitStack() as stack:
         with _writing(folder):
@@ -170,14 +170,14 @@ def only_one(folder: pathlib.Path, patience: float = 0.0) -> Iterator[None]:
 
 
 def _lock(handle: int) -> bool | None:
-    """Takes the lock of what is open: False, somebody else has it; None, there are none here."""
+    """Locks an open file: True if done, False if another process has it, None without locks."""
     if fcntl is None:
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without them
+    except OSError:  # the file system has no locks
         return None
     return True
 
@@ -189,18 +189,18 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes JSON; NaN is refused, because JSON has none."""
+    """Writes JSON; refuses NaN, which JSON does not have."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def cache_folder() -> pathlib.Path | None:
-    """The user's cache folder, whether it exists or not.
+    """The user's cache folder, whether or not it exists.
 
-    None where the user has no home: XDG_CACHE_HOME, if it is set, says where it is then.
+    None if the user has no home folder and XDG_CACHE_HOME is not set.
     """
     try:
         home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    except RuntimeError:  # neither HOME nor an entry in the table of users
+    except RuntimeError:  # neither HOME nor an entry in the user database
         return None
     return home / "orthoreg_jax"
 
@@ -209,7 +209,7 @@ def read_text(path: pathlib.Path) -> str:
     """Reads a text file.
 
     Raises:
-      StorageError: no such file, or not UTF-8.
+      StorageError: the file does not exist, or is not UTF-8.
     """
     if path.exists() and not path.is_file():  # reading a pipe would wait forever
         raise StorageError(f"{path}: cannot be read (not a file)")
@@ -223,24 +223,24 @@ def read_json(path: pathlib.Path) -> Any:
     """Reads JSON.
 
     Raises:
-      StorageError: no such file, or not JSON.
+      StorageError: the file does not exist, or is not JSON.
     """
     try:
         return json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:  # the last of brackets by thousands
+    except (ValueError, RecursionError) as error:  # RecursionError: thousands of nested brackets
         raise StorageError(f"{path}: cannot be read ({error})") from error
 
 
 def write_sealed(path: pathlib.Path, value: Mapping[str, Any]) -> None:
-    """Writes a JSON table with the hash of its content, as "sha256"."""
+    """Writes a JSON table and the hash of its content, under "sha256"."""
     write_json(path, {**value, "sha256": json_sha256(value)})
 
 
 def read_sealed(path: pathlib.Path) -> dict[str, Any]:
-    """Reads what `write_sealed` wrote and checks the hash, which it removes.
+    """Reads what `write_sealed` wrote; checks and removes the hash.
 
     Raises:
-      StorageError: no such file, not JSON, or its content is not what was written.
+      StorageError: the file does not exist, is not JSON, or has changed since it was written.
     """
     value = read_json(path)
     seal = value.pop("sha256", None) if isinstance(value, dict) else None

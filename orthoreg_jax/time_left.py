@@ -1,47 +1,47 @@
-"""How long a run still takes, at the speeds that were measured in it so far."""
+"""How much longer a run takes, at the speeds measured in it so far."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from typing import NamedTuple
 
-# Of work of a kind, without its first step, before its speed counts as known.
+# Time spent on a kind of work, without its first step, before its speed counts as known.
 KNOWN_SECONDS = 3.0
 
 
 class Work(NamedTuple):
-    """What is still to do in a phase: steps of one kind, which all take as long."""
+    """What is left in a phase: steps of one kind, which all take equally long."""
 
     kind: Hashable
     steps: int
 
 
 class Plan:
-    """The phases that a run still has before it.
+    """The phases that are left in a run.
 
-    Of kinds of work that have not been done yet nobody knows the speed: what is known is then the
-    least that is left. A kind's very first step is not counted, as it compiles.
+    The speed of a kind of work is unknown until it has been done, so the known time is a lower
+    bound until then. The first step of each kind is not counted, because it compiles.
     """
 
     def __init__(self) -> None:
-        """Nothing is to do."""
+        """Starts an empty plan."""
         self._ahead: dict[str, Work] = {}
         self._done: dict[Hashable, tuple[int, float]] = {}  # steps and seconds
         self._begun: set[Hashable] = set()
-        self._now: tuple[str, float] | None = None  # the phase at work, and when it was counted
+        self._now: tuple[str, float] | None = None  # the current phase, and when last counted
 
     def expect(self, label: str, kind: Hashable, steps: int) -> None:
-        """A phase that is to come."""
+        """Adds a phase to the plan."""
         self._ahead[label] = Work(kind, steps)
 
     def begin(self, label: str, steps: int, now: float) -> None:
-        """A phase begins, of `steps` that are left; one that was not expected is of its own."""
+        """Begins a phase with `steps` left; it need not have been expected."""
         kind = self._ahead[label].kind if label in self._ahead else label
         self._ahead[label] = Work(kind, steps)
         self._now = label, now
 
     def advance(self, steps: int, now: float) -> None:
-        """Steps of the phase at work are done."""
+        """Counts steps of the current phase."""
         assert self._now is not None
         label, since = self._now
         kind, left = self._ahead[label]
@@ -53,7 +53,7 @@ class Plan:
         self._now = label, now
 
     def end(self, now: float) -> None:
-        """The phase at work ends; what it did after its last step took time, too."""
+        """Ends the current phase; its time after the last step counts, too."""
         assert self._now is not None
         label, since = self._now
         kind = self._ahead.pop(label).kind
@@ -63,11 +63,11 @@ class Plan:
         self._now = None
 
     def drop(self, label: str) -> None:
-        """A phase that turned out to have nothing to do."""
+        """Removes a phase that turned out to have nothing to do."""
         self._ahead.pop(label, None)
 
     def left(self) -> tuple[float, bool] | None:
-        """Seconds left, and whether they are all; None where no speed is known yet."""
+        """Seconds left, and whether all work is included; None if no speed is known yet."""
         known = [work for work in self._ahead.values() if self._speed(work.kind)]
         if not known:
             return None
@@ -79,7 +79,7 @@ class Plan:
         return steps / seconds if seconds >= KNOWN_SECONDS else 0.0
 
     def describe(self) -> str:
-        """The time left; empty where it is not known, or where the phase at work is the last."""
+        """The time left, in words; "" if it is unknown, or the current phase is the last."""
         left = self.left()
         if left is None or len(self._ahead) < 2:
             return ""
@@ -88,7 +88,7 @@ class Plan:
 
 
 def spoken(seconds: float) -> str:
-    """A time as people say it: 8 s, 12 min, 3 h 05 min."""
+    """A time in words: 8 s, 12 min, 3 h 05 min."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

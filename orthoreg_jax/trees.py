@@ -16,15 +16,15 @@ import numpy as np
 from .arithmetic.paths import check_finite, flatten, unflatten
 from .storage import StorageError, replacing
 
-DEEPEST = 100  # levels of a tree in a file; JAX walks trees by recursion
-# Types whose arrays a file of safetensors gives back to NumPy.
+DEEPEST = 100  # levels of a tree in a file; JAX traverses trees recursively
+# Types that NumPy gets back unchanged from a safetensors file.
 STORED = (
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16",
     "bfloat16", "float32", "float64",
 )  # fmt: skip
 
-# What reading a damaged file raises besides the library's own error; AttributeError: a type that
-# NumPy does not have.
+# Errors from reading a damaged file, besides the library's own; AttributeError: a type that NumPy
+# does not have.
 _UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
 
 
@@ -33,16 +33,16 @@ def save_tree(
 ) -> None:
     """Writes a nested dict of arrays as safetensors, with leaf paths as keys.
 
-    The header's one entry, "about", is JSON: the metadata, and a hash of all that the arrays hold.
+    The header has one entry, "about": JSON with the metadata and a hash of the arrays' content.
 
     Args:
-      path: of the file; written whole or not at all.
+      path: path of the file, which is written completely or not at all.
       tree: nested dicts of arrays, for example a task vector.
-      metadata: texts to be kept with it; "sha256" is the hash's own name.
+      metadata: texts to store in the file; the name "sha256" is reserved for the hash.
 
     Raises:
-      ValueError: a tree that could not be read back: not nested dicts, or keys with a "/"; numbers
-        that are NaN or infinite; or metadata with a name that is not free.
+      ValueError: the tree could not be read back, because it is not nested dicts or a key contains
+        "/"; a number is NaN or infinite; or a name in the metadata is reserved.
       StorageError: the file cannot be written.
 
     Examples:
@@ -63,7 +63,7 @@ def save_tree(
     arrays = {name: _as_stored(name, leaf) for name, leaf in flatten(tree).items()}
     check_finite(arrays, f"{path}: not written", "find out where they come from")
     with replacing(pathlib.Path(path)) as scratch:
-        # One entry: the order of several, and so the file's bytes, would differ from run to run.
+        # One entry: with several, their order, and so the file's bytes, would vary between runs.
         about = json.dumps({"sha256": _content_sha256(arrays), **(metadata or {})})
         safetensors.numpy.save_file(arrays, scratch, metadata={"about": about})
 
@@ -72,7 +72,7 @@ def _as_stored(name: str, leaf: Any) -> np.ndarray:
     """A leaf as a file stores it: contiguous, little-endian, of a type that can be restored.
 
     Raises:
-      ValueError: of a type that safetensors does not give back, or a name that it keeps for itself.
+      ValueError: safetensors would not restore the type, or reserves the name.
     """
     # np.array keeps 0-d leaves 0-d, which np.ascontiguousarray does not.
     array = np.array(leaf, order="C")
@@ -89,7 +89,7 @@ def _as_stored(name: str, leaf: Any) -> np.ndarray:
 
 
 def _check_depth(tree: Any) -> None:
-    """Refuses a tree that JAX would fail to walk, level by level and without recursion."""
+    """Refuses a tree too deep for JAX to traverse; goes level by level, without recursion."""
     level = [tree]
     for _ in range(DEEPEST + 1):
         level = [child for node in level if isinstance(node, dict) for child in node.values()]
@@ -98,10 +98,10 @@ def _check_depth(tree: Any) -> None:
 
 
 def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads what `save_tree` wrote, as numpy arrays; or any other safetensors file.
+    """Reads numpy arrays from a file of `save_tree`, or from any other safetensors file.
 
     Args:
-      path: of the file.
+      path: path of the file.
 
     Raises:
       StorageError: no such file, an incomplete safetensors file, one that was changed since, or one
@@ -137,21 +137,21 @@ def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
 class StoredTree:
     """A file that `save_tree` wrote, read leaf by leaf, or slice by slice.
 
-    It is open during a read alone: an open file keeps the pages that were read of it in this
+    The file is open only during a read: an open file keeps the pages that were read in this
     process's memory.
 
     Attributes:
-      path: of the file.
-      shapes: of the leaves by their path, as `jax.ShapeDtypeStruct`.
-      about: the metadata that it was written with, and its content's hash; empty for files of
-        others.
+      path: path of the file.
+      shapes: leaves by path, as `jax.ShapeDtypeStruct`.
+      about: the metadata with which it was written, and its content's hash; empty for other
+        safetensors files.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Reads the header only; `check` reads the content.
 
         Raises:
-          StorageError: no such file, or not a complete safetensors file.
+          StorageError: the file does not exist, or is not a complete safetensors file.
         """
         import jax
 
@@ -164,14 +164,14 @@ class StoredTree:
             for name in sorted(file.keys()):
                 part = file.get_slice(name)
                 shape = part.get_shape()
-                least = part[:1] if shape else file.get_tensor(name)  # which tells the type
+                least = part[:1] if shape else file.get_tensor(name)  # enough to know the type
                 self.shapes[name] = jax.ShapeDtypeStruct(shape, least.dtype)
 
     def read(self, name: str, place: int | None = None) -> np.ndarray:
-        """A leaf, or the slice at `place` of its first axis, with that axis kept.
+        """A leaf, or the slice at `place` along its first axis, with that axis kept.
 
         Raises:
-          StorageError: it cannot be read.
+          StorageError: the leaf cannot be read.
         """
         with self._open() as file:
             if place is None:
@@ -182,7 +182,7 @@ class StoredTree:
         """Checks the content against its hash, leaf by leaf.
 
         Raises:
-          StorageError: it is not the one that the file was written with, or a leaf holds NaN or
+          StorageError: the hash differs from the one in the file, or a leaf contains NaN or
             infinity.
         """
         found = hash_leaves(self._finite_leaves())

@@ -9,7 +9,7 @@ PACKAGES = ("orthoreg-jax", "jax", "jaxlib", "flax", "optax", "transformers", "n
 
 
 def version(package: str) -> str:
-    """Of an installed package; "checkout" for one that is imported from its source tree."""
+    """Version of an installed package; "checkout" if it is imported from its source tree."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -17,7 +17,7 @@ def version(package: str) -> str:
 
 
 def versions_text() -> str:
-    """What `orthoreg --version` prints: a package in a line, those first that change numbers."""
+    """Output of `orthoreg --version`: one package a line, first those that affect numbers."""
     names = (*PACKAGES, "orbax-checkpoint")
     return "\n".join([*(f"{name} {version(name)}" for name in names),
                       f"Python {platform.python_version()}"])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Configs by name, and a file of every option to begin from."""
+"""Configs by name, and a file with every option to start from."""
 
 import ast
 import pathlib
@@ -32,7 +32,7 @@ def test_a_file_goes_before_a_name(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "source, message",
     [
-        ("configs/embedded.py", "'embedded' comes along, by this name"),
+        ("configs/embedded.py", "'embedded' comes with the package, by this"),
         ("embeded", "one of embedded, embedded_analogies"),
         ("none.py", r"no such Python file \(.py\); allowed"),
         ("", "no such Python file"),
@@ -84,7 +84,7 @@ def test_its_lines_work_when_they_are_taken_in(tmp_path):
 def test_what_is_there_is_not_written_over(tmp_path, capfd):
     file = tmp_path / "mine.py"
     file.write_text("mine")
-    for name, message in ((file, "is there already"), (tmp_path / "mine", "ends in .py")):
+    for name, message in ((file, "exists already"), (tmp_path / "mine", "ends in .py")):
         assert cli.main(["init", str(name)]) == 1
         assert message in capfd.readouterr().err
     assert file.read_text() == "mine"

@@ -1,4 +1,4 @@
-"""Builds the embedded tasks and the image-caption pairs of the embedded model's pre-training.
+"""Builds the embedded tasks, and the image-caption pairs for pre-training the embedded model.
 
     python experiments/embedded/build_data.py --out orthoreg_jax/embedded --cache build/embedded
 
@@ -25,7 +25,7 @@ from scripts import scripts_task
 from sets import FLAG_SETS, families
 from task_file import Slice
 
-# Halves of two tasks of the same classes, for analogies; no files of their own.
+# Halves of two tasks with the same classes, for analogies; they have no files of their own.
 PARTS = {
     f"{name}_{half}": {"title": f"{title}: {part[0]} to {part[-1]}", "part_of": name,
                        "part": part}
@@ -36,7 +36,7 @@ BUILT_BY = "experiments/embedded/build_data.py"
 
 
 def read_icons(cache: Path) -> tuple[list[Icon], dict[str, Any]]:
-    """All icons of the used sets, and the sets' entries in the collection."""
+    """All icons of the sets in use, and the sets' entries in the collection."""
     names = dict.fromkeys([*families(), *(name for group in FLAG_SETS.values() for name in group)])
     wanted = ["package/collections.json", *(f"package/json/{name}.json" for name in names)]
     members = read_members(fetch(PACKAGES["icons"], cache), wanted)
@@ -44,20 +44,20 @@ def read_icons(cache: Path) -> tuple[list[Icon], dict[str, Any]]:
 
 
 def read_emoji(cache: Path) -> Sheets:
-    """The emoji list and its two sheets whose licences let them be passed on."""
+    """The emoji list, and its two sheets whose licences allow redistribution."""
     wanted = ["package/emoji.json", "google/sheets/32.png", "twitter/sheets/32.png"]
     return Sheets(read_members(fetch(PACKAGES["emoji"], cache), wanted))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes under a temporary name and renames: a cut-off run leaves no half file."""
+    """Writes under a temporary name and renames, so that an interrupted run leaves no half file."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
 
 def write_pairs(slices: list[Slice], folder: Path) -> str:
-    """Writes ``pairs.npz`` and ``captions.json``; returns a hash over both contents."""
+    """Writes ``pairs.npz`` and ``captions.json``; returns one hash of both contents."""
     images = np.concatenate([piece.images for piece in slices])
     captions = [texts for piece in slices for texts in piece.captions]
     assert len(images) == len(captions) and images.dtype == np.uint8
@@ -79,7 +79,7 @@ def main() -> None:
     folder = options.out / "tasks"
     folder.mkdir(parents=True, exist_ok=True)
     options.cache.mkdir(parents=True, exist_ok=True)
-    # Several hundred MB that no commit should hold.
+    # Several hundred MB, which should not be in any commit.
     write_text(options.cache / ".gitignore", "*\n")
 
     icons, used = read_icons(packages)

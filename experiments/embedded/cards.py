@@ -26,10 +26,10 @@ _OTHERS = [
 
 
 def attribution(used: dict[str, dict]) -> str:
-    """The attribution file: every source and every icon set, with author and licence.
+    """The attribution file: every source and every icon set, with its author and licence.
 
     Args:
-      used: the used sets' entries of the icon collection.
+      used: entries of the icon collection for the sets in use.
     """
     sides = families()
     lines = [
@@ -80,7 +80,7 @@ def attribution(used: dict[str, dict]) -> str:
 
 
 def data_card(tasks: list[Task], slices: list[Slice], pairs_hash: str) -> str:
-    """The data card: every task's classes, splits and hashes, and what pre-training saw."""
+    """The data card: every task's classes, splits and hashes, and the data of pre-training."""
     lines = [
         "# Data card of the embedded tasks",
         "",

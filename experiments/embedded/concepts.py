@@ -1,9 +1,9 @@
-"""The words of the icon tasks: classes, the icon names that mean them, and how names are read."""
+"""Words of the icon tasks: classes, the icon names that mean them, and how names are read."""
 
 import re
 
-# class name: concepts (icon names without their style words) that mean it. Words of two meanings
-# (mouse, bolt, brush, radio, tablet, crane) stay out, or stand only as an unambiguous compound.
+# Class name: concepts (icon names without their style words) that mean it. Words with two meanings
+# (mouse, bolt, brush, radio, tablet, crane) are left out, or appear only in unambiguous compounds.
 ICON_TASKS: dict[str, dict] = {
     "vehicles": {
         "title": "Vehicles",
@@ -144,18 +144,18 @@ two glyph mono variant new plain free"""
 _STYLES = set(_STYLE_WORDS.split())
 _PREFIXES = {"baseline", "outline", "outlined", "round", "rounded", "sharp", "twotone"}
 _PREFIXES |= {"filled", "solid"}
-# "traffic-light" is a thing, "car-light" a thin car.
+# "traffic-light" is a thing, while "car-light" is a thin car.
 _LIGHTS = {"traffic", "head", "street", "flash", "signal", "night", "warning", "spot", "police"}
 _LIGHTS |= {"stop", "ceiling"}
 
 
 def concept_of(name: str) -> str:
-    """Reads an icon's name as words, without the style words at its ends and most numbers.
+    """Reads an icon's name as words, without style words at its ends and without most numbers.
 
     ``"outline-directions-car-24"`` gives ``"directions car"``.
     """
     words = [word for word in re.split(r"[-_]", name.lower()) if word]
-    # Numbers are sizes and variants, except in front ("10-plus").
+    # Numbers are sizes and variants, unless they come first ("10-plus").
     words = [word for place, word in enumerate(words) if place == 0 or not word.isdigit()]
     while len(words) > 1 and words[-1] in _STYLES:
         if words[-1] == "light" and words[-2] in _LIGHTS:
@@ -176,6 +176,6 @@ def class_table(classes: dict[str, str]) -> dict[str, str]:
 
 
 def control_table() -> dict[str, str]:
-    """Returns ``{concept: class}`` of the control task's candidates, the order being theirs."""
+    """Returns ``{concept: class}`` of the control task's candidates, in their order."""
     rows = [row.strip() for row in CONTROL_CONCEPTS.replace("\n", " ").split(";")]
     return class_table({row.split(",")[0].strip(): row for row in rows})

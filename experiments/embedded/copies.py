@@ -1,9 +1,9 @@
-r"""Copies tasks whose images are arrays, as PNG files or as a set of tensorflow-datasets.
+r"""Copies tasks whose images are arrays, to PNG files or to a tensorflow-datasets set.
 
     python experiments/embedded/copies.py --form folder --out build/copies/folder
     python experiments/embedded/copies.py --form tfds --out build/copies/tfds
 
-The copies hold the same pictures, classes and prompts in the same order, so that a run on them
+The copies have the same pictures, classes and prompts in the same order, so a run on them
 (--config.data=build/copies/folder) gives the same results, bit for bit.
 """
 
@@ -25,7 +25,7 @@ from orthoreg_jax.tasks.task import Task, data_directory, load_tasks
 
 
 def encoded(split: Split) -> Iterator[tuple[bytes, int]]:
-    """Every image as PNG, with its label."""
+    """Yields every image as PNG, with its label."""
     for row, label in enumerate(split.labels):
         file = io.BytesIO()
         PIL.Image.fromarray(split.images[row]).save(file, "png")
@@ -33,7 +33,7 @@ def encoded(split: Split) -> Iterator[tuple[bytes, int]]:
 
 
 def as_folder(task: Task, out: pathlib.Path, labels: list[str]) -> dict[str, Any]:
-    """TASK/CLASS/SPLIT_ROW.png and TASK/SPLIT.txt; returns what tasks.json says of it."""
+    """Writes TASK/CLASS/SPLIT_ROW.png and TASK/SPLIT.txt; returns the task's tasks.json entry."""
     for split, data in task.splits.items():
         lines = []
         for row, (image, label) in enumerate(encoded(data)):
@@ -46,7 +46,7 @@ def as_folder(task: Task, out: pathlib.Path, labels: list[str]) -> dict[str, Any
 
 
 def as_set(task: Task, out: pathlib.Path, labels: list[str]) -> dict[str, Any]:
-    """A set in array_record files, made without TensorFlow; returns what tasks.json says of it."""
+    """Writes a set as array_record files, without TensorFlow; returns its tasks.json entry."""
     import tensorflow_datasets as tfds
 
     class Copy(tfds.core.GeneratorBasedBuilder):
@@ -75,7 +75,7 @@ def as_set(task: Task, out: pathlib.Path, labels: list[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Copies and writes tasks.json."""
+    """Copies the tasks and writes tasks.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="embedded", help="as config.data")
     parser.add_argument("--form", required=True, choices=("folder", "tfds"))

@@ -1,4 +1,4 @@
-"""The icon tasks, the control task, and the icons that pre-training sees."""
+"""The icon tasks, the control task, and the icons for pre-training."""
 
 from collections import Counter, defaultdict
 
@@ -9,14 +9,14 @@ from icons import Icon, colours, darkness, draw, number, paint, shuffled, visibl
 from packages import PACKAGES
 from task_file import MAX_TEST, MAX_TRAIN, Slice, Task, fill, split_pool
 
-# Icons of one concept in pre-training beyond the tasks' words.
+# Icons per concept in pre-training, for concepts that no task uses.
 PER_CONCEPT = 6
 CONTROL_CLASSES, CONTROL_VAL, CONTROL_TEST = 100, 10, 20
 LICENCE = "MIT, Apache-2.0, ISC, BSD-3-Clause, CC0-1.0 or CC-BY by icon set: see ATTRIBUTION.md"
 
 
 class Drawings:
-    """Icons with their drawings and descriptors, rows of all three being the same."""
+    """Icons with their drawings and descriptors; a row is the same icon in all three."""
 
     def __init__(self, icons: list[Icon]):
         drawings = draw(icons)
@@ -31,10 +31,10 @@ class Drawings:
 
 
 def _general(icons: list[Icon], taken: set[str]) -> list[Icon]:
-    """Icons for pre-training of concepts that no task knows: some of each concept.
+    """Icons for pre-training, with concepts that no task uses: some of each concept.
 
-    A concept that only one icon has is mostly a compound ("wifi tethering error"), and an emoji
-    set's flags would be the flags task.
+    A concept that only one icon has is usually a compound ("wifi tethering error"). An emoji set's
+    flags are left out, because they would be those of the flags task.
     """
     rows = defaultdict(list)
     for icon in icons:
@@ -42,13 +42,13 @@ def _general(icons: list[Icon], taken: set[str]) -> list[Icon]:
         flag = icon.family == "fxemoji" and "flag" in icon.concept
         if icon.side == "train" and icon.concept not in taken and len(words) <= 3 and not flag:
             rows[icon.concept].append(icon)
-    # One more than needed, as some are dropped as twins.
+    # One more than needed, because some are dropped as twins.
     some = [shuffled(group, key=lambda icon: icon.id) for group in rows.values() if len(group) > 1]
     return [icon for group in some for icon in group[: PER_CONCEPT + 1]]
 
 
 def _balanced(rows: list[int], labels: dict[int, str], limit: int) -> list[int]:
-    """At most ``limit`` rows, the largest classes cut first."""
+    """At most ``limit`` rows; the largest classes are cut first."""
     counts = Counter(labels[row] for row in rows)
     cap = max(counts.values(), default=0)
     while sum(min(count, cap) for count in counts.values()) > limit:
@@ -62,7 +62,7 @@ def _balanced(rows: list[int], labels: dict[int, str], limit: int) -> list[int]:
 
 
 def _captions(icon: Icon, name: str, variant: int) -> list[str]:
-    """Captions of a painted icon; a coloured ink is named in one of them."""
+    """Captions of a painted icon; one of them names a coloured ink."""
     name = name.encode("ascii", "ignore").decode()
     captions = fill(ICON_TEMPLATES, [name])
     ink = colours(icon, variant)[2]
@@ -76,11 +76,11 @@ def _captions(icon: Icon, name: str, variant: int) -> list[str]:
 def icon_tasks(icons: list[Icon]) -> tuple[list[Task], Task, list[Slice]]:
     """Builds everything that is drawn from icon sets, except flags.
 
-    Order matters: what is trained on is chosen first, then test images that have a twin in any
-    of it are dropped, so that a test never costs pre-training an icon.
+    The order matters. Training images are chosen first; then test images with a twin among them
+    are dropped, so that pre-training never loses an icon to a test.
 
     Returns:
-      The icon tasks, the control task, and the slices of pre-training.
+      The icon tasks, the control task, and slices for pre-training.
     """
     tables = {name: class_table(task["classes"]) for name, task in ICON_TASKS.items()}
     tables["control"] = control_table()

@@ -1,18 +1,18 @@
-"""Finds drawings that are (nearly) the same picture, whatever their colours and margins."""
+"""Finds drawings that show (nearly) the same picture, regardless of colours and margins."""
 
 import numpy as np
 from PIL import Image
 
-# Cosine of two descriptors from which pictures count as twins; chosen by looking at pairs: from
-# here on they are one drawing, or one redrawn; below they begin to differ in their shapes.
+# From this cosine of two descriptors on, pictures count as twins. It was chosen by looking at
+# pairs: above it they are one drawing, or one redrawn; below it their shapes begin to differ.
 NEAR = 0.93
-# From here on they are one drawing, exported twice.
+# From this cosine on they are one drawing, exported twice.
 SAME = 0.98
 _SIDE = 16
 
 
 def descriptors(dark: np.ndarray) -> np.ndarray:
-    """Describes pictures by their ink alone: cropped to it, 16x16, zero mean, unit length.
+    """Describes pictures by their ink only: cropped to it, 16x16, zero mean, unit length.
 
     Args:
       dark: (N, H, W) uint8, 0 for paper.
@@ -25,7 +25,7 @@ def descriptors(dark: np.ndarray) -> np.ndarray:
         ys, xs = np.nonzero(picture > 48)
         if len(ys) == 0:
             ys = xs = np.array([0, picture.shape[0] - 1])
-        # A square around the ink, so that wide and tall shapes stay so.
+        # A square around the ink preserves wide and tall shapes.
         half = max(np.ptp(ys), np.ptp(xs)) / 2 + 0.5
         y, x = (ys.min() + ys.max() + 1) / 2, (xs.min() + xs.max() + 1) / 2
         padded = Image.fromarray(np.pad(picture, 16))
@@ -50,9 +50,9 @@ def nearest(queries: np.ndarray, base: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def first_of_twins(described: np.ndarray, groups: list, near: float = SAME) -> np.ndarray:
-    """Which rows to keep so that no two of one group are twins: the first stays.
+    """Which rows to keep so that no group has twins: the first of them stays.
 
-    Groups (concepts, say) keep this cheap: only pictures of the same group are compared.
+    Groups (such as concepts) keep this cheap, because only pictures of one group are compared.
     """
     keep = np.ones(len(described), bool)
     rows_of: dict = {}

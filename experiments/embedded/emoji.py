@@ -1,4 +1,4 @@
-"""The emoji sheets, and the emoji task, which is split by emoji."""
+"""The emoji sheets and the emoji task, which is split by emoji."""
 
 import io
 import json
@@ -12,7 +12,7 @@ from task_file import MAX_TEST, Slice, Task, fill, split_pool
 VENDORS = ("google", "twitter")
 PAPERS = [(255, 255, 255), (255, 255, 255), (240, 240, 240), (224, 232, 240), (248, 244, 232)]
 EMOJI_TEMPLATES = ("an emoji of a {}", "a drawing of a {}", "a {}")
-# class: subcategories of the emoji list, and short names that stand there but are something else.
+# Class: subcategories of the emoji list, and short names in them that are something else.
 EMOJI_CLASSES = {
     "smiley face": (
         (
@@ -98,13 +98,13 @@ EMOJI_CLASSES = {
 
 
 def plain(text: str) -> str:
-    """Text as captions have it: lower-case ASCII without joining marks."""
+    """Text in the form of captions: lower-case ASCII without joining marks."""
     text = text.lower().replace("_", " ").replace("-", " ").replace("&", "and")
     return text.encode("ascii", "ignore").decode()
 
 
 class Sheets:
-    """The emoji list and both vendors' pictures."""
+    """The emoji list with both vendors' pictures."""
 
     def __init__(self, members: dict[str, bytes]):
         self.rows = json.loads(members["package/emoji.json"])
@@ -120,7 +120,7 @@ class Sheets:
     def picture(
         self, row: dict, vendor: str, paper: tuple[int, int, int] = (255, 255, 255)
     ) -> np.ndarray:
-        """One emoji on paper: its cell has a margin of one pixel. (32, 32, 3) uint8."""
+        """One emoji on paper, (32, 32, 3) uint8; its cell has a margin of one pixel."""
         x, y = row["sheet_x"] * 34 + 1, row["sheet_y"] * 34 + 1
         cell = self._sheets[vendor][y : y + 32, x : x + 32].astype(np.uint32)
         alpha = cell[..., 3:]
@@ -130,14 +130,14 @@ class Sheets:
 
 
 def _colour_descriptors(images: np.ndarray) -> np.ndarray:
-    """Like ``duplicates.descriptors``, but with colour and place: emoji share their outlines."""
+    """Like ``duplicates.descriptors``, but with colour and position: emoji share outlines."""
     small = images.reshape(len(images), 16, 2, 16, 2, 3).mean(axis=(2, 4)).reshape(len(images), -1)
     small = (small - small.mean(axis=1, keepdims=True)).astype(np.float32)
     return small / np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-6)
 
 
 def emoji_task(sheets: Sheets) -> tuple[Task, Slice]:
-    """Splits each class by emoji, so that no emoji stands on two sides in two vendors' drawings.
+    """Splits each class by emoji, so that both vendors' drawings of an emoji are on one side.
 
     Returns:
       The task, and the slice: emoji of no class with their names, and half of the train emoji.
@@ -145,7 +145,7 @@ def emoji_task(sheets: Sheets) -> tuple[Task, Slice]:
     class_of = {}
     for label, (subcategories, others) in enumerate(EMOJI_CLASSES.values()):
         for row in sheets.rows:
-            # A joined emoji (man + laptop) is a variation of another one.
+            # A joined emoji (man + laptop) is a variation of another emoji.
             joined = "200D" in row["unified"] and row["subcategory"].startswith("person")
             named = row["short_name"] in others.split()
             if row["subcategory"] in subcategories.split() and not joined and not named:
@@ -188,7 +188,7 @@ def emoji_task(sheets: Sheets) -> tuple[Task, Slice]:
             texts = [texts[0], texts[1], f"an emoji of a {name}"]
         captions += [texts] * len(VENDORS)
     pairs = render([*free, *shared])
-    # White paper for all, or the paper would hide twins.
+    # All get white paper, because different papers would hide twins.
     seen = [row for row in [*free, *pool]]
     white = [
         np.stack([sheets.picture(r, v) for r in rows for v in VENDORS]) for rows in (test, seen)

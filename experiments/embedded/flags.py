@@ -1,4 +1,4 @@
-"""The flags task, which is split by style: train and test are different sets' drawings."""
+"""The flags task, split by style: train and test use drawings of different sets."""
 
 import numpy as np
 from emoji import PAPERS, VENDORS, Sheets, plain
@@ -16,12 +16,12 @@ pl:poland pt:portugal sa:saudi_arabia za:south_africa kr:south_korea es:spain se
 ch:switzerland th:thailand tr:turkey ua:ukraine gb:united_kingdom us:united_states
 vn:vietnam"""
 COUNTRIES = dict(pair.split(":") for pair in _CODES.split())
-# These stand for languages (Arabic, Interlingue), not for Argentina and Ireland.
+# These are codes of languages (Arabic, Interlingue), not of Argentina and Ireland.
 _LANGUAGES = {"circle-flags:ar", "circle-flags:ie"}
 
 
 def _country_of(icon: Icon) -> str | None:
-    """The two-letter code of a flag icon; emojione's names are spelled out."""
+    """Two-letter code of a flag icon; emojione spells names out."""
     if icon.set == "emojione":
         if not icon.name.startswith("flag-for-"):
             return None  # "turkey" is a bird
@@ -34,7 +34,7 @@ def _country_of(icon: Icon) -> str | None:
 
 
 def _placed(drawing: np.ndarray, key: str, side: int) -> np.ndarray:
-    """A drawing shrunk to ``side`` pixels somewhere on paper, place and paper from the key."""
+    """A drawing shrunk to ``side`` pixels on paper; the key determines position and paper."""
     small = np.zeros_like(drawing)
     y, x = number(f"{key}/y") % (33 - side), number(f"{key}/x") % (33 - side)
     shrunk = Image.fromarray(drawing).resize((side, side), Image.Resampling.LANCZOS)
@@ -46,10 +46,10 @@ def _placed(drawing: np.ndarray, key: str, side: int) -> np.ndarray:
 
 
 def flags_task(icons: list[Icon], sheets: Sheets) -> tuple[Task, Slice]:
-    """Country flags: three sets are trained on, four other drawings are the test.
+    """Country flags: three sets are for training, four other drawings for testing.
 
-    The designs are the states' own, so a test flag does look like the trained one; only the
-    drawing (waving, round, proportions, shades) is new.
+    States define the designs, so a test flag does look like the trained one; only its drawing
+    (waving, round, proportions, shades) is new.
     """
     names = {
         plain(row["short_name"]).removeprefix("flag "): plain(row["name"]).removesuffix(" flag")
@@ -89,7 +89,7 @@ def flags_task(icons: list[Icon], sheets: Sheets) -> tuple[Task, Slice]:
     others = [row for row, code in enumerate(country_of) if code in set(names) - set(classes)]
     shared = shuffled(parts["train"], key=lambda row: bases[row].id)[: len(parts["train"]) // 2]
     chosen = [*others, *sorted(shared)]
-    # Two sets may hold the very same picture of a flag.
+    # Two sets may contain exactly the same picture of a flag.
     trained = {image.tobytes() for image in [*splits["train"][0], *variants(chosen)]}
     for split in ("val", "test"):
         pictures, truths = splits[split]

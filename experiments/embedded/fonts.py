@@ -1,7 +1,7 @@
-"""The pinned font packages, and the drawing of single characters at 32x32.
+"""The pinned font packages, and drawing single characters at 32x32.
 
-Each typeface family is one npm package, ``@fontsource/<family>``, which holds a file for each
-subset of characters, weight and style. ``fonts.json`` pins them; ``pin_fonts.py`` writes it.
+Each typeface family is one npm package, ``@fontsource/<family>``, with a file for each subset of
+characters, weight and style. ``fonts.json`` pins them; ``pin_fonts.py`` writes it.
 """
 
 import io
@@ -18,12 +18,12 @@ from PIL import Image, ImageFont
 ALLOWED_LICENCES = {"OFL-1.1", "Apache-2.0", "UFL-1.0"}
 PINS = Path(__file__).with_name("fonts.json")
 REGULAR, BOLD = 400, 700
-_ABSENT = "\U0010ffff"  # never a character: every font draws its mark for a missing one
+_ABSENT = "\U0010ffff"  # never a character, so every font draws its mark for missing ones
 
 
 @dataclass(frozen=True)
 class Family:
-    """One pinned font package: what it is, and who made the typeface."""
+    """One pinned font package, and the author of its typeface."""
 
     name: str
     version: str
@@ -39,12 +39,12 @@ class Family:
 
     @property
     def group(self) -> str:
-        """What it shares with its relatives: the first word of the name."""
+        """What its relatives share with it: the first word of the name."""
         return self.name.split("-")[0]
 
 
 def package_file(name: str, version: str) -> tuple[str, str, str]:
-    """A family's package name, its version, and the name of the package file."""
+    """A family's package name, version, and file name."""
     return f"@fontsource/{name}", version, f"fontsource-{name}-{version}.tgz"
 
 
@@ -53,7 +53,7 @@ def pinned() -> dict[str, Family]:
     """All pinned families by name.
 
     Raises:
-      ValueError: a family's licence is not an allowed one.
+      ValueError: a family's licence is not allowed.
     """
     out = {}
     for name, fields in json.loads(PINS.read_text(encoding="utf-8")).items():
@@ -64,7 +64,7 @@ def pinned() -> dict[str, Family]:
 
 
 def source_and_licence(names: list[str]) -> tuple[str, str]:
-    """What the data card says of a task that is drawn from these families."""
+    """Source and licence, in the data card, of a task drawn from these families."""
     licences = sorted({pinned()[name].licence for name in names})
     source = f"{len(names)} npm packages @fontsource/...: see ATTRIBUTION.md"
     return source, f"{', '.join(licences)} by typeface"
@@ -75,7 +75,7 @@ class Face:
 
     def __init__(self, family: Family, weight: int, content: bytes):
         self.family, self.weight = family, weight
-        # Capitals come out about as high as the canvas they are then reduced to.
+        # At this size, capitals are about as high as the canvas of `draw`, which is then reduced.
         self._font = ImageFont.truetype(
             io.BytesIO(content), 5 * SIZE, layout_engine=ImageFont.Layout.BASIC
         )
@@ -86,7 +86,7 @@ class Face:
         return f"{self.family.name}/{self.weight}"
 
     def _ink(self, character: str) -> np.ndarray:
-        """The character's ink, cropped to it; (0, 0) if it has none."""
+        """The character's ink, cropped to its extent; (0, 0) if it has none."""
         mask = self._font.getmask(character, mode="L")
         ink = np.array(mask, np.uint8).reshape(mask.size[::-1])
         rows, columns = np.nonzero(ink.any(axis=1))[0], np.nonzero(ink.any(axis=0))[0]
@@ -97,8 +97,8 @@ class Face:
     def draw(self, character: str) -> np.ndarray | None:
         """The character as transparency, (32, 32) uint8 in 16 steps; None if the font lacks it.
 
-        It stands in the middle; its longer side fills 70-90 % of the box, by the face and the
-        character. It is drawn four times as large and reduced.
+        It is centred, and its longer side fills 70-90 % of the box, depending on face and
+        character. It is drawn four times as large, then reduced.
         """
         ink = self._ink(character)
         if not ink.size or np.array_equal(ink, self._missing):
@@ -115,7 +115,7 @@ class Face:
 
 @dataclass(frozen=True)
 class Glyph:
-    """A drawn character of a face."""
+    """A character drawn with a face."""
 
     face: Face
     character: str
@@ -127,7 +127,7 @@ class Glyph:
 
 
 def open_faces(name: str, subset: str, weights: tuple[int, ...], cache: Path) -> list[Face]:
-    """A family's faces of these weights, or of its lightest one if it has none of them."""
+    """A family's faces of these weights, or of its lightest weight if it has none of them."""
     family = pinned()[name]
     found = [weight for weight in weights if weight in family.weights] or [family.weights[0]]
     files = [f"/files/{name}-{subset}-{weight}-normal.woff" for weight in found]
@@ -136,13 +136,13 @@ def open_faces(name: str, subset: str, weights: tuple[int, ...], cache: Path) ->
 
 
 def glyphs(face: Face, characters: str) -> list[Glyph]:
-    """Those of the characters that the face has."""
+    """Glyphs of those characters that the face has."""
     drawn = [(character, face.draw(character)) for character in characters]
     return [Glyph(face, character, alpha) for character, alpha in drawn if alpha is not None]
 
 
 def paint(items: list[Glyph], variant: int = 0) -> np.ndarray:
-    """Lays glyphs in ink on paper, both by their id: (N, 32, 32, 3) uint8."""
+    """Paints glyphs in ink on paper, both chosen by id: (N, 32, 32, 3) uint8."""
     out = np.empty((len(items), SIZE, SIZE, 3), np.uint8)
     for row, glyph in enumerate(items):
         ink, paper, _ = plain_colours(f"{glyph.id}/{variant}")

@@ -1,4 +1,4 @@
-"""Reads icon sets and draws icons at 32x32 in ink and paper colours fixed by their id."""
+"""Reads icon sets, and draws icons at 32x32 in ink and paper colours that depend on their id."""
 
 import hashlib
 import io
@@ -36,7 +36,7 @@ COLOURS = {
 
 @dataclass(frozen=True)
 class Icon:
-    """One drawing: its set and name, what it shows, and the SVG it is drawn from."""
+    """One drawing: its set and name, what it shows, and its SVG."""
 
     set: str
     name: str
@@ -44,7 +44,7 @@ class Icon:
     side: str  # "train" or "test"
     concept: str
     svg: str
-    coloured: bool  # has colours of its own; otherwise it is one ink on transparent paper
+    coloured: bool  # has its own colours; otherwise it is one ink on transparent paper
 
     @property
     def id(self) -> str:
@@ -53,7 +53,7 @@ class Icon:
 
 @cache
 def number(text: str) -> int:
-    """A number that depends on the text alone: the source of every arbitrary choice here."""
+    """A number that depends only on the text: the source of every arbitrary choice here."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
@@ -63,18 +63,18 @@ Item = TypeVar("Item")
 def shuffled(
     items: Iterable[Item], key: Callable[[Item], object] = str, salt: str = "0"
 ) -> list[Item]:
-    """Orders items by a hash of their key: the same order whatever else is in the list."""
+    """Orders items by a hash of their key: the order does not depend on the rest of the list."""
     return sorted(items, key=lambda item: (number(f"{salt}/{key(item)}"), str(key(item))))
 
 
 def read_sets(members: dict[str, bytes]) -> tuple[list[Icon], dict[str, dict]]:
-    """Reads every used set from ``{"package/json/<set>.json": bytes}`` and ``collections.json``.
+    """Reads the sets in use from ``{"package/json/<set>.json": bytes}`` and ``collections.json``.
 
     Returns:
-      All icons, ordered by set and name, and each used set's entry of the collection.
+      All icons, ordered by set and name, and the collection's entry for each set.
 
     Raises:
-      ValueError: a used set's licence is not an allowed one.
+      ValueError: a set's licence is not allowed.
     """
     collection = json.loads(members["package/collections.json"])
     sides = families()
@@ -91,7 +91,7 @@ def read_sets(members: dict[str, bytes]) -> tuple[list[Icon], dict[str, dict]]:
         used[name] = entry
         for icon, fields in sorted(data["icons"].items()):
             if fields.get("hidden") or "<animate" in fields["body"] or "<set" in fields["body"]:
-                continue  # the first frame of an animation is often empty
+                continue  # an animation's first frame is often empty
             box = [
                 fields.get(key, data.get(key, default))
                 for key, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
@@ -118,13 +118,13 @@ def _draw(svg: str) -> np.ndarray:
         square.paste(picture, ((SIZE - picture.width) // 2, (SIZE - picture.height) // 2))
         picture = square
     pixels = np.array(picture)
-    # 16 steps look the same and compress to half the size.
+    # With 16 steps they look the same and compress to half the size.
     pixels[..., 3] = np.round(pixels[..., 3] / 17).astype(np.uint8) * 17
     return pixels
 
 
 def draw(icons: list[Icon]) -> np.ndarray:
-    """Draws icons on transparent paper: (N, 32, 32, 4) uint8. Empty where SVG is not drawable."""
+    """Draws icons on transparent paper: (N, 32, 32, 4) uint8; empty if an SVG cannot be drawn."""
     if not icons:
         return np.zeros((0, SIZE, SIZE, 4), np.uint8)
     with ProcessPoolExecutor(WORKERS) as pool:
@@ -132,14 +132,14 @@ def draw(icons: list[Icon]) -> np.ndarray:
 
 
 def darkness(drawings: np.ndarray) -> np.ndarray:
-    """How dark each pixel is on white paper: (N, 32, 32) uint8, one-ink icons drawn in black."""
+    """Darkness of each pixel on white paper: (N, 32, 32) uint8; one-ink icons are black."""
     alpha = drawings[..., 3].astype(np.uint16)
     luma = drawings[..., :3].astype(np.uint16) @ np.array([77, 150, 29], np.uint16) >> 8
     return ((255 - luma) * alpha // 255).astype(np.uint8)
 
 
 def visible(dark: np.ndarray) -> np.ndarray:
-    """Which drawings show something: neither (almost) empty nor a full plate."""
+    """Which drawings show something: they are neither (almost) empty nor completely filled."""
     mean = dark.reshape(len(dark), -1).mean(axis=1)
     return (mean > 4) & (mean < 235) & (dark.reshape(len(dark), -1).std(axis=1) > 12)
 
@@ -148,8 +148,8 @@ def plain_colours(key: str, coloured: bool = False) -> tuple[tuple, tuple, str]:
     """Ink, paper and the ink's name ("" if plain), chosen by the key.
 
     Args:
-      key: what the choice depends on.
-      coloured: the drawing has colours of its own and needs a light paper only.
+      key: determines the choice.
+      coloured: the drawing has its own colours and only needs light paper.
     """
     pick = number(f"colours/{key}")
     kind, first, second = pick % 100, pick // 100 % 1000, pick // 100_000 % 1000
@@ -165,18 +165,18 @@ def plain_colours(key: str, coloured: bool = False) -> tuple[tuple, tuple, str]:
 
 
 def colours(icon: Icon, variant: int = 0) -> tuple[tuple, tuple, str]:
-    """Ink, paper and the ink's name of an icon: from its id and the variant."""
+    """Ink, paper and the ink's name for an icon, from its id and the variant."""
     return plain_colours(f"{icon.id}/{variant}", icon.coloured)
 
 
 def lay(top: np.ndarray | tuple, alpha: np.ndarray, paper: tuple) -> np.ndarray:
-    """Lays a drawing, or one ink, on paper through its transparency (H, W, 1)."""
+    """Paints a drawing, or one ink, on paper through its transparency (H, W, 1)."""
     alpha = alpha.astype(np.uint32)
     return (np.asarray(top, np.uint32) * alpha + np.array(paper, np.uint32) * (255 - alpha)) // 255
 
 
 def paint(icons: list[Icon], drawings: np.ndarray, variant: int = 0) -> np.ndarray:
-    """Lays drawings in their colours on paper: (N, 32, 32, 3) uint8."""
+    """Paints drawings in their colours on paper: (N, 32, 32, 3) uint8."""
     out = np.empty((len(icons), SIZE, SIZE, 3), np.uint8)
     for row, (icon, drawing) in enumerate(zip(icons, drawings, strict=True)):
         ink, paper, _ = colours(icon, variant)

@@ -1,4 +1,4 @@
-"""The letters task, split by typeface family, and pre-training's letters, digits and signs."""
+"""The letters task, split by typeface family, and letters, digits and signs for pre-training."""
 
 import string
 from pathlib import Path
@@ -10,7 +10,7 @@ from icons import number, shuffled
 from scans import DIGITS
 from task_file import MAX_TEST, MAX_TRAIN, SPLITS, Slice, Task, fill, split_pool
 
-# Handwriting, display, serif, sans-serif and monospaced typefaces, most of them of one weight.
+# Handwriting, display, serif, sans-serif and monospaced typefaces, most with only one weight.
 FAMILIES = """
 alex-brush allura annie-use-your-telescope architects-daughter bad-script cedarville-cursive
 chilanka cookie courgette covered-by-your-grace damion delicious-handrawn delius gloria-hallelujah
@@ -34,14 +34,14 @@ philosopher play quantico questrial rajdhani share-tech syncopate tenor-sans tit
 anonymous-pro courier-prime fira-mono fragment-mono inconsolata kode-mono lekton space-mono
 ubuntu-mono vt323
 """
-# Their small letters have the shapes of capitals.
+# Families whose small letters have the shapes of capitals.
 CAPITALS_ONLY = set(
     "amatic-sc bangers bebas-neue bungee cinzel-decorative creepster ewert graduate luckiest-guy"
     " monofett monoton permanent-marker rock-salt rubik-mono-one silkscreen staatliches syncopate"
     " uncial-antiqua".split()
 )
-# In percent: of the families, those of train and val, and those of test; the rest is seen in
-# pre-training. Of the task's train images, those that pre-training sees too.
+# In per cent. Of the families: for train and val, and for test; pre-training sees the others. Of
+# the task's train images: those that pre-training sees, too.
 TRAIN_SHARE, TEST_SHARE, SEEN_SHARE = 40, 28, 15
 TYPEFACE_IMAGES = 5000
 LETTER_TEMPLATES = ("the capital letter {}", "the letter {}", "a capital {} in a typeface")
@@ -68,12 +68,12 @@ SIGNS = {
 
 
 def family_names() -> list[str]:
-    """All families that are used here."""
+    """All families that this module uses."""
     return FAMILIES.split()
 
 
 def _side(face: Face) -> str:
-    """Where a family and its relatives stand: "train" (and val), "test" or "pairs"."""
+    """Side of a family and its relatives: "train" (and val), "test" or "pairs"."""
     pick = number(f"letters/{face.family.group}") % 100
     if pick < TRAIN_SHARE:
         return "train"
@@ -81,7 +81,7 @@ def _side(face: Face) -> str:
 
 
 def seen_share(train: list[Glyph]) -> list[Glyph]:
-    """The declared share of a task's train images, which pre-training sees too."""
+    """The declared share of a task's train images that pre-training sees, too."""
     chosen = shuffled(train, key=lambda glyph: glyph.id, salt="seen")
     return chosen[: round(len(train) * SEEN_SHARE / 100)]
 
@@ -90,7 +90,7 @@ def _capitals(faces: list[Face]) -> list[Glyph]:
     """The capitals of each face.
 
     Raises:
-      ValueError: a face lacks a capital, or draws two alike: it is no typeface of letters.
+      ValueError: a face lacks a capital or draws two alike, so it is not a typeface of letters.
     """
     out = []
     for face in faces:
@@ -106,10 +106,10 @@ def _labels(items: list[Glyph]) -> np.ndarray:
 
 
 def _fresh(test: list[Glyph], seen: list[Glyph]) -> np.ndarray:
-    """Which test capitals are no twin of the same letter in a family that is trained on.
+    """Which test capitals are not twins of the same letter in a family for training.
 
-    The limit is that of "one drawing": plain capitals of different designers are so much alike
-    that a lower one would drop every plain I and O, and leave only the odd ones.
+    The limit is that of "one drawing". Plain capitals of different designers are so similar that a
+    lower limit would drop every plain I and O, and leave only unusual ones.
     """
     keep = np.ones(len(test), bool)
     for letter in string.ascii_uppercase:
@@ -125,7 +125,7 @@ def _category(glyph: Glyph) -> str:
 
 
 def _capital_captions(glyph: Glyph) -> list[str]:
-    """As the prompts read; every other one names the typeface's category."""
+    """Captions in the form of the prompts; every other one names the typeface's category."""
     letter = glyph.character.lower()
     captions = fill(LETTER_TEMPLATES, [letter])
     if number(f"caption/{glyph.id}") % 2:
@@ -134,7 +134,7 @@ def _capital_captions(glyph: Glyph) -> list[str]:
 
 
 def _typeface_captions(glyph: Glyph) -> list[str]:
-    """What a small letter, a digit or a sign is called."""
+    """Captions for a small letter, a digit or a sign."""
     character, kind = glyph.character, _category(glyph)
     if character in SIGNS:
         name = SIGNS[character]
@@ -148,7 +148,7 @@ def _typeface_captions(glyph: Glyph) -> list[str]:
 
 
 def _typeface_slice(faces: list[Face]) -> Slice:
-    """Small letters, digits and signs of families that no test image is from."""
+    """Small letters, digits and signs of families without test images."""
     items = []
     for face in faces:
         small = "" if face.family.name in CAPITALS_ONLY else string.ascii_lowercase

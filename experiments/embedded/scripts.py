@@ -1,4 +1,4 @@
-"""The scripts task: which writing system a character is from, split by character."""
+"""The scripts task, split by character: to which writing system a character belongs."""
 
 import re
 import unicodedata
@@ -13,25 +13,25 @@ from letters import seen_share
 from task_file import MAX_TEST, MAX_TRAIN, SPLITS, Slice, Task, fill, split_pool
 
 SCRIPT_TEMPLATES = ("a {} letter", "a {} character", "a character of the {} script")
-# In percent of a script's characters; the rest is seen in pre-training.
+# Per cent of a script's characters; pre-training sees the others.
 TRAIN_SHARE, TEST_SHARE = 55, 32
-# Of scripts with thousands of characters, a choice of this many.
+# Number of characters to choose from scripts with thousands of them.
 SOME = 100
 
 
 @dataclass(frozen=True)
 class Script:
-    """A writing system: which faces draw it, and which letters it has."""
+    """A writing system: the faces that draw it, and its letters."""
 
-    subset: str  # of the font packages
+    subset: str  # subset of the font packages
     weights: str  # "family:weight,weight", or "family/subset:weight"
     first: str
     last: str
-    without: str = ""  # look like another script's letters, or like a plain stroke or ring
+    without: str = ""  # letters like those of another script, or like a plain stroke or ring
     encodings: tuple[str, ...] = ()  # only characters with two bytes in these: the common ones
 
     def characters(self) -> str:
-        """The letters from the first to the last, without marks, signs and small kana."""
+        """The letters from first to last, without marks, signs and small kana."""
         found = []
         for character in map(chr, range(ord(self.first), ord(self.last) + 1)):
             name = unicodedata.name(character, "")
@@ -43,7 +43,7 @@ class Script:
         return "".join(found if len(found) <= SOME else sorted(shuffled(found)[:SOME]))
 
     def faces(self, cache: Path) -> list[Face]:
-        """All faces that draw it."""
+        """All faces that draw the script."""
         out = []
         for item in self.weights.split():
             family, weights = item.split(":")
@@ -57,8 +57,8 @@ def _encoded(character: str, encoding: str) -> bytes:
     return character.encode(encoding, errors="ignore")
 
 
-# Scripts whose fonts are small packages. Latin's look-alikes are left out of the related
-# scripts, and of two scripts' look-alikes one: Greek keeps its gamma, pi and phi.
+# Scripts whose fonts are small packages. Related scripts leave out letters that look like Latin
+# ones, and one of two scripts leaves out letters that both share: Greek keeps gamma, pi and phi.
 SCRIPTS = {
     "greek": Script(
         "greek",
@@ -124,20 +124,20 @@ SCRIPTS = {
 
 
 def family_names() -> list[str]:
-    """All families that are used here."""
+    """All families that this module uses."""
     items = " ".join(script.weights for script in SCRIPTS.values()).split()
     return sorted({re.split("[:/]", item)[0] for item in items})
 
 
 def _root(character: str) -> str:
-    """The letter without case and marks: forms of one letter stand on one side."""
+    """The letter without case and marks; all forms of one letter are on one side."""
     if unicodedata.name(character).startswith("HANGUL"):
         return character
     return unicodedata.normalize("NFD", character.casefold())[0]
 
 
 def _sides(characters: str) -> dict[str, str]:
-    """Deals a script's characters to "train" (and val), "test" and "pairs"."""
+    """Divides a script's characters among "train" (and val), "test" and "pairs"."""
     roots = shuffled(dict.fromkeys(_root(character) for character in characters), salt="scripts")
     ends = [round(len(roots) * share / 100) for share in (TRAIN_SHARE, TRAIN_SHARE + TEST_SHARE)]
     names = dict.fromkeys(roots[: ends[0]], "train") | dict.fromkeys(roots[ends[1] :], "pairs")
@@ -145,7 +145,7 @@ def _sides(characters: str) -> dict[str, str]:
 
 
 def _draw(cache: Path) -> dict[str, list[list[Glyph]]]:
-    """Every script's glyphs by side, in an order fixed by hashes."""
+    """Every script's glyphs by side, in an order determined by hashes."""
     out: dict[str, list[list[Glyph]]] = {"train": [], "test": [], "pairs": []}
     for script in SCRIPTS.values():
         side_of = _sides(script.characters())
@@ -161,7 +161,7 @@ def _described(groups: list[list[Glyph]]) -> np.ndarray:
 
 
 def _flat(groups: list[list[Glyph]]) -> tuple[list[Glyph], np.ndarray]:
-    """The groups' glyphs, and each one's group."""
+    """The groups' glyphs, and each glyph's group."""
     labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
     return [glyph for group in groups for glyph in group], labels
 
@@ -185,7 +185,7 @@ def scripts_task(cache: Path) -> tuple[Task, Slice]:
     }
     parts["test"] = _flat([group[: MAX_TEST // len(names)] for group in test])
 
-    # What the limit of train's images left over is trained on as well.
+    # Pre-training also sees training characters beyond the limit on the task's train images.
     spare = [drawn["train"][label][len(group) :] for label, group in enumerate(pool)]
     others, other_labels = _flat([a + b for a, b in zip(drawn["pairs"], spare, strict=True)])
     shared = seen_share(parts["train"][0])

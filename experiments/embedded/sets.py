@@ -1,9 +1,9 @@
-"""Which icon sets are used, which of them are one family, and on which side a family stands.
+"""The icon sets in use: which of them are one family, and on which side each family is.
 
-The list is explicit: a set is used only when its designers are known, its licence lets the
-drawings be passed on (``ALLOWED_LICENCES``), and it holds things rather than brands. Sets that
-are forks or restylings of one another form one *family*, and a family stands on one side:
-pre-training and tasks' train and val, or tasks' test. Otherwise the same drawing would be
+The list is explicit. A set is used only if its designers are known, its licence allows
+redistribution of the drawings (``ALLOWED_LICENCES``), and it shows things rather than brands. Sets
+that are forks or restylings of one another form one *family*, and a family is on one side:
+pre-training and tasks' train and val, or tasks' test. Otherwise the same drawing would be both
 trained on and tested.
 """
 
@@ -17,7 +17,7 @@ ALLOWED_LICENCES = {
     "BSD-3-Clause",
 }
 
-# family: its sets. "memory" draws after mdi, "eos-icons" extends Material, "famicons" forks ion.
+# Family: its sets. "memory" draws after mdi, "eos-icons" extends Material, "famicons" forks ion.
 TRAIN_FAMILIES = {
     "material": "material-symbols material-symbols-light ic mdi memory eos-icons",
     "fluent": "fluent fluent-mdl2 fluent-color codicon",
@@ -120,12 +120,12 @@ TEST_FAMILIES = {
     "evil-icons": "ei",
     "cuida": "cuida",
 }
-# Country flags; the emoji sheets of two vendors add to the test side.
+# Country flags; the emoji sheets of two vendors are also on the test side.
 FLAG_SETS = {"train": ("flag", "flagpack", "cif"), "test": ("circle-flags", "emojione")}
 
 
 def families() -> dict[str, tuple[str, str]]:
-    """Returns ``{set: (family, side)}``, side being "train" or "test"."""
+    """Returns ``{set: (family, side)}``, where side is "train" or "test"."""
     table = {}
     for side, group in (("train", TRAIN_FAMILIES), ("test", TEST_FAMILIES)):
         for family, members in group.items():

@@ -1,4 +1,4 @@
-"""One task: its images and labels by split, and how they are written."""
+"""One task: its images and labels by split, and its files."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +18,8 @@ MAX_TEST = 1000
 class Task:
     """A classification task.
 
-    ``splits[name]`` is (images, labels): uint8 (N, 32, 32) for grey images or (N, 32, 32, 3),
-    and int32 (N,), a label being a position in ``classes``.
+    ``splits[name]`` is (images, labels): uint8 (N, 32, 32) for grey images or (N, 32, 32, 3), and
+    int32 (N,), where a label is a position in ``classes``.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Task:
     hashes: dict[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> dict:
-        """Writes ``<name>.npz`` and returns the task's entry of ``tasks.json``."""
+        """Writes ``<name>.npz``; returns the task's entry for ``tasks.json``."""
         arrays: dict[str, Any] = {}
         for split in SPLITS:
             images, labels = self.splits[split]
@@ -67,7 +67,7 @@ class Task:
 
 @dataclass
 class Slice:
-    """Images with captions for pre-training, and what to say of them in the data card."""
+    """Images with captions for pre-training, and their note for the data card."""
 
     name: str
     images: np.ndarray
@@ -76,26 +76,26 @@ class Slice:
 
 
 def fill(templates: tuple[str, ...], names: list[str]) -> list[str]:
-    """All templates for all names, at most three: what zero-shot prompts will read like.
+    """Fills all templates with all names, at most three: what zero-shot prompts will look like.
 
-    The article stays "a" before any word, as in the prompts.
+    The article is "a" before every word, as in the prompts.
     """
     captions = [template.format(name) for name in names for template in templates]
     return list(dict.fromkeys(captions))[:3]
 
 
 def split_pool(labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Splits rows into train and val (10 %) with seed 0, every class in proportion.
+    """Splits rows into train and val (10 %) with seed 0, with each class in proportion.
 
     Args:
       labels: the class of each row.
 
     Returns:
-      The rows of train and those of val, both in order.
+      The rows of train and of val, both in order.
     """
     labels = np.asarray(labels)
     order = np.random.default_rng(0).permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
-    # Every tenth row, class after class.
+    # Every tenth row, class by class.
     held_out = np.arange(len(order)) % 10 == 5
     return np.sort(order[~held_out]), np.sort(order[held_out])

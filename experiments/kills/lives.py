@@ -1,4 +1,4 @@
-"""Commands that are killed at random moments and started anew until they are done."""
+"""Commands that are killed at random moments and restarted until they are done."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-PATIENCE = 60.0  # seconds in which a process has to end after another one was killed
-LONGEST = 900.0  # seconds that no command takes
+PATIENCE = 60.0  # seconds within which a process must end after another one was killed
+LONGEST = 900.0  # seconds; no command takes as long
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """What is killed.
+    """A command to kill.
 
     Attributes:
-      name: of its row.
-      arguments: folder -> of `orthoreg`.
-      before: folder, with nothing in it -> makes what the command starts from.
-      processes: how many do it together.
-      first: the command whose undisturbed folder it starts from; "": none.
+      name: name of its row.
+      arguments: folder -> arguments of `orthoreg`.
+      before: prepares an empty folder for the command.
+      processes: number of processes that run it together.
+      first: the command from whose undisturbed folder it starts; "": none.
     """
 
     name: str
@@ -39,15 +39,15 @@ class Command:
 
 @dataclasses.dataclass
 class Row:
-    """What came of one command.
+    """Results of one command.
 
     Attributes:
       runs: how often it was run to its end.
       kills: how often it was killed on the way.
-      writing: how many of these came while it wrote a file.
-      differing: files that are not those of a command left alone.
-      left: scratch folders that are still there at the end.
-      alone: of two processes, seconds until the other had ended, at most.
+      writing: number of kills while it wrote a file.
+      differing: files that differ from those of an undisturbed command.
+      left: scratch folders that remain at the end.
+      alone: with two processes, the longest time in seconds until the other one ended.
     """
 
     command: str
@@ -75,7 +75,7 @@ class Life:
         self.processes = []
         for own, said in zip(joined, self.said, strict=True):
             with said.open("w") as errors, log.open("a") as output:
-                # A session of its own: what it starts dies with it.
+                # Its own session, so that its children are killed with it.
                 self.processes.append(
                     subprocess.Popen(
                         [*arguments, *own], stdout=output, stderr=errors, start_new_session=True
@@ -83,15 +83,15 @@ class Life:
                 )
 
     def goes_on(self) -> bool:
-        """Whether a process still runs."""
+        """Whether a process is still running."""
         return any(process.poll() is None for process in self.processes)
 
     def joined(self) -> bool:
-        """Whether all processes have found each other: they have said what they begin with."""
+        """Whether all processes have found each other, as their first messages show."""
         return len(self.processes) == 1 or "model " in self.said[0].read_text()
 
     def kill(self) -> float:
-        """SIGKILL to one process that still runs; seconds until all have ended."""
+        """Kills one running process with SIGKILL; returns the seconds until all have ended."""
         victim = random.choice([each for each in self.processes if each.poll() is None])
         began = time.monotonic()
         os.killpg(victim.pid, signal.SIGKILL)
@@ -104,14 +104,14 @@ class Life:
         return time.monotonic() - began
 
     def end(self) -> None:
-        """Waits for its end, which is a good one."""
+        """Waits for its end, which must be a success."""
         for process, said in zip(self.processes, self.said, strict=True):
             if process.wait(LONGEST):
                 sys.exit(f"{said}: the command failed with {process.returncode}")
 
 
 def changes(life: Life, folder: pathlib.Path) -> Iterator[tuple[float, bool]]:
-    """While it runs, every few milliseconds: seconds since the start, and whether a name is new."""
+    """Every few milliseconds while it runs: seconds since the start, and whether a name is new."""
     began, known = time.monotonic(), set(_names(folder))
     while life.goes_on():
         names = set(_names(folder))
@@ -121,13 +121,13 @@ def changes(life: Life, folder: pathlib.Path) -> Iterator[tuple[float, bool]]:
 
 
 def _names(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """As `rglob`, of folders that come and go."""
+    """Like `rglob`, for folders that appear and disappear."""
     for root, folders, files in os.walk(folder):
         yield from (pathlib.Path(root, name) for name in (*folders, *files))
 
 
 def undisturbed(command: Command, folder: pathlib.Path, log: pathlib.Path) -> tuple[float, int]:
-    """Runs it to its end; seconds, and how often names appeared in the folder."""
+    """Runs it to its end; returns the seconds, and how often names appeared in the folder."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     command.before(folder)
@@ -140,10 +140,10 @@ def undisturbed(command: Command, folder: pathlib.Path, log: pathlib.Path) -> tu
 def disturbed(
     command: Command, folder: pathlib.Path, log: pathlib.Path, seconds: float, count: int, row: Row
 ) -> None:
-    """Runs it to its end, killed on the way.
+    """Runs it to its end, with kills on the way.
 
-    Of two lives one ends at a random time, the other when a name appears in the folder: while
-    something is written.
+    Half of the kills, on average, come at a random time, the others when a name appears in the
+    folder: while something is written.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -153,7 +153,7 @@ def disturbed(
         lives += 1
         life = Life(command, folder, log)
         writing = random.random() < 0.5
-        # Lives become longer, should this machine be slower than it was.
+        # Lives become longer, in case this machine has become slower.
         latest = random.uniform(0.2, 1.1) * seconds * 1.1**lives
         number = random.randint(1, max(1, count))
         for now, new in changes(life, folder):

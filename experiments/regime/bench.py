@@ -1,4 +1,4 @@
-"""One trial: a method with its options, on every task with one seed; what is measured on it."""
+"""Trials: a method with its options, fine-tuned on every task with one seed, and measured."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from orthoreg_jax.training.modes.mode import edited_outputs
 from orthoreg_jax.training.schedule import count_warmup
 from orthoreg_jax.trees import save_tree
 
-LARGEST = 260  # fine-tunings at once; of the embedded model 10 GB of states
+LARGEST = 260  # fine-tunings at once; 10 GB of states for the embedded model
 ADDED = (
     "test",
     "absolute",
@@ -44,19 +44,19 @@ ADDED = (
 
 
 class Bench:
-    """Runs trials of one base model; what is compiled to evaluate serves all of them."""
+    """Runs trials of one base model; they share compiled evaluation functions."""
 
     def __init__(
         self, model: str, workdir: pathlib.Path, base: str, workers: int, vectors: bool
     ) -> None:
-        """Reads model and tasks.
+        """Reads the model and the tasks.
 
         Args:
           model: "embedded", or a directory.
-          workdir: where trials are kept, by the name of the model.
-          base: config from which trials differ, with all tasks.
+          workdir: folder of the trials' results, by model name.
+          base: the config that trials modify, with all tasks.
           workers: processes that make batches.
-          vectors: keep the task vectors of trials, too.
+          vectors: also store the trials' task vectors.
         """
         overrides = [f"model={model}", "evaluation.disentanglement_tasks="]
         self.config = load_config(base, [*overrides, "evaluation.feature_images=0"])
@@ -72,12 +72,12 @@ class Bench:
     def run(
         self, trials: Sequence[Trial], subsets: Mapping[str, Sequence[str]], negate: bool
     ) -> list[dict[str, Any]]:
-        """Runs the trials that are not kept yet; those that may share a fleet do.
+        """Runs the trials that are not stored yet; those that can share a fleet do.
 
         Args:
           trials: in any order.
-          subsets: of the tasks, by name, whose vectors are added.
-          negate: measure negation of each task, too.
+          subsets: name -> tasks whose vectors are added.
+          negate: also measure negation of each task.
         """
         fleets: dict[tuple[str, int, str], list[Trial]] = {}
         for trial in trials:
@@ -142,10 +142,10 @@ class Bench:
         subsets: Mapping[str, Sequence[str]],
         negate: bool,
     ) -> dict[str, Any]:
-        """Accuracies (shares) and shape of a trial's vectors; keeps which images were right.
+        """Accuracies (shares) and geometry of a trial's vectors; stores which images were right.
 
-        `single` is by split and task, `addition` by subset, `negation` by task; `penalty_share` is
-        sum ||G - I|| over the matrices as a share of that of no update, mean over tasks.
+        `single` is by split and task, `addition` by subset, `negation` by task. `penalty_share` is
+        sum ||G - I|| over the matrices as a share of its value without an update, mean over tasks.
         """
         evaluator = self._evaluator(make_mode(trial.mode, self.config).outputs)
         held = jax.device_put(vectors)
@@ -195,7 +195,7 @@ class Bench:
 
     @functools.cached_property
     def _zero_shot(self) -> dict[str, dict[str, float]]:
-        """Accuracies of the base, by split and task."""
+        """Accuracies of the base model, by split and task."""
         evaluator = self._evaluator(edited_outputs)
         return {
             split: dict(zip(sets, evaluator.zero_shot(list(sets.values())).tolist(), strict=True))
@@ -209,7 +209,7 @@ class Bench:
 
 
 def _penalty_share(vector: Any) -> float:
-    """Sum of ||G - I|| as a share of that of no update, which is sqrt(n), n the smaller side."""
+    """Sum of ||G - I|| as a share of its value without an update: sqrt(n), n the smaller side."""
     rules = rules_for_part(vector, VISUAL_MATRICES)
     if not has_matrices(vector, rules):
         return float("nan")
@@ -219,7 +219,7 @@ def _penalty_share(vector: Any) -> float:
 
 
 def _negated(found: Any) -> dict[str, Any]:
-    """What is kept of a task's negation: each share's choice, with its validation accuracy."""
+    """What is stored of a task's negation: each share's choice, with its validation accuracy."""
     shares = {}
     for share, choice in found["shares"].items():
         place = found["alphas"].index(choice["alpha"])

@@ -1,10 +1,10 @@
-"""The stage `finetune` of a config by fleets: many fine-tunings in one program, for a GPU.
+"""The stage `finetune` with fleets: many fine-tunings of a config in one program, on a GPU.
 
     python experiments/regime/finetune.py --config configs/embedded_full.py --workdir runs/full
     orthoreg evaluate --config configs/embedded_full.py --workdir runs/full
 
-Writes the task vectors that the run folder does not hold yet; everything else is the ordinary run.
-Methods are modes with or without OrthoReg, and all tasks take `training.steps`.
+Writes the task vectors that are missing in the run folder; the rest is an ordinary run. Methods
+are modes with or without OrthoReg, and all tasks take `training.steps`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from orthoreg_jax.training.schedule import count_warmup
 
 
 def finetune_missing(experiment: Experiment, workers: int) -> None:
-    """One fleet for each mode.
+    """Runs one fleet for each mode.
 
     Raises:
-      ValueError: a method with another penalty than OrthoReg, or fine-tuning that diverged.
+      ValueError: a method has another penalty than OrthoReg, or fine-tuning diverged.
     """
     config = experiment.config
     todo: dict[str, list[tuple]] = {}
@@ -59,7 +59,7 @@ def finetune_missing(experiment: Experiment, workers: int) -> None:
 
 
 def main() -> None:
-    """Makes the run folder's task vectors."""
+    """Creates the missing task vectors of a run folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True)
     parser.add_argument("--workdir", type=pathlib.Path, required=True)

@@ -1,9 +1,9 @@
 """Many fine-tunings at once: the ordinary train step, mapped over tasks, seeds, rates and lambdas.
 
 A small model leaves a GPU idle between its kernels. A fleet stacks the states of many fine-tunings
-and takes all of their steps in one program, batches included, so that 200 of them take little
-longer than one. Each gets the batches, the crops and the initial adapters that a run of its own
-gets, so that the task vectors are those of `orthoreg finetune` up to rounding.
+and takes all their steps in one program, batches included, so that 200 of them take little longer
+than one. Each uses the same batches, crops and initial adapters as in its own run, so the task
+vectors equal those of `orthoreg finetune` up to rounding.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from orthoreg_jax.training.modes import make_mode
 from orthoreg_jax.training.penalties import orthogonality
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
-SEGMENT = 50  # steps between two signs of life
+SEGMENT = 50  # steps between progress reports
 
 
 class Replica(NamedTuple):
@@ -35,7 +35,7 @@ class Replica(NamedTuple):
     task: str
     seed: int
     learning_rate: float
-    strength: float  # of OrthoReg; 0 without
+    strength: float  # lambda of OrthoReg; 0: no penalty
 
 
 def finetune_fleet(
@@ -48,15 +48,15 @@ def finetune_fleet(
     form: str = "released",
     workers: int = 1,
 ) -> list[Any]:
-    """The task vector of each replica, on the host; None where training diverged.
+    """Task vector of each replica, on the host; None where training diverged.
 
     Args:
-      experiment: its model, tasks and training options, but for what follows.
-      mode: of all of them.
-      replicas: what differs.
-      steps: updates of each.
-      warmup: of these.
-      form: of the penalty.
+      experiment: provides the model, the tasks and all other training options.
+      mode: mode of all replicas.
+      replicas: what differs between the fine-tunings.
+      steps: number of updates in each.
+      warmup: number of warm-up steps among them.
+      form: form of the penalty.
       workers: processes that make batches.
     """
     options, made = experiment.config.training, make_mode(mode, experiment.config)
@@ -76,12 +76,12 @@ def finetune_fleet(
     def begin(rate: Any, key: Any, params0: Any) -> Any:
         return init_state(made, make_optimizer(rate, *numbers), params0, key)
 
-    # Rates are state, so that any number does here.
+    # Rates are part of the state, so any number will do here.
     optimizer = make_optimizer(0.0, *numbers)
 
     def one(strength: Any, state: Any, head: Any, images: Any, labels: Any, params0: Any) -> Any:
         penalty = orthogonality(1.0, form, VISUAL_MATRICES, experiment.config.penalty.precision)
-        # Lambda differs from replica to replica: it is in the value, and so in its gradient.
+        # Lambda differs between replicas, so it multiplies the value, and thereby its gradient.
         own = penalty._replace(value=lambda *given: strength * penalty.value(*given))
         step = make_train_step(
             made,

@@ -1,4 +1,4 @@
-"""From the trials of run.py to regime.md, regime.json and the plot of where OrthoReg begins.
+"""Turns the trials of run.py into regime.md, regime.json and the plot of where OrthoReg begins.
 
     python experiments/regime/page.py --workdir runs/regime
 
@@ -39,9 +39,9 @@ COLOURS = {1.0: "#D55E00", 10.0: "#009E73"}
 
 @functools.cache
 def side() -> float:
-    """Larger side of a matrix, mean over the embedded tower's.
+    """Larger side of a matrix, averaged over the embedded image tower.
 
-    The entries of an orthonormal update are of size 1 / sqrt(side).
+    Entries of an orthonormal update have the size 1 / sqrt(side).
     """
     tower = {"visual": load_checkpoint("embedded").params["visual"]}
     matrices = select_matrices(tower, rules_for_part(tower, VISUAL_MATRICES)).values()
@@ -50,14 +50,14 @@ def side() -> float:
 
 
 def points(interval: Interval) -> str:
-    """As "+1.23 [+0.45, +2.01]", in points; bold where the interval has no 0."""
+    """Format "+1.23 [+0.45, +2.01]", in points; bold if the interval does not contain 0."""
     mean, low, high = (100 * value for value in interval)
     text = f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
     return f"**{text}**" if low > 0 or high < 0 else text
 
 
 def standing(trials: Trials) -> str:
-    """Plain full fine-tuning over rates, steps and sets: what the regime was chosen by."""
+    """Plain full fine-tuning over rates, steps and task sets, on which the regime was chosen."""
     rows = []
     for steps in STEPS:
         for rate in RATES["full"]:
@@ -83,7 +83,7 @@ def standing(trials: Trials) -> str:
 
 
 def eight_rows(trials: Trials) -> tuple[str, str, list[dict[str, Any]]]:
-    """The table of all modes, the one of gains, and both as data."""
+    """The table of all modes, the table of gains, and the data of both."""
     rows, gains, data = [], [], []
     for mode, label in LABELS.items():
         rate = trials.rate(mode)
@@ -184,7 +184,7 @@ def _val_target(trials: Trials) -> Any:
 
 
 def every_strength(trials: Trials) -> str:
-    """All lambdas of all modes, and of the paper's form."""
+    """Results of all lambdas in all modes, and in the paper's form."""
     rows = []
     for mode, label in LABELS.items():
         plain = trials.row(mode, trials.rate(mode), trials.steps)
@@ -214,7 +214,7 @@ def every_strength(trials: Trials) -> str:
 
 
 def course(trials: Trials) -> tuple[str, list[dict[str, Any]]]:
-    """Gains over steps, lambda and number of tasks, full fine-tuning."""
+    """Gains of full fine-tuning over steps, lambda and number of tasks."""
     rows, data, rate = [], [], trials.rate("full")
     for steps in COURSE:
         for strength in COLOURS:
@@ -258,7 +258,7 @@ def course(trials: Trials) -> tuple[str, list[dict[str, Any]]]:
 
 @styled
 def draw(data: list[dict[str, Any]], sets: Sequence[str]) -> Figure:
-    """Gains over steps, a line for each lambda; a panel for each set, and one for negation."""
+    """Plots gains over steps: a line for each lambda, a panel for each set and for negation."""
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     panels = figure.subplots(1, len(sets) + 1)
     titles = [f"Abs, {name} tasks" for name in sets] + ["Negation target, 95 % of control"]

@@ -1,4 +1,4 @@
-"""Trials of one base as rows of tables: a method with its seeds, and what is told of it."""
+"""Trials of one base as table rows: a method with its seeds, and its measures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 
 class Trials:
-    """All trials of one base, and the choices that the protocol makes of them."""
+    """All trials of one base, and the protocol's choices among them."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         """Reads them."""
@@ -64,7 +64,7 @@ class Trials:
         return Row(trials, facts, right)
 
     def rate(self, mode: str) -> float:
-        """That the protocol chose."""
+        """Learning rate that the protocol chose for a mode."""
         return chosen_rate(self._kept, mode, self.steps)
 
     def with_penalty(self, mode: str, form: str = "released") -> dict[float, Row]:
@@ -77,7 +77,7 @@ class Trials:
         return {strength: row for strength, row in rows.items() if row}
 
     def pair(self, rate: float, steps: int, strength: float) -> tuple[Row, Row] | None:
-        """Full fine-tuning without and with the penalty, of seeds that have both: two or three."""
+        """Full fine-tuning without and with the penalty, for seeds that have both: two or three."""
         for count in range(len(SEEDS), 1, -1):
             seeds = SEEDS[:count]
             plain = self.row("full", rate, steps, seeds=seeds)
@@ -86,7 +86,7 @@ class Trials:
                 return plain, row
         return None
 
-    # Measures, by a trial's facts.
+    # Measures, computed from a trial's results.
     def single(self, facts: Any) -> float:
         return statistics.fmean(facts["single"]["test"][task] for task in self.tasks)
 
@@ -107,7 +107,7 @@ class Trials:
         )
 
     def gain(self, row: Row, plain: Row, kind: str, tasks: Sequence[str] = ()) -> Interval:
-        """Of a kind of accuracy, as `negated/0.95`, on the same images; with its interval."""
+        """Gain in a kind of accuracy, e.g. `negated/0.95`, on the same images, with interval."""
         differences = {}
         for task in tasks or self.tasks:
             pairs = zip(row.right, plain.right, strict=True)
@@ -118,7 +118,7 @@ class Trials:
 
 
 class _Right(Mapping[str, np.ndarray]):
-    """Which test images a trial's models got right, unpacked when asked for."""
+    """Which test images a trial's models classified correctly, unpacked on demand."""
 
     def __init__(self, path: pathlib.Path, images: Mapping[str, int]) -> None:
         self._packed, self._images = dict(np.load(path)), images

@@ -1,10 +1,10 @@
-"""The regime in which OrthoReg can act, and what it does there: all trials, by the protocol.
+"""All trials of the protocol: the regime in which OrthoReg can act, and its effects there.
 
     python experiments/regime/run.py --workdir runs/regime
 
-`experiments/results/regime_protocol.md` says what is chosen by what; the phases are its sections.
-Trials that WORKDIR holds are not run again. Choices are read from the trials that make them, so
-phases of later sections end with what to run first if those are missing.
+`experiments/results/regime_protocol.md` defines all choices; the phases are its sections. Trials
+already in WORKDIR are not repeated. Choices are read from the trials on which they are based; if
+those are missing, a later phase ends with a message on what to run first.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CONFIG = "configs/embedded_regime.py"
 
 
 def task_sets(bench: Bench) -> dict[str, list[str]]:
-    """Tasks by what plain fine-tuning gains on them, most first: 5 and 8 of them, and all."""
+    """Tasks ordered by plain fine-tuning's gain, largest first: 5 of them, 8, and all."""
     (facts,) = bench.run([SCOUT], {"13": bench.tasks}, negate=False)
     before, after = facts["zero_shot"]["test"], facts["single"]["test"]
     ordered = sorted(bench.tasks, key=lambda task: before[task] - after[task])
@@ -44,7 +44,7 @@ def task_sets(bench: Bench) -> dict[str, list[str]]:
 
 
 def baseline(bench: Bench) -> None:
-    """Plain full fine-tuning: every rate and length, added on every set of tasks."""
+    """Plain full fine-tuning: every rate and number of steps, added on every task set."""
     sets = task_sets(bench)
     bench.run(
         [Trial("full", rate, steps, 0) for steps in STEPS for rate in RATES["full"]],
@@ -94,7 +94,7 @@ def forms(bench: Bench) -> None:
 
 
 def course(bench: Bench, lengths: Sequence[int]) -> None:
-    """Full fine-tuning of other lengths at the same rate: where the penalty begins to act."""
+    """Full fine-tuning with other numbers of steps at the same rate: where the penalty acts."""
     sets = read_json(bench.kept.folder / "sets.json")
     rate = chosen_rate(bench.kept, "full", chosen_steps(bench.kept))
     for steps in lengths:
@@ -116,7 +116,7 @@ WITH_MODES = ("rates", "strengths")
 
 
 def main() -> None:
-    """Runs the phases that are asked for, in their order."""
+    """Runs the requested phases in order."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
     parser.add_argument("--config", default=CONFIG)

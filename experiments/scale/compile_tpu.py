@@ -1,13 +1,13 @@
-r"""Compiles the real train step for TPU pods, on a machine without one, and reports what it holds.
+r"""Compiles the real train step for TPU pods, without having one, and reports what it contains.
 
     pip install libtpu
     python experiments/scale/compile_tpu.py --topology v5e:2x2 --models ViT-B/32 ViT-L/14
 
-For each model and method: memory per chip by XLA's own account, the collectives of one step, and
-the processor seconds that compiling took. Shapes alone matter: there are no weights and no
-images. Writes experiments/results/tpu_TOPOLOGY.md and .json, row by row. A row that an earlier
-call made stays if it is of the very same program, of which it holds the hash, and of the same
-compiler; every other one is compiled anew, or dropped from the page if it is not asked for.
+For each model and method: memory per chip as XLA reports it, the collectives in one step, and the
+CPU seconds of compiling. Only shapes matter: there are no weights and no images. Writes
+experiments/results/tpu_TOPOLOGY.md and .json, row by row. A row of an earlier call is kept if its
+program, identified by hash, and its compiler are the same; every other row is compiled again, or
+dropped from the page if it is not requested.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import time
 from importlib import metadata
 from typing import Any
 
-# Before jax is imported: describe TPUs to a process that has none.
+# Set before jax is imported: they describe TPUs to a process that has none.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
-os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # none is used, so none is disturbed
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no TPU is used, so none is disturbed
 
 import jax
 import jax.numpy as jnp
@@ -51,13 +51,13 @@ from orthoreg_jax.training.sharding import Shardings
 from orthoreg_jax.training.step import init_state, make_optimizer, make_train_step
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
-CLASSES = 397  # of the task with the most
+CLASSES = 397  # in the task with the most classes
 
 
 def lower_step(
     model: str, method: str, mesh: Mesh, batch_per_chip: int, dtype: str, remat: bool
 ) -> Any:
-    """The train step as it is handed to the compiler."""
+    """The train step, lowered for the compiler."""
     config, shardings = PRESETS[model], Shardings(mesh)
     mode_name, plus, _ = method.partition(ORTHOREG)
     mode = make_mode(mode_name, default_config())
@@ -101,7 +101,7 @@ def lower_step(
 
 
 def compile_step(lowered: Any) -> dict[str, Any]:
-    """What it is once compiled."""
+    """Facts about the compiled step."""
     began = time.process_time()
     compiled = lowered.compile()
     seconds = time.process_time() - began
@@ -137,7 +137,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def added(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """What the penalty adds, by model and mode."""
+    """Costs of the penalty, by model and mode."""
     found = {(row["model"], row["method"]): row for row in rows}
     table = []
     for (model, method), plain in found.items():
@@ -158,7 +158,7 @@ def added(rows: list[dict[str, Any]]) -> list[list[str]]:
 def page(
     rows: list[dict[str, Any]], missing: list[tuple[str, str]], options: argparse.Namespace
 ) -> str:
-    """The results' file."""
+    """Page of the results."""
     penalty_header = (
         "model",
         "mode",
@@ -187,13 +187,13 @@ def page(
 
 
 def program_hash(lowered: Any, topology: str) -> str:
-    """Of all that a row depends on: the program, the chips, and who compiles."""
+    """Hash of everything a row depends on: the program, the chips, and the compiler."""
     versions = [metadata.version(name) for name in ("jaxlib", "libtpu")]
     return hashlib.sha256("\n".join([topology, *versions, lowered.as_text()]).encode()).hexdigest()
 
 
 def main() -> None:
-    """Compiles everything asked for."""
+    """Compiles all requested steps."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = [mode + plus for mode in MODES for plus in ("", ORTHOREG)]
     parser.add_argument("--topology", default="v5e:2x2", help="as TPUs are ordered, e.g. v5e:16x16")
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="images a chip")
     parser.add_argument("--fsdp", type=int, default=4)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    # Of configs the default is "highest", which takes several times as long to compile.
+    # The default of configs is "highest", which takes several times as long to compile.
     parser.add_argument("--precision", default="default", choices=PRECISIONS)
     parser.add_argument(
         "--remat", nargs="*", default=[], help="models that compute whole layers again"

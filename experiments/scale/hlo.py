@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, read from its text."""
+"""Data that a compiled program sends between devices, read from its text."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 
 
 class Traffic(NamedTuple):
-    """Of one kind of collective, in one run of the program."""
+    """Traffic of one kind of collective, in one run of the program."""
 
     runs: int
-    bytes: int  # of the larger of operand and result, on one device
+    bytes: int  # the larger of operand and result, on one device
 
 
 def collectives(text: str) -> dict[str, Traffic]:
     """Traffic by kind.
 
-    What a loop does counts as often as the loop turns. TPUs cut one collective into steps that run
-    beside other work; they share a channel and count once. An all-reduce whose result is sliced in
+    Collectives in a loop count once per iteration. TPUs cut a collective into steps that run next
+    to other work; the steps share a channel and count once. An all-reduce whose result is sliced in
     the same fusion is a reduce-scatter.
     """
     computations = _computations(text)
@@ -35,7 +35,7 @@ def collectives(text: str) -> dict[str, Traffic]:
                 continue
             result, kind, asynchronous, _ = match.groups()
             size = _size(result)
-            if asynchronous and kind != "all-reduce":  # returns its operands, too
+            if asynchronous and kind != "all-reduce":  # it also returns its operands
                 size = max(_size(part) for part in re.findall(r"\w+\[[\d,]*\]", result))
             if kind == "reduce-scatter":
                 size *= _group(line)
@@ -53,7 +53,7 @@ def collectives(text: str) -> dict[str, Traffic]:
 
 
 def _computations(text: str) -> dict[str, list[str]]:
-    """Lines of each computation, by name; that of the program itself is "ENTRY"."""
+    """Lines of each computation, by name; the program's own is "ENTRY"."""
     found: dict[str, list[str]] = {}
     lines: list[str] = []
     for line in text.splitlines():
@@ -88,7 +88,7 @@ def _turns(computations: dict[str, list[str]]) -> dict[str, int]:
 
 
 def _trip_count(line: str, computations: dict[str, list[str]]) -> int:
-    """Turns of a `while` that counts from 0 up to a constant: all that `lax.scan` makes."""
+    """Iterations of a `while` that counts from 0 to a constant, as all `lax.scan` loops do."""
     if known := re.search(r'known_trip_count":\{"n":"(\d+)"', line):
         return int(known.group(1))
     condition = re.search(r"condition=%?([\w.\-]+)", line)
@@ -101,7 +101,7 @@ def _trip_count(line: str, computations: dict[str, list[str]]) -> int:
 
 
 def _size(shapes: str) -> int:
-    """Bytes of all arrays in a type, as "(f32[2,3]{1,0}, s32[])"."""
+    """Bytes of all arrays in a type, such as "(f32[2,3]{1,0}, s32[])"."""
     return sum(
         BYTES.get(kind, 4) * math.prod(int(length) for length in lengths.split(",") if length)
         for kind, lengths in re.findall(r"(\w+)\[([\d,]*)\]", shapes)
@@ -109,7 +109,7 @@ def _size(shapes: str) -> int:
 
 
 def _group(line: str) -> int:
-    """Devices that take part in one collective."""
+    """Number of devices in one collective."""
     if sizes := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
         return int(sizes.group(1))
     listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)

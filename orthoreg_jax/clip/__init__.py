@@ -2,5 +2,5 @@
 
 import os
 
-# Transformers advises to install torch when it is imported; nothing here uses a torch model.
+# When imported, transformers advises to install torch; nothing here uses a torch model.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

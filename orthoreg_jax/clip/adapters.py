@@ -1,7 +1,7 @@
 """peft LoRA adapters of a CLIP, as dense or factored updates of its weights.
 
-peft keeps `lora_A` (r, in) and `lora_B` (out, r) of a linear layer; its update is scale * B A, with
-scale alpha / r, or alpha / sqrt(r) where "use_rslora" says so.
+peft stores `lora_A` (r, in) and `lora_B` (out, r) for a linear layer. The update is scale * B A,
+with scale alpha / r, or alpha / sqrt(r) if "use_rslora" is true.
 
 Reference: "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022 (arXiv 2106.09685); "A
 Rank Stabilization Scaling Factor for Fine-Tuning with LoRA" (arXiv 2312.03732).
@@ -29,7 +29,7 @@ from .weights import LAYOUTS, Weights, assemble, from_theirs, is_stacked, param_
 
 CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-# Options that change what an adapter computes, and the values at which they do not.
+# Options that change what an adapter computes, with the values that leave it unchanged.
 PLAIN: dict[str, tuple[Any, ...]] = {
     "alora_invocation_tokens": (None,), "fan_in_fan_out": (False, None),
     "layer_replication": (None,), "lora_bias": (False, None), "target_parameters": (None, []),
@@ -47,7 +47,7 @@ def read_adapter_config(directory: pathlib.Path) -> dict[str, Any]:
     """Reads `adapter_config.json`.
 
     Raises:
-      ValueError: it cannot be read, or describes another kind of adapter than plain LoRA.
+      ValueError: the file cannot be read, or describes another kind of adapter than plain LoRA.
     """
     path = directory / CONFIG
     try:
@@ -84,8 +84,8 @@ class StoredAdapter:
 
     Attributes:
       config: the base's sizes.
-      paths: of the leaves that it changes.
-      ignored: keys that are left out, as a classifier's head is.
+      paths: paths of the leaves that it changes.
+      ignored: keys that are not used, such as those of a classifier's head.
     """
 
     def __init__(
@@ -98,20 +98,20 @@ class StoredAdapter:
         """Compares the adapter with the base.
 
         Args:
-          tensors: of `adapter_model.safetensors`.
+          tensors: tensors of `adapter_model.safetensors`.
           options: from `read_adapter_config`.
           config: the base's sizes.
           base: the base's leaves, by path.
 
         Raises:
-          ValueError: tensors of modules that a CLIP does not have, or that do not fit it: all of
-            them in one message.
+          ValueError: tensors of modules that a CLIP does not have, or tensors that do not fit it;
+            the message names them all.
         """
         self.config, self._tensors, self._base = config, tensors, base
         self._options = options
         self._shapes = shapes = param_shapes(config)
-        self._factors: dict[str, dict[str, str]] = {}  # by the name of the weight, A and B
-        self._whole: dict[str, str] = {}  # what was trained without factors, as biases may be
+        self._factors: dict[str, dict[str, str]] = {}  # weight -> keys of its factors A and B
+        self._whole: dict[str, str] = {}  # trained without factors, as biases may be
         problems, left_out = [], []
         wanted = {
             name: (row, expected)
@@ -164,10 +164,10 @@ class StoredAdapter:
         return []
 
     def delta(self, path: str, place: int | None = None) -> np.ndarray:
-        """The update of a leaf in float32, or of the slice at `place` of its first axis.
+        """The update of a leaf in float32, or of the slice at `place` along its first axis.
 
         Raises:
-          ValueError: it holds NaN or infinity, or cannot be read.
+          ValueError: it contains NaN or infinity, or cannot be read.
         """
         row = self._rows[path]
 
@@ -238,7 +238,7 @@ class StoredAdapter:
         alpha = self._options["lora_alpha"]
         module = name.removesuffix(".weight")
         for pattern, value in (self._options.get("alpha_pattern") or {}).items():
-            if re.match(rf"(.*\.)?({pattern})$", module):  # as peft finds it: the first counts
+            if re.match(rf"(.*\.)?({pattern})$", module):  # as in peft, the first match counts
                 alpha = value
                 break
         return float(alpha / (math.sqrt(rank) if self._options.get("use_rslora") else rank))
@@ -251,9 +251,9 @@ class StoredAdapter:
 
 
 def _name(key: str) -> str:
-    """The CLIPModel key that an adapter's key refers to.
+    """The CLIPModel key to which an adapter's key refers.
 
-    Before it stands "base_model.model."; an adapter of an image tower alone may leave out
+    The adapter's key has the prefix "base_model.model."; an adapter of only an image tower may omit
     "vision_model.", as transformers does.
     """
     name = key.removeprefix("base_model.model.").replace(".base_layer.", ".")

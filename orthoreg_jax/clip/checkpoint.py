@@ -1,4 +1,4 @@
-"""A CLIP model in memory: read from other libraries' files, written as a Hugging Face directory."""
+"""A CLIP model in memory: read from other libraries' files, saved as a Hugging Face directory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Checkpoint:
     """A loaded model.
 
     Attributes:
-      config: its sizes.
+      config: the model's sizes.
       params: float32 numpy leaves, `{"visual": ..., "text": ..., "logit_scale": ()}`.
       directory: where it came from; the base's for a single file of weights.
       sha256: hash of the weights file; of shards, of their hashes.
@@ -74,7 +74,7 @@ class Checkpoint:
 
     @property
     def preprocessing_directory(self) -> pathlib.Path:
-        """The directory with the image preprocessing files: the model's own, or else the base's."""
+        """The directory with the preprocessing files: the model's own, or else the base's."""
         if self.base is None or has_processor(self.directory):
             return self.directory
         return self.base.preprocessing_directory
@@ -111,19 +111,19 @@ def load_checkpoint(
     """Reads a CLIP model, or a part of one together with its base.
 
     Args:
-      source: "embedded" (the small model that comes with this package), a directory of
-        transformers (of a whole CLIPModel, or with `base` of an image tower alone, with or without
-        a projection or a classifier's head, or of a LoRA adapter of peft), one of open_clip
-        (open_clip_config.json and safetensors), with `base` a safetensors file of either layout, a
-        preset ("ViT-B/32", "ViT-B/16", "ViT-L/14": OpenAI's weights, of a fixed revision whose hash
-        is checked) or a hub name such as "openai/clip-vit-large-patch14", optionally with
-        "@revision". Weights are safetensors, in one file or in shards.
-      base: the CLIP that it was fine-tuned from, as `source` or read already. What the model does
-        not hold is the base's: its text tower and tokenizer, projection, preprocessing.
+      source: "embedded" (the small model in this package); a transformers directory with a whole
+        CLIPModel; an open_clip directory (open_clip_config.json and safetensors); a preset
+        ("ViT-B/32", "ViT-B/16", "ViT-L/14": OpenAI's weights at a fixed revision, whose hash is
+        checked); or a hub name such as "openai/clip-vit-large-patch14", optionally with
+        "@revision". With `base`, also a transformers directory with only an image tower (with or
+        without a projection or a classifier's head), a peft LoRA adapter, or a safetensors file of
+        either layout. Weights are safetensors, in one file or in shards.
+      base: the CLIP from which the model was fine-tuned, as a source or already loaded. Whatever
+        the model lacks is taken from it: text tower and tokenizer, projection, preprocessing.
 
     Raises:
-      ValueError: nothing of that name, a truncated file, a config of another kind of model, or
-        tensors that do not fit it (all listed).
+      ValueError: nothing has that name, a file is truncated, the config describes another kind of
+        model, or tensors do not fit it (all are listed).
 
     Examples:
       >>> clip = oj.load_checkpoint("embedded")
@@ -183,7 +183,7 @@ def save_checkpoint(
         or "open_clip".
 
     Returns:
-      The directory. It appears whole or not at all.
+      The directory. It appears complete or not at all.
 
     Raises:
       ValueError: the directory holds something, the parameters are not those of `like`, or NaN or
@@ -280,11 +280,11 @@ def image_encoder(
     Features are projected and not normalised.
 
     Args:
-      config: of the model.
-      dtype: of the computation; parameters stay as they are.
-      remat: compute whole layers again in the backward pass, to save memory; by default all but
-        the outputs of their linear layers.
-      gather: applied to weights as they are about to be used, those of the blocks one block at a
+      config: sizes of the model.
+      dtype: type of the computation; parameters keep theirs.
+      remat: recompute whole layers in the backward pass, to save memory; by default all but the
+        outputs of their linear layers are recomputed.
+      gather: applied to weights just before they are used, those of the blocks one block at a
         time.
 
     Examples:

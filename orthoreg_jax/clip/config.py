@@ -1,14 +1,14 @@
-"""The sizes of a CLIP model: types, allowed values, and those of OpenAI's models."""
+"""Sizes of a CLIP model: types, allowed values, and the sizes of OpenAI's models."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
-# In the configurations of OpenAI's own checkpoints: the end of a text is its largest id.
+# In OpenAI's own configurations, whose texts end at their largest id.
 LEGACY_EOS = 2
 ACTIVATIONS = ("quick_gelu", "gelu")
-# What a size in a configuration can be; tensors are compared with it before memory is taken.
+# Limits of sizes in a configuration; tensors are compared with it before memory is allocated.
 LARGEST_SIZES = {"layers": 2**10, "size": 2**20}
 
 
@@ -50,7 +50,7 @@ class VisionConfig(TowerConfig):
 class TextConfig(TowerConfig):
     """A causal tower over tokens, read at the end-of-text token.
 
-    `eos_token_id` is the id at whose first occurrence the text is read; see also `LEGACY_EOS`.
+    The text is read at the first occurrence of `eos_token_id`; see also `LEGACY_EOS`.
     """
 
     vocab_size: int
@@ -61,7 +61,7 @@ class TextConfig(TowerConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipConfig:
-    """Both towers and the size of the space they project into."""
+    """Both towers, and the size of the space into which they project."""
 
     visual: VisionConfig
     text: TextConfig
@@ -69,7 +69,7 @@ class ClipConfig:
 
 
 def square(table: dict[str, Any], key: str) -> Any:
-    """A size given as one number, or as two equal ones."""
+    """A size given as one number or as two equal numbers."""
     value = table.get(key)
     if isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1]:
         return value[0]
@@ -88,7 +88,7 @@ def bad_sizes(name: str, table: dict[str, Any]) -> list[str]:
 
 
 def _openai(width: int, layers: int, patch: int, text_width: int, projection: int) -> ClipConfig:
-    # OpenAI's towers: heads of 64 features, MLPs four times as wide, QuickGELU.
+    # OpenAI's towers: heads with 64 features, MLPs four times as wide, QuickGELU.
     return ClipConfig(
         visual=VisionConfig(
             width=width,
@@ -116,9 +116,9 @@ def _openai(width: int, layers: int, patch: int, text_width: int, projection: in
     )
 
 
-# The backbones of the paper: their sizes, where the hub keeps OpenAI's weights as safetensors
-# (open_clip's own source of them; OpenAI's repositories hold B/32 and B/16 as pickles only), and
-# the SHA-256 of those weights.
+# The paper's backbones: their sizes, the hub repositories with OpenAI's weights as safetensors
+# (open_clip's own source; OpenAI's repositories have B/32 and B/16 only as pickles), and the
+# SHA-256 of those weights.
 PRESETS = {
     "ViT-B/32": _openai(768, 12, 32, 512, 512),
     "ViT-B/16": _openai(768, 12, 16, 512, 512),

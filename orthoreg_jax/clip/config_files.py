@@ -1,4 +1,4 @@
-"""Reads and writes a model's sizes: `config.json`, or else open_clip's configuration."""
+"""Reads and writes a model's sizes in `config.json`, or reads open_clip's configuration."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def read_config(directory: str | pathlib.Path, base: ClipConfig | None = None) -
     """Reads `config.json` of a Hugging Face CLIP directory, or else `open_clip_config.json`.
 
     Args:
-      directory: of the model.
-      base: of the model that it was fine-tuned from, from which an image tower alone has its text
-        tower, and a directory without a configuration everything.
+      directory: the model's directory.
+      base: sizes of the model it was fine-tuned from. They provide the text tower of a single image
+        tower, and all sizes if the directory has no configuration.
 
     Raises:
-      ValueError: the file is missing, is not JSON, describes another kind of model, or sizes that
-        do not fit together; every problem found is named.
+      ValueError: the file is missing, is not JSON, or describes another kind of model or sizes that
+        do not fit together; the message names every problem.
     """
     path = pathlib.Path(directory) / "config.json"
     if is_open_clip(directory):
@@ -52,7 +52,7 @@ def read_config(directory: str | pathlib.Path, base: ClipConfig | None = None) -
         )
     try:
         raw = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:  # not JSON, or not text at all
+    except (OSError, ValueError, RecursionError) as error:  # not JSON, or not text
         raise ValueError(f"{path}: is not JSON ({error}); download or save it again") from error
     kind = raw.get("model_type") if isinstance(raw, dict) else None
     if kind not in ("clip", "clip_vision_model"):
@@ -87,7 +87,7 @@ def from_huggingface(raw: dict[str, Any]) -> ClipConfig:
     """Reads a parsed `config.json`; missing keys take transformers' defaults.
 
     Raises:
-      ValueError: sizes that do not fit together or an activation not known.
+      ValueError: sizes do not fit together, or an activation is unknown.
     """
     import transformers
 
@@ -107,7 +107,7 @@ def from_huggingface(raw: dict[str, Any]) -> ClipConfig:
         raise ValueError("; ".join(problems))
     try:
         config = transformers.CLIPConfig.from_dict(raw)
-    except Exception as error:  # transformers raises many kinds, all about the file's content
+    except Exception as error:  # transformers raises many kinds, all about the content
         raise ValueError(f"not a CLIP configuration: {error}") from error
     vision, text = config.vision_config, config.text_config
     towers = {"vision_config": vision, "text_config": text}

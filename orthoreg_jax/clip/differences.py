@@ -18,27 +18,27 @@ from .opening import Base, open_model
 from .processor import has_processor, read_processor
 from .weights import param_shapes
 
-# What a vector's file says of the weights that it is a difference to.
+# Keys of the base's hashes, of its file and of its image tower, in a vector file's metadata.
 FILE, TOWER = "pretrained_sha256", "pretrained_tower_sha256"
 
 
 class ModelVector:
     """A model's difference from its base, with the interface of `StoredTree`.
 
-    It holds every leaf of the image tower, zeros where the model takes the base's; and the text
-    tower and logit_scale if one of them differs.
+    It has every leaf of the image tower, with zeros where the model uses the base's leaves. It has
+    the text tower and logit_scale if one of them differs.
 
     Attributes:
-      path: the model's name, for messages.
-      shapes: of the leaves by their path.
-      notes: a sentence for all that was left out, or taken from the base.
+      path: name of the model, for messages.
+      shapes: shapes of the leaves, by path.
+      notes: a sentence on each part that was left out, or taken from the base.
     """
 
     def __init__(self, source: str | os.PathLike[str], base: Checkpoint) -> None:
-        """Opens the model, and compares its text tower with the base's.
+        """Opens the model and compares its text tower with the base's.
 
         Raises:
-          ValueError: as `load_checkpoint`; or a text tower of another size than the base's.
+          ValueError: as `load_checkpoint`; or the text tower has another size than the base's.
         """
         self._base = flatten(base.params)
         opened = open_model(source, Base(base.config, self._base))
@@ -76,7 +76,7 @@ class ModelVector:
         }
 
     def read(self, name: str, place: int | None = None) -> np.ndarray:
-        """A leaf, or the slice at `place` of its first axis, with that axis kept.
+        """A leaf, or the slice at `place` along its first axis, with that axis kept.
 
         Raises:
           ValueError: it is not finite, or cannot be read.
@@ -92,7 +92,7 @@ class ModelVector:
             raise ValueError(f"{self.path}: {error}") from error
 
     def check(self) -> str:
-        """The hash of the model's weight files; their content is checked as it is read."""
+        """Returns the hash of the model's weights files; their content is checked when read."""
         return self._files.sha256
 
     @property
@@ -148,9 +148,9 @@ class ModelVector:
 
 
 def base_facts(base: Checkpoint) -> dict[str, str]:
-    """Hashes that identify a vector's base: of its file, and of its image tower.
+    """Hashes that identify a vector's base: its file's, and its image tower's.
 
-    The tower's is of the numbers, whatever the file's layout and type.
+    The image tower's is a hash of the numbers, independent of the file's layout and type.
     """
     return {FILE: base.sha256, TOWER: hash_tower(base.params["visual"])}
 
@@ -162,7 +162,7 @@ def hash_tower(visual: Any) -> str:
 
 
 def base_problem(about: Mapping[str, Any], base: Checkpoint) -> str:
-    """What is wrong with the base that a vector's file names; empty if nothing."""
+    """What is wrong with the base that a vector's file names; "" if nothing."""
     stated = {key: about[key] for key in (FILE, TOWER) if key in about}
     if not stated:
         return (
@@ -195,11 +195,11 @@ def load_task_vector(
         that the adapter changes, as `LowRank` nodes, which `dense` and `apply_task_vector` take.
 
     Returns:
-      `{"visual": ...}` of float32 numpy arrays, as runs save it; with "text" and "logit_scale"
-      as well if the model's differ from the base's. Parts that a model lacks are zeros.
+      `{"visual": ...}` of float32 numpy arrays, as runs save it; also "text" and "logit_scale" if
+      the model's differ from the base's. Parts that the model lacks are zeros.
 
     Raises:
-      ValueError: as `load_checkpoint`; or a model of another size than the base.
+      ValueError: as `load_checkpoint`; or the model has another size than the base.
 
     Examples:
       >>> clip = oj.load_checkpoint("embedded")

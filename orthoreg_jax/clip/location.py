@@ -1,4 +1,4 @@
-"""Finds a model: a local directory or file, or the local copy of one on the hub."""
+"""Finds a model: a local directory or file, or the local copy of a hub model."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ COMPANIONS = (*TOKENIZER, PROCESSOR, PREPROCESSOR, OPEN_CLIP)
 
 
 def locate(source: str | os.PathLike[str]) -> pathlib.Path:
-    """The local directory or file of a model; hub names are downloaded first.
+    """Returns a model's local directory or file; hub models are downloaded first.
 
     Raises:
-      ValueError: nothing of that name, here or on the hub.
+      ValueError: nothing has that name, here or on the hub.
     """
     name = str(source)
     if name == "embedded":
@@ -55,7 +55,7 @@ def locate(source: str | os.PathLike[str]) -> pathlib.Path:
                 allow_patterns=_wanted_files(name),
             )
         )
-    except Exception as error:  # offline, not found, no access: the hub's own words say which
+    except Exception as error:  # offline, not found, no access: the hub's message says which
         raise ValueError(
             f"model {name!r}: no such directory, and the hub did not provide it "
             f"({type(error).__name__}: {error}); check the name and the network, or pass a "
@@ -64,6 +64,6 @@ def locate(source: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def _wanted_files(name: str) -> list[str]:
-    """The files to download; for presets, timm's own configuration and weights are skipped."""
+    """Files to download; for presets, timm's own configuration and weights are skipped."""
     others = ["config.json", WEIGHTS, *SHARDS, ADAPTER_CONFIG, ADAPTER_WEIGHTS]
     return [*([] if name in PRESETS else others), OPEN_CLIP_WEIGHTS, *COMPANIONS]

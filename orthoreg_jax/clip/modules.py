@@ -1,7 +1,7 @@
 """The CLIP vision transformer and its text tower, in flax.linen.
 
-Parameters are plain nested dicts. The blocks of a tower are stacked (one `nn.scan`), so that each
-leaf of `blocks` has a leading layer axis, e.g. `visual/blocks/attn/in_proj/kernel` of shape
+Parameters are plain nested dicts. The blocks of a tower are stacked (one `nn.scan`), so each leaf
+of `blocks` has a leading layer axis, e.g. `visual/blocks/attn/in_proj/kernel` of shape
 (layers, width, 3 * width). Kernels are (in, out); query, key and value are one fused kernel.
 Dimensions in annotations: b images or texts, n tokens, d width, p projected features.
 """
@@ -25,7 +25,7 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
 }
 _WIDTH_INIT = nn.initializers.normal
-Gather = Callable[[Any], Any]  # weights as they are kept -> as they are used
+Gather = Callable[[Any], Any]  # weights as stored -> weights as used
 
 
 class Attention(nn.Module):
@@ -66,7 +66,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """One pre-norm residual block; returns a pair because `nn.scan` carries the first."""
+    """One pre-norm residual block; returns a pair, because `nn.scan` carries the first element."""
 
     config: TowerConfig
     causal: bool
@@ -84,7 +84,7 @@ class Block(nn.Module):
 
 
 def _layer_norm(eps: float, dtype: DTypeLike, name: str) -> nn.LayerNorm:
-    # The two-pass variance: the fast one loses digits when the mean is large, as CLIP's is.
+    # Two-pass variance: the fast one loses digits when the mean is large, as it is in CLIP.
     return nn.LayerNorm(epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
 
 
@@ -94,11 +94,11 @@ def _blocks(
     block = Block
     if gather is not None:
         block = nn.map_variables(block, "params", trans_in_fn=gather, init=True)
-    # The backward pass finds the outputs of the linear layers and computes all else again: what is
-    # cheap, and weights that were gathered. Measured on a CPU for full fine-tuning of ViT-B/32:
-    # x 0.79 in time, x 0.70 in memory, because the loop writes and reads that much less.
+    # The backward pass keeps the outputs of the linear layers and recomputes all else: what is
+    # cheap, and gathered weights. Measured on a CPU for full fine-tuning of ViT-B/32: x 0.79 in
+    # time and x 0.70 in memory, because the loop writes and reads that much less.
     policy = None if remat else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-    # Inside a scan the loop itself keeps XLA from merging what is computed again (prevent_cse).
+    # Inside a scan, the loop itself keeps XLA from merging recomputed values (prevent_cse).
     block = nn.remat(block, prevent_cse=False, policy=policy)
     stack = nn.scan(
         block,
@@ -112,8 +112,8 @@ def _blocks(
 class VisionTransformer(nn.Module):
     """Image tower: preprocessed pixels to projected, not yet normalised features.
 
-    `gather` is applied to the weights of each block as the block begins: where devices hold pieces
-    of them, it brings the pieces together.
+    `gather` is applied to the weights of each block just before the block uses them: where each
+    device holds a part of them, it assembles the parts.
     """
 
     config: VisionConfig
@@ -133,7 +133,7 @@ class VisionTransformer(nn.Module):
                 f"(batch, {size}, {size}, 3), resized and normalised by the checkpoint's "
                 "preprocessing (`load_preprocessing`)"
             )
-        # A convolution whose stride is its size is one matrix product over the patches.
+        # A convolution whose stride is its kernel size is one matrix product over the patches.
         kernel = self.param("patch_embedding", init, (patch, patch, 3, sizes.width))
         patches = pixels.astype(self.dtype).reshape(-1, side, patch, side, patch, 3)
         x = jnp.einsum("byixjc,ijcd->byxd", patches, kernel.astype(self.dtype))

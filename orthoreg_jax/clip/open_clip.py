@@ -1,4 +1,4 @@
-"""open_clip's configuration of a model, `open_clip_config.json`."""
+"""Reads open_clip's configuration of a model, `open_clip_config.json`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OPEN_CLIP_SIZES = (
     "context_length", "embed_dim", "head_width", "heads", "image_size", "layers", "patch_size",
     "vocab_size", "width",
 )  # fmt: skip
-# What open_clip's configurations may say without changing a plain CLIP ViT; None: anything.
+# Values in open_clip's configurations that leave a plain CLIP ViT unchanged; None: any value.
 NEUTRAL_OPTIONS: dict[str, dict[str, tuple[Any, ...] | None]] = {
     "model_cfg": {
         "cast_dtype": None, "custom_text": (False,), "init_logit_bias": (None,),
@@ -45,7 +45,7 @@ NEUTRAL_OPTIONS: dict[str, dict[str, tuple[Any, ...] | None]] = {
 def is_open_clip(directory: str | pathlib.Path) -> bool:
     """Whether a directory contains an open_clip model and not a transformers one.
 
-    On the hub, timm's configuration may be next to open_clip's: that is another kind of model.
+    On the hub, open_clip's configuration may be next to timm's, which is another kind of model.
     """
     path = pathlib.Path(directory) / "config.json"
     if not path.with_name(OPEN_CLIP).is_file():
@@ -63,7 +63,7 @@ def read_open_clip(directory: str | pathlib.Path) -> dict[str, Any]:
     """The content of `open_clip_config.json`: "model_cfg" and "preprocess_cfg".
 
     Raises:
-      ValueError: it cannot be read.
+      ValueError: the file cannot be read.
     """
     path = pathlib.Path(directory) / OPEN_CLIP
     try:
@@ -81,7 +81,7 @@ def from_open_clip(raw: dict[str, Any]) -> ClipConfig:
     """Reads a parsed `open_clip_config.json`.
 
     Raises:
-      ValueError: something in it that a plain CLIP ViT does not have, or sizes missing.
+      ValueError: it describes something that a plain CLIP ViT does not have, or lacks sizes.
     """
     model = raw["model_cfg"]
     known = {

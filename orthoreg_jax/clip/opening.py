@@ -1,4 +1,4 @@
-"""Opens a CLIP, or a part of one, from its headers: which parts it has, and which are missing."""
+"""Opens a CLIP, or a part of one, by its headers: which parts exist, and which are missing."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Opened(NamedTuple):
 
     Attributes:
       stored: reads its leaves.
-      files: they are in.
-      directory: that holds its other files; None for a single file, which has none.
-      notes: a sentence for all that is left out, or taken from the base.
+      files: its weights files.
+      directory: the directory with its other files; None for a single file.
+      notes: a sentence on each part that is left out, or taken from the base.
     """
 
     stored: StoredClip | StoredAdapter
@@ -47,7 +47,7 @@ def open_model(source: str | os.PathLike[str], base: Base | None = None) -> Open
 
     Args:
       source: see `load_checkpoint`.
-      base: from which comes what the model lacks.
+      base: provides what the model lacks.
 
     Raises:
       ValueError: as `load_checkpoint`.
@@ -65,7 +65,7 @@ def open_model(source: str | os.PathLike[str], base: Base | None = None) -> Open
         return _open_adapter(place, base)
     else:
         directory = place
-        # The sizes and QuickGELU of OpenAI's models are known, whatever a copy's file says.
+        # The sizes and QuickGELU of OpenAI's models are known, whatever the file of a copy says.
         config = PRESETS.get(str(source)) or read_config(place, base and base.config)
         name = OPEN_CLIP_WEIGHTS if is_open_clip(place) else WEIGHTS
         if base is not None and not (place / "config.json").is_file():

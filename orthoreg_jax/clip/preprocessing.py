@@ -1,7 +1,7 @@
-"""Texts to token ids and images to pixels, with transformers' tokenizer and image processor.
+"""Turns texts into token ids and images into pixels, with transformers' tokenizer and processor.
 
-Images stay uint8 until they are on the device: `resize_images` does what has to be done on the
-host (RGB, resize, centre crop), `Normalization` the rest inside the compiled step.
+Images stay uint8 until they are on the device. `resize_images` does the steps on the host (RGB,
+resize, centre crop), `Normalization` the others inside the compiled step.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def tokenize(
 
     Args:
       texts: any strings.
-      directory: the Hugging Face directory that holds the tokenizer's files.
-      config: of the model that will read the ids.
+      directory: the Hugging Face directory with the tokenizer's files.
+      config: sizes of the model that will read the ids.
       truncate: cut texts that are too long instead of refusing them.
 
     Raises:
-      ValueError: no tokenizer there, one that does not belong to the model, or a text that is
-        too long for it.
+      ValueError: the directory has no tokenizer, the tokenizer does not belong to the model, or a
+        text is too long.
     """
     import transformers
 
@@ -93,7 +93,7 @@ def tokenize(
 class Normalization:
     """(factor * image - mean) / std per colour channel, for images scaled 0 to 255.
 
-    `mean` and `std` are on the scale that `factor` leads to: from 0 to 1, as a rule.
+    `mean` and `std` are on the scale after `factor`, usually from 0 to 1.
     """
 
     mean: tuple[float, float, float]
@@ -115,9 +115,9 @@ class Normalization:
 
 
 class Preprocessing(NamedTuple):
-    """A checkpoint's image preprocessing: on the host up to uint8, the rest on the device.
+    """A checkpoint's image preprocessing: on the host up to uint8, then on the device.
 
-    `notes` say what the checkpoint's files leave open.
+    `notes` say what the checkpoint's files do not specify.
     """
 
     processor: Any  # transformers' CLIPImageProcessorPil
@@ -126,8 +126,8 @@ class Preprocessing(NamedTuple):
     notes: tuple[str, ...] = ()
 
     def leaves_as_is(self, images: Any) -> bool:
-        """Whether resize and crop would give the same bytes back."""
-        sides = {self.size}  # of what the processor resizes to, and of the images
+        """Whether resizing and cropping would leave the images unchanged."""
+        sides = {self.size}  # sides of the processor's resized images, and of the images
         target = {value for value in dict(self.processor.size).values() if value}
         return (
             isinstance(images, np.ndarray)
@@ -136,16 +136,16 @@ class Preprocessing(NamedTuple):
         )
 
     def resize(self, images: Sequence[Any] | np.ndarray) -> UInt8[np.ndarray, "b size size 3"]:
-        """Converts to RGB, resizes the shorter side and centre-crops, as the checkpoint says.
+        """Converts to RGB, resizes the shorter side and centre-crops, as the checkpoint specifies.
 
         Args:
-          images: PIL images, or uint8 arrays of shape (h, w, 3); also one array (b, h, w, 3).
+          images: PIL images, uint8 arrays of shape (h, w, 3), or one array (b, h, w, 3).
         """
         import PIL.Image
 
         if self.leaves_as_is(images):
             return np.asarray(images)
-        # Of an array of 1 or 3 rows, the processor would take the rows for channels.
+        # In an array with 1 or 3 rows, the processor would mistake the rows for channels.
         pictures = [PIL.Image.fromarray(each) if isinstance(each, np.ndarray) else each
                     for each in images]  # fmt: skip
         pixels = self.processor(
@@ -158,16 +158,16 @@ class Preprocessing(NamedTuple):
 def load_preprocessing(directory: str | pathlib.Path, config: ClipConfig) -> Preprocessing:
     """Reads the image preprocessing of a checkpoint.
 
-    In this order: open_clip's configuration for a model of open_clip's; `processor_config.json`
-    with an image processor inside; `preprocessor_config.json`. Without any, OpenAI's published
-    values hold, and `notes` say so.
+    The first of these that exists is used: open_clip's configuration, for an open_clip model;
+    `processor_config.json`, if it has an image processor; `preprocessor_config.json`. Without any,
+    OpenAI's published values are used, and `notes` say so.
 
     Args:
-      directory: of the checkpoint.
+      directory: the checkpoint's directory.
       config: its sizes.
 
     Raises:
-      ValueError: a file that cannot be read or says what this program does not do, for example a
+      ValueError: a file cannot be read, or asks for something that is not supported, for example a
         crop of another size than the model reads.
 
     Examples:
@@ -175,12 +175,12 @@ def load_preprocessing(directory: str | pathlib.Path, config: ClipConfig) -> Pre
       >>> oj.load_preprocessing(clip.directory, clip.config).size
       32
     """
-    # By its module: the plain name needs torchvision in some versions of transformers.
+    # Imported by module: in some versions of transformers, the plain name needs torchvision.
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     size = config.visual.image_size
     values, notes = read_processor(pathlib.Path(directory), size)
-    # Images are RGB, whatever a file says: the tower reads three channels.
+    # Images are RGB, whatever a file says, because the tower reads three channels.
     processor = CLIPImageProcessorPil(**values, do_convert_rgb=True)
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if values["do_normalize"]:
@@ -192,7 +192,7 @@ def load_preprocessing(directory: str | pathlib.Path, config: ClipConfig) -> Pre
 def write_preprocessing(preprocessing: Preprocessing, directory: pathlib.Path) -> None:
     """Writes `preprocessor_config.json`, which every version of transformers reads.
 
-    All steps are stated, so that no default of a version takes part.
+    All steps are stated, so the result does not depend on a version's defaults.
     """
     processor = preprocessing.processor
     stated = {key: getattr(processor, key) for key in defaults(preprocessing.size)}

@@ -1,8 +1,8 @@
-"""Reads the steps from a picture to pixels from a checkpoint's files.
+"""Reads the steps from picture to pixels from a checkpoint's files.
 
-Transformers 5 writes `processor_config.json`, with the image processor nested inside; before it,
-there was `preprocessor_config.json`; open_clip has "preprocess_cfg" in its configuration. What a
-file says is honoured or refused, and what it leaves out is said.
+Transformers 5 writes `processor_config.json`, which contains the image processor; earlier versions
+write `preprocessor_config.json`; open_clip's configuration has "preprocess_cfg". What a file says
+is applied or refused, and notes report what it omits.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from .open_clip import OPEN_CLIP, is_open_clip, read_open_clip
 
 PROCESSOR = "processor_config.json"
 PREPROCESSOR = "preprocessor_config.json"
-# OpenAI's values, which transformers' CLIPImageProcessor and open_clip take where a file has none.
+# OpenAI's values, which transformers' CLIPImageProcessor and open_clip use where a file has none.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-BICUBIC, BILINEAR = 3, 2  # as Pillow numbers its filters
-LARGEST_RESIZE = 8  # times the model's size: what an image may be resized to before it is cropped
-# Keys that act on no pixel of an RGB image.
+BICUBIC, BILINEAR = 3, 2  # Pillow's numbers of its filters
+LARGEST_RESIZE = 8  # times the model's size: limit of the resized image before the crop
+# Keys that do not affect the pixels of an RGB image.
 NEUTRAL_KEYS = {
     "_valid_processor_keys", "auto_map", "data_format", "default_to_square", "device",
     "disable_grouping", "do_convert_rgb", "feature_extractor_type", "image_processor_type",
@@ -35,11 +35,11 @@ TYPES = (
 
 
 class Processor(NamedTuple):
-    """The steps from a picture to pixels, each stated explicitly.
+    """The steps from picture to pixels, each stated explicitly.
 
     Attributes:
       values: as transformers' CLIPImageProcessor takes them.
-      notes: a sentence for all that was taken from elsewhere than the checkpoint's files.
+      notes: a sentence on each value that is not from the checkpoint's files.
     """
 
     values: dict[str, Any]
@@ -55,12 +55,12 @@ def read_processor(directory: pathlib.Path, size: int) -> Processor:
     """Reads the files of a checkpoint; without any, uses OpenAI's published values.
 
     Args:
-      directory: of the checkpoint.
-      size: of the square images that the model reads, in pixels.
+      directory: the checkpoint's directory.
+      size: side of the square images that the model reads, in pixels.
 
     Raises:
-      ValueError: a file that cannot be read, or says what this program does not do; all that is
-        wrong in it is named.
+      ValueError: a file cannot be read, or asks for something that is not supported; the message
+        names every problem in it.
     """
     found = _find(directory)
     if found is None:
@@ -92,7 +92,7 @@ def read_processor(directory: pathlib.Path, size: int) -> Processor:
 
 
 def _find(directory: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]] | None:
-    """The file in use and its content, in transformers' own order of precedence."""
+    """The file in use and its content, in transformers' order of precedence."""
     if is_open_clip(directory):
         path = directory / OPEN_CLIP
         stated = read_open_clip(directory).get("preprocess_cfg")
@@ -154,7 +154,7 @@ def _three(value: Any, above: float) -> bool:
     )
 
 
-# What each key may hold, in words, and whether a value is that.
+# What each key may contain, in words and as a check.
 _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **{
         name: ("true or false", lambda value: isinstance(value, bool))
@@ -179,7 +179,7 @@ _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def _edges(value: Any, square: bool) -> dict[str, int] | None:
-    """A size as a table, whatever form it is given in; None if it is not a size."""
+    """A size as a table, whatever its form; None if it is not a size."""
     if _is_count(value):
         return {"height": value, "width": value} if square else {"shortest_edge": value}
     if isinstance(value, list | tuple) and len(value) == 2:
@@ -192,7 +192,7 @@ def _edges(value: Any, square: bool) -> dict[str, int] | None:
 
 
 def _known(stated: dict[str, Any], problems: list[str]) -> dict[str, Any]:
-    """The values of a transformers file."""
+    """Values of a transformers file."""
     values: dict[str, Any] = {}
     for key, value in stated.items():
         if key in _ALLOWED:
@@ -232,7 +232,7 @@ def _from_open_clip(stated: dict[str, Any], size: int) -> dict[str, Any]:
         elif theirs in stated:
             problems.append(f"{theirs} is {stated[theirs]!r}, allowed: {words}")
     allowed = {
-        "interpolation": ("bicubic", "bilinear", "random"),  # "random" is of training alone
+        "interpolation": ("bicubic", "bilinear", "random"),  # "random" is for training only
         "resize_mode": ("shortest", "squash"),
         "mode": ("RGB",),
         "size": (None, size, [size, size], [3, size, size]),

@@ -1,8 +1,8 @@
 """A CLIP, or a part of one, in other libraries' files: recognised, checked, read by leaf.
 
-Strict both ways: every tensor is used or listed as ignored, every leaf of the parts that are there
-is filled. Shapes and types are compared by the headers, before any memory is taken, and whatever
-does not fit is reported at once.
+Strict both ways: every tensor is used or listed as ignored, and every leaf of the existing parts is
+filled. Shapes and types are compared in the headers, before memory is allocated, and all problems
+are reported at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .config_files import ALONE
 from .tensors import FLOATS, Tensors
 from .weights import LAYOUTS, Weights, assemble, from_theirs, param_shapes, pieces
 
-# Prefixes are whatever stands before these, e.g. "module." or "image_encoder.model.".
+# What precedes these names is a prefix, e.g. "module." or "image_encoder.model.".
 _PREFIXES = (
     ("huggingface", r"(.*)(vision_model|text_model)\."),
     (
@@ -30,7 +30,7 @@ _PREFIXES = (
     ),
     ("bare", r"(.*?)(embeddings\.(class|patch|position)_|encoder\.layers\.\d|p(re|ost)_lay)"),
 )
-# Heads of classifiers: no part of a CLIP, which classifies by its text tower.
+# Heads of classifiers: not part of a CLIP, which classifies with its text tower.
 HEADS = (
     "classifier.weight", "classifier.bias", "classification_head.weight",
     "classification_head.bias",
@@ -40,11 +40,11 @@ PROBLEMS_SHOWN = 20
 
 
 class Naming(NamedTuple):
-    """How the keys of a file map to those of a layout's table.
+    """Maps the keys of a file to those of a layout's table.
 
     Attributes:
       layout: a key of `LAYOUTS`.
-      keys: the file's key of each of the table's.
+      keys: the table's key -> the file's key.
     """
 
     layout: str
@@ -55,7 +55,7 @@ def recognise(keys: Iterable[str]) -> Naming:
     """Finds the layout and prefix of a file's keys.
 
     Raises:
-      ValueError: no image tower of a CLIP ViT, several of them, or two keys for one tensor.
+      ValueError: no image tower of a CLIP ViT, more than one, or two keys for the same tensor.
     """
     keys = list(keys)
     layout, prefix = _find_layout(keys)
@@ -64,7 +64,7 @@ def recognise(keys: Iterable[str]) -> Naming:
         name = key.removeprefix(prefix)
         if layout == "bare" and not name.startswith(("visual_projection.", *HEADS)):
             name = f"vision_model.{name}"
-        if layout == "open_clip" and name.startswith("text."):  # of its CustomTextCLIP
+        if layout == "open_clip" and name.startswith("text."):  # from its CustomTextCLIP
             name = name.removeprefix("text.")
         if name in names:
             raise ValueError(f"contains {name} twice, as {names[name]} and as {key}")
@@ -100,22 +100,22 @@ class StoredClip:
     """The tensors of a CLIP, or of its image tower, as leaves of our tree.
 
     Attributes:
-      config: the sizes that they have.
-      paths: of the leaves that the file holds, of `param_shapes`.
-      ignored: keys that are left out, as a classifier's head is.
+      config: the sizes of the tensors.
+      paths: leaves in the file, as paths of `param_shapes`.
+      ignored: keys that are not used, such as those of a classifier's head.
     """
 
     def __init__(self, tensors: Tensors, config: ClipConfig, based: bool = False) -> None:
         """Compares the headers with the configuration.
 
         Args:
-          tensors: of the file.
-          config: sizes that they must have.
-          based: there is a base, from which comes what a file of an image tower lacks.
+          tensors: tensors of the file.
+          config: the sizes they must have.
+          based: whether a base provides what an image tower's file lacks.
 
         Raises:
-          ValueError: tensors missing or unknown, wrong shapes or types, or not finite: all of them
-            in one message.
+          ValueError: tensors are missing, unknown or not finite, or have wrong shapes or types;
+            the message names them all.
         """
         self.config, self._tensors = config, tensors
         naming = recognise(tensors.found)
@@ -130,7 +130,7 @@ class StoredClip:
             and (row.path != "visual/projection/kernel" or whole or row.keys[0] in naming.keys)
             or (whole and not row.path.startswith("visual/"))
         }
-        # Leftovers in an image tower's file of a text tower whose blocks were removed.
+        # Leftovers, in an image tower's file, of a text tower whose blocks were removed.
         beside = () if whole else tuple(
             key for row in rows if row.path not in self._rows for key in row.keys
         )  # fmt: skip
@@ -177,10 +177,10 @@ class StoredClip:
         ]
 
     def read(self, path: str, place: int | None = None) -> np.ndarray:
-        """A leaf in float32, or the slice at `place` of its first axis, with that axis kept.
+        """A leaf in float32, or the slice at `place` along its first axis, with that axis kept.
 
         Raises:
-          ValueError: it holds NaN or infinity, or cannot be read.
+          ValueError: it contains NaN or infinity, or cannot be read.
         """
         row = self._rows[path]
 
@@ -197,7 +197,7 @@ class StoredClip:
         """All leaves; those missing from the file are taken from `base`, by path.
 
         Raises:
-          ValueError: as `read`; all leaves are named.
+          ValueError: as `read`; the message names all leaves.
         """
         leaves, problems = {}, []
         for path in self._shapes:
@@ -211,7 +211,7 @@ class StoredClip:
 
 
 def misfit_message(problems: list[str], cause: str) -> str:
-    """One message with all problems, and what to do about them."""
+    """One message with all problems, and advice."""
     shown = "\n  ".join(problems[:PROBLEMS_SHOWN])
     more = (
         f"\n  ... and {len(problems) - PROBLEMS_SHOWN} more"
@@ -226,7 +226,7 @@ def misfit_message(problems: list[str], cause: str) -> str:
 
 
 def misfits(own: ClipConfig, base: ClipConfig) -> list[str]:
-    """Describes where an image tower differs from the base it is to be put into."""
+    """Describes where an image tower's sizes differ from those of the base it goes into."""
     return [
         f"{name} is {value!r}, the base's {getattr(base.visual, name)!r}"
         for name, value in vars(own.visual).items()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# NumPy's names of the types that a safetensors header names; others keep the header's name.
+# Types in safetensors headers -> NumPy's names; other types keep the header's name.
 KINDS = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool",
     **{f"{letter}{bits}": f"{name}{bits}" for letter, name in (("I", "int"), ("U", "uint"))
@@ -36,7 +36,7 @@ class Arrays:
     """Tensors in memory."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Takes arrays by name."""
+        """Stores arrays by name."""
         self._arrays = arrays
         self.found = {
             key: TensorHeader(each.shape, str(each.dtype)) for key, each in arrays.items()
@@ -50,18 +50,18 @@ class Arrays:
 class TensorFiles:
     """The tensors of one model, in one or more safetensors files.
 
-    A file is open during a read alone: an open one keeps what was read of it in memory.
+    A file is open only during a read: an open file keeps what was read of it in memory.
 
     Attributes:
-      paths: of the files.
-      found: of every tensor, by its key.
+      paths: the files.
+      found: header of every tensor, by key.
     """
 
     def __init__(self, paths: tuple[pathlib.Path, ...]) -> None:
         """Reads the headers.
 
         Raises:
-          ValueError: a file that is missing or damaged, or a key that two of them hold.
+          ValueError: a file is missing or damaged, or two files have the same key.
         """
         self.paths = paths
         self.found: dict[str, TensorHeader] = {}
@@ -76,7 +76,7 @@ class TensorFiles:
         """One tensor.
 
         Raises:
-          ValueError: it cannot be read.
+          ValueError: the tensor cannot be read.
         """
         import safetensors
 
@@ -104,7 +104,7 @@ def find_weights(directory: pathlib.Path, name: str) -> tuple[pathlib.Path, ...]
     """The safetensors files of a model: `name`, or the shards that its index lists.
 
     Raises:
-      ValueError: there are none, or the index cannot be read.
+      ValueError: there are no such files, or the index cannot be read.
     """
     path = directory / name
     index = directory / f"{name}.index.json"

@@ -1,6 +1,6 @@
 """CLIP weights in other layouts: one key table per layout, used in both directions.
 
-What of a table a file holds, and whether it fits, is `stored`'s part.
+`stored` checks which of a table's tensors a file has, and whether they fit.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Weights = dict[str, Any]
 
 
 class Row(NamedTuple):
-    """One leaf of our tree and the tensors it is assembled from.
+    """One leaf of our tree, and the tensors from which it is assembled.
 
-    `keys` are joined along the last axis of our layout (query, key, value -> in_proj); a key with
-    `{layer}` names one tensor per block, stacked along a new first axis.
+    `keys` are joined along the last axis of our layout (query, key, value -> in_proj). A key with
+    `{layer}` stands for one tensor per block, stacked along a new first axis.
     """
 
     path: str
@@ -33,7 +33,7 @@ class Row(NamedTuple):
     layout: str = "same"
 
 
-# From their axis order (out, in) to ours (in, out), and back.
+# From (out, in) axes in their layout to (in, out) in ours, and back.
 _FORTH = {"same": (), "linear": (1, 0), "patches": (2, 3, 1, 0)}
 _BACK = {"same": (), "linear": (1, 0), "patches": (3, 2, 0, 1)}
 
@@ -120,7 +120,7 @@ _OPEN_CLIP: tuple[Row, ...] = (
 class Layout(NamedTuple):
     """How another library names and lays out the tensors of a CLIP.
 
-    `ignored` are tensors without weights: buffers that older versions saved as well.
+    `ignored` are tensors that are not weights: buffers that older versions also saved.
     """
 
     rows: tuple[Row, ...]
@@ -134,7 +134,7 @@ LAYOUTS = {
 
 
 def param_shapes(config: ClipConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every parameter leaf by its path, e.g. "visual/projection/kernel"."""
+    """Shapes of all parameter leaves by path, e.g. "visual/projection/kernel"."""
     size = config.visual.image_size
     shapes = jax.eval_shape(
         Clip(config).init,
@@ -150,7 +150,7 @@ def pieces(
 ) -> Iterator[tuple[str, Any, tuple[int, ...]]]:
     """Each tensor of a row: its key, its place in our leaf, its shape in their layout.
 
-    With `place`, those of one layer alone.
+    With `place`, only the tensors of that layer.
     """
     stacked = is_stacked(row)
     inner = shape[1:] if stacked else shape
@@ -165,7 +165,7 @@ def pieces(
 
 
 def is_stacked(row: Row) -> bool:
-    """Whether the leaf of a row has a first axis of layers."""
+    """Whether the leaf of a row has layers as its first axis."""
     return "{layer}" in row.keys[0]
 
 
@@ -175,13 +175,13 @@ def assemble(
     place: int | None,
     part: Callable[[str, Any, tuple[int, ...]], np.ndarray],
 ) -> np.ndarray:
-    """A leaf in float32, assembled from its tensors; or the slice of it at `place`.
+    """A leaf in float32, assembled from its tensors; or its slice at `place`.
 
     Args:
-      row: of the leaf.
-      shape: of the leaf.
-      place: along its first axis, which the slice keeps; None: the whole leaf.
-      part: of each tensor, by what `pieces` gives; its axes in our order.
+      row: row of the leaf.
+      shape: shape of the leaf.
+      place: index along its first axis, which the slice keeps; None: the whole leaf.
+      part: reads a tensor, given what `pieces` yields; its axes are in our order.
     """
     layer = place if is_stacked(row) else None
     leaf = np.empty(shape if layer is None else (1, *shape[1:]), np.float32)
@@ -212,7 +212,7 @@ def to_layout(params: Weights, layout: str) -> dict[str, np.ndarray]:
       layout: a key of `LAYOUTS`.
 
     Raises:
-      ValueError: a leaf of the key table is missing, or one is not in it.
+      ValueError: a leaf of the key table is missing, or a leaf is not in it.
     """
     leaves = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
     rows = LAYOUTS[layout].rows
@@ -223,26 +223,26 @@ def to_layout(params: Weights, layout: str) -> dict[str, np.ndarray]:
             "merge an image tower into the full parameters first"
         )
     return {
-        # np.array and not np.ascontiguousarray, which would make the 0-d logit_scale 1-d.
+        # np.array, because np.ascontiguousarray would make the 0-d logit_scale 1-d.
         key: np.array(_reorder(leaves[row.path][index], _BACK[row.layout]), order="C")
         for row in rows
         for key, index, _ in pieces(row, leaves[row.path].shape)
     }
 
 
-# The text tower's 2-D tensors outside its blocks. They are trainable in the authors' image encoder,
-# which drops the text tower's blocks and keeps the rest.
+# The text tower's 2-D tensors outside its blocks. The authors' image encoder drops the text tower's
+# blocks but keeps these, so they are trainable there.
 TEXT = "text"
 TEXT_TENSORS = ("token_embedding", "position_embedding", "projection")
 
 
 def beside_text_tensors(params: Weights) -> Weights:
-    """The image tower of a whole model with, under "text", the tensors that it never reads."""
+    """A whole model's image tower, with the tensors that it never reads under "text"."""
     return {**params["visual"], TEXT: {name: params[TEXT][name] for name in TEXT_TENSORS}}
 
 
 # How the penalty reads the image tower: the tensors that are 2-D in the layout of the authors'
-# code (blocks are stacked here), each of them named or left out for a reason that can be read.
+# code (here blocks are stacked). Each is named, or left out for a stated reason.
 VISUAL_MATRICES: Rules = {
     "*patch_embedding": Skip("convolution: 4-D in the released code, which penalises 2-D tensors"),
     "*class_embedding": Skip("one vector"),
@@ -252,5 +252,5 @@ VISUAL_MATRICES: Rules = {
     "*blocks/*/scale": Skip("layer norm scales, one vector per layer"),
     "*projection/kernel": Matrix(),
 }
-# The same with the text tensors; an embedding needs a rule to be read as a matrix.
+# The same, with the text tensors; an embedding needs a rule to be read as a matrix.
 TRAINED_MATRICES: Rules = {**VISUAL_MATRICES, f"{TEXT}/token_embedding": Matrix()}

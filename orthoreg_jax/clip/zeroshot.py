@@ -24,7 +24,7 @@ def _text_encoder(config: TextConfig, projection: int) -> Callable[[Any, Any], A
     tower = TextTransformer(config, projection)
 
     def encode(params: Any, tokens: Any) -> Any:
-        features: Any = tower.apply({"params": params}, tokens)  # a pair only if asked for one
+        features: Any = tower.apply({"params": params}, tokens)  # a pair only with `mutable`
         return normalize(features)
 
     return jax.jit(encode)
@@ -45,14 +45,14 @@ def zero_shot_head(
 ) -> Float[np.ndarray, "c p"]:
     """One weight vector per class; logits are `normalize(image_features) @ head.T`.
 
-    Per class, the mean over the templates of the normalised text features, normalised again and
-    multiplied by exp(logit_scale). (The head of CLIP, arXiv 2103.00020, section 3.1.4, which task
-    arithmetic keeps frozen.)
+    For each class, this is the mean over templates of the normalised text features, normalised
+    again and multiplied by exp(logit_scale): the head of CLIP (arXiv 2103.00020, section 3.1.4),
+    which task arithmetic keeps frozen.
 
     Args:
       checkpoint: the model whose text tower is used.
-      classes: names as they should read in a prompt, at least two; several names of one class
-        as a tuple, of which each fills every template.
+      classes: at least two names as prompts should use them; several names of one class are a
+        tuple, and each fills every template.
       templates: prompts with one "{}" each, for example "a photo of a {}".
 
     Raises:
@@ -81,20 +81,20 @@ def zero_shot_head(
 
 
 class Head(NamedTuple):
-    """A frozen head; rows from `classes` on are padding, so that tasks share one shape."""
+    """A frozen head; rows from `classes` on are padding, so that all tasks share one shape."""
 
     weights: Float[Array, "c p"]
     classes: Int[Array, ""]
 
     def logits(self, features: Float[Array, "*k b p"]) -> Float[Array, "*k b c"]:
         """Logits of image features (not yet normalised); minus infinity for padding."""
-        # Some accelerators round float32 factors; this small product is worth all its digits.
+        # Some accelerators round float32 factors; this small product needs full precision.
         logits = jnp.matmul(normalize(features), self.weights.T, precision="highest")
         return jnp.where(jnp.arange(logits.shape[-1]) < self.classes, logits, -jnp.inf)
 
 
 def pad_heads(heads: Mapping[str, Float[np.ndarray, "_ p"]]) -> dict[str, Head]:
-    """Pads heads to one shape, that of the task with the most classes."""
+    """Pads all heads to the shape of the one with the most classes."""
     largest = max(len(head) for head in heads.values())
     return {
         name: Head(jnp.pad(head, ((0, largest - len(head)), (0, 0))), jnp.int32(len(head)))

@@ -1,4 +1,4 @@
-"""The config of an experiment: its options, how it is read, and which values are allowed."""
+"""The config of an experiment: its options, how it is read, and the values it allows."""
 
 from .loading import load_config, override
 from .options import (

@@ -1,4 +1,4 @@
-"""What each option may be by itself; options are in `options.py`, relations in `validation.py`."""
+"""Values allowed for each option by itself; for several options together, see `validation.py`."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any, NamedTuple
 
 from .options import DTYPES, PRECISIONS, SEARCHES
 
-# A task's files are in a folder of its name, next to these files.
+# A task's files are in a folder with its name, next to these files.
 TAKEN = ("evaluation.json", "correct.safetensors")
 
 
 class Constraint(NamedTuple):
-    """What values are good, and what a message says is allowed."""
+    """A check of a value, and the words in which a message says what is allowed."""
 
     good: Callable[[Any], bool]
     allowed: str
 
 
 def whole(least: int) -> Constraint:
-    """Whole numbers from `least` up; that they are whole is checked by type."""
+    """Whole numbers from `least` up; that they are whole, the check of types ensures."""
     return Constraint(lambda value: value >= least, f"a whole number from {least} up")
 
 
 def number(low: float, high: float = math.inf) -> Constraint:
-    """Numbers within two limits, which are included."""
+    """Numbers between two limits, limits included."""
     limits = f"from {low} up" if high == math.inf else f"from {low} to {high}"
     return Constraint(lambda value: low <= value <= high, f"a number {limits}")
 
@@ -37,10 +37,10 @@ def one_of(choices: Sequence[str]) -> Constraint:
 
 
 def names(least: int) -> Constraint:
-    """So many different names or more."""
+    """At least `least` names, all different."""
     return Constraint(
         lambda value: all(value) and len(value) >= least and len({*value}) == len(value),
-        f"{least} or more names, none twice",
+        f"{least} or more names, all different",
     )
 
 
@@ -55,12 +55,12 @@ def _names_of_folders(tasks: Sequence[str]) -> bool:
 PLACE = Constraint(bool, "a name or a directory")
 GRID = Constraint(
     lambda grid: len(grid) > 1 and grid[0] == 0 and _rising(grid),
-    "two or more numbers rising from 0",
+    "two or more increasing numbers, starting at 0",
 )
 
 
 def constraints() -> list[tuple[str, Constraint]]:
-    """Options that are more than of a type; an option may have several."""
+    """Options whose values are limited beyond their type; an option may appear more than once."""
     from orthoreg_jax.penalties.orthoreg import FORMS
     from orthoreg_jax.training.modes.lora import PLACEMENTS
     from orthoreg_jax.training.optimizers import OPTIMIZERS
@@ -75,7 +75,7 @@ def constraints() -> list[tuple[str, Constraint]]:
         ("methods", names(1)),
         ("seeds", Constraint(
             lambda seeds: all(0 <= s < 2**32 for s in seeds) and 0 < len({*seeds}) == len(seeds),
-            "whole numbers from 0 to 2**32 - 1, none twice",
+            "whole numbers from 0 to 2**32 - 1, all different",
         )),
         ("matmul_precision", one_of(PRECISIONS)),
         ("penalty.form", one_of(FORMS)),
@@ -122,13 +122,13 @@ def constraints() -> list[tuple[str, Constraint]]:
         ("evaluation.per_task_rounds", whole(0)),
         ("evaluation.control_shares", Constraint(
             lambda shares: len(shares) > 0 and all(0 < share <= 1 for share in shares),
-            "numbers above 0, up to 1",
+            "numbers above 0, at most 1",
         )),
         ("evaluation.max_val_images", whole(0)),
         ("evaluation.max_test_images", whole(0)),
         ("evaluation.max_disentanglement_images", whole(0)),
         ("evaluation.disentanglement_alphas", Constraint(
-            lambda grid: _rising(grid) and 0 in grid, "rising, including 0"
+            lambda grid: _rising(grid) and 0 in grid, "increasing, including 0"
         )),
         ("evaluation.feature_images", whole(0)),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Reads a config from its file and applies the overrides of the command line."""
+"""Reads a config file and applies the overrides of the command line."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Opti
     """Reads the config from a file's `get_config()`, applies overrides and checks it.
 
     Args:
-      path: a Python file whose `get_config()` returns a ConfigDict, made from `default_config`; or
-        the name of one that comes along: "embedded", "paper", ...
+      path: a Python file whose `get_config()` returns a ConfigDict based on `default_config`; or
+        the name of a config that comes with the package: "embedded", "paper", ...
       overrides: texts like "training.steps=200" or "tasks=mnist,vehicles".
 
     Raises:
@@ -43,7 +43,7 @@ def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Opti
     try:
         spec.loader.exec_module(module)
         config = module.get_config()
-    except Exception as error:  # whatever a user's own file may raise
+    except Exception as error:  # a user's own file may raise anything
         raise ValueError(f"config {str(path)!r}: {_reason(error)}") from error
     if not isinstance(config, ConfigDict):
         raise ValueError(
@@ -56,8 +56,8 @@ def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Opti
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong in a config file."""
-    # ml_collections lists all options of a section, with their values.
+    """Says what went wrong in a config file."""
+    # ml_collections' own message lists all options of a section with their values.
     if isinstance(error, AttributeError) and (found := NO_KEY.search(str(error))):
         return f"{found[1]}: {unknown_option(found[1], flatten_config(default_config()))}"
     reason = error.args[0] if isinstance(error, KeyError) and error.args else error
@@ -68,7 +68,7 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> None:
     """Applies texts like "training.steps=200" to a config.
 
     Raises:
-      ValueError: an unknown key, or a value of another type than the option's.
+      ValueError: the option is unknown, or the value has another type than the option.
     """
     for text in overrides:
         key, equals, value = text.partition("=")
@@ -84,7 +84,7 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> None:
 
 
 def _parse(key: str, text: str, old: Any) -> Any:
-    """Reads a value as the type of the one it replaces."""
+    """Parses a value as the type of the value that it replaces."""
     kind = type(old)
     try:
         if kind is str:

@@ -1,4 +1,4 @@
-"""Every option of an experiment and its default; config files change what they need."""
+"""Every option of an experiment, with its default; config files change what they need."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def default_config() -> Options:
     from orthoreg_jax.training.penalties import PENALTIES
 
     config = ConfigDict()
-    # "embedded", a Hugging Face CLIP directory, a preset such as "ViT-B/32", or a hub name.
+    # "embedded", a folder with a Hugging Face CLIP, a preset such as "ViT-B/32", or a hub name.
     config.model = "embedded"
-    # "embedded", or a directory: its tasks.json says where each task's images are (arrays, folders,
-    # sets of tfds, another directory); those of the field need no entry.
+    # "embedded", or a folder whose tasks.json says where each task's images are (arrays, folders,
+    # tfds sets, another data folder); the field's tasks need no entry.
     config.data = "embedded"
-    # Tasks to fine-tune, add and negate, by name.
+    # Names of the tasks to fine-tune, add and negate.
     config.tasks = ("mnist", "fashion_mnist")
-    # Task whose accuracy negation must keep; never trained on.
+    # Task whose accuracy negation must preserve; never trained on.
     config.control = "concepts"
     # Ways to fine-tune: a mode, with any of "+orthoreg", "+taujp", "+tak" and "+drift" behind it,
     # in this order, for penalties. Modes: full, linearized, attention, lora, delta. Or "given",
@@ -51,36 +51,39 @@ def default_config() -> Options:
     # Each seed fixes a run's batches and augmentation.
     config.seeds = (0,)
 
-    # Precision of float32 matrix products, in all stages: "highest", or "high" and "default", which
-    # are faster on TPUs and recent GPUs because they round the factors, to three or to one bfloat16
-    # (a GPU: to TF32). The penalty has its own.
+    # Precision of float32 matrix products in all stages: "highest", "high" or "default". The last
+    # two are faster on TPUs and recent GPUs, because they round the factors to three bfloat16
+    # numbers or to one (on GPUs to TF32). The penalty has its own option.
     config.matmul_precision = "highest"
 
     config.penalty = penalty = ConfigDict()
-    # lambda of OrthoReg, used by the methods with "+orthoreg"; so are `form` and `precision`.
+    # Lambda of OrthoReg in methods with "+orthoreg"; `form` and `precision` act there, too.
     penalty.strength = 10.0
     # "released" (norm, Gram of the smaller side) or "paper" (squared norm, Gram over columns).
     penalty.form = "released"
-    # Of its matrix products. "default" rounds updates to bfloat16 on TPUs (sums stay float32): the
-    # gradient changes by 2e-3 of its norm, see experiments/results/penalty_ViT-B32.md.
+    # Precision of the penalty's matrix products. "default" rounds updates to bfloat16 on TPUs (sums
+    # stay float32) and changes the gradient by 2e-3 of its norm; see
+    # experiments/results/penalty_ViT-B32.md.
     penalty.precision = "highest"
-    # The authors' code also trains the text tower's embeddings and projection in whole-tower modes,
-    # by weight decay and this penalty alone: no image feature reads them, but their gradient takes
-    # part in the clip. True: so do "full+orthoreg" and "linearized+orthoreg" here.
+    # Also train the text tower's embeddings and projection in "full+orthoreg" and
+    # "linearized+orthoreg", as the authors' code does in whole-tower modes. Image features do not
+    # use them: only weight decay and this penalty change them, but their gradient counts in the
+    # clip.
     penalty.text_tensors = False
 
-    # E || J tau ||^2 on images of the other tasks of `tasks`, one of them at each step.
+    # E || J tau ||^2 on images of the other `tasks`, one task at each step.
     penalty.taujp = ConfigDict()
-    # lambda, used by the methods with "+taujp"; the best of experiments/results/rivals.md.
+    # Lambda of methods with "+taujp"; the default is the best in experiments/results/rivals.md.
     penalty.taujp.strength = 0.01
-    # Images at a step; they are not among those of training.batch_size.
+    # Images at each step, in addition to training.batch_size.
     penalty.taujp.batch_size = 16
 
-    # The same by Kronecker factors of the other tasks, made before training: no image is seen.
+    # The same, from Kronecker factors of the other tasks, computed before training; training then
+    # sees no images of other tasks.
     penalty.tak = ConfigDict()
-    # lambda, used by the methods with "+tak"; the best of experiments/results/rivals.md.
+    # Lambda of methods with "+tak"; the default is the best in experiments/results/rivals.md.
     penalty.tak.strength = 0.1
-    # Training images of each other task for its factors, chosen by a fixed seed; 0: all.
+    # Training images of each other task for its factors, chosen with a fixed seed; 0: all.
     penalty.tak.images = 256
     # Curvature of the features divided by their norm, as in TAK's code; False: as they are.
     penalty.tak.normalized = False
@@ -98,9 +101,9 @@ def default_config() -> Options:
     penalty.drift.normalized = True
     penalty.drift.projection = 0.1
 
-    # What one method uses in place of training.learning_rate and its penalty's strength; 0.0: the
-    # same. A method of several penalties has the mode's learning rate, and of each penalty the
-    # strength that it has alone.
+    # Values for one method, instead of training.learning_rate and its penalty's strength; 0.0: no
+    # change. A method with several penalties uses the learning rate of its mode, and for each
+    # penalty the strength of the method that has only this penalty.
     config.per_method = ConfigDict()
     for mode in MODES:
         config.per_method[mode] = ConfigDict({"learning_rate": 0.0})
@@ -134,19 +137,19 @@ def default_config() -> Options:
     config.training = training = ConfigDict()
     # Optimiser steps for each task, if `epochs` is 0.
     training.steps = 100
-    # Passes over each task's training images; -1.0: as many as the recipe of the field has for the
-    # task (`tasks/catalogue.py`), which then must be one of the field's.
+    # Passes over each task's training images; -1.0: as many as in the field's recipe
+    # (`tasks/catalogue.py`), for the field's tasks only.
     training.epochs = 0.0
     training.batch_size = 128
     # Peak of the cosine schedule, which ends at 0.
     training.learning_rate = 1e-5
-    # Linear warm-up: below 1 a share of the steps, from 1 up a number of steps. Of n steps the kth,
-    # from 1, has k / n of the peak.
+    # Linear warm-up: below 1, a share of the steps; from 1 up, a number of steps. During n steps of
+    # warm-up, step k, counted from 1, has k / n of the peak.
     training.warmup = 0.1
     # "adamw", or "muon": Muon on the kernels of linear layers and LoRA's factors, with updates of
     # AdamW's size, and AdamW on everything else.
     training.optimizer = "adamw"
-    # Decoupled, on every trained leaf.
+    # Decoupled weight decay, on every trained leaf.
     training.weight_decay = 0.1
     # Largest global norm of the gradient.
     training.clip_norm = 1.0
@@ -154,80 +157,81 @@ def default_config() -> Options:
     training.crop_scale = 0.9
     # Type of activations: "float32" or "bfloat16". Parameters and penalty stay float32.
     training.dtype = "float32"
-    # Parts of a batch that are computed one after the other, their gradients averaged: less memory.
+    # Parts of a batch to process one after another, averaging their gradients; saves memory.
     training.accumulate = 1
-    # Devices among which weights and optimiser state are split; 1: each device has all of them.
+    # Devices over which weights and optimiser state are split; 1: each device has a full copy.
     training.fsdp = 1
-    # Compute whole layers again in the backward pass, not only what is cheap: less memory, more
-    # time.
+    # Recompute whole layers in the backward pass, not only what is cheap: less memory, more time.
     training.remat = False
-    # Steps between two lines of metrics.jsonl.
+    # Steps from one line of metrics.jsonl to the next.
     training.log_every = 10
-    # Write the same numbers as event files for TensorBoard, too; takes the extra [tensorboard].
+    # Also write metrics.jsonl's numbers as event files for TensorBoard; needs the extra
+    # [tensorboard].
     training.tensorboard = False
     # Who gets each line of metrics.jsonl: "wandb", "trackio" (extras of these names), or
     # "module:function", a function of your own that takes the line and its folder.
     training.on_metrics = ""
-    # Minutes between two saved states, from which a task goes on that was cut off; 0.0: none by
-    # time. One is saved in any case when the run is asked to stop.
+    # Minutes between saved states, from which an interrupted task resumes; 0.0: none by time. A
+    # state is always saved when the run is asked to stop.
     training.checkpoint_minutes = 5.0
-    # Steps between two saved states, for those who want them at certain steps; 0: none by steps.
+    # Steps between saved states, to have them at certain steps; 0: none by steps.
     training.checkpoint_every = 0
-    # Saved states to keep, the newest ones: if one is damaged, the one before it serves.
+    # Number of newest saved states to keep; if one is damaged, the one before it is used.
     training.keep_checkpoints = 2
 
     config.evaluation = evaluation = ConfigDict()
     evaluation.batch_size = 256
-    # Largest size of all validation and test images that are kept on the device; more of them stay
-    # in the host's memory and are sent batch by batch.
+    # Keep all validation and test images on the device if they are not larger than this together;
+    # otherwise they stay in the host's memory and are sent batch by batch.
     evaluation.device_megabytes = 2000
-    # How alpha is looked for, on validation, for addition and negation: "refined" tries
-    # `relative_lengths`, then goes on between the best and its neighbours; "grid" tries `alphas`.
+    # How to search for the alphas of addition and negation, on validation images: "refined" tries
+    # `relative_lengths`, then continues between the best and its neighbours; "grid" tries `alphas`.
     evaluation.alpha_search = "refined"
-    # ||alpha tau|| / ||theta_0|| of what is tried first, rising from 0. The same for all methods:
-    # some have vectors ten times as long as others, and a best alpha of a tenth.
+    # First values of ||alpha tau|| / ||theta_0||, increasing from 0. All methods use the same: some
+    # have vectors ten times as long as others, and their best alpha is a tenth.
     evaluation.relative_lengths = (0.0, *(2.0**power for power in range(-8, 2)))
-    # Rounds after that. Each tries two alphas of addition, and one for each share of negation.
+    # Rounds of "refined" after that; each tries two alphas for addition, and one for each share of
+    # negation.
     evaluation.refinements = 3
-    # Times that an alpha for each task vector of the sum is gone through, by coordinate search from
-    # the best common one, four values a task; 0: not measured.
+    # Rounds of coordinate search for one alpha per task vector of the sum, with four values a task
+    # in each round, starting from the best common alpha; 0: not measured.
     evaluation.per_task_rounds = 1
-    # Also measure addition and negation by the other of the two searches, for a table of its own.
+    # Also measure addition and negation with the other search, for a separate table.
     evaluation.other_search = False
-    # The grid of alpha for "grid", rising from 0.
+    # Grid of alphas for "grid", increasing from 0.
     evaluation.alphas = (
         *(0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7),
         *(0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0),
     )
-    # Shares of the zero-shot control accuracy that negation has to keep.
+    # Shares of the zero-shot control accuracy that negation must preserve.
     evaluation.control_shares = (0.95, 0.9, 0.8)
-    # Images used of each task's validation and test split, chosen by a fixed seed; 0: all.
+    # Images to use from each task's validation and test split, chosen with a fixed seed; 0: all.
     evaluation.max_val_images = 0
     evaluation.max_test_images = 0
-    # Task analogies "a:b:c:d" of four of `tasks`, as a is to b, so is c to d: how well d is done by
+    # Task analogies "a:b:c:d" of four of `tasks` (a is to b as c is to d): accuracy on d of
     # tau_c + (tau_b - tau_a), which saw no image of d.
     evaluation.analogies = ()
-    # Tasks of which every pair's disentanglement error is measured, over the grid of these alphas
-    # for both, on at most so many test images of each task (0: all). Empty: none.
+    # Tasks whose disentanglement error is measured, pair by pair, over `disentanglement_alphas` for
+    # both, on at most `max_disentanglement_images` test images of each (0: all); empty: none.
     evaluation.disentanglement_tasks = ()
     evaluation.disentanglement_alphas = (
         *(-3.0, -2.5, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
     )
     evaluation.max_disentanglement_images = 256
-    # Test images of each task on which the sensitivity to each feature and the products J tau are
-    # measured; 0: they are not.
+    # Test images of each task for measuring the sensitivity to each feature and the products J tau;
+    # 0: not measured.
     evaluation.feature_images = 0
     return cast(Options, config.lock())
 
 
-# Options of earlier versions: what has their place.
+# Options of earlier versions, and what replaces them.
 RENAMED = {
     "training.warmup_steps": "training.warmup, a number of steps from 1 up or a share below 1",
 }
 
 
 def unknown_option(key: str, known: Iterable[str]) -> str:
-    """What to say of an option that is none, given by its dotted name or by its last part alone."""
+    """Message for an unknown option, given by its dotted name or only the last part of it."""
     for old, new in RENAMED.items():
         if key in (old, old.rpartition(".")[2]):
             return f"is now {new}"
@@ -237,7 +241,7 @@ def unknown_option(key: str, known: Iterable[str]) -> str:
 
 
 def split_method(method: str) -> tuple[str, tuple[str, ...]]:
-    """The mode of a method, and its penalties.
+    """Splits a method into its mode and its penalties.
 
     Examples:
       >>> split_method("linearized+orthoreg+tak")
@@ -248,7 +252,7 @@ def split_method(method: str) -> tuple[str, tuple[str, ...]]:
 
 
 def flatten_config(config: ConfigDict) -> dict[str, Any]:
-    """Options by dotted name."""
+    """Options by their dotted names."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, ConfigDict):

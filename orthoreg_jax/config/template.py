@@ -1,4 +1,4 @@
-"""A config file to begin from: every option with its comment, at its default, commented out."""
+"""A config file to start from: every option with its comment, commented out at its default."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ METHOD = '    config.per_method["full"].learning_rate = 0.0'
 
 
 def write_template(path: str | os.PathLike[str]) -> pathlib.Path:
-    """Writes a config file of every option; returns its path.
+    """Writes a config file with every option; returns its path.
 
     Raises:
-      ValueError: it is there already, or is no name of a Python file.
+      ValueError: the file exists, or its name is not that of a Python file.
     """
     path = pathlib.Path(path)
     if path.suffix != ".py":
         raise ValueError(f"{path}: a config is a Python file; give it a name that ends in .py")
     if os.path.lexists(path):
-        raise ValueError(f"{path}: is there already; give another name, or delete it")
+        raise ValueError(f"{path}: exists already; give another name, or delete it")
     text = CONFIG_TEMPLATE.format(file=path, name=path.stem, options=_options())
     with replacing(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
@@ -51,12 +51,12 @@ def write_template(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def _options() -> str:
-    """The lines of `default_config` between its first and its last, as comments."""
+    """Lines of `default_config` between its first and last, as comments."""
     source = inspect.getsource(default_config)
     lines = source.splitlines()
     (function,) = ast.parse(source).body
     assert isinstance(function, ast.FunctionDef)
-    # Statements by their first and last line; what lies between them are comments.
+    # First and last lines of statements; the lines between statements are comments.
     ends = {node.lineno: (node, node.end_lineno or node.lineno) for node in function.body}
     first = next(line for line in ends if lines[line - 1] == "    config = ConfigDict()")
     found: list[str] = []

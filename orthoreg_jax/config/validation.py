@@ -1,4 +1,4 @@
-"""Whether the options of a config are right, each by itself and one with another."""
+"""Checks the options of a config, each by itself and in combination."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .value_types import describe_kind, same_kind
 
 
 def validate(config: ConfigDict) -> None:
-    """Checks every value.
+    """Checks every option of a config.
 
     Raises:
-      ValueError: all the problems found, each with what is allowed.
+      ValueError: all problems found, each with the values allowed.
     """
     flat, known = flatten_config(config), flatten_config(default_config())
     problems = [f"{key}: {unknown_option(key, known)}" for key in flat if key not in known]
     problems += [f"{key}: is missing" for key in known if key not in flat]
-    # Options of another type first: what follows may count on the type.
+    # Wrong types are reported first, because the checks below rely on the types.
     problems += [
         _problem(flat, key, describe_kind(value))
         for key, value in known.items()
@@ -50,7 +50,7 @@ def _problem(flat: dict[str, Any], key: str, allowed: str) -> str:
 
 
 def _unrelated(flat: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Options that do not fit the others, and what would fit."""
+    """Options that do not fit the others, with the values that would."""
     from orthoreg_jax.training.modes import MODES, make_mode
     from orthoreg_jax.training.penalties import PENALTIES
 

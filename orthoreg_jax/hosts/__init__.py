@@ -1,7 +1,7 @@
-"""Several processes as one run: one on each host, each with the devices that it sees.
+"""Several processes as one run: one on each host, each with the devices it sees.
 
-All of them train together; the first one writes. Evaluations are shared out, each to one process.
-They meet in the run folder, which has to be one that all of them see. When one ends early, all do.
+All of them train together, and the first one writes. Each evaluation is given to one process. They
+exchange results in the run folder, which all must be able to see. When one ends early, all end.
 """
 
 from .interruption import StoppedError as StoppedError

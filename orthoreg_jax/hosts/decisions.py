@@ -1,7 +1,7 @@
-"""What the first process decides, such as by its clock, and the others learn.
+"""Decisions of the first process, such as by its clock, that the other processes follow.
 
 All processes ask equally often, in the same order. The first one posts how often it was asked, and
-which of its last answers were yes; the others wait until it has been asked as often as they.
+which of its latest answers were yes; the others wait until it has been asked as often as they have.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import time
 from .watch import Watch
 
 NAME = "decisions"
-# Processes that train together wait for one another at what is done after a yes, so that the first
-# one is never more than one of them ahead.
+# Processes that train together wait for one another in what follows a yes, so the first process is
+# never more than one yes ahead.
 KEPT = 8
 POLL_SECONDS = 0.002
 
 
 class Decisions:
-    """This process's part in them."""
+    """This process's part in the decisions."""
 
     def __init__(self, watch: Watch) -> None:
-        """Nothing is asked yet; `watch` has the board."""
+        """Starts without any questions; `watch` has the board."""
         self._watch, self._asked, self._known = watch, 0, 0
         self._yes: list[int] = []
 
     def ask(self, answer: bool) -> bool:
-        """The first process's answer; the other processes' own do not count."""
+        """Returns the first process's answer; those of the others do not count."""
         self._asked += 1
         if self._watch.process == 0:
             self._yes = [*self._yes, *([self._asked] if answer else [])][-KEPT:]

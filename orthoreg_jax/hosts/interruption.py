@@ -1,12 +1,12 @@
-"""Stops a run on request, from a cluster that takes the machine back or from Ctrl-C.
+"""Stops a run on request, when a cluster takes the machine back or the user presses Ctrl-C.
 
-SIGTERM and Ctrl-C are noted, and acted on at the next place where nothing is lost: an exception
-raised by a signal would come at any place, and is lost where it comes while foreign code calls
+SIGTERM and Ctrl-C are recorded, and acted on at the next point where nothing is lost. An exception
+raised directly by a signal could come anywhere, and is lost if it comes while foreign code calls
 Python. A second signal does raise one.
 
-Processes that train together have to stop after the same step. Each counts the steps that it has
-passed. When one was asked to stop, all of them write down their count, and go on; the step after
-the largest of these counts is one that nobody has passed yet, and there all stop.
+Processes that train together must stop after the same step. Each counts the steps it has passed.
+When one is asked to stop, all post their counts and go on. The step after the largest of these
+counts is one that no process has passed yet, so all stop there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class StoppedError(Exception):
     """The run was asked to stop and did; `number` is the signal's."""
 
     def __init__(self, text: str, number: int) -> None:
-        """The text says what was saved."""
+        """Creates the error; the text says what was saved."""
         super().__init__(text)
         self.number = number
 
@@ -38,11 +38,11 @@ class _Interruption:
     """This process's state; there is one, because signals are per process."""
 
     def __init__(self) -> None:
-        self.number: int | None = None  # of the first signal, here or in another process
+        self.number: int | None = None  # first signal, in this or another process
         self.watch: Watch | None = None
         self._lock = threading.Lock()
         self._passed = 0
-        self._counted = False  # this process's count is on the board
+        self._counted = False  # whether this process's count is on the board
         self._last: int | None = None  # the step after which all stop
 
     def note(self, number: int, frame: FrameType | None = None) -> None:
@@ -51,7 +51,7 @@ class _Interruption:
             raise KeyboardInterrupt
         self.number = number
         name = SIGNAL_NAMES[signal.Signals(number)]
-        with contextlib.suppress(OSError, RuntimeError):  # it may come amid another write
+        with contextlib.suppress(OSError, RuntimeError):  # a signal may interrupt another write
             text = f"orthoreg: {name}: stopping after this step (repeat to stop at once)"
             print(text, file=sys.stderr, flush=True)
 
@@ -62,7 +62,7 @@ class _Interruption:
         with self._lock:
             self._passed += 1
             counted = self._counted
-        while counted and self._last is None:  # the other counts come in a second
+        while counted and self._last is None:  # the other counts arrive within a second
             time.sleep(0.02)
         return self.due()
 
@@ -73,7 +73,7 @@ class _Interruption:
         return self._last is not None and self._passed >= self._last
 
     def read(self, board: dict[str, dict[int, str]]) -> None:
-        """Takes part in the agreement; called by the watch."""
+        """Takes part in the agreement; called by the watch thread."""
         assert self.watch is not None
         if self.number is not None and self.watch.process not in board.get("stop", {}):
             self.watch.post("stop", str(self.number))
@@ -93,7 +93,7 @@ _state = _Interruption()
 def agree_by(watch: Watch) -> None:
     """Lets several processes agree on the step to stop after.
 
-    JAX takes SIGTERM for itself where there are several; from here on it is noted here.
+    With several processes JAX handles SIGTERM itself; this call takes it over.
     """
     _state.watch = watch
     watch.on_poll.append(_state.read)
@@ -119,7 +119,7 @@ def listening() -> Iterator[None]:
 
 @contextlib.contextmanager
 def undivided() -> Iterator[None]:
-    """Delays Ctrl-C until the block has ended, for threads that would not survive it."""
+    """Delays Ctrl-C until the end of the block, for threads that would not survive it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -134,7 +134,7 @@ def undivided() -> Iterator[None]:
 
 
 def pass_step() -> bool:
-    """Whether to stop after this step; all processes call it and agree."""
+    """Whether to stop after this step; all processes call this and get the same answer."""
     return _state.pass_step()
 
 

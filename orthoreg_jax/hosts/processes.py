@@ -15,7 +15,7 @@ from . import interruption
 from .decisions import Decisions
 from .watch import Watch
 
-HEARTBEAT_SECONDS = 15  # of silence, after which a process is taken for dead
+HEARTBEAT_SECONDS = 15  # silence after which a process is considered dead
 _watch: Watch | None = None
 _decisions: Decisions | None = None
 
@@ -25,16 +25,16 @@ def connect(
 ) -> None:
     """Joins the other processes; must come before any other use of JAX.
 
-    From then on this process ends when another one does so too early.
+    From then on, this process ends when another one ends too early.
 
     Args:
-      coordinator: HOST:PORT of the first process; None finds the others by itself, on TPU pods,
+      coordinator: HOST:PORT of the first process; None finds the others automatically, on TPU pods,
         SLURM, Open MPI and Kubernetes.
-      processes: how many there are.
-      process: which one this is, from 0.
+      processes: number of processes.
+      process: index of this process, from 0.
 
     Raises:
-      ValueError: some arguments without the others, or nobody to join was found.
+      ValueError: some arguments are given without the others, or there is no process to join.
     """
     import jax
 
@@ -55,7 +55,7 @@ def connect(
             "with --coordinator HOST:PORT --processes N --process I if the cluster does not "
             "announce them"
         ) from error
-    from jax._src.distributed import global_state  # which JAX shows nowhere else
+    from jax._src.distributed import global_state  # JAX has no public access to it
 
     _watch = Watch(global_state.client, global_state.process_id, global_state.num_processes)
     _watch.start()
@@ -64,12 +64,12 @@ def connect(
 
 
 def leave(code: int, reason: str = "") -> None:
-    """Ends this process where it is one of several; else it does nothing.
+    """Ends this process if it is one of several; otherwise does nothing.
 
     Args:
-      code: that the process exits with. With 0 it waits for the others; with any other they end,
+      code: exit code. With 0, the process waits for the others; with any other code, they end,
         too.
-      reason: what the others are to say.
+      reason: what the other processes report.
     """
     if _watch is None:
         return
@@ -82,21 +82,21 @@ def leave(code: int, reason: str = "") -> None:
 def blame() -> None:
     """Waits to learn whether another process ended first and so caused this one's error.
 
-    When a process dies, products that the others make with it fail at once; that it is dead shows
-    some seconds later. If one is, this does not return.
+    When a process dies, collective operations with it fail at once, but its death is only noticed
+    some seconds later. If one has died, this call does not return.
     """
     if _watch is not None:
         time.sleep(1.5 * HEARTBEAT_SECONDS)
 
 
 def compare(facts: Mapping[str, Any]) -> None:
-    """Checks that all processes are about to do the same.
+    """Checks that all processes are about to do the same work.
 
     Args:
-      facts: what decides on the work, by name; JSON values.
+      facts: what determines the work, by name; JSON values.
 
     Raises:
-      ValueError: some are not the same in all processes; they are named.
+      ValueError: facts differ between processes; the message names them.
     """
     if _watch is None:
         return
@@ -126,7 +126,7 @@ def is_first() -> bool:
 
 
 def first_decides(answer: bool) -> bool:
-    """The first process's answer; all processes call it equally often, at the same points."""
+    """The first process's answer; all processes call this equally often, at the same points."""
     return answer if _decisions is None else _decisions.ask(answer)
 
 
@@ -141,7 +141,7 @@ def wait(place: str) -> None:
 
 
 def fetch(tree: PyTree) -> PyTree:
-    """Arrays of any placement as numpy arrays, whole, on every process."""
+    """Arrays with any placement, as complete numpy arrays on every process."""
     import jax
 
     if jax.process_count() == 1:

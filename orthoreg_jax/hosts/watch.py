@@ -1,9 +1,8 @@
 """Ends all processes when one ends early, and says which one and why.
 
-A process that ends by itself says so on a board that all of them read, twice a second. Of one that
-is killed, or loses its machine, nobody hears anything: then JAX's own heartbeats stop, and JAX ends
-the others by an abort, behind pages of its C++ code's addresses. What it writes goes through
-`Watch`, which puts one line in their place.
+A process that ends by itself says so on a board that all processes read, twice a second. A process
+that is killed, or loses its machine, cannot: JAX's heartbeats stop, and JAX aborts the others after
+printing pages of C++ stack traces. `Watch` filters what is printed and prints one line instead.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from typing import Any
 
 BOARD = "orthoreg/"
 POLL_SECONDS = 0.5
-LINGER_SECONDS = 10.0  # for the others to read why this process ends
-# What JAX's runtime says of another process's end, and who that is.
+LINGER_SECONDS = 10.0  # time for the others to read why this process ends
+# Messages of JAX's runtime about the end of another process, with the number of that process.
 FATAL = b"Terminating process because the JAX distributed service detected fatal errors"
 COMMENT = re.compile(rb"^[EFW]\d{4} \S+ +\d+ (coordination_service|client\.h)", re.MULTILINE)
 HOLD_SECONDS = 2.0
@@ -37,17 +36,17 @@ class Watch:
     """This process's view of the others."""
 
     def __init__(self, client: Any, process: int, processes: int) -> None:
-        """Nothing is watched yet.
+        """Does not start watching yet.
 
         Args:
-          client: of JAX's distributed service, which keeps the board.
-          process: number of this one.
-          processes: how many there are.
+          client: client of JAX's distributed service, which keeps the board.
+          process: index of this process.
+          processes: number of processes.
         """
         self._client, self.process, self.processes = client, process, processes
         self._ended, self._code = threading.Event(), 0
         self._poller = threading.Thread(target=self._poll, daemon=True)
-        self.on_poll: list[Any] = []  # called with the board
+        self.on_poll: list[Any] = []  # functions called with the board
 
     def start(self) -> None:
         """Starts the threads that watch until this process ends."""
@@ -67,7 +66,7 @@ class Watch:
         return board
 
     def read_one(self, name: str, process: int) -> str | None:
-        """One message; None while there is none."""
+        """One message; None if it has not been posted."""
         try:
             return self._client.key_value_try_get(f"{BOARD}{name}/{process}")
         except Exception as error:
@@ -76,16 +75,16 @@ class Watch:
             raise
 
     def wait_for(self, name: str) -> dict[int, str]:
-        """Waits until all processes have posted under a name, and returns the messages."""
+        """Waits until all processes have posted under a name; returns their messages."""
         while len(found := self.read().get(name, {})) < self.processes:
             time.sleep(POLL_SECONDS / 5)
         return found
 
     def finish(self) -> None:
-        """Waits for the others' ends, leaves JAX's service with them, and ends this process.
+        """Waits for the others to finish, leaves JAX's service with them, and ends this process.
 
-        Python's own way to end would stop threads that are inside of JAX's C++ code, which can
-        crash a process whose work is done.
+        Python's normal exit would stop threads that are inside JAX's C++ code, which can crash a
+        process whose work is done.
         """
         import jax
 
@@ -108,10 +107,10 @@ class Watch:
                 if len({**board["failed"], **board.get("seen", {})}) == self.processes:
                     break
                 time.sleep(POLL_SECONDS / 5)
-        except Exception:  # the first process, which keeps the board, is gone
+        except Exception:  # the first process, which keeps the board, has ended
             pass
         if self.process == 0:
-            time.sleep(2 * POLL_SECONDS)  # the board goes with it: the others go first
+            time.sleep(2 * POLL_SECONDS)  # the board ends with this process: others go first
         _exit(code)
 
     def _poll(self) -> None:
@@ -121,7 +120,7 @@ class Watch:
                 board = self.read()
                 for call in self.on_poll:
                     call(board)
-            except Exception:  # the board is gone; JAX says so on its own way
+            except Exception:  # the board has ended; JAX reports that itself
                 continue
             for process, text in board.get("failed", {}).items():
                 if process != self.process and not self._ended.is_set():
@@ -142,9 +141,9 @@ class Watch:
             _exit(code)
 
     def _divert_errors(self) -> None:
-        """Filters standard error of C++ code: passes everything on except JAX's abort report.
+        """Filters what C++ code writes to standard error: all passes but JAX's abort report.
 
-        Python's own output goes where it went.
+        Python's own output is not affected.
         """
         sys.stderr.flush()
         outside = os.dup(2)
@@ -153,13 +152,13 @@ class Watch:
         os.close(writing)
         sys.stderr = os.fdopen(outside, "w", buffering=1, errors="backslashreplace")
         threading.Thread(target=self._pass_on, args=(reading, outside), daemon=True).start()
-        # The thread that aborts waits for the one that reads what it wrote.
+        # The thread that aborts must wait for the thread that reads its output.
         library: Any = ctypes.CDLL(None)
         library.signal.argtypes = (ctypes.c_int, _HANDLER)
         library.signal(signal.SIGABRT, _pause)
 
     def _pass_on(self, reading: int, outside: int) -> None:
-        """Holds back text that may begin JAX's abort report, until that is clear."""
+        """Holds back text that may start JAX's abort report, until it is clear whether it does."""
         held = b""
         while True:
             ready, _, _ = select.select([reading], [], [], HOLD_SECONDS if held else None)
@@ -168,7 +167,7 @@ class Watch:
                 return
             held += text
             if FATAL in held:
-                if self._ended.is_set():  # this one is about to end anyway
+                if self._ended.is_set():  # this process is about to end anyway
                     _exit(self._code)
                 silent = SILENT.search(held)
                 self._end(int(silent[1]) if silent else 0, GONE, 1)

@@ -1,4 +1,4 @@
-"""Tasks whose images are arrays in one file."""
+"""Tasks whose images are arrays in one .npz file."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from .split import ArrayImages, Split
 
 
 def read_arrays(path: pathlib.Path, needed: Sequence[str]) -> Content:
-    """Splits of one .npz with SPLIT_images and SPLIT_labels, the split val being optional.
+    """Reads the splits of an .npz with SPLIT_images and SPLIT_labels; the split val is optional.
 
-    What else the file holds is not unpacked; labels are positions, so that there are no names.
+    Other arrays in the file are not unpacked. Labels are positions, so there are no class names.
 
     Raises:
-      ValueError: no such file, a damaged one, or arrays that are missing or no images.
+      ValueError: the file is missing or damaged, or an array is missing or has a wrong type or
+        shape.
     """
     if not path.is_file():
         raise ValueError(f"{path} is missing or not a file; build it or copy it there")
@@ -53,12 +54,12 @@ def read_arrays(path: pathlib.Path, needed: Sequence[str]) -> Content:
 def _readable_file(path: pathlib.Path, read: Callable[[], Any]) -> Any:
     try:
         return read()
-    except Exception as error:  # zipfile, zlib, numpy: each its own kind for a damaged file
+    except Exception as error:  # zipfile, zlib, numpy: each raises its own kinds
         raise ValueError(f"{path} cannot be read ({error}); build or copy it again") from error
 
 
 def _read_split(split: str, name: str, unpack: Callable[[str, Callable[[Any], Any]], Any]) -> Split:
-    """One split of arrays; types and shapes are checked before anything is unpacked."""
+    """Reads one split; types and shapes are checked before anything is unpacked."""
     shape, dtype = unpack(f"{name}_images", _array_header)
     grey_or_rgb = len(shape) == 3 or (len(shape) == 4 and shape[-1] == 3)
     if dtype != np.uint8 or not grey_or_rgb or 0 in shape[1:]:

@@ -1,4 +1,4 @@
-"""Which images make up which batch: pure functions of a seed and a step."""
+"""Which images make up a batch: pure functions of seed and step."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from jaxtyping import Int, Shaped
 
 
 def training_rows(size: int, batch: int, step: int, seed: int) -> Int[np.ndarray, " batch"]:
-    """Rows of a training batch.
+    """Rows of one training batch.
 
-    Batches cut an endless row of shuffled epochs, so every image is seen once per epoch, and any
-    step can be resumed without having run the ones before it.
+    Batches cut up an endless sequence of shuffled epochs. So every image is seen once per epoch,
+    and any step can be resumed without running the ones before it.
 
     Args:
       size: images in the split.
-      batch: images in a batch; may be more than `size`.
+      batch: images in a batch; may exceed `size`.
       step: number of the batch, from 0.
-      seed: fixes the order.
+      seed: determines the order.
     """
     start, stop = step * batch, (step + 1) * batch
     epochs = range(start // size, (stop - 1) // size + 1)
@@ -28,7 +28,7 @@ def training_rows(size: int, batch: int, step: int, seed: int) -> Int[np.ndarray
 
 
 def training_row(size: int, place: int, seed: int) -> int:
-    """The row at a place of the endless row of shuffled epochs that `training_rows` cuts."""
+    """The row at a place in the endless sequence of shuffled epochs; see `training_rows`."""
     epoch, place = divmod(place, size)
     return int(_epoch_order(size, seed, epoch)[place])
 
@@ -41,9 +41,9 @@ def _epoch_order(size: int, seed: int, epoch: int) -> Int[np.ndarray, " size"]:
 def evaluation_batches(
     images: Shaped[np.ndarray, "n ..."], size: int
 ) -> list[Shaped[np.ndarray, "b ..."]]:
-    """All images once, in batches of one size, so that one compiled function serves them all.
+    """Yields all images once, in batches of one size, so that one compiled function suffices.
 
-    The last batch is filled up with zeros.
+    The last batch is padded with zeros.
     """
     padding = -len(images) % size
     padded = np.pad(images, ((0, padding),) + ((0, 0),) * (images.ndim - 1))
@@ -51,7 +51,7 @@ def evaluation_batches(
 
 
 def limited_rows(size: int, limit: int) -> Int[np.ndarray, " k"]:
-    """At most `limit` of `size` rows, chosen by a fixed seed, in order; all of them if 0."""
+    """At most `limit` of `size` rows, chosen with a fixed seed, in order; 0: all of them."""
     if limit == 0 or size <= limit:
         return np.arange(size)
     return np.sort(np.random.default_rng(0).permutation(size)[:limit])

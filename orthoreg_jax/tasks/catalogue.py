@@ -1,4 +1,4 @@
-"""The tasks of the field: classes and prompts as published with CLIP, and where their data is.
+"""The field's tasks: classes and prompts as published with CLIP, and where their data is.
 
 `BENCHMARKS` are the lists that papers report: the eight of task arithmetic (and of OrthoReg), and
 their extensions to 14 and 20 tasks. ImageNet is the control task of negation.
@@ -12,25 +12,25 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-# Split -> directories, or lists of images, below the data folder; of several it is all of them.
+# Split -> directories, or lists of images, below the data folder; several are joined.
 Places = Mapping[str, tuple[str, ...]]
 
 
 class Known(NamedTuple):
-    """A task of the field.
+    """One of the field's tasks.
 
     Attributes:
-      epochs: of fine-tuning in the recipe that the papers share.
-      train: images that they train on, validation images not among them.
-      tfds: name of the set in tensorflow-datasets; "" if it has none that serves.
+      epochs: fine-tuning epochs in the recipe that the papers share.
+      train: training images in that recipe, without validation images.
+      tfds: name of the set in tensorflow-datasets; "" if it has no suitable one.
       tfds_splits: split -> tfds split. Without "val", it is cut from train.
-      layouts: directories of each split, which hold one directory for each class; the first layout
-        that is there counts, and in it val is optional.
-      root: directory that the image lists speak of, below the data folder.
-      lists: text files of images, of each split.
-      halved: whether val is half of the lists' test, not a tenth of their train.
+      layouts: directories of each split, with one subdirectory for each class; the first layout
+        that exists is used, and val is optional in it.
+      root: directory, below the data folder, to which the image lists refer.
+      lists: text files that list the images of each split.
+      halved: whether val is half of the test list, not a tenth of the train list.
       on_side: whether its images are published transposed, in files, by tfds and on the hub.
-      source: where the data is described and to be had.
+      source: where the data is described and available.
       licence: as its authors state it.
     """
 
@@ -64,7 +64,7 @@ KNOWN = {
     ),
     "dtd": Known(
         76, 3384, "dtd", {"train": "train+validation", "test": "test"},
-        # The three published splits, or the field's two, of which train has train and val.
+        # The three published splits, or the field's two, where train contains train and val.
         ({"train": ("dtd/train", "dtd/val"), "test": ("dtd/test",)},
          {"train": ("dtd/train",), "test": ("dtd/val",)}),
         "https://www.robots.ox.ac.uk/~vgg/data/dtd/", RESEARCH, "dtd/images",
@@ -74,7 +74,7 @@ KNOWN = {
     "eurosat": Known(
         12, 21_600, "eurosat/rgb", {}, _usual("EuroSAT_splits"),
         "https://github.com/phelber/EuroSAT", "MIT", "EuroSAT_RGB",
-        # 16,200, 5,400 and 5,400 images; the field has 21,600, 2,700 and 2,700.
+        # 16,200, 5,400 and 5,400 images; the field uses 21,600, 2,700 and 2,700.
         {"train": ("eurosat-train.txt", "eurosat-val.txt"), "test": ("eurosat-test.txt",)}, True,
     ),
     "gtsrb": Known(
@@ -168,21 +168,21 @@ BENCHMARKS[20] = BENCHMARKS[14] + BENCHMARKS[20]
 
 
 def other_training_set(name: str, images: int) -> str:
-    """What to say of so many images if they are not the recipe's training set; "" if they are."""
+    """Note on `images` if they are not the recipe's training set; "" if they are."""
     recipe = KNOWN[name].train
     if images == recipe or not recipe:
         return ""
     return (
-        f"training images, but the field's recipe has {recipe}: other steps, and "
-        "results that are not comparable with published ones"
+        f"training images, but the field's recipe has {recipe}: the number of steps differs, and "
+        "results are not comparable with published ones"
     )
 
 
 @functools.cache
 def entries() -> dict[str, dict[str, Any]]:
-    """By task: title, labels as the data calls its classes, classes in prompts, templates.
+    """By task: title, the data's labels, class names in prompts, templates.
 
-    A class that is a tuple has several names, as CLIP's prompts for FER2013 have.
+    A class that is a tuple has several names, as in CLIP's prompts for FER2013.
     """
     path = pathlib.Path(__file__).with_name("catalogue.json")
     table: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["tasks"]

@@ -1,4 +1,4 @@
-"""What is there of an experiment's data: found or missing, counts, hashes, duplicates."""
+"""Checks an experiment's data: found or missing, image counts, hashes, duplicates."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .task import Task, data_directory, load_task, unreadable_images
 
 
 class SplitFacts(NamedTuple):
-    """One split of a task."""
+    """Facts about one split of a task."""
 
     images: int
-    fewest: int  # images of the class that has the fewest
+    fewest: int  # images in the smallest class
     most: int
     sha256: str
 
 
 class TaskFacts(NamedTuple):
-    """One task.
+    """Facts about one task.
 
-    `problem` says what is missing or wrong; where that is no damaged image, the rest is empty.
-    `duplicates` counts, for two splits, images of the second that are byte for byte in the first.
-    `notes` say what was passed over and what reading leaves out or changes.
+    `problem` says what is missing or wrong; unless only images are damaged, the rest is empty.
+    `duplicates` counts, for two splits, images of the second that are identical, byte for byte, to
+    one of the first. `notes` say what was skipped, and what reading drops or changes.
     """
 
     name: str
@@ -47,7 +47,7 @@ class TaskFacts(NamedTuple):
     notes: tuple[Note, ...] = ()
 
     def __str__(self) -> str:
-        """A few lines for people."""
+        """A summary of a few lines."""
         wrong = f"{self.name}: MISSING OR WRONG\n  {self.problem}"
         if not self.splits:
             return wrong
@@ -70,15 +70,15 @@ class TaskFacts(NamedTuple):
 def check_tasks(
     source: str, names: Sequence[str], control: str | None = None
 ) -> Iterator[TaskFacts]:
-    """Facts of one task after the other; nothing stops at the first that is missing.
+    """Facts about one task after another; a missing task does not stop the check.
 
-    Every image is decoded, in parallel; what was found is kept for the next time. Printed one by
-    one the facts read as what `orthoreg data check` says.
+    Every image is decoded, in parallel; the findings are cached. Printed one by one, the facts are
+    the output of `orthoreg data check`.
 
     Args:
       source: as `config.data`.
-      names: of the tasks.
-      control: of the control task.
+      names: names of the tasks.
+      control: name of the control task.
 
     Raises:
       ValueError: there is no such data folder, or its tasks.json cannot be read at all.
@@ -95,12 +95,12 @@ def check_tasks(
         try:
             facts = describe(load_task(directory, table, name, needed))
             yield facts if name in table else facts._replace(licence=KNOWN[name].licence)
-        except (ValueError, OSError) as error:  # the latter of a path that is no path
+        except (ValueError, OSError) as error:  # OSError: the path is not valid
             yield TaskFacts(name, str(error))
 
 
 def describe(task: Task) -> TaskFacts:
-    """Facts of a task; every image is decoded."""
+    """Facts about a task; decodes every image."""
     facts, found = {}, {}
     for split, data in task.splits.items():
         found[split] = data.inspect(whole=True)
@@ -120,14 +120,16 @@ def describe(task: Task) -> TaskFacts:
 
 
 def prepare_task(directory: pathlib.Path, name: str) -> str:
-    """Downloads and prepares a task of the catalogue by tensorflow-datasets; says what it did.
+    """Downloads and prepares a task of the catalogue with tensorflow-datasets.
+
+    Returns a line that says what was done.
 
     Args:
-      directory: the data folder, tfds' data directory.
-      name: of the task.
+      directory: the data folder, which is also tfds' data directory.
+      name: name of the task.
 
     Raises:
-      ValueError: a task that tfds does not have, or TensorFlow is not installed.
+      ValueError: tfds does not have the task, or TensorFlow is not installed.
     """
     known = KNOWN.get(name)
     if known is None or not known.tfds_splits:
@@ -135,7 +137,7 @@ def prepare_task(directory: pathlib.Path, name: str) -> str:
         place = f"; it is described at {known.source}" if known else ""
         raise ValueError(f"{name}: {reason}; put its images into the data folder{place}")
     if (directory / known.tfds).is_dir():
-        return f"{name}: already there, {directory / known.tfds}"
+        return f"{name}: already prepared, {directory / known.tfds}"
     try:
         import tensorflow  # noqa: F401
     except ImportError as error:

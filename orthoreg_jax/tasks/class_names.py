@@ -1,4 +1,4 @@
-"""Which class a directory belongs to, however its name is written."""
+"""Finds the class of a directory, however its name is written."""
 
 from __future__ import annotations
 
@@ -6,54 +6,54 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-Name = str | tuple[str, ...]  # of a class in prompts; several: all of them are used
+Name = str | tuple[str, ...]  # of a class in prompts; if it has several, all are used
 
 
 def first_name(name: Name) -> str:
-    """The name of a class that may have several."""
+    """The first, or only, name of a class."""
     return name if isinstance(name, str) else name[0]
 
 
 def plain(name: str) -> str:
-    """A name in the composed form of Unicode: "é" is one character, not two."""
+    """A name in Unicode's composed form: "é" is one character, not two."""
     return unicodedata.normalize("NFC", name)
 
 
 def folded(name: str) -> str:
-    """A name without capitals, spaces and separators: "Red-Fox" is "redfox", "C++" is "c++"."""
+    """A name without capitals, spaces and separators: "Red-Fox" becomes "redfox", "C++" "c++"."""
     return "".join(character for character in plain(name).casefold() if character not in " -_/")
 
 
 def letters_and_digits(name: str) -> str:
-    """A name of letters and digits alone."""
+    """A name reduced to letters and digits."""
     return "".join(character for character in folded(name) if character.isalnum())
 
 
-SPELLINGS = (plain, folded, letters_and_digits)  # from the strictest on
+SPELLINGS = (plain, folded, letters_and_digits)  # strictest first
 
 
 class ClassNames:
-    """The names that the directories of a task's classes may have.
+    """Names that the directories of a task's classes may have.
 
-    A directory is called as the data's own label is or as the class in a prompt. Where no name is
-    the same, capitals and separators do not count, and then no signs, so that "/a/abbey" is also
-    "a_abbey" and "a/abbey".
+    A directory has the data's own label or the name of the class in a prompt. Without an exact
+    match, capitals and separators are ignored, then all characters but letters and digits, so that
+    "/a/abbey" also matches "a_abbey" and "a/abbey".
     """
 
     def __init__(self, labels: Sequence[str], classes: Sequence[Name] = ()) -> None:
-        """Names of all classes.
+        """Collects the names of all classes.
 
         Args:
-          labels: as the data calls them.
-          classes: as prompts call them, in the same order.
+          labels: names in the data.
+          classes: names in prompts, in the same order.
 
         Raises:
-          ValueError: a label that stands twice.
+          ValueError: a label appears twice.
         """
         self.labels = tuple(labels)
         if twice := [name for name, count in Counter(map(plain, labels)).items() if count > 1]:
             raise ValueError(f"two classes have the same name for files: {', '.join(twice)}")
-        # The data's own labels have the last word.
+        # The data's own labels take precedence.
         groups = [[first_name(name) for name in classes], self.labels]
         self._tables = [
             {name: places for group in groups for name, places in _places(form, group).items()}
@@ -61,7 +61,7 @@ class ClassNames:
         ]
 
     def find(self, directory: str) -> int | None:
-        """Position of the class of a directory, None if there is none, or not one alone."""
+        """Position of a directory's class; None if none matches, or more than one."""
         for form, table in zip(SPELLINGS, self._tables, strict=True):
             places = table.get(form(directory), ()) if form(directory) else ()
             if places:
@@ -69,7 +69,7 @@ class ClassNames:
         return None
 
     def find_above(self, directory: str) -> int | None:
-        """As `find`, or else the class of the nearest directory above."""
+        """As `find`, or else the class of the nearest parent directory."""
         while directory:
             place = self.find(directory)
             if place is not None:
@@ -86,12 +86,12 @@ def _places(form: Callable[[str], str], names: Sequence[str]) -> dict[str, list[
 
 
 def labels_in_order(labels: Sequence[str], classes: Sequence[Name]) -> Sequence[str]:
-    """The data's own names of the classes, in the order of `classes`, if there are any.
+    """The data's class names in the order of `classes`, if `classes` is not empty.
 
     Raises:
-      ValueError: classes by whose names it cannot be told which is which.
+      ValueError: the names do not tell which class is which.
     """
-    if len(classes) != len(labels):  # none are given, or it is said later that they do not fit
+    if len(classes) != len(labels):  # none given, or too many or few, which is reported later
         return labels
     names = ClassNames(labels)
     places = [names.find(first_name(name)) for name in classes]

@@ -1,4 +1,4 @@
-"""What a source of images gives: classes as the data calls them, and the splits that are needed."""
+"""What a source of images returns: the data's class names, and the splits needed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ SPLIT_FOLDERS = {
 
 
 class NotThereError(ValueError):
-    """There are no images, or not all, where those of a task may be."""
+    """Some or all images are missing from the places where a task's images may be."""
 
 
 class Content(NamedTuple):
-    """What a source gives: classes as the data calls them, splits, and what is to be said."""
+    """What a source returns: the data's class names, splits, and notes."""
 
     labels: tuple[str, ...]
     splits: dict[str, Split]
@@ -29,10 +29,10 @@ class Content(NamedTuple):
 
 
 def names_on_disk(exists: Callable[[str], bool], place: str) -> dict[str, str]:
-    """Split -> the name that it has there, for those that are there.
+    """Split -> its name in the data, for the splits that exist.
 
     Raises:
-      ValueError: one of them has two names.
+      ValueError: a split exists under two names.
     """
     found = {
         split: [name for name in names if exists(name)] for split, names in SPLIT_FOLDERS.items()
@@ -45,7 +45,7 @@ def names_on_disk(exists: Callable[[str], bool], place: str) -> dict[str, str]:
 def splits_to_read(
     needed: Iterable[str], present: Container[str], halved: bool = False
 ) -> set[str]:
-    """The needed splits; for a val that is not there the one that it is cut from."""
+    """The needed splits; instead of a missing val, the split from which it is cut."""
     wanted = set(needed)
     if "val" in wanted and "val" not in present:
         wanted = wanted - {"val"} | {"test" if halved else "train"}
@@ -59,7 +59,7 @@ def with_validation(
     place: str,
     halved: bool = False,
 ) -> tuple[dict[str, Split], list[Note]]:
-    """The needed splits; val is cut from train where there is none, or is half of test: it is said.
+    """The needed splits; a missing val is cut from train or is half of test, which a note says.
 
     If `halved`, test is the same half, whether val is needed or not.
     """
@@ -69,7 +69,7 @@ def with_validation(
     if missing:
         raise ValueError(
             f"{place}: has no {' and no '.join(missing)} split"
-            f"{', of which 10 % would be the validation split' * (cut and not halved)}; it has "
+            f"{', from which 10 % would be cut for validation' * (cut and not halved)}; it has "
             f"{', '.join(present.values()) or 'none'}"
         )
     splits = {split: read(split) for split in SPLITS if split in wanted}

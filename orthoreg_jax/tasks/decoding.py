@@ -1,9 +1,9 @@
-"""Stored images as RGB pixels: one rule for every kind of file.
+"""Decodes stored images to RGB pixels, by one rule for every kind of file.
 
 The rule is that of torchvision's ImageFolder, `PIL.Image.convert("RGB")`: transparency is dropped,
-a rotation that EXIF speaks of is not made, colour profiles are not applied, and of several frames
-the first is taken. Where that call would give other pixels without a word, we differ: grey of 16
-bits is scaled to 8, and what has no known scale is refused.
+EXIF rotations and colour profiles are not applied, and the first of several frames is taken. We
+differ where that call would silently give other pixels: 16-bit grey is scaled to 8 bits, and
+pixels without a known scale are refused.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from jaxtyping import UInt8
 if TYPE_CHECKING:
     import PIL.Image
 
-THREADS = min(16, os.cpu_count() or 1)  # decoding and hashing leave Python's lock
-RULE = 1  # number of this rule; another one makes what was kept of images void
-# What Pillow reads by itself: for others (EPS) it starts programs.
+THREADS = min(16, os.cpu_count() or 1)  # decoding and hashing release Python's lock
+RULE = 1  # number of this rule; a new number invalidates cached facts about images
+# Formats that Pillow reads by itself; for others (EPS) it starts programs.
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 PLAIN_MODES = frozenset(("1", "L", "P", "RGB"))
 TRANSPARENT_MODES = frozenset(("LA", "PA", "RGBA", "RGBa"))
@@ -35,10 +35,10 @@ def decode(file: pathlib.Path | io.BytesIO, place: str) -> UInt8[np.ndarray, "h 
 
     Args:
       file: a path, or the file's content.
-      place: what an error calls it.
+      place: name of the image in errors.
 
     Raises:
-      ValueError: no whole image, or one that cannot be read without a guess.
+      ValueError: the image is incomplete, or cannot be read without guessing.
     """
     try:
         with _open(file) as image:
@@ -48,14 +48,14 @@ def decode(file: pathlib.Path | io.BytesIO, place: str) -> UInt8[np.ndarray, "h 
 
 
 def look(content: bytes, whole: bool) -> tuple[str, ...]:
-    """What reading an image leaves out or changes, by its header.
+    """What reading an image drops or changes, according to its header.
 
     Args:
-      content: of the file.
-      whole: decode all of it, too, as `decode` does.
+      content: bytes of the file.
+      whole: also decode the whole image, as `decode` does.
 
     Raises:
-      Exception: of whatever kind: it cannot be read; see `unreadable`.
+      Exception: of any kind: the image cannot be read; see `unreadable`.
     """
     with _open(io.BytesIO(content)) as image:
         changes = _changes(image)
@@ -67,7 +67,7 @@ def look(content: bytes, whole: bool) -> tuple[str, ...]:
 
 
 def unreadable(error: Exception) -> str:
-    """What to tell a user of an image that Pillow did not read."""
+    """Message for an image that Pillow could not read."""
     reason = str(error) or type(error).__name__
     return f"cannot be read as an image ({reason}); copy it again, convert it, or remove it"
 
@@ -80,7 +80,7 @@ def _open(file: pathlib.Path | io.BytesIO) -> PIL.Image.Image:
     PIL.Image.init()
     try:
         return PIL.Image.open(file, formats=[name for name in FORMATS if name in PIL.Image.OPEN])
-    except PIL.UnidentifiedImageError:  # whose own text ends here
+    except PIL.UnidentifiedImageError:  # its own message says no more
         stream: IO[bytes]
         with file.open("rb") if isinstance(file, pathlib.Path) else file as stream:
             stream.seek(0)
@@ -93,15 +93,15 @@ def _rgb(image: PIL.Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     _check(image)
     if _is_grey16(image):
         values = np.asarray(image).astype(np.uint32)
-        grey = ((values * 255 + 32767) // 65535).astype(np.uint8)  # of v / 257, the nearest
+        grey = ((values * 255 + 32767) // 65535).astype(np.uint8)  # v / 257, rounded
         return np.repeat(grey[..., None], 3, axis=-1)
-    image.load()  # which may find transparency that the header did not tell
-    image.info.pop("transparency", None)  # dropped; Pillow would warn of some forms
+    image.load()  # may find transparency that the header did not mention
+    image.info.pop("transparency", None)  # dropped; Pillow would warn about some forms
     return np.asarray(image.convert("RGB"))
 
 
 def _check(image: PIL.Image.Image) -> None:
-    """Raises ValueError for what has no reading of its own."""
+    """Raises ValueError for pixels that have no agreed conversion."""
     if 0 in image.size:
         raise ValueError(f"its size is {image.size[0]} x {image.size[1]}")
     grey = _is_grey16(image)
@@ -120,12 +120,12 @@ def _check(image: PIL.Image.Image) -> None:
 
 
 def _is_grey16(image: PIL.Image.Image) -> bool:
-    # PNG and PGM have no grey of more than 16 bits; where Pillow says "I", it is of 16.
+    # PNG and PGM have at most 16 bits of grey; where Pillow says "I", it is 16.
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
 
 
 def _changes(image: PIL.Image.Image) -> tuple[str, ...]:
-    """What is left out or changed, in words that follow "images ..."."""
+    """What is dropped or changed, in words that follow "images ..."."""
     import PIL.Image
 
     changes = []
@@ -150,7 +150,7 @@ def _changes(image: PIL.Image.Image) -> tuple[str, ...]:
 
 
 def _quietly(question: Callable[[], Any]) -> Any:
-    """An answer, or None where damage that changes no pixel of the first frame prevents it."""
+    """An answer, or None if damage outside the first frame's pixels prevents it."""
     try:
         return question()
     except Exception:
@@ -158,9 +158,9 @@ def _quietly(question: Callable[[], Any]) -> Any:
 
 
 def _is_deep(raw: str) -> bool:
-    return ";16" in raw or (raw.isdigit() and int(raw) > 255)  # the latter in PPM
+    return ";16" in raw or (raw.isdigit() and int(raw) > 255)  # digits in PPM
 
 
 def _raw_modes(image: PIL.Image.Image) -> list[str]:
-    """How the file itself lays out its pixels, in Pillow's words."""
+    """The file's own pixel layout, in Pillow's terms."""
     return [str(part) for tile in getattr(image, "tile", ()) for part in np.atleast_1d(tile[3])]

@@ -1,4 +1,4 @@
-"""Published sets of fine-tuned models, by task: rows of one table.
+"""Published sets of fine-tuned models: rows of one table.
 
 Reference: A. Tang et al., "FusionBench: A Comprehensive Benchmark of Deep Model Fusion" (arXiv
 2406.03280), whose models are image towers of OpenAI's CLIPs, in safetensors.
@@ -11,18 +11,18 @@ from typing import NamedTuple
 
 
 class Experts(NamedTuple):
-    """One set.
+    """One set of fine-tuned models.
 
     Attributes:
-      base: the model that all were fine-tuned from; see `load_checkpoint`.
-      models: name on the hub by our name of the task.
+      base: the model from which all were fine-tuned; see `load_checkpoint`.
+      models: our name of the task -> name on the hub.
     """
 
     base: str
     models: Mapping[str, str]
 
 
-# Our names of tasks to FusionBench's. Its expert of EMNIST knows letters, our task the digits.
+# Our names of tasks -> FusionBench's. Its EMNIST expert knows letters, our task the digits.
 _FUSIONBENCH = {
     "cars": "stanford-cars", "cifar10": "cifar10", "cifar100": "cifar100", "dtd": "dtd",
     "eurosat": "eurosat", "fashion_mnist": "fashion_mnist", "fer2013": "fer2013",
@@ -43,14 +43,14 @@ EXPERTS = {
 
 
 def find_experts(name: str, tasks: Sequence[str]) -> tuple[str, list[str]]:
-    """The base of a set, and the models of some of its tasks, in their order.
+    """The base of a set, and its models of some tasks, in the order of the tasks.
 
     Args:
       name: e.g. "fusionbench/ViT-B/32".
       tasks: our names of the tasks.
 
     Raises:
-      ValueError: no such set, or tasks of which it has no model.
+      ValueError: the set does not exist, or has no model for one of the tasks.
     """
     if name not in EXPERTS:
         raise ValueError(f"--experts {name}: allowed are {', '.join(EXPERTS)}")

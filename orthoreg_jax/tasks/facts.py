@@ -1,4 +1,4 @@
-"""The known facts of one stored image, and when to determine them again."""
+"""Facts about one stored image, and when they must be determined again."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .notes import Note, note
 
 
 class Facts(NamedTuple):
-    """Of one stored image.
+    """Facts about one stored image.
 
     Attributes:
-      name: for people.
-      sha256: of its content, as stored; b"" if it cannot be read.
-      changes: what reading it leaves out or changes, in words that follow "images ...".
+      name: name in messages.
+      sha256: hash of its stored content; b"" if it cannot be read.
+      changes: what reading it drops or changes, in words that follow "images ...".
       problem: where it is and why it cannot be read, or "".
-      whole: whether all of it was decoded, not the header alone.
+      whole: whether the whole image was decoded, not only its header.
     """
 
     name: str
@@ -29,14 +29,14 @@ class Facts(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """What changes when a file's content may have changed, and when it last did, in seconds."""
+    """A text that changes when a file may have changed, and when it last did, in seconds."""
 
     text: str
     changed: float
 
 
 def changed_images(facts: Sequence[Facts]) -> list[Note]:
-    """How many images are read otherwise than they are stored, by what is left out or changed."""
+    """Counts the images that are read differently from how they are stored, by kind of change."""
     names: dict[str, list[str]] = {}
     for each in facts:
         for change in each.changes:
@@ -45,11 +45,11 @@ def changed_images(facts: Sequence[Facts]) -> list[Note]:
 
 
 def file_stamp(path: pathlib.Path) -> Stamp:
-    """Of a file: its size, inode, and when its content and its inode were last changed.
+    """Stamp of a file: its size, inode, and the times of its last content and inode changes.
 
     Raises:
-      OSError: it is not there.
-      ValueError: it is no regular file; opening a pipe would wait for ever.
+      OSError: the file does not exist.
+      ValueError: it is not a regular file; opening a pipe would wait for ever.
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):

@@ -1,7 +1,7 @@
-"""Tasks whose images are files, one directory for each class.
+"""Tasks whose images are files, with one directory for each class.
 
-Files and directories are found as torchvision's ImageFolder finds them: by the same endings,
-through symbolic links, at any depth below the directory of a class. What is passed over is counted.
+Files and directories are found as torchvision's ImageFolder finds them: by the same suffixes,
+through symbolic links, at any depth below a class directory. Skipped files are counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .notes import Note, listed, note, shown
 from .split import Rows, Split
 
 SUFFIXES = frozenset(".jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp".split())
-# What systems and programs leave in folders, besides names that begin with a dot.
+# Directories that systems and programs leave behind, besides names that begin with a dot.
 SYSTEM = frozenset(
     ("__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information")
 )
@@ -45,40 +45,40 @@ class FileImages:
         """One image in RGB.
 
         Raises:
-          ValueError: a file that is no whole image; it is named.
+          ValueError: the file is not a complete image; the message names it.
         """
         path = self.root / self.paths[row]
         return decode(path, shown(path))
 
     def inspect(self, rows: Rows, whole: bool = False) -> list[Facts]:
-        """Facts of some files."""
+        """Facts about some files."""
         return inspect_stored(self, rows, whole, f"images of {shown(self.root)}")
 
     def place(self, row: int) -> str:
-        """The file's absolute path."""
+        """Absolute path of the file."""
         return os.path.abspath(self.root / self.paths[row])
 
     def name(self, row: int) -> str:
-        """The file's path, from its split's directory on."""
+        """Path of the file, starting with the directory of its split."""
         return f"{self.root.name}/{self.paths[row]}"
 
     def stamp(self, row: int) -> Stamp:
-        """Of the file."""
+        """Stamp of the file."""
         return file_stamp(self.root / self.paths[row])
 
     def content(self, row: int) -> bytes:
-        """The bytes of the file."""
+        """Bytes of the file."""
         return (self.root / self.paths[row]).read_bytes()
 
 
 class FolderImages(NamedTuple):
-    """What is below a directory.
+    """What a directory contains.
 
     Attributes:
-      paths: of image files, below it, in order.
+      paths: image files, relative to the directory, in order.
       broken: path -> what is wrong with it: links to nothing, pipes.
       skipped: reason -> paths.
-      directories: the names of those directly in it that may be classes.
+      directories: names of its immediate subdirectories that may be classes.
     """
 
     paths: list[str]
@@ -87,7 +87,7 @@ class FolderImages(NamedTuple):
     directories: list[str]
 
     def notes(self, split: str) -> list[Note]:
-        """What was skipped, by reason; paths begin with the name of the split's directory."""
+        """Notes on what was skipped, by reason; paths begin with the split's directory."""
         return [
             note(f"skipped: {reason}", _below(split, paths))
             for reason, paths in self.skipped.items()
@@ -95,10 +95,10 @@ class FolderImages(NamedTuple):
 
 
 def find_images(root: pathlib.Path) -> FolderImages:
-    """All images below a directory, links being followed.
+    """Finds all images below a directory, and follows links.
 
     Raises:
-      ValueError: a directory that cannot be read.
+      ValueError: a directory cannot be read.
     """
     found = FolderImages([], {}, {}, [])
     _search(root, "", found, (os.path.realpath(root),))
@@ -107,7 +107,7 @@ def find_images(root: pathlib.Path) -> FolderImages:
 
 
 def _search(root: pathlib.Path, below: str, found: FolderImages, above: tuple[str, ...]) -> None:
-    """Adds what is in the directory `below` the root; `above` are the real paths on the way."""
+    """Adds the contents of `below` to `found`; `above` are the real paths of its parents."""
     try:
         with os.scandir(root / below) as entries:
             inside = sorted(entries, key=lambda entry: entry.name)
@@ -139,18 +139,18 @@ def _search(root: pathlib.Path, below: str, found: FolderImages, above: tuple[st
 
 
 def read_directory(directory: pathlib.Path, names: ClassNames) -> tuple[Split, list[Note]]:
-    """A split that is a directory with one directory for each class.
+    """Reads a split that is a directory with one subdirectory for each class.
 
     Args:
-      directory: of the split.
-      names: of the classes.
+      directory: the split's directory.
+      names: names of the classes.
 
     Returns:
-      The split, and what was passed over.
+      The split, and notes on what was skipped.
 
     Raises:
-      ValueError: no such directory, no image; a directory that is no class of the task or holds no
-        image; links to nothing.
+      ValueError: the directory does not exist or has no image, a subdirectory is not a class of the
+        task or has no image, or a link leads nowhere.
     """
     if not directory.is_dir():
         raise ValueError(f"{shown(directory)}: no such directory")
@@ -171,7 +171,7 @@ def read_directory(directory: pathlib.Path, names: ClassNames) -> tuple[Split, l
         where = f" in the directories {listed(map(shown, empty))}" if empty and paths else ""
         raise ValueError(
             f"{shown(directory)}: holds no image{where} (files in a directory of their class that "
-            f"end in {', '.join(sorted(SUFFIXES))}); put some there, or remove what is not a class"
+            f"end in {', '.join(sorted(SUFFIXES))}); add some, or remove what is not a class"
             f"{''.join(f'; {each}' for each in notes)}"
         )
     split = label_images(directory, paths, names)
@@ -195,21 +195,21 @@ def _below(directory: str, paths: Sequence[str]) -> list[str]:
 def listed_images(
     root: pathlib.Path, file: pathlib.Path, there: FolderImages
 ) -> tuple[list[str], list[Note]]:
-    """Paths of the images of a list: a text file, one image a line.
+    """Paths of the images in a list: a text file, one image a line.
 
-    Lines are paths below `root`, with or without a leading "/", or names of files that occur
-    once below it: the forms in which DTD, EuroSAT, RESISC45 and SUN397 publish their splits.
+    A line is a path below `root`, with or without a leading "/", or the name of a file that occurs
+    once below it. DTD, EuroSAT, RESISC45 and SUN397 publish their splits in these forms.
 
     Args:
-      root: of the images.
+      root: folder of the images.
       file: the list.
-      there: what is below `root`.
+      there: what `root` contains.
 
     Returns:
-      The paths in the order of the list, and what is to be said of it.
+      The paths in the order of the list, and notes on it.
 
     Raises:
-      ValueError: no such file, or images in it that are not there, or not unique.
+      ValueError: the list does not exist, or an image in it is missing or ambiguous.
     """
     wanted = _lines(file)
     count = Counter(path.rpartition("/")[2] for path in there.paths)
@@ -222,7 +222,7 @@ def listed_images(
             return path
         directory, _, name = line.rpartition("/")
         path = by_name[name] if count[name] == 1 else None
-        # The name alone tells, but not against a directory that the line names.
+        # A file name alone is enough, unless the line also names another directory.
         same = (
             path is None
             or not directory
@@ -246,7 +246,7 @@ def listed_images(
 
 
 def join(parts: Sequence[Split]) -> Split:
-    """Several splits of files as one: one after the other."""
+    """Concatenates several splits of files."""
     if len(parts) == 1:
         return parts[0]
     images = [part.images for part in parts if isinstance(part.images, FileImages)]
@@ -257,10 +257,10 @@ def join(parts: Sequence[Split]) -> Split:
 
 
 def label_images(root: pathlib.Path, paths: Sequence[str], names: ClassNames) -> Split:
-    """A split of files, each of the class whose directory it is in.
+    """A split of files, where each image has the class of its directory.
 
     Raises:
-      ValueError: no file, or directories that are no class of the task, or not one alone.
+      ValueError: no files, or a directory that matches no class of the task, or more than one.
     """
     if not paths:
         raise ValueError(f"{shown(root)}: its list names no images")
@@ -277,7 +277,7 @@ def label_images(root: pathlib.Path, paths: Sequence[str], names: ClassNames) ->
 
 
 def _lines(file: pathlib.Path) -> list[str]:
-    """Lines of a list, in the form that names of files have, whatever their bytes are."""
+    """Lines of a list, decoded as file names are, whatever their bytes."""
     if not file.is_file():
         raise ValueError(f"{shown(file)}: no such file")
     try:

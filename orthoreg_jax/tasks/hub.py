@@ -1,4 +1,4 @@
-"""Tasks that are parquet files: of a data set on the hub, in its own cache, or of a local folder.
+"""Tasks stored as parquet files: a data set in the hub's cache, or a local folder.
 
 Nothing is downloaded here; see `preparing`.
 """
@@ -24,7 +24,7 @@ from .repositories import Repository
 from .split import Split
 from .table import SPLITS
 
-RECORD = "hub.json"  # in a data folder: which revision of each set was fetched
+RECORD = "hub.json"  # in a data folder: the revision fetched of each set
 # train-00000-of-00002-0123abcd.parquet, train_0.parquet, train.parquet; or 0000.parquet in train/.
 FILE = re.compile(r"(?P<split>.*?)(?:[-_.](?P<number>\d+)(?:-of-(?P<all>\d+))?(?:-[0-9a-f]+)?)?")
 
@@ -36,19 +36,19 @@ def read_hub(
     classes: Sequence[Name],
     needed: Sequence[str],
 ) -> Content:
-    """A set of parquet files as a task.
+    """Reads a set of parquet files as a task.
 
-    The files are below `data`, in a folder of the set's name, or else in the hub's cache.
+    The files are below `data`, in a folder with the set's name, or else in the hub's cache.
 
     Args:
       data: the data folder.
-      set_: which set, and what its columns and splits are called.
-      labels: as the set calls its classes, in the order of `classes`; empty: by its own names.
-      classes: as prompts call them.
-      needed: splits.
+      set_: the set, with the names of its columns and splits.
+      labels: the set's class names in the order of `classes`; empty: the names in the set.
+      classes: class names in prompts.
+      needed: splits to read.
 
     Raises:
-      ValueError: it is not there, or not whole; classes of which it is not known which is which.
+      ValueError: the set is missing or incomplete, or its classes cannot be matched to the task's.
     """
     root, title, paths = find_set(data, set_)
     there = split_files(paths, set_.config, title)
@@ -85,10 +85,10 @@ def class_order(
     classes: Sequence[Name],
     title: str,
 ) -> tuple[tuple[str, ...], Int[np.ndarray, " c"], list[Note]]:
-    """The set's names in the order of our classes, and for each of its numbers our position.
+    """The set's names in the order of our classes, and the position of each of its numbers.
 
     Raises:
-      ValueError: it is not known which is which.
+      ValueError: the set's classes cannot be matched to ours.
     """
     count = len(labels) or len(classes)
     numbers = tuple(map(str, range(len(schema.names) or count)))
@@ -105,7 +105,7 @@ def class_order(
     if set(places) == set(range(len(labels))) and len(places) == len(labels):
         order = np.array(places, np.int32)
     elif set_.numbered and len(names) == len(labels):
-        wrong = [f"{name} is number {number}, and ours number {place}"
+        wrong = [f"{name} is number {number}, but ours is number {place}"
                  for number, (name, place) in enumerate(zip(names, places, strict=True))
                  if named and place not in (None, number)]  # fmt: skip
         if wrong:
@@ -115,7 +115,7 @@ def class_order(
         strange = [name for name, place in zip(names, places, strict=True) if place is None]
         what = f"calls classes {listed(strange)}" if strange else f"has {len(names)} classes"
         raise ValueError(
-            f"{title}: {what}, and the task's {len(labels)} are {listed(labels)}; add 'labels', "
+            f"{title}: {what}, but the task's {len(labels)} are {listed(labels)}; add 'labels', "
             "the set's names (or numbers) in the order of the task's classes"
         )
     by_number = not named and bool(classes) and tuple(map(first_name, classes)) != numbers
@@ -124,17 +124,17 @@ def class_order(
 
 
 def find_set(data: pathlib.Path, set_: Repository) -> tuple[pathlib.Path, str, list[str]]:
-    """The folder of a set's files, its title with the revision, and the paths of the files in it.
+    """The folder of a set's files, its title with the revision, and the paths of its files.
 
     Raises:
-      NotThereError: it is neither below the data folder nor, whole, in the hub's cache.
-      ValueError: a name that is none.
+      NotThereError: the set is not below the data folder, and not complete in the hub's cache.
+      ValueError: the name is not valid.
     """
     folder = data / set_.name
     if folder.is_dir():
         return folder, shown(folder), _below(folder)
     if set_.name.count("/") != 1 or set_.name.startswith((".", "/", "~")):
-        raise ValueError(f"{shown(folder)}: no such folder, and no USER/NAME of a set on the hub")
+        raise ValueError(f"{shown(folder)}: no such folder, and not USER/NAME of a set on the hub")
     import huggingface_hub
 
     record = recorded(data, set_)
@@ -145,25 +145,25 @@ def find_set(data: pathlib.Path, set_: Repository) -> tuple[pathlib.Path, str, l
             repo_type="dataset",
             revision=revision,
             local_files_only=True,
-            allow_patterns=[],  # whether all files are there is told by their names
+            allow_patterns=[],  # fetch nothing; whether all files exist is checked by name below
         )
     except (OSError, ValueError) as error:
         raise NotThereError(
             f"{set_.name}: revision {revision} is not in the hub's cache, {hub_cache()}; fetch it "
-            "by `orthoreg data prepare`"
+            "with `orthoreg data prepare`"
         ) from error
     root = pathlib.Path(found)
     missing = [path for path in record.get("files", ()) if not (root / path).is_file()]
     if missing:
         raise NotThereError(
             f"{set_.name}: {listed(missing)} are no longer in the hub's cache, {hub_cache()}; "
-            "fetch them by `orthoreg data prepare`"
+            "fetch them with `orthoreg data prepare`"
         )
     return root, f"{set_.name}@{root.name[:12]}", list(record.get("files", ())) or _below(root)
 
 
 def is_there(data: pathlib.Path, set_: Repository) -> bool:
-    """Whether some of a set's files are below the data folder or in the hub's cache."""
+    """Whether any of a set's files are below the data folder or in the hub's cache."""
     try:
         return bool(find_set(data, set_)[2])
     except NotThereError:
@@ -171,7 +171,7 @@ def is_there(data: pathlib.Path, set_: Repository) -> bool:
 
 
 def hub_cache() -> pathlib.Path:
-    """Where the hub's own library keeps what it fetched."""
+    """Folder in which the hub's own library caches downloads."""
     import huggingface_hub
 
     return pathlib.Path(huggingface_hub.constants.HF_HUB_CACHE)
@@ -181,16 +181,16 @@ def recorded(data: pathlib.Path, set_: Repository) -> dict[str, Any]:
     """What was fetched of a set for this data folder: {"commit", "files"}; {} if nothing was.
 
     Raises:
-      ValueError: a record that cannot be read.
+      ValueError: the record cannot be read.
     """
     return records(data).get(record_key(set_), {})
 
 
 def records(data: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """What was fetched of each set.
+    """What was fetched, by set.
 
     Raises:
-      ValueError: the file is no such record.
+      ValueError: the file is not a valid record.
     """
     path = data / RECORD
     try:
@@ -199,7 +199,7 @@ def records(data: pathlib.Path) -> dict[str, dict[str, Any]]:
         raise ValueError(f"{error}; remove it, and prepare the data again") from error
     if not isinstance(found, dict) or not all(map(_is_record, found.values())):
         raise ValueError(
-            f"{shown(path)}: is no record of fetched sets; remove it, and prepare the data again"
+            f"{shown(path)}: is not a record of fetched sets; remove it, and prepare the data again"
         )
     return found
 
@@ -212,23 +212,23 @@ def _is_record(value: Any) -> bool:
 
 
 def record_key(set_: Repository) -> str:
-    """What the record calls a set: its name, configuration and revision as asked for."""
+    """Key of a set in the record: its name, configuration and requested revision."""
     return f"{set_.name}{set_.config and f' {set_.config}'}{set_.revision and f'@{set_.revision}'}"
 
 
 def present_splits(
     there: Mapping[str, Sequence[str]], set_: Repository, needed: Sequence[str], title: str
 ) -> dict[str, str]:
-    """Split -> what the set calls it, of those that it has.
+    """Split -> its name in the set, for the splits that the set has.
 
     Raises:
-      NotThereError: it lacks one that is needed.
+      NotThereError: the set lacks a split that is needed.
     """
     called = dict(set_.splits) or names_on_disk(lambda name: name in there, title)
     present = {split: name for split, name in called.items() if name in there}
     wanted = splits_to_read(needed, present)
     if missing := [called.get(split, split) for split in SPLITS if split in wanted - {*present}]:
-        way = "" if set_.splits else "; say by 'splits' which of them are train, val and test"
+        way = "" if set_.splits else "; say in 'splits' which of them are train, val and test"
         raise NotThereError(
             f"{title}: has no parquet file of the split {' and '.join(missing)}; it has those of "
             f"{listed(there) or 'none'}{way}"
@@ -241,15 +241,16 @@ def _below(root: pathlib.Path) -> list[str]:
 
 
 def split_files(paths: Iterable[str], config: str, title: str) -> dict[str, list[str]]:
-    """By split: its parquet files, in order.
+    """Split -> its parquet files, in order.
 
     Args:
-      paths: of all files of the set.
-      config: directory of the set's configuration; "": there is one alone.
-      title: what errors call the set.
+      paths: paths of all files of the set.
+      config: directory of the set's configuration; "": it has only one.
+      title: name of the set in errors.
 
     Raises:
-      ValueError: several configurations, or files that are missing by the names of the others.
+      ValueError: the set has several configurations, or the names of its files show that others
+        are missing.
     """
     found: dict[str, dict[str, list[str]]] = {}
     for path in sorted(paths):
@@ -258,7 +259,7 @@ def split_files(paths: Iterable[str], config: str, title: str) -> dict[str, list
         if not file.endswith(".parquet") or match is None:
             continue
         split = match["split"]
-        if split.isdigit() and above:  # 0000.parquet, the hub's own conversions
+        if split.isdigit() and above:  # 0000.parquet, from the hub's own conversion
             split = above.pop()
         if not config or config in above:
             found.setdefault(split, {}).setdefault("/".join(above), []).append(path)
@@ -274,13 +275,13 @@ def split_files(paths: Iterable[str], config: str, title: str) -> dict[str, list
 
 
 def _check_whole(split: str, names: Sequence[str], title: str) -> None:
-    """Raises ValueError if files are missing by the "-of-" in the names of the others."""
+    """Raises ValueError if the "-of-" in the names of the files shows that others are missing."""
     matches = [FILE.fullmatch(pathlib.PurePath(name).stem) for name in names]
     counts = {int(match["all"]) for match in matches if match and match["all"]}
     numbers = sorted(int(match["number"]) for match in matches if match and match["all"])
     if counts and (len(counts) > 1 or numbers != list(range(min(counts)))):
         raise NotThereError(
-            f"{title}: its split {split} is not whole: of {' or '.join(map(str, sorted(counts)))} "
-            f"files it has {listed(map(str, numbers), most=20)}; fetch it again by `orthoreg data "
-            "prepare`, or copy the rest"
+            f"{title}: its split {split} is incomplete: of {' or '.join(map(str, sorted(counts)))} "
+            f"files it has {listed(map(str, numbers), most=20)}; fetch it again with `orthoreg "
+            "data prepare`, or copy the rest"
         )

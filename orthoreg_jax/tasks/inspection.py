@@ -1,4 +1,4 @@
-"""Stored images are looked at once: hashes, what reading changes, damage."""
+"""Inspects stored images once: hashes, what reading changes, damage."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .facts import Facts, Stamp
 from .kept import Kept
 from .notes import shown
 
-IMAGES_AT_ONCE = 512  # images whose facts are kept at once
-SHOWN_FROM = 4 * IMAGES_AT_ONCE  # of so many images on, progress is shown
+IMAGES_AT_ONCE = 512  # images whose facts are cached together
+SHOWN_FROM = 4 * IMAGES_AT_ONCE  # progress is shown for this many images or more
 
 
 @runtime_checkable
@@ -28,32 +28,32 @@ class Stored(Protocol):
     """Encoded images by row."""
 
     def place(self, row: int) -> str:
-        """Where an image is: a name that no other one has."""
+        """Where an image is: a unique name."""
 
     def name(self, row: int) -> str:
-        """A short name of it."""
+        """A short name of the image."""
 
     def stamp(self, row: int) -> Stamp:
-        """Of the file that the image is in.
+        """Stamp of the file that contains the image.
 
         Raises:
-          OSError, ValueError: it is not there, or no file.
+          OSError, ValueError: the file does not exist, or is not a regular file.
         """
 
     def content(self, row: int) -> bytes:
-        """One image as it is stored."""
+        """Stored bytes of one image."""
 
 
 def inspect_stored(
     images: Stored, rows: Sequence[int] | Int[np.ndarray, " n"], whole: bool, label: str
 ) -> list[Facts]:
-    """Facts of some images, in parallel.
+    """Facts about some images, determined in parallel.
 
     Args:
-      images: encoded.
-      rows: of them.
-      whole: decode every pixel, not the header alone.
-      label: what the progress of many images is called.
+      images: encoded images.
+      rows: rows to inspect.
+      whole: decode every pixel, not only the header.
+      label: name of the progress line, shown for many images.
     """
     rows = [int(row) for row in rows]
     found: dict[int, Facts] = {}
@@ -85,7 +85,7 @@ def _progress(label: str, total: int) -> Any:
 def _stamp(images: Stored, row: int) -> Stamp | None:
     try:
         stamp = images.stamp(row)
-    except (OSError, ValueError):  # which `_inspect` says
+    except (OSError, ValueError):  # reported by `_inspect`
         return None
     return stamp._replace(text=f"{stamp.text} {_rule()}")
 
@@ -97,7 +97,7 @@ def _inspect(images: Stored, row: int, whole: bool) -> Facts:
         content = images.content(row)
         digest = hashlib.sha256(content).digest()
         return Facts(name, digest, look(content, whole), whole=whole)
-    except Exception as error:  # Pillow's kinds for damaged files are many
+    except Exception as error:  # Pillow raises many kinds for damaged files
         problem = f"{shown(images.place(row))}: {unreadable(error)}"
         return Facts(name, digest, problem=problem, whole=whole)
 

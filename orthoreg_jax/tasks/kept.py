@@ -1,7 +1,7 @@
-"""What was found of images, kept in the user's cache folder from one run to the next.
+"""Caches facts about images in the user's cache folder between runs.
 
-By name and stamp of the file (size, times, inode), so that the next look at unchanged files takes
-a moment. Where there is no such folder, or it cannot be written, everything is determined again.
+The key is a file's name and stamp (size, times, inode), so checking unchanged files again takes a
+moment. If the folder does not exist or cannot be written, everything is determined again.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from orthoreg_jax.storage import cache_folder
 
 from .facts import Facts, Stamp
 
-SETTLED = 2.0  # seconds: what changed later than so long ago may change again within one tick
+SETTLED = 2.0  # seconds: a file changed more recently may change again within one clock tick
 SCHEMA = """CREATE TABLE IF NOT EXISTS images
 (key BLOB PRIMARY KEY, stamp TEXT, sha256 BLOB, changes TEXT, whole INTEGER)"""
 
 
 class Kept:
-    """Facts in the user's cache folder; if anything is wrong with it, work continues without."""
+    """A cache of facts; if anything is wrong with it, work continues without it."""
 
     def __init__(self) -> None:
         """Opens nothing yet."""
@@ -50,7 +50,7 @@ class Kept:
             self._table.close()
 
     def read(self, names: Sequence[str], stamps: Sequence[Stamp | None]) -> list[Facts | None]:
-        """Facts of files that are as they were, by their names; None for others."""
+        """Facts of unchanged files, by their names; None for the others."""
         keys = [_key(name) for name in names]
         query = f"SELECT * FROM images WHERE key IN ({', '.join('?' * len(keys))})"
         rows = self._ask(lambda table: table.execute(query, keys).fetchall()) or []
@@ -61,10 +61,10 @@ class Kept:
         ]
 
     def write(self, new: Sequence[tuple[str, Stamp | None, Facts]], seen: float) -> None:
-        """Keeps facts by name and stamp, but for damage, which is to be looked at again.
+        """Stores facts by name and stamp; damaged images are left out, to be checked again.
 
         Args:
-          new: names, stamps, facts.
+          new: names, stamps and facts.
           seen: when the stamps were taken, in seconds.
         """
         rows = [
@@ -80,10 +80,10 @@ class Kept:
         self._ask(store)
 
     def _ask(self, work: Callable[[Any], Any]) -> Any:
-        """What some work on the table gives; after a fault, None from then on.
+        """Result of `work` on the table; after an error, None from then on.
 
-        To wait for another process's lock at every block would take hours. A damaged file is
-        removed: it holds nothing that cannot be found again.
+        Waiting for another process's lock at every block would take hours. A damaged file is
+        removed, because all its content can be determined again.
         """
         if self._table is None:
             return None
@@ -99,7 +99,7 @@ class Kept:
 
 
 def _faults() -> tuple[type[Exception], ...]:
-    """What may be wrong with a cache; some builds of Python have no sqlite3."""
+    """Errors that a cache may raise; some builds of Python have no sqlite3."""
     try:
         from sqlite3 import Error
     except ImportError:
@@ -108,7 +108,7 @@ def _faults() -> tuple[type[Exception], ...]:
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether the file is none of a database, not just busy or on a full disk."""
+    """Whether the file is not a valid database, rather than busy or on a full disk."""
     return type(error).__name__ == "DatabaseError"
 
 
@@ -117,10 +117,10 @@ def _key(name: str) -> bytes:
 
 
 def _facts(row: Sequence[Any], stamp: Stamp) -> Facts | None:
-    """A row of the table, if it belongs to the file as it is now."""
+    """Facts in a row of the table, if the file is unchanged; None otherwise."""
     try:
         text, sha256, changes, whole = row
         facts = Facts("", sha256, tuple(json.loads(changes)), "", bool(whole))
         return facts if text == stamp.text else None
-    except (ValueError, TypeError):  # damaged
+    except (ValueError, TypeError):  # the row is damaged
         return None

@@ -1,4 +1,4 @@
-"""Images of a split as arrays of the model's size: all at once, or batch after batch."""
+"""Images of a split as arrays of the model's input size: all at once, or in batches."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Batch = tuple[UInt8[np.ndarray, "b h w 3"], Int[np.ndarray, " b"]]
 def load_images(
     images: Images, rows: Sequence[int] | Int[np.ndarray, " n"], preprocessing: Preprocessing
 ) -> UInt8[np.ndarray, "n size size 3"]:
-    """Some images, preprocessed as for evaluation up to uint8.
+    """Images, preprocessed for evaluation, as uint8 (not yet normalised).
 
     Raises:
-      ValueError: an image that cannot be decoded; it is named.
+      ValueError: an image cannot be decoded; the message names it.
     """
     if isinstance(images, ArrayImages):
         return preprocessing.resize(images.rgb()[np.asarray(rows)])
@@ -44,20 +44,20 @@ def load_images(
 
 @dataclasses.dataclass(frozen=True)
 class Feed:
-    """Training batches of a task, a pure function of the seed and the step.
+    """Training batches of a task, a pure function of seed and step.
 
-    Every image is cropped out of the whole picture and resized on the host, as CLIP's training
-    augmentation does, so that it does not matter how the images are stored. Each process of a run
-    over many hosts makes its own part of every batch.
+    Every image is cropped from the whole picture and resized on the host, like CLIP's training
+    augmentation, so the way in which images are stored does not matter. In a run on several hosts,
+    each process makes its own part of every batch.
 
     Attributes:
-      split: of the task.
-      preprocessing: of the model.
-      batch_size: over all processes.
-      seed: fixes order and crops.
+      split: training split of the task.
+      preprocessing: preprocessing of the model.
+      batch_size: images in a batch, over all processes.
+      seed: determines order and crops.
       crop_scale: smallest share of a picture that a crop keeps; 1: no crop.
       process: number of this process, of `processes`.
-      processes: among which batches are divided.
+      processes: number of processes that share each batch.
     """
 
     split: Split
@@ -69,11 +69,11 @@ class Feed:
     processes: int = 1
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
-        """Batches of the steps from `first` up to, not including, `last`; made ahead of time."""
+        """Batches of steps `first` to `last - 1`, prepared ahead of time."""
         return _made_ahead(self.batch, first, last)
 
     def batch(self, step: int) -> Batch:
-        """This process's part of the batch of one step."""
+        """This process's part of the batch of a step."""
         start = int(step) * self.batch_size + self.process * self._part
         places = range(start, start + self._part)
         rows = [training_row(len(self.split), place, self.seed) for place in places]
@@ -85,7 +85,7 @@ class Feed:
         return images, self.split.labels[rows]
 
     def _crop(self, place: int, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "s s 3"]:
-        """The crop at a place of the endless row of images; every epoch cuts others."""
+        """The crop at a place in the endless sequence of images; it differs in every epoch."""
         rng = np.random.default_rng((self.seed, 1, place))
         return random_crop(rng, image, self.preprocessing.size, self.crop_scale)
 
@@ -96,12 +96,12 @@ class Feed:
 
 @dataclasses.dataclass(frozen=True)
 class Rotation:
-    """Images of several feeds, one feed at a step, in turn: as pure a function of the step."""
+    """Images of several feeds, one feed a step, in turn; also a pure function of the step."""
 
     feeds: tuple[Feed, ...]
 
     def batches(self, first: int, last: int) -> Iterator[UInt8[np.ndarray, "b h w 3"]]:
-        """Images of the steps from `first` up to, not including, `last`; made ahead of time."""
+        """Images of steps `first` to `last - 1`, prepared ahead of time."""
         return _made_ahead(self._images, first, last)
 
     def _images(self, step: int) -> UInt8[np.ndarray, "b h w 3"]:
@@ -113,18 +113,18 @@ def _made_ahead(make: Callable[[int], Any], first: int, last: int) -> Iterator[A
     import grain
 
     options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=2 * THREADS)
-    # A thread makes a whole batch: handing single images around costs more than small ones.
+    # A thread makes a whole batch: handing over single images costs more than small ones do.
     return iter(grain.MapDataset.range(first, last).map(make).to_iter_dataset(options))
 
 
 def random_crop(
     rng: np.random.Generator, image: UInt8[np.ndarray, "h w 3"], size: int, smallest: float
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """A random box cut out of an image, then resized bicubic to a square.
+    """Crops a random box and resizes it to a square, bicubic.
 
-    Its share of the area is uniform from `smallest` to 1, its aspect ratio log-uniform from 3:4
-    to 4:3; boxes that do not fit are drawn again, at most 10 times, then the largest centred box
-    with a ratio in these bounds is taken. The recipe of CLIP's training, on the host.
+    The box's share of the area is uniform from `smallest` to 1, its aspect ratio log-uniform from
+    3:4 to 4:3. A box that does not fit is drawn again, at most 10 times; then the largest centred
+    box with a ratio in these bounds is used. This is the recipe of CLIP's training, on the host.
     """
     import PIL.Image
 

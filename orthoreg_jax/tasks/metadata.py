@@ -1,8 +1,8 @@
-"""Folders of the hub's form "imagefolder" whose labels are in a table, not in directories' names.
+"""Folders in the hub's form "imagefolder" whose labels are in a table, not in directory names.
 
-A table is metadata.csv or metadata.jsonl, in a split's directory or above them all: a column
-`file_name`, a path from the table's directory on, and a column `label`, a class by its name or
-number.
+The table is metadata.csv or metadata.jsonl, in each split's directory or above them all. It has a
+column `file_name`, a path relative to the table's directory, and a column `label`, the name or
+number of a class.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ FILE, LABEL = "file_name", "label"
 
 
 class MetadataTable(NamedTuple):
-    """Images of a table, or of one split in it.
+    """Images in a table, or those of one split in it.
 
     Attributes:
-      path: of the table.
-      files: of the images, from the table's directory on.
-      names: of their classes.
-      folder: directory of the split's images, from there on; "": the table's own.
-      outside: images that the table names in no split's directory.
+      path: path of the table.
+      files: paths of the images, relative to the table's directory.
+      names: their classes.
+      folder: directory of the split's images, relative to the table's; "": the table's own.
+      outside: images that the table lists outside the splits' directories.
     """
 
     path: pathlib.Path
@@ -46,14 +46,14 @@ class MetadataTable(NamedTuple):
 
 
 def find_tables(directory: pathlib.Path, folders: Mapping[str, str]) -> dict[str, MetadataTable]:
-    """Split -> its table, where tables say the labels; {} where directories do.
+    """Split -> its table, if tables give the labels; {} if directories do.
 
     Args:
-      directory: of the task.
+      directory: the task's folder.
       folders: split -> its directory's name.
 
     Raises:
-      ValueError: splits of which some have a table with labels and some have not.
+      ValueError: some splits have a table with labels, and others do not.
     """
     if above := _read(directory):
         by_split: dict[str, list[tuple[str, str]]] = {split: [] for split in folders}
@@ -79,13 +79,13 @@ def find_tables(directory: pathlib.Path, folders: Mapping[str, str]) -> dict[str
         lacking = [folders[split] for split in found if split not in tables]
         raise ValueError(
             f"{shown(directory)}: {listed(lacking)} have no table with a column {LABEL!r} "
-            f"({' or '.join(METADATA_FILES)}), and the other splits have; add it, or remove theirs"
+            f"({' or '.join(METADATA_FILES)}), but the other splits do; add one, or remove theirs"
         )
     return tables
 
 
 def _read(directory: pathlib.Path) -> MetadataTable | None:
-    """The table of a directory; None if it has none, or one without labels."""
+    """The table of a directory; None if it has none, or none with labels."""
     there = [directory / name for name in METADATA_FILES if (directory / name).is_file()]
     if len(there) > 1:
         raise ValueError(
@@ -123,17 +123,17 @@ def read_tables(
     classes: Sequence[Name],
     needed: Sequence[str],
 ) -> Content:
-    """Splits whose labels are in tables.
+    """Reads splits whose labels are in tables.
 
     Args:
-      directory: of the task.
-      tables: of its splits.
-      labels: as the tables call the classes, in the order of `classes`; empty: the names in them.
-      classes: as prompts call them.
-      needed: splits.
+      directory: the task's folder.
+      tables: tables of its splits.
+      labels: the tables' class names in the order of `classes`; empty: the names in the tables.
+      classes: class names in prompts.
+      needed: splits to read.
 
     Raises:
-      ValueError: labels that are no class, images that are not there or stand twice.
+      ValueError: a label matches no class, or an image is missing or appears twice.
     """
     names = {name for table in tables.values() for name in table.names}
     notes: list[Note] = []
@@ -153,7 +153,7 @@ def read_tables(
         places = {name: known.find(name) for name in set(table.names)}
         if strange := sorted(name for name, place in places.items() if place is None):
             raise ValueError(
-                f"{shown(table.path)}: its labels {listed(map(shown, strange))} are none of the "
+                f"{shown(table.path)}: its labels {listed(map(shown, strange))} match none of the "
                 f"{len(labels)} classes, which are called {listed(labels)}"
             )
         if twice := [file for file, count in Counter(table.files).items() if count > 1]:
@@ -162,8 +162,8 @@ def read_tables(
         missing = [file for file in table.files if not (root / file).is_file()]
         if missing:
             raise ValueError(
-                f"{shown(table.path)}: {len(missing)} of its {len(table.files)} images are not "
-                f"there, the first is '{shown(missing[0])}'; copy the data again"
+                f"{shown(table.path)}: {len(missing)} of its {len(table.files)} images are "
+                f"missing, the first is '{shown(missing[0])}'; copy the data again"
             )
         named, images = {*table.files}, find_images(root / table.folder).paths
         images = [str(pathlib.PurePosixPath(table.folder, path)) for path in images]
@@ -175,6 +175,6 @@ def read_tables(
     present = {split: table.path.name for split, table in tables.items()}
     splits, more = with_validation(read, present, needed, shown(directory))
     if outside := next(iter(tables.values())).outside:
-        what = f"ignored: images that {present.popitem()[1]} names in no split's directory"
+        what = f"ignored: images that {present.popitem()[1]} lists outside the splits' directories"
         notes.append(note(what, outside))
     return Content(tuple(labels), splits, (*more, *notes))

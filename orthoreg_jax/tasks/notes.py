@@ -1,4 +1,4 @@
-"""What a person should know of data that is read nevertheless: counts, and the first few names."""
+"""Notes for people on data that is read all the same: counts, and the first few names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FIRST = 3
 
 
 class Note(NamedTuple):
-    """So many files of which something is to be said, in words, and the names of the first."""
+    """A note on a number of files: the count, what it says, and the names of the first."""
 
     number: int
     what: str
@@ -31,7 +31,7 @@ def note(what: str, names: Sequence[str]) -> Note:
 
 
 def shown(name: str | os.PathLike[str]) -> str:
-    """A file's name as any terminal shows it: bytes and signs that have no letter are escaped."""
+    """A file name that any terminal can show: bytes and unprintable characters are escaped."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     if text.isprintable():
         return text
@@ -41,7 +41,7 @@ def shown(name: str | os.PathLike[str]) -> str:
 
 
 def listed(names: Iterable[str], count: int | None = None, most: int = 5) -> str:
-    """The first names of `count`, separated by commas."""
+    """The first `most` of `count` names, separated by commas."""
     names = list(names)
     more = (len(names) if count is None else count) > most
     return ", ".join(names[:most]) + (", ..." if more else "")

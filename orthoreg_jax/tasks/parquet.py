@@ -1,7 +1,7 @@
 """Images in parquet files, as the hub stores data sets: rows of an encoded image and a label.
 
-Files are read a row group at a time, when an image of it is asked for. The groups read last are
-kept: small sets stay in memory, and a pass in order reads each group once.
+A row group is read when one of its images is needed. The most recently used groups stay in memory:
+small sets stay there completely, and a pass in order reads each group once.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from .split import Rows
 
 
 class Schema(NamedTuple):
-    """What the rows of a set are.
+    """Columns and class names of a set.
 
     Attributes:
       image: column of encoded images.
       label: column of labels.
-      names: of the classes, by their numbers; () if the files name none.
+      names: class names by number; () if the files have none.
     """
 
     image: str
@@ -44,12 +44,12 @@ class Schema(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ParquetImages:
-    """Images of some parquet files, one file after the other; encoded until they are asked for."""
+    """Images of parquet files, one file after another, encoded until they are read."""
 
     groups: tuple[Group, ...]
-    starts: tuple[int, ...]  # first image of each group; at the end, the number of all
+    starts: tuple[int, ...]  # first image of each group, and finally the number of images
     column: str
-    title: str  # of set and split, for people
+    title: str  # set and split, for messages
 
     def __len__(self) -> int:
         """Number of images."""
@@ -59,26 +59,26 @@ class ParquetImages:
         """One image in RGB.
 
         Raises:
-          ValueError: a row without a whole image; it is named.
+          ValueError: a row does not contain a complete image; the message names it.
         """
         return decode(io.BytesIO(self.content(row)), self.place(row))
 
     def inspect(self, rows: Rows, whole: bool = False) -> list[Facts]:
-        """Facts of some images."""
+        """Facts about some images."""
         return inspect_stored(self, rows, whole, f"images of {self.title}")
 
     def place(self, row: int) -> str:
-        """The file's absolute path, and the row in it."""
+        """Absolute path of the file, and the row in it."""
         group, within = self._find(row)
         return f"{os.path.abspath(group.path)}: row {group.first + within}"
 
     def name(self, row: int) -> str:
-        """The file's name, and the row in it."""
+        """Name of the file, and the row in it."""
         group, within = self._find(row)
         return f"{group.path.name} row {group.first + within}"
 
     def stamp(self, row: int) -> Stamp:
-        """Of the row's file."""
+        """Stamp of the row's file."""
         return self._stamps[self._find(row)[0].path]
 
     @functools.cached_property
@@ -89,19 +89,19 @@ class ParquetImages:
         """The encoded image.
 
         Raises:
-          ValueError: the row holds none, or its file cannot be read.
+          ValueError: the row is empty, or its file cannot be read.
         """
         group, within = self._find(row)
         content = GROUPS.read(group, self.column)[within].as_py()
         if not content:
             raise ValueError(
-                f"{self.place(row)}: holds no bytes of an image, at most the name of a file; fetch "
-                "or make the set with its images embedded"
+                f"{self.place(row)}: contains no image bytes, at most the name of a file; fetch "
+                "or build the set with its images embedded"
             )
         return bytes(content)
 
     def _find(self, row: int) -> tuple[Group, int]:
-        """The row's group, and its place there."""
+        """The row's group, and its position there."""
         row = range(len(self))[row]
         place = bisect.bisect_right(self.starts, row) - 1
         return self.groups[place], row - self.starts[place]
@@ -110,10 +110,10 @@ class ParquetImages:
 def read_split(
     files: Sequence[pathlib.Path], schema: Schema, title: str
 ) -> tuple[ParquetImages, Int[np.ndarray, " n"]]:
-    """Images and labels, as numbers, of a split that is some files.
+    """Images and labels, as numbers, of a split stored in some files.
 
     Raises:
-      ValueError: a file that cannot be read, columns that are not there, rows without a label.
+      ValueError: a file cannot be read, a column is missing, or a row has no label.
     """
     groups, sizes, labels = [], [], []
     for path in files:
@@ -132,13 +132,13 @@ def read_split(
 
 
 def _numbers(path: pathlib.Path, name: str, column: Any) -> Int[np.ndarray, " n"]:
-    """The labels of one file, from its column."""
+    """Labels of one file, from its column."""
     import pyarrow as pa
 
     kind, empty = column.type, column.null_count
     if not (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
         raise ValueError(
-            f"{shown(path)}: its column {name!r} holds {kind}; labels are integers, name their "
+            f"{shown(path)}: its column {name!r} holds {kind}, but labels are integers; name their "
             "column as 'label'"
         )
     if empty:
@@ -153,15 +153,15 @@ def _numbers(path: pathlib.Path, name: str, column: Any) -> Int[np.ndarray, " n"
 
 
 def read_schema(path: pathlib.Path, image: str = "", label: str = "") -> Schema:
-    """The columns of a set, and what its metadata calls the classes.
+    """The columns of a set, and its class names from the metadata.
 
     Args:
       path: one of its files.
-      image: column of the images; "": the only one that may be.
+      image: column of the images; "": the only possible one.
       label: column of the labels; "": the only one of classes, or else of integers.
 
     Raises:
-      ValueError: no such columns, or several that may be meant.
+      ValueError: no column is suitable, or several are.
     """
     import pyarrow as pa
 
@@ -192,7 +192,7 @@ def read_schema(path: pathlib.Path, image: str = "", label: str = "") -> Schema:
     image = chosen("image", image, [name for name, kind in kinds.items() if is_image(kind)])
     if not is_image(kinds[image]):
         raise ValueError(
-            f"{shown(path)}: its column {image!r} holds {kinds[image]}; images are bytes, or a "
+            f"{shown(path)}: its column {image!r} holds {kinds[image]}, but images are bytes, or a "
             "struct of bytes and path"
         )
     named = [name for name in kinds if _class_names(features.get(name))]
@@ -201,7 +201,7 @@ def read_schema(path: pathlib.Path, image: str = "", label: str = "") -> Schema:
 
 
 def _features(metadata: dict[bytes, bytes]) -> dict[str, Any]:
-    """What the library `datasets` noted of the columns, where it wrote the file."""
+    """What the library `datasets` noted about the columns, if it wrote the file."""
     found: Any = json.loads(metadata.get(b"huggingface", b"{}"))
     for key in ("info", "features"):
         found = found.get(key) if isinstance(found, dict) else None

@@ -1,7 +1,7 @@
-"""Fetches the data sets of tasks from the hub, into its own cache.
+"""Fetches the data sets of tasks from the hub into its own cache.
 
-What is to be fetched is known, and said, before it starts. A file that is there is not fetched
-again, so that an interrupted download resumes at its file.
+What will be fetched is determined, and printed, before the download starts. Files that are already
+in the cache are not fetched again, so an interrupted download resumes with the file it stopped at.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MEGABYTE = 1_000_000
 
 
 class File(NamedTuple):
-    """A file of a set: path in it, bytes, SHA-256 ("": the hub states none), whether it is here."""
+    """A file of a set: path in it, bytes, SHA-256 ("" if the hub states none), whether cached."""
 
     path: str
     size: int
@@ -36,15 +36,15 @@ class File(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a task needs.
+    """What a task needs from the hub.
 
     Attributes:
-      task: its name.
-      ready: what is there already; "" if something has to be fetched, which the rest says.
+      task: name of the task.
+      ready: the data that already exists; "" if the files below must be fetched.
       set_: the data set on the hub.
       commit: its revision.
-      files: of the splits that are needed.
-      licence: as the task's authors, and as the hub's page state it.
+      files: files of the splits that are needed.
+      licence: the licence, as the task's authors and as the hub's page state it.
     """
 
     task: str
@@ -62,7 +62,7 @@ class Plan(NamedTuple):
     def __str__(self) -> str:
         """One line."""
         if self.ready:
-            return f"{self.task}: is there ({self.ready})"
+            return f"{self.task}: ready ({self.ready})"
         here = sum(file.here for file in self.files)
         return (
             f"{self.task}: {self.set_.name}@{self.commit[:12]}, "
@@ -74,16 +74,16 @@ class Plan(NamedTuple):
 def prepare_tasks(
     source: str, names: Sequence[str], control: str | None, say: Callable[[str], None]
 ) -> None:
-    """Fetches what is missing of some tasks.
+    """Fetches the missing data of some tasks.
 
     Args:
-      source: the data folder; made if it is not there.
-      names: of the tasks.
-      control: of the control task, which needs no train split.
-      say: what to do with each line about what is found, and done.
+      source: the data folder; created if it does not exist.
+      names: names of the tasks.
+      control: name of the control task, which needs no train split.
+      say: called with each line about what is found and done.
 
     Raises:
-      ValueError: tasks that are not on the hub, no room on the disk, or the hub's refusal.
+      ValueError: a task is not on the hub, the disk has no room, or the hub refuses.
     """
     data = data_directory(source)
     data.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def prepare_tasks(
 
 @contextlib.contextmanager
 def _collected(problems: list[str], name: str, say: Callable[[str], None]) -> Iterator[None]:
-    """What is wrong with one task does not keep the others."""
+    """Collects a task's error, so that the other tasks go on."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -123,11 +123,10 @@ def _collected(problems: list[str], name: str, say: Callable[[str], None]) -> It
 def plan_task(
     data: pathlib.Path, table: Mapping[str, Any], name: str, needed: Sequence[str]
 ) -> Plan:
-    """What has to be fetched for a task; the hub is asked only if it is not there.
+    """What must be fetched for a task; the hub is asked only if its data is not here.
 
     Raises:
-      ValueError: something is wrong with what is there, the task is not on the hub, or the hub
-        refuses.
+      ValueError: the existing data is wrong, the task is not on the hub, or the hub refuses.
     """
     set_ = _repository(table, name)
     try:
@@ -138,12 +137,12 @@ def plan_task(
         if not set_.name:
             raise
     if data == data_directory("embedded"):
-        raise ValueError("is not among the embedded tasks; name a data folder of yours, by --data")
+        raise ValueError("is not among the embedded tasks; name your own data folder with --data")
     return _ask(name, set_, needed, recorded(data, set_).get("commit", ""))
 
 
 def _repository(table: Mapping[str, Any], name: str) -> Repository:
-    """The set of a task; one without a name if it has none on the hub."""
+    """The data set of a task; one without a name if the hub has none."""
     if name in table:
         entry = table[name] if isinstance(table[name], dict) else {}
         return entry_repository(entry) if "hub" in entry else Repository("")
@@ -151,7 +150,7 @@ def _repository(table: Mapping[str, Any], name: str) -> Repository:
 
 
 def _ask(name: str, set_: Repository, needed: Sequence[str], commit: str) -> Plan:
-    """Asks the hub for a set's files. One that is not published as parquet is there converted."""
+    """Asks the hub for a set's files, or for its parquet conversion of a set in another form."""
     import huggingface_hub
 
     hub = huggingface_hub.HfApi()
@@ -164,7 +163,7 @@ def _ask(name: str, set_: Repository, needed: Sequence[str], commit: str) -> Pla
             )
             files = {
                 each.path: each
-                for each in listing  # folders, too
+                for each in listing  # includes folders
                 if isinstance(each, huggingface_hub.hf_api.RepoFile)
                 and each.path.endswith(".parquet")
             }
@@ -190,35 +189,35 @@ def _ask(name: str, set_: Repository, needed: Sequence[str], commit: str) -> Pla
 
 @contextlib.contextmanager
 def _in_the_hub_s_words(name: str, revision: str) -> Iterator[None]:
-    """Its refusals, and what may help."""
+    """Turns the hub's refusals into errors that say what may help."""
     try:
         yield
-    except Exception as error:  # no login, no network, no such set: its words say which
+    except Exception as error:  # no login, no network, no such set: its message says which
         cause = f" of {error.__cause__}" if error.__cause__ else ""
         reason = " ".join(f"{type(error).__name__}: {error}{cause}".split())
         raise ValueError(
-            f"{name}@{revision}: cannot be had from the hub ({reason}); "
-            "check the network, for a gated set ask for access on its page and `hf auth login`, or "
+            f"{name}@{revision}: the hub does not provide it ({reason}); "
+            "check the network; for a gated set, request access there and `hf auth login`; or "
             "put the images into the data folder"
         ) from error
 
 
 def _check_room(size: int, cache: pathlib.Path) -> None:
-    """Raises ValueError if the disk has no room for so many bytes."""
+    """Raises ValueError if the disk does not have room for `size` bytes."""
     folder = next(each for each in (cache, *cache.absolute().parents) if each.exists())
     free = shutil.disk_usage(folder).free
     if size > free:
         raise ValueError(
-            f"{cache}: {size / MEGABYTE:.1f} MB are to be fetched, and {free / MEGABYTE:.1f} MB "
-            "are free; free some, prepare fewer tasks, or set HF_HUB_CACHE to a folder elsewhere"
+            f"{cache}: {size / MEGABYTE:.1f} MB must be fetched, but only {free / MEGABYTE:.1f} "
+            "MB are free; free some, prepare fewer tasks, or set HF_HUB_CACHE to another folder"
         )
 
 
 def fetch_task(data: pathlib.Path, plan: Plan) -> None:
-    """Fetches the files of a plan that are not here, and records the revision in the data folder.
+    """Fetches a plan's missing files, and records the revision in the data folder.
 
     Raises:
-      ValueError: the hub breaks off, or sends other bytes than it lists.
+      ValueError: the download fails, or its bytes are not those that the hub lists.
     """
     missing = [file for file in plan.files if not file.here]
     if missing:
@@ -228,7 +227,7 @@ def fetch_task(data: pathlib.Path, plan: Plan) -> None:
 
 
 def _download(plan: Plan, missing: Sequence[File]) -> None:
-    """Files into the hub's cache."""
+    """Downloads files into the hub's cache."""
     import huggingface_hub
 
     total = -(-plan.missing // MEGABYTE)
@@ -248,23 +247,23 @@ def _download(plan: Plan, missing: Sequence[File]) -> None:
 
 
 def _check_content(path: pathlib.Path, file: File) -> None:
-    """Raises ValueError, and removes the file, if it is not what the hub lists."""
+    """Removes a file and raises ValueError if its content is not what the hub lists."""
     with path.open("rb") as content:
         found = hashlib.file_digest(content, "sha256").hexdigest()
     if file.sha256 not in ("", found) or path.stat().st_size != file.size:
         path.resolve().unlink()
-        path.unlink(missing_ok=True)  # the link to it
+        path.unlink(missing_ok=True)  # the link to the content
         raise ValueError(
-            f"{file.path}: what came is not what the hub lists (SHA-256 {found[:12]}, not "
-            f"{file.sha256[:12]}); it is removed, and the same command fetches it again"
+            f"{file.path}: the download is not what the hub lists (SHA-256 {found[:12]}, not "
+            f"{file.sha256[:12]}); it was removed; run the same command to fetch it again"
         )
 
 
 def _meter(bar: Progress, total: int) -> Any:
-    """What the hub's library takes for the progress bars of its files; ours counts megabytes."""
+    """Progress bars as the hub's library wants them for its files; this one counts megabytes."""
 
     class Meter:
-        done = 0  # bytes of all files together
+        done = 0  # bytes, over all files
 
         def __init__(self, *_: Any, total: int | None = None, initial: int = 0, **__: Any) -> None:
             self.total, self.n = total, initial
@@ -280,10 +279,10 @@ def _meter(bar: Progress, total: int) -> Any:
             self.count(int(size or 0))
 
         def update_transfer(self, size: float | None = 1) -> None:
-            """Bytes on the way, which would count twice."""
+            """Ignored: bytes in transit would be counted twice."""
 
         def set_postfix_str(self, *_: Any, **__: Any) -> None:
-            """Rates are our own."""
+            """Ignored: we compute rates ourselves."""
 
         set_transfer_postfix_str = refresh = close = set_postfix_str
 
@@ -291,6 +290,6 @@ def _meter(bar: Progress, total: int) -> Any:
             return self
 
         def __exit__(self, *_: Any) -> None:
-            """Ends nothing: the line is for all files."""
+            """Keeps the bar open, because it is shared by all files."""
 
     return Meter

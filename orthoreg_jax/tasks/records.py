@@ -1,4 +1,4 @@
-"""Tasks prepared by tensorflow-datasets as array_record files, read without TensorFlow."""
+"""Tasks that tensorflow-datasets prepared as array_record files, read without TensorFlow."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _DAMAGED = "cannot be read; prepare or copy the set again"
 
 @dataclasses.dataclass(frozen=True)
 class RecordImages:
-    """Records of a prepared set; images stay encoded until they are asked for."""
+    """Records of a prepared set; each image stays encoded until it is read."""
 
     source: Any  # tfds' random-access data source
     split: str  # set, config, version and split
-    files: tuple[pathlib.Path, ...]  # that hold the split
+    files: tuple[pathlib.Path, ...]  # the split's files
 
     def __len__(self) -> int:
         """Number of images."""
@@ -37,16 +37,16 @@ class RecordImages:
         """One image in RGB.
 
         Raises:
-          ValueError: a record that is no whole image.
+          ValueError: a record does not contain a complete image.
         """
         return decode(io.BytesIO(self.content(row)), self.place(row))
 
     def inspect(self, rows: Rows, whole: bool = False) -> list[Facts]:
-        """Facts of some images."""
+        """Facts about some images."""
         return inspect_stored(self, rows, whole, f"images of {self.split}")
 
     def place(self, row: int) -> str:
-        """The record, and the folder of its set."""
+        """Folder of the set, and the record in it."""
         return f"{self.files[0].parent.resolve()}: {self.name(row)}"
 
     def name(self, row: int) -> str:
@@ -54,7 +54,7 @@ class RecordImages:
         return f"record {row} of {self.split}"
 
     def stamp(self, row: int) -> Stamp:
-        """Of all files of the split."""
+        """Stamp of all files of the split."""
         del row
         return self._stamp
 
@@ -71,24 +71,24 @@ class RecordImages:
 
 
 def find_builder(data: pathlib.Path, name: str) -> Any:
-    """The prepared set `name` below `data`, its newest version.
+    """The newest prepared version of the set `name` below `data`.
 
     Args:
       data: a tfds data directory.
-      name: of a set, or "set/config".
+      name: name of a set, or "set/config".
 
     Raises:
-      ValueError: it is not there, or not as array_record files.
+      ValueError: it does not exist, or is not stored as array_record files.
     """
     import tensorflow_datasets as tfds
 
     place = data / name
     versions = sorted(path.parent for path in place.glob("**/dataset_info.json"))
     if not versions:
-        raise ValueError(f"{place}: holds no set prepared by tensorflow-datasets")
+        raise ValueError(f"{place}: contains no set prepared by tensorflow-datasets")
     try:
         builder = tfds.builder_from_directory(str(versions[-1]))
-    except Exception as error:  # JSON, protobuf: each its own kind for a damaged file
+    except Exception as error:  # JSON, protobuf: each raises its own kind for a damaged file
         raise ValueError(f"{versions[-1]}: {_DAMAGED} ({error})") from error
     if builder.info.file_format.value != "array_record":
         raise ValueError(
@@ -99,15 +99,16 @@ def find_builder(data: pathlib.Path, name: str) -> Any:
 
 
 def read_records(builder: Any, split: str, labels: Sequence[str]) -> Split:
-    """One split of a prepared set.
+    """Reads one split of a prepared set.
 
     Args:
       builder: from `find_builder`.
       split: as tfds writes it, for example "train", "train[:90%]" or "train+validation".
-      labels: the task's, as the set calls them, in the order of the task's classes.
+      labels: the set's names of the task's classes, in the order of the classes.
 
     Raises:
-      ValueError: no such split, no features `image` and `label`, or other labels.
+      ValueError: the split does not exist, the set has no features `image` and `label`, or its
+        labels are not the task's.
     """
     import tensorflow_datasets as tfds
 
@@ -117,14 +118,14 @@ def read_records(builder: Any, split: str, labels: Sequence[str]) -> Split:
         raise ValueError(f"{builder.info.full_name}: has no split {split!r}, only {list(known)}")
     if not {"image", "label"} <= set(features):
         raise ValueError(
-            f"{builder.info.full_name}: has the features {', '.join(features)}; needed are image "
-            "and label"
+            f"{builder.info.full_name}: has the features {', '.join(features)}, but image and "
+            "label are needed"
         )
     names = features["label"].names or [str(n) for n in range(features["label"].num_classes)]
     strange = [name for name in names if name not in labels]
     if strange:
         raise ValueError(
-            f"{builder.info.full_name}: its labels {', '.join(strange[:5])} are none of the "
+            f"{builder.info.full_name}: its labels {', '.join(strange[:5])} are not among the "
             f"task's, which are {', '.join(labels[:5])}"
         )
     positions = np.array([labels.index(name) for name in names], np.int32)
@@ -132,7 +133,7 @@ def read_records(builder: Any, split: str, labels: Sequence[str]) -> Split:
     try:
         source = builder.as_data_source(split=split, decoders=keep_encoded)
         found = [int(source[row]["label"]) for row in range(len(source))]
-    except Exception as error:  # array_record's own kinds
+    except Exception as error:  # array_record raises its own kinds
         raise ValueError(f"{builder.info.full_name}/{split}: {_DAMAGED} ({error})") from error
     files = tuple(pathlib.Path(path) for part in parts for path in known[part].filepaths)
     images = RecordImages(source, f"{builder.info.full_name}/{split}", files)

@@ -1,4 +1,4 @@
-"""Where the field's tasks are on the hub, as parquet files: rows of one table."""
+"""The field's tasks on the hub, as parquet files: rows of one table."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ HUB_SPLITS = {"train": "train", "test": "test"}
 
 
 class Repository(NamedTuple):
-    """A data set on the hub, or in a folder that is laid out as one.
+    """A data set on the hub, or a folder with the same layout.
 
     Attributes:
       name: USER/NAME.
-      splits: split -> what the set calls it; without "val", it is cut from train.
-      config: of the set, where it has several.
-      image: column of the images; "": the only one that may be.
+      splits: split -> name of the split in the set; without "val", it is cut from train.
+      config: the set's configuration, where it has several.
+      image: column of the images; "": the only possible one.
       label: column of the labels; "": the only one of classes, or else of integers.
-      revision: commit, tag or branch; "": the newest, which preparing records.
+      revision: commit, tag or branch; "": the newest, which `orthoreg data prepare` records.
       numbered: whether its labels are known to be in the order of our classes; needed where the
-        set does not name its classes, or not by our names.
+        set has no class names, or other names than ours.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Repository(NamedTuple):
     numbered: bool = False
 
 
-# The hub's own conversion of a set that is published in another form.
+# The hub's own parquet conversion of a set published in another form.
 CONVERTED = "refs/convert/parquet"
 
 REPOSITORIES = {
@@ -48,7 +48,7 @@ REPOSITORIES = {
     "flowers102": Repository("dpdl-benchmark/oxford_flowers102", label="label"),
     "cifar100": Repository("tanganke/cifar100"),
     "pcam": Repository("1aurent/PatchCamelyon", label="label", numbered=True),
-    # Published as tar files, in the order of the original's numbers.
+    # Published as tar files, in the order of the original numbers.
     "fer2013": Repository(
         "clip-benchmark/wds_fer2013", image="jpg", label="cls", revision=CONVERTED, numbered=True
     ),
@@ -57,8 +57,8 @@ REPOSITORIES = {
     "fashion_mnist": Repository("zalando-datasets/fashion_mnist"),
     "rendered_sst2": Repository("nateraw/rendered-sst2"),
     "emnist": Repository("tanganke/emnist_mnist", numbered=True),
-    "kmnist": Repository("tanganke/kmnist", numbered=True),  # which names them by numbers
-    # Its names are WordNet's, in the order of the identifiers.
+    "kmnist": Repository("tanganke/kmnist", numbered=True),  # its class names are numbers
+    # Its class names are WordNet's, in the order of the identifiers.
     "imagenet": Repository(
         "ILSVRC/imagenet-1k", {"train": "train", "test": "validation"}, numbered=True
     ),

@@ -1,4 +1,4 @@
-"""Row groups of parquet files: read when they are asked for, those read last kept."""
+"""Row groups of parquet files, read on demand; the most recently used stay in memory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from orthoreg_jax.extras import install
 from .facts import file_stamp
 from .notes import shown
 
-UNKNOWN = 1 << 30  # bytes kept if the system does not say what it has
-LIMIT = pathlib.Path("/sys/fs/cgroup/memory.max")  # of a container
+UNKNOWN = 1 << 30  # bytes kept if the system does not report its memory
+LIMIT = pathlib.Path("/sys/fs/cgroup/memory.max")  # a container's memory limit
 
 
 class Group(NamedTuple):
-    """A row group: file, its number in it, its first row there, and the file's stamp."""
+    """A row group: its file, its number and first row there, and the file's stamp."""
 
     path: pathlib.Path
     number: int
@@ -31,7 +31,7 @@ class Group(NamedTuple):
 
 
 def open_parquet(path: pathlib.Path) -> Any:
-    """A parquet file; its footer is read once.
+    """Opens a parquet file; its footer is read only once.
 
     Raises:
       ValueError: pyarrow is not installed.
@@ -42,7 +42,7 @@ def open_parquet(path: pathlib.Path) -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def _footer(path: pathlib.Path, stamp: str) -> Any:
-    del stamp  # another one is another file
+    del stamp  # part of the cache's key: with another stamp, the file is read again
     return _pyarrow_parquet().read_metadata(path)
 
 
@@ -58,23 +58,23 @@ def _pyarrow_parquet() -> Any:
 
 @contextlib.contextmanager
 def readable(path: pathlib.Path) -> Iterator[None]:
-    """Names the file that something is wrong with."""
+    """Adds the file's name to errors raised while it is read."""
     _pyarrow_parquet()
     try:
         yield
-    except Exception as error:  # pyarrow's kinds for damaged files are many
+    except Exception as error:  # pyarrow raises many kinds for damaged files
         raise ValueError(f"{shown(path)}: {error}; fetch or copy it again") from error
 
 
 class Groups:
-    """The columns of row groups that were read last; of several threads, one reads."""
+    """Columns of the most recently used row groups; if several threads want one, one reads it."""
 
     def __init__(self, most: int) -> None:
         self._most, self._held, self._lock = most, 0, threading.Lock()
         self._kept: OrderedDict[tuple[Group, str], Future[Any]] = OrderedDict()
 
     def read(self, group: Group, column: str) -> Any:
-        """One column of a row group, as an array of pyarrow's."""
+        """One column of a row group, as a pyarrow array."""
         key = group, column
         with self._lock:
             new = key not in self._kept
@@ -83,7 +83,7 @@ class Groups:
         if new:
             try:
                 future.set_result(_read_column(group, column))
-            except BaseException as error:  # for the threads that wait; it is not kept
+            except BaseException as error:  # passed to the waiting threads, not kept
                 with self._lock:
                     self._kept.pop(key)
                 future.set_exception(error)
@@ -94,7 +94,7 @@ class Groups:
     def _make_room(self, size: int) -> None:
         with self._lock:
             self._held += size
-            for key in list(self._kept)[:-1]:  # from the one asked for longest ago
+            for key in list(self._kept)[:-1]:  # least recently used first
                 if self._held <= self._most:
                     break
                 if self._kept[key].done():
@@ -102,7 +102,7 @@ class Groups:
 
 
 def _quarter_of_memory() -> int:
-    """Bytes of row groups that a process keeps; 1 GiB if the system does not say what it has."""
+    """Bytes of row groups that a process keeps; 1 GiB if the system does not report its memory."""
     try:
         sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
         limit = LIMIT.read_text().strip() if LIMIT.exists() else ""

@@ -1,4 +1,4 @@
-"""Where a task's images come from, if not arrays: directories, lists, or sets prepared by tfds."""
+"""Finds a task's images in directories, published lists, or sets prepared by tfds."""
 
 from __future__ import annotations
 
@@ -23,28 +23,29 @@ from .table import SPLITS
 def read_folder(
     directory: pathlib.Path, labels: Sequence[str], classes: Sequence[Name], needed: Sequence[str]
 ) -> Content:
-    """A user's own task: DIRECTORY/SPLIT/CLASS/image, the split val being optional.
+    """A user's own task: DIRECTORY/SPLIT/CLASS/image; the split val is optional.
 
-    Or DIRECTORY/CLASS/image, and which image is in which split, and in what order, in
-    DIRECTORY/SPLIT.txt: one path below DIRECTORY a line. Or images anywhere below DIRECTORY/SPLIT,
-    and their classes in a table (see `metadata`). The split val may be called valid or validation.
+    Two other layouts work, too. Images are DIRECTORY/CLASS/image, and DIRECTORY/SPLIT.txt lists
+    those of a split in order, one path below DIRECTORY a line. Or images are anywhere below
+    DIRECTORY/SPLIT, and a table has their classes (see `metadata`). The split val may be called
+    valid or validation.
 
     Args:
-      directory: of the task.
-      labels: names of the class directories; empty: those that train (or test) has, in the order
-        of `classes`, or without them in that of the alphabet.
-      classes: as prompts call them; directories may have these names too.
-      needed: splits.
+      directory: folder of the task.
+      labels: names of the class directories; empty: the directories of train (or test), in the
+        order of `classes`, or alphabetically if `classes` is empty.
+      classes: class names in prompts; directories may have these names, too.
+      needed: splits to read.
 
     Raises:
-      ValueError: splits that are missing, or there in two forms.
+      ValueError: a split is missing, or exists in two forms.
     """
     place = shown(directory)
     if not directory.is_dir():
         raise ValueError(f"{place}: no such directory")
     lists = names_on_disk(lambda name: (directory / f"{name}.txt").exists(), place)
     folders = names_on_disk(lambda name: (directory / name).is_dir(), place)
-    # A class may be called "train": a split's directory holds directories.
+    # A class may be called "train", so a directory is a split only if it contains directories.
     whole = [name for name in folders.values() if _holds_directories(directory / name)]
     if lists and whole:
         raise ValueError(
@@ -84,7 +85,7 @@ def _read_lists(
     classes: Sequence[Name],
     needed: Sequence[str],
 ) -> Content:
-    """Splits by lists SPLIT.txt of images below `root`."""
+    """Splits from lists SPLIT.txt of images below `root`."""
     there = find_images(root)
     images = {split: listed_images(root, root / f"{name}.txt", there)
               for split, name in files.items()}  # fmt: skip
@@ -111,15 +112,15 @@ def _unlisted(
 
 
 def _readable(root: pathlib.Path, names: set[str]) -> list[str]:
-    """Names of directories as classes, in the order of the alphabet.
+    """Directory names as class names, in alphabetical order.
 
     Raises:
-      ValueError: a name that is no text.
+      ValueError: a name that cannot be shown as text.
     """
     if strange := [name for name in sorted(names) if shown(name) != name]:
         raise ValueError(
             f"{shown(root)}: the directories {listed(map(shown, strange))} have names that are not "
-            "UTF-8, or hold signs that cannot be shown, so that they name no class; rename them"
+            "UTF-8 or contain unprintable characters, so they cannot name a class; rename them"
         )
     return sorted(names)
 
@@ -136,16 +137,16 @@ def read_set(
     classes: Sequence[Name],
     needed: Sequence[str],
 ) -> Content:
-    """A set prepared by tensorflow-datasets.
+    """Reads a set prepared by tensorflow-datasets.
 
     Args:
       data: tfds' data directory.
-      name: of the set, or "set/config".
+      name: name of the set, or "set/config".
       splits: split -> tfds split, for example "train[:90%]" or "train+validation".
-      labels: as the set calls its classes; empty: those of the set, in the order of `classes`
-        unless they are numbers.
-      classes: as prompts call them.
-      needed: splits.
+      labels: the set's names of the classes; empty: the names in the set, in the order of
+        `classes` unless they are numbers.
+      classes: class names in prompts.
+      needed: splits to read.
     """
     builder = find_builder(data, name)
     if not labels:
@@ -164,12 +165,12 @@ def read_set(
 def read_known(
     data: pathlib.Path, name: str, known: Known, entry: dict[str, Any], needed: Sequence[str]
 ) -> Content:
-    """A task of the catalogue: as directories, as published lists, or as a prepared set.
+    """Reads a task of the catalogue from directories, published lists, or a prepared set.
 
-    Each of them gives the split that the field trains on, whatever split is published.
+    Each source gives the split that the field trains on, whichever split was published.
 
     Raises:
-      ValueError: it is in none of the places; all are named, and where to get the data.
+      ValueError: none of the places has it; the message names them all, and where to get the data.
     """
     labels, classes = entry["labels"], entry["classes"]
     names = ClassNames(labels, classes)
@@ -230,7 +231,7 @@ def read_known(
 
 
 def upright(content: Content) -> Content:
-    """Images that are published on their side, transposed, are turned back."""
+    """Turns images upright that were published transposed."""
     splits = {split: Split(TransposedImages(data.images), data.labels)
               for split, data in content.splits.items()}  # fmt: skip
     count = sum(map(len, splits.values()))
@@ -243,7 +244,7 @@ FoundLists = dict[str, list[pathlib.Path]]
 
 
 def _listed_places(data: pathlib.Path, name: str, known: Known) -> tuple[pathlib.Path, FoundLists]:
-    """Root and lists of a task, at the first of their places where they are."""
+    """Root and lists of a task, at the first place that has them."""
     choices = [Listed(known.root, known.lists), *LISTED.get(name, ())]
     there = [each for each in choices if each.lists and _there(_places(data, each.lists)["test"])]
     images = [each for each in choices if each.lists and (data / each.root).is_dir()]
@@ -256,7 +257,7 @@ def _places(data: pathlib.Path, places: Mapping[str, Sequence[str]]) -> FoundLis
 
 
 def _present(places: FoundLists) -> dict[str, str]:
-    """Split -> what it is called there, of those that are there."""
+    """Split -> its names in the data, for the splits that exist."""
     return {split: " and ".join(path.name for path in paths)
             for split, paths in places.items() if _there(paths)}  # fmt: skip
 
@@ -266,10 +267,10 @@ def _there(places: Sequence[pathlib.Path]) -> bool:
 
 
 def _by_any_name(validation: pathlib.Path) -> pathlib.Path:
-    """The directory of a validation split by whichever of its names is there.
+    """The directory of a validation split, under whichever of its names exists.
 
     Raises:
-      ValueError: it is there by two.
+      ValueError: two of the names exist.
     """
     folder = validation.parent
     found = [folder / name for name in SPLIT_FOLDERS["val"] if (folder / name).is_dir()]

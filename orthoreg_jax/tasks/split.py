@@ -1,4 +1,4 @@
-"""Images and labels of one split of a task, wherever the images are."""
+"""Images and labels of one split of a task, wherever its images are."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ Rows = Sequence[int] | Int[np.ndarray, " n"]
 
 @runtime_checkable
 class Images(Protocol):
-    """Images by row; decoded when they are asked for."""
+    """Images by row, decoded when they are read."""
 
     def __len__(self) -> int:
         """Number of images."""
 
     def __getitem__(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
-        """One image, decoded, in RGB, of its own size."""
+        """One image, decoded to RGB at its own size."""
 
     def inspect(self, rows: Rows, whole: bool = False) -> list[Facts]:
-        """What is known of some images: hashes of their content, what reading changes, damage.
+        """Facts about some images: hashes of their content, what reading changes, damage.
 
         Args:
-          rows: of the images.
-          whole: decode every pixel, not the header alone.
+          rows: rows of the images.
+          whole: decode every pixel, not only the header.
         """
 
 
@@ -47,12 +47,12 @@ class ArrayImages:
         return len(self.array)
 
     def __getitem__(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
-        """One image, grey ones with three equal channels."""
+        """One image; grey ones get three equal channels."""
         image = self.array[row]
         return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)
 
     def rgb(self) -> UInt8[np.ndarray, "n h w 3"]:
-        """All of them with three channels."""
+        """All images, with three channels."""
         return self.array if self.array.ndim == 4 else np.repeat(self.array[..., None], 3, axis=-1)
 
     def inspect(self, rows: Rows, whole: bool = False) -> list[Facts]:
@@ -83,13 +83,13 @@ class ImageRows:
         return self.images[int(self.rows[row])]
 
     def inspect(self, rows: Rows, whole: bool = False) -> list[Facts]:
-        """Of the rows of these rows."""
+        """Facts about some of these rows."""
         return self.images.inspect(self.rows[np.asarray(rows, np.int64)], whole)
 
 
 @dataclasses.dataclass(frozen=True)
 class TransposedImages:
-    """Other images with rows and columns exchanged, for those that are published on their side."""
+    """Other images, transposed, for data that was published on its side."""
 
     images: Images
 
@@ -102,7 +102,7 @@ class TransposedImages:
         return np.ascontiguousarray(self.images[row].transpose(1, 0, 2))
 
     def inspect(self, rows: Rows, whole: bool = False) -> list[Facts]:
-        """Facts of the images as stored; a hash of its own, as the pixels are others."""
+        """Facts about the stored images; the hash differs, as the pixels do."""
         return [
             each._replace(sha256=each.sha256 and hashlib.sha256(b"turned" + each.sha256).digest())
             for each in self.images.inspect(rows, whole)
@@ -124,7 +124,7 @@ class Split:
         return len(self.labels)
 
     def inspect(self, whole: bool = False) -> list[Facts]:
-        """What is known of each image; files are read once for it, and decoded if `whole`."""
+        """Facts about each image; files are read once, and decoded if `whole`."""
         return self.images.inspect(range(len(self)), True) if whole else self._facts
 
     @functools.cached_property
@@ -137,7 +137,7 @@ class Split:
         return content_sha256(self._facts, self.labels)
 
     def take(self, rows: Rows) -> Split:
-        """Some of its images, in the order of `rows`."""
+        """Some of the images, in the order of `rows`."""
         rows = np.asarray(rows, np.int64)
         if isinstance(self.images, ArrayImages):
             return Split(ArrayImages(self.images.array[rows]), self.labels[rows])
@@ -147,11 +147,11 @@ class Split:
 def content_sha256(facts: Sequence[Facts], labels: Int[np.ndarray, " n"]) -> str:
     """Hash of the SHA-256 of each image, in order, and of the labels as little-endian int32.
 
-    The SHA-256 is that of a file's bytes, or of an array's type, shape and bytes. Neither names
-    and times of files count, nor whether a split was cut from another.
+    An image's SHA-256 is that of its file's bytes, or of its array's type, shape and bytes. File
+    names and times do not count, nor does it matter whether a split was cut from another.
 
     Raises:
-      ValueError: an image that is not there.
+      ValueError: an image does not exist.
     """
     missing = [each.problem for each in facts if not each.sha256]
     if missing:
@@ -162,9 +162,9 @@ def content_sha256(facts: Sequence[Facts], labels: Int[np.ndarray, " n"]) -> str
 
 
 def cut_validation(train: Split, share: float = VALIDATION_SHARE) -> tuple[Split, Split]:
-    """Train and validation: 10 % of train, at most 5000 images, chosen with seed 0.
+    """Splits train into train and validation: 10 %, at most 5000 images, chosen with seed 0.
 
-    For data whose authors publish no validation split; both parts keep the order of `train`.
+    For data published without a validation split; both parts keep the order of `train`.
     """
     size = min(int(share * len(train)), VALIDATION_MOST)
     order = np.random.default_rng(0).permutation(len(train))

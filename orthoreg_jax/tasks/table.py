@@ -1,4 +1,4 @@
-"""The file tasks.json of a data folder: which keys an entry may have, and what they hold."""
+"""tasks.json of a data folder: the keys that an entry may have, and the values they allow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .notes import listed, shown
 
 TABLE = "tasks.json"
 SPLITS = ("train", "val", "test")
-# A task's name is that of a folder in a run, beside evaluation.json and the like.
+# A task's name also names a folder in a run, beside evaluation.json and other files.
 NAME = re.compile(r"\w[\w.+-]{0,59}")
 FILES = (".json", ".html", ".md", ".safetensors", ".npz", ".lock")
 
@@ -38,20 +38,20 @@ def _is_by_split(value: object) -> bool:
 
 
 Kind = tuple[Callable[[object], bool], str]
-A_TEXT: Kind = (_is_text, "a text, non-empty and printable")
-LIST_OF_TEXTS: Kind = (_is_texts, "a list of texts, each non-empty and printable")
-HASHES: Kind = (_is_by_split, "hashes by split")
+A_TEXT: Kind = (_is_text, "a non-empty, printable text")
+LIST_OF_TEXTS: Kind = (_is_texts, "a list of non-empty, printable texts")
+HASHES: Kind = (_is_by_split, "a hash for each split")
 TFDS: Kind = (
     _is_by_split,
-    'tfds\' splits by ours, for example {"train": "train", "test": "test"}',
+    'a table from our splits to tfds\' splits, for example {"train": "train", "test": "test"}',
 )
 SET: Kind = (
     _is_by_split,
-    'the set\'s splits by ours, for example {"train": "train", "test": "validation"}',
+    'a table from our splits to the set\'s, for example {"train": "train", "test": "validation"}',
 )
 ANYTHING: Kind = (lambda value: True, "anything")
 
-# What an entry may say beside its prompts, by where its images are; "about" is for people alone.
+# Keys beside the prompts, by where the images are; "about" is a comment for readers.
 IMAGES: dict[str, dict[str, Kind]] = {
     "from": {},
     "part_of": {"title": A_TEXT, "part": LIST_OF_TEXTS},
@@ -71,12 +71,14 @@ OWN = {"title": A_TEXT, "templates": LIST_OF_TEXTS, "classes": LIST_OF_TEXTS, "s
 
 
 def read_table(source: str, directory: pathlib.Path) -> dict[str, Any]:
-    """Entries of tasks.json, unchecked; a folder without one may hold tasks of the catalogue.
+    """Entries of tasks.json, unchecked; {} without that file.
+
+    A folder without it may still hold tasks of the catalogue.
 
     Raises:
-      ValueError: no such folder, or a file that is no table of entries.
+      ValueError: the folder does not exist, or the file is not a table of entries.
     """
-    if not os.path.isdir(directory):  # which a name too long for a path does not stop
+    if not os.path.isdir(directory):  # does not raise if a name is too long for a path
         raise ValueError(f"data {source!r}: no such folder; allowed: 'embedded', or a folder")
     path = directory / TABLE
     if not os.path.lexists(path):
@@ -95,32 +97,32 @@ def read_table(source: str, directory: pathlib.Path) -> dict[str, Any]:
 
 
 def check_entry(entry: object, known: bool = False) -> Mapping[str, Any]:
-    """An entry all of whose keys are known and hold what they should.
+    """Checks that every key of an entry is known and has a value of the right kind.
 
     Args:
-      entry: of tasks.json.
-      known: whether it is a task of the field, whose prompts need not be repeated.
+      entry: one entry of tasks.json.
+      known: whether this is one of the field's tasks, which need no prompts in the entry.
 
     Raises:
-      ValueError: keys that are unknown, or hold something else.
+      ValueError: keys that are unknown, or have a value of another kind.
     """
     if not isinstance(entry, dict):
-        raise ValueError(f"its entry of {TABLE} is {_short(entry)}; it must be a table of keys")
+        raise ValueError(f"its entry in {TABLE} is {_short(entry)}; it must be a table of keys")
     kinds = [kind for kind in IMAGES if kind in entry] or [""]
     if len(kinds) > 1:
         raise ValueError(
-            f"its entry of {TABLE} has {' and '.join(map(repr, kinds))}, which say where its "
-            "images are; keep one of them"
+            f"its entry in {TABLE} has {' and '.join(map(repr, kinds))}, each of which says where "
+            "the images are; keep one of them"
         )
     kind = kinds[0]
     own = {} if kind in ("from", "part_of") else OWN
     keys = ({kind: A_TEXT} if kind else {}) | own | IMAGES[kind] | {"about": ANYTHING}
     if unknown := [key for key in entry if key not in keys]:
-        others = f"; or one of {', '.join(filter(None, IMAGES))}, for images elsewhere"
+        others = f"; for images elsewhere, one of {', '.join(filter(None, IMAGES))}"
         raise ValueError(
-            f"its entry of {TABLE} has {', '.join(repr(shown(key)) for key in unknown)}; allowed "
-            f"{f'beside {kind!r}' if kind else 'with images in NAME.npz'}: {', '.join(keys)}, of "
-            f"which 'about' may hold anything{'' if kind else others}"
+            f"its entry in {TABLE} has {', '.join(repr(shown(key)) for key in unknown)}; allowed "
+            f"{f'beside {kind!r}' if kind else 'with images in NAME.npz'}: {', '.join(keys)} "
+            f"('about' may contain anything){'' if kind else others}"
         )
     wrong = [
         f"{key!r} must be {what}, not {_short(entry[key])}"
@@ -133,20 +135,20 @@ def check_entry(entry: object, known: bool = False) -> Mapping[str, Any]:
         needed = tuple(key for key in needed if key != "templates")
     wrong += [f"it must have {key!r}, {keys[key][1]}" for key in needed if key not in entry]
     if wrong:
-        raise ValueError(f"its entry of {TABLE}: {'; '.join(wrong)}")
+        raise ValueError(f"its entry in {TABLE}: {'; '.join(wrong)}")
     return entry
 
 
 def check_name(name: object) -> None:
-    """Refuses a name that a run could not call a folder.
+    """Refuses a name that cannot be a folder of a run.
 
     Raises:
-      ValueError: such a name.
+      ValueError: the name is not allowed.
     """
     if not isinstance(name, str) or not NAME.fullmatch(name) or name.lower().endswith(FILES):
         raise ValueError(
-            "is not a valid task name, as it names a folder in a run; allowed: up to 60 letters, "
-            "digits and _ + - ., the first no sign, and none of the endings "
+            "is not a valid task name, because it also names a folder of a run; allowed: up to 60 "
+            "letters, digits and _ + - ., a letter, digit or _ first, and none of the endings "
             f"{listed(FILES, most=9)}"
         )
 

@@ -23,20 +23,20 @@ from .split import Split
 from .table import SPLITS, TABLE, check_entry, check_name, read_table
 
 MOST_NAMED = 20
-PROMPTS = ("title", "templates", "classes", "labels")  # of the catalogue
+PROMPTS = ("title", "templates", "classes", "labels")  # keys that the catalogue provides
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Task:
-    """One task.
+    """One classification task.
 
     Attributes:
-      name: as configs and files call it.
-      title: as tables call it.
-      classes: names as they read in a prompt, in the order of the labels; several of one class
-        stand as a tuple.
-      templates: prompts with one "{}".
-      splits: "train", "val" and "test"; a control task has no "train". Each has `images`, of which
+      name: name in configs and files.
+      title: name in tables.
+      classes: class names as prompts use them, in the order of the labels; a class with several
+        names is a tuple.
+      templates: prompts that contain one "{}".
+      splits: "train", "val" and "test"; a control task has no "train". Each has `images`, where
         `images[row]` is a uint8 array (h, w, 3), and `labels`, positions in `classes`.
       notes: what was passed over or decided while its images were looked for.
 
@@ -54,7 +54,7 @@ class Task:
     notes: tuple[Note, ...] = ()
 
     def remarks(self) -> list[Note]:
-        """The notes, and what reading its images leaves out or changes."""
+        """Notes from the search for images, and on what reading them drops or changes."""
         found = [facts for data in self.splits.values() for facts in data.inspect()]
         return [*self.notes, *changed_images(found)]
 
@@ -64,7 +64,7 @@ class Task:
 
     @property
     def prompts_sha256(self) -> str:
-        """Hash of the classes and templates, which make the zero-shot head."""
+        """Hash of the classes and templates, from which the zero-shot head is built."""
         text = json.dumps([self.classes, self.templates])
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -77,30 +77,30 @@ def data_directory(source: str) -> pathlib.Path:
 
 
 def load_tasks(source: str, names: Sequence[str], control: str | None = None) -> dict[str, Task]:
-    """Reads and checks all tasks of an experiment, before any work starts.
+    """Reads and checks all tasks of an experiment before any work starts.
 
-    A task is an entry of the data folder's tasks.json, or one of the field's (see `catalogue`).
-    An entry has "classes" and "templates" (without either, it is the field's task of this name
-    with its images elsewhere), and one of
+    A task is an entry in the data folder's tasks.json, or one of the field's (see `catalogue`).
+    An entry has "classes" and "templates"; without either, it is the field's task of this name
+    with images from elsewhere. It also has one of
 
     * nothing more: the images are in NAME.npz;
     * "folder": images are FOLDER/SPLIT/CLASS/*.jpg, or FOLDER/CLASS/*.jpg with lists of their
-      paths in FOLDER/SPLIT.txt; "labels" are the directories' names, in the order of "classes",
-      and needed where the two differ (without both, the directories name the classes);
-    * "tfds": a set prepared by tensorflow-datasets below the data folder; "splits" say which of
+      paths in FOLDER/SPLIT.txt; "labels" are the directories' names in the order of "classes",
+      needed where the two differ (without both, the directories name the classes);
+    * "tfds": a set prepared by tensorflow-datasets below the data folder; "splits" says which of
       its splits are train, val and test;
-    * "hub": parquet files of a set on the hub that `orthoreg data prepare` fetched, or of a folder
-      below the data folder; "config", "image" and "label" name what it has several of, "splits" say
-      which of its splits are train, val and test, "revision" which commit, tag or branch;
-    * "part_of" and "part": another task with the images of these classes alone; its head still
-      tells all classes apart;
-    * "from": "embedded", or another data folder (relative to this one), whose task of this name it
-      is.
+    * "hub": parquet files of a hub data set that `orthoreg data prepare` fetched, or of a folder
+      below the data folder; "config", "image" and "label" choose where it has several, "splits"
+      says which of its splits are train, val and test, "revision" which commit, tag or branch;
+    * "part_of" and "part": another task, with only the images of these classes; its head still
+      distinguishes all classes;
+    * "from": "embedded", or another data folder (relative to this one) that has the task of this
+      name.
 
-    The validation split may be called val, valid or validation. One that is not there is cut from
-    train: 10 %, at most 5000 images, seed 0. An entry's "about" may say anything more.
+    The validation split may be called val, valid or validation. If it is missing, it is cut from
+    train: 10 %, at most 5000 images, seed 0. An entry's "about" may contain anything.
 
-    Every image is looked at, by its header; `check_tasks` decodes them all.
+    The header of every image is read; `check_tasks` decodes the images completely.
 
     Args:
       source: "embedded", or a folder.
@@ -111,7 +111,7 @@ def load_tasks(source: str, names: Sequence[str], control: str | None = None) ->
       Tasks by name, in the order given, the control task last.
 
     Raises:
-      ValueError: everything that is missing or wrong in any of them, in one message.
+      ValueError: all that is missing or wrong in any of the tasks, in one message.
 
     Examples:
       >>> digits = oj.load_tasks("embedded", ["digits"])["digits"]
@@ -128,19 +128,19 @@ def load_tasks(source: str, names: Sequence[str], control: str | None = None) ->
 def load_each(
     directory: pathlib.Path, table: Mapping[str, Any], needed: Mapping[str, Sequence[str]]
 ) -> dict[str, Task]:
-    """Tasks by name, with the splits that are needed of each, every image being looked at.
+    """Tasks by name, with the splits that each needs; reads the header of every image.
 
     Raises:
-      ValueError: everything that is missing or wrong in any of them, in one message.
+      ValueError: all that is missing or wrong in any of the tasks, in one message.
     """
     problems: list[str] = []
     tasks: dict[str, Task] = {}
     for name, splits in needed.items():
         try:
             tasks[name] = load_task(directory, table, name, splits)
-        except (ValueError, OSError) as error:  # the latter of a path that is no path
+        except (ValueError, OSError) as error:  # OSError: the path is not valid
             problems.append(f"task {name!r}: {error}")
-    if not problems:  # which takes longer
+    if not problems:  # last, because it takes longest
         for name, task in tasks.items():
             found = [facts for data in task.splits.values() for facts in data.inspect()]
             if damage := unreadable_images(found):
@@ -151,7 +151,7 @@ def load_each(
 
 
 def unreadable_images(facts: Sequence[Facts]) -> str:
-    """What to say of images that cannot be read; "" if all can."""
+    """Message about images that cannot be read; "" if all can."""
     found = [each.problem for each in facts if each.problem]
     if not found:
         return ""
@@ -163,10 +163,10 @@ def unreadable_images(facts: Sequence[Facts]) -> str:
 def load_task(
     directory: pathlib.Path, table: Mapping[str, Any], name: str, needed: Sequence[str]
 ) -> Task:
-    """One task by its name; see `load_tasks`.
+    """Loads one task by name; see `load_tasks`.
 
     Raises:
-      ValueError: no such task, or something wrong with it.
+      ValueError: the task does not exist, or something in it is wrong.
     """
     check_name(name)
     if name in table:
@@ -193,11 +193,11 @@ def load_task(
 
 
 def _load_from(directory: pathlib.Path, source: str, name: str, needed: Sequence[str]) -> Task:
-    """The task of another data folder."""
+    """Loads the task from another data folder."""
     there = data_directory(source) if source == "embedded" else directory / source
     table = read_table(source, there)
     if "from" in _keys(table.get(name)):
-        raise ValueError(f"{there / TABLE} has it from elsewhere, too; name that folder instead")
+        raise ValueError(f"{there / TABLE} takes it from elsewhere, too; name that folder instead")
     return load_task(there, table, name, needed)
 
 
@@ -208,18 +208,17 @@ def _load_part(
     entry: Mapping[str, Any],
     needed: Sequence[str],
 ) -> Task:
-    """The images of some classes of another task."""
+    """A task with only the images of some classes of another task."""
     whole_name, wanted = entry["part_of"], entry["part"]
     if {"part_of", "from"} & _keys(table.get(whole_name, {"part_of": ""})):
         raise ValueError(
-            f"its entry of {TABLE} says part_of {whole_name!r}; allowed: a task with images of its "
-            "own"
+            f"its entry in {TABLE} says part_of {whole_name!r}; allowed: a task with its own images"
         )
     whole = _load_entry(directory, whole_name, check_entry(table[whole_name]), needed)
     names = [first_name(each) for each in whole.classes]
     if not set(wanted) <= set(names):
         raise ValueError(
-            f"its entry of {TABLE} says part {wanted!r}; allowed: a list of classes of "
+            f"its entry in {TABLE} says part {wanted!r}; allowed: a list of classes of "
             f"{whole_name!r}: {', '.join(names)}"
         )
     labels = [names.index(each) for each in wanted]
@@ -238,7 +237,7 @@ def _keys(entry: object) -> set[str]:
 
 
 def entry_repository(entry: Mapping[str, Any]) -> Repository:
-    """The set of an entry with "hub"."""
+    """The data set that an entry with "hub" names."""
     keys = {key: entry[key] for key in ("config", "image", "label", "revision") if key in entry}
     return Repository(entry["hub"], entry.get("splits", {}), **keys)
 
@@ -246,7 +245,7 @@ def entry_repository(entry: Mapping[str, Any]) -> Repository:
 def _load_entry(
     directory: pathlib.Path, name: str, entry: Mapping[str, Any], needed: Sequence[str]
 ) -> Task:
-    """A task with images of its own; without prompts, it is one of the field's."""
+    """A task with its own images; without prompts in the entry, one of the field's tasks."""
     if "templates" not in entry:
         entry = {key: entries()[name][key] for key in PROMPTS} | dict(entry)
     labels = tuple(entry.get("labels", ()))
@@ -263,8 +262,9 @@ def _load_entry(
     classes = classes or tuple(label.replace("_", " ") for label in content.labels)
     if len(classes) != len(content.labels):
         raise ValueError(
-            f"its entry of {TABLE} has {len(classes)} classes, and the data {len(content.labels)}: "
-            f"{', '.join(content.labels[:5])}; give one name for each, in their order"
+            f"its entry in {TABLE} has {len(classes)} classes, but the data has "
+            f"{len(content.labels)}: {', '.join(content.labels[:5])}; give one name for each, in "
+            "this order"
         )
     if len({*classes}) < len(classes):
         raise ValueError("a class name appears twice; the zero-shot head cannot separate the two")
@@ -281,7 +281,7 @@ def _load_entry(
 
 
 def _checked(task: Task) -> Task:
-    """The task, if it can be worked with."""
+    """Returns the task if its prompts, classes and splits are valid; raises ValueError if not."""
     wrong = [template for template in task.templates if template.count("{}") != 1]
     if wrong or not task.templates:
         raise ValueError(

@@ -123,4 +123,4 @@ def test_preparing(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"pip install 'orthoreg-jax\[prepare\]'"):
         prepare_task(tmp_path, "dtd")
     (tmp_path / "dtd").mkdir()
-    assert prepare_task(tmp_path, "dtd").startswith("dtd: already there")
+    assert prepare_task(tmp_path, "dtd").startswith("dtd: already prepared")

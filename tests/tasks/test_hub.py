@@ -149,9 +149,12 @@ def test_labels_may_be_truth_values(tmp_path):
         ),
         (hub.parquet(PICTURES[:6], [0, 1, 2, 0, 1, -1], NAMES), "run from -1 to 2; -1 marks"),
         (hub.parquet(PICTURES[:6], [0, 1, None, 0, 1, 2], NAMES), "1 rows have no 'label'"),
-        (hub.parquet(PICTURES[:6], list("abcabc"), NAMES), "'label' holds string; labels are int"),
+        (
+            hub.parquet(PICTURES[:6], list("abcabc"), NAMES),
+            "'label' holds string, but labels are int",
+        ),
         (hub.parquet(PICTURES[:6], LABELS, NAMES[::-1]), "names other classes"),
-        (hub.parquet([*PICTURES[:5], None], LABELS, NAMES), "row 5: .*holds no bytes of an image"),
+        (hub.parquet([*PICTURES[:5], None], LABELS, NAMES), "row 5: .*contains no image bytes"),
         (hub.parquet([*PICTURES[:5], b"GIF8 no"], LABELS, NAMES), "row 5: cannot be read as an"),
         (None, "has no parquet file of the split test"),
     ],
@@ -166,7 +169,7 @@ def test_what_is_wrong_with_files_is_said(tmp_path, content, message):
 def test_a_file_that_is_missing_by_the_names_of_the_others(tmp_path):
     write_set(tmp_path / "animals", **{"train-00001-of-00002": None})
     write_entry(tmp_path)
-    with pytest.raises(ValueError, match="split train is not whole: of 2 files it has 0"):
+    with pytest.raises(ValueError, match="split train is incomplete: of 2 files it has 0"):
         load(tmp_path)
 
 
@@ -271,9 +274,9 @@ def test_classes_that_are_not_ours_are_refused():
     entry = entries()["cars"]
     labels, classes = entry["labels"], entry["classes"]
     fewer, strange = tuple(labels[:-1]), (*labels[:-1], "Trabant 601 1964")
-    with pytest.raises(ValueError, match="has 195 classes, and the task's 196 are .* add 'labels'"):
+    with pytest.raises(ValueError, match="has 195 classes, but the task's 196 are .* add 'labels'"):
         class_order(Schema("i", "l", fewer), Repository("a/b"), labels, classes, "a/b")
-    with pytest.raises(ValueError, match="calls classes Trabant 601 1964, and the task's"):
+    with pytest.raises(ValueError, match="calls classes Trabant 601 1964, but the task's"):
         class_order(Schema("i", "l", strange), Repository("a/b"), labels, classes, "a/b")
     with pytest.raises(ValueError, match="calls classes 0, 1, 2"):  # no names: which is which?
         class_order(Schema("i", "l", ()), Repository("a/b"), labels, classes, "a/b")
@@ -288,7 +291,7 @@ def test_a_row_that_vouches_for_its_numbers_is_not_believed_against_its_names():
         _, order, _ = class_order(Schema("i", "l", names), numbered, labels, classes, "a/b")
         np.testing.assert_array_equal(order, np.arange(10))
     swapped = (*labels[:-3], labels[-2], labels[-3], "wo with another word")
-    with pytest.raises(ValueError, match="in another order: re is number 7, and ours number 8"):
+    with pytest.raises(ValueError, match="in another order: re is number 7, but ours is number 8"):
         class_order(Schema("i", "l", swapped), numbered, labels, classes, "a/b")
 
 

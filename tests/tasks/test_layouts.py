@@ -119,7 +119,7 @@ def test_cifar10_binary(tmp_path):
     (root / "test_batch.bin").write_bytes(rows("test").tobytes())
     check(tmp_path, "cifar10", pixels, labels)
     (root / "data_batch_3.bin").write_bytes(part.tobytes()[:-1])
-    with pytest.raises(ValueError, match="data_batch_3.bin: its 12291 bytes are no whole records"):
+    with pytest.raises(ValueError, match="data_batch_3.bin: its 12291 bytes are not whole records"):
         load_tasks(str(tmp_path), ["cifar10"])
     (root / "data_batch_3.bin").unlink()
     with pytest.raises(ValueError, match="data_batch_3.bin: cannot be read"):
@@ -354,7 +354,7 @@ def test_class_folders_with_their_lists_where_torchvision_has_them(
             assert data.labels[row] == red + 256 * green
     assert {int(image[0, 0, 2]) for image in splits["test"].images} == {len(train)}
     (tmp_path / test).unlink()
-    with pytest.raises(ValueError, match=f"{root} is there, but no list says which image is in"):
+    with pytest.raises(ValueError, match=f"{root} exists, but no list says which image is in"):
         load_tasks(str(tmp_path), [name])
 
 

@@ -93,7 +93,7 @@ def test_what_one_table_leaves_out_is_counted(tmp_path):
     assert [len(data) for data in task.splits.values()] == [9, 1, 4]
     said = " ".join(map(str, task.notes))
     assert "1 ignored: image that metadata.csv does not name" in said and "unnamed.png" in said
-    assert "2 ignored: images that metadata.csv names in no split's directory" in said
+    assert "2 ignored: images that metadata.csv lists outside the splits' directories" in said
 
 
 def test_a_table_without_labels_leaves_them_to_the_directories(tmp_path):
@@ -120,10 +120,10 @@ def test_images_that_no_table_names_are_counted(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda f: (f / "test/01.png").unlink(), "1 of its 6 images are not there, .* '01.png'"),
+        (lambda f: (f / "test/01.png").unlink(), "1 of its 6 images are missing, .* '01.png'"),
         (lambda f: (f / "test/metadata.csv").unlink(), "test have no table with a column 'label'"),
         (lambda f: (f / "test/metadata.jsonl").write_text("{}"), "keep one of them"),
-        (lambda f: write(f / "test", rows_of(6, ["owl", "elk"]), "csv"), "elk are none of the 3"),
+        (lambda f: write(f / "test", rows_of(6, ["owl", "elk"]), "csv"), "elk match none of the 3"),
         (lambda f: write(f / "test", rows_of(4) + rows_of(2), "csv"), "00.png, 01.png more than"),
         (lambda f: (f / "test/metadata.csv").write_text('file_name,label\n"a'), "cannot be read"),
         (lambda f: (f / "test/metadata.csv").write_text("label,x\nowl,1\n"), "row 1 has no 'file"),

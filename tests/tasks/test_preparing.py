@@ -73,7 +73,7 @@ def test_what_is_fetched_is_said_before_and_read_offline_after(server, tmp_path,
     np.testing.assert_array_equal(task.splits["test"].labels, np.arange(93, -1, -1) % 47)
     assert task.splits["test"].images[0][0, 0, 0] == 93
     assert prepare(tmp_path) == 0  # which asks nobody
-    assert capsys.readouterr().out == "dtd: is there (85 train, 9 val, 94 test images)\n"
+    assert capsys.readouterr().out == "dtd: ready (85 train, 9 val, 94 test images)\n"
 
 
 def test_a_file_that_was_cut_goes_on_at_the_byte_it_was_cut_at(server, tmp_path):
@@ -88,7 +88,7 @@ def test_what_was_cut_off_goes_on_with_its_file(server, tmp_path, monkeypatch, c
     server.cuts, server.dies = [None, 1500], True
     assert prepare(tmp_path) == 1
     said = capsys.readouterr().err
-    assert "1 of 1 tasks are not ready:\n  dtd: " in said and "cannot be had from the hub" in said
+    assert "1 of 1 tasks are not ready:\n  dtd: " in said and "the hub does not provide it" in said
     assert not (tmp_path / "data" / "hub.json").exists()
     with pytest.raises(ValueError, match="orthoreg data prepare"):  # half of it is not read
         load(tmp_path)
@@ -121,7 +121,7 @@ def test_the_revision_stays_until_the_record_goes(server, tmp_path, monkeypatch)
 def test_other_bytes_than_the_hub_lists_are_removed(server, tmp_path, capsys):
     server.hashes["data/test-00000-of-00001.parquet"] = "0" * 64
     assert prepare(tmp_path) == 1
-    assert "what came is not what the hub lists" in capsys.readouterr().err
+    assert "the download is not what the hub lists" in capsys.readouterr().err
     server.hashes.clear()
     assert prepare(tmp_path) == 0
     assert "2 of them here" in capsys.readouterr().out
@@ -176,8 +176,8 @@ def test_refusals_say_what_to_do_and_do_not_keep_the_others(server, tmp_path, ca
     assert prepare(tmp_path, "gtsrb,dtd,stl10,cifar10,nothing") == 1
     said = capsys.readouterr()
     assert "dtd: fetched" in said.out
-    wanted = ("4 of 5 tasks are not ready", "gtsrb: tanganke/gtsrb@main: cannot be had from",
-              "`hf auth login`", "stl10: tanganke/stl10@main: cannot", "has no parquet file of the "
+    wanted = ("4 of 5 tasks are not ready", "gtsrb: tanganke/gtsrb@main: the hub does not",
+              "`hf auth login`", "stl10: tanganke/stl10@main: the", "has no parquet file of the "
               "split test", "nothing: is not in", "GatedRepo", "RepositoryNotFound")  # fmt: skip
     for part in wanted:
         assert part in said.err, part
@@ -225,7 +225,7 @@ def test_nothing_is_fetched_for_the_data_that_come_with_the_package(server, caps
         command = ["data", "prepare", "--tasks", tasks, "--data", "embedded"]
         assert cli.main(command) == code
     said = capsys.readouterr()
-    assert "mnist: is there" in said.out and "dtd: is not among" in said.err
+    assert "mnist: ready" in said.out and "dtd: is not among" in said.err
     assert not server.served
 
 

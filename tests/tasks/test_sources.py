@@ -98,7 +98,7 @@ def test_directories_may_be_called_as_classes_or_labels(tmp_path):
         (lambda f: (f / "animals/train/owl").rename(f / "animals/train/crow"), "crow match none"),
         (lambda f: (f / "animals/test").rename(f / "animals/tests"), "has no test split"),
         (lambda f: (f / "animals/train").rename(f / "animals/x"),
-         "has no train split, of which 10 % would be the validation split; it has test"),
+         "has no train split, from which 10 % would be cut for validation; it has test"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_directories_is_said(tmp_path, spoil, message):
@@ -247,7 +247,7 @@ def test_another_training_set_is_said(tmp_path):
     for split in ("train", "val"):  # in the field's layout, val is test
         write_images(tmp_path / "dtd" / split, labels, 1)
     (facts,) = check_tasks(str(tmp_path), ["dtd"])
-    assert "43 training images, but the field's recipe has 3384: other steps" in str(facts)
+    assert "43 training images, but the field's recipe has 3384: the number of steps" in str(facts)
     (control,) = check_tasks(str(tmp_path), [], "dtd")
     assert "training images" not in str(control)
     assert other_training_set("dtd", 3384) == other_training_set("imagenet", 7) == ""

@@ -69,16 +69,16 @@ def test_every_key_holds_what_it_should(kind):
         (GOOD["arrays"] | {"labels": ["a"]}, "has 'labels'; allowed with images in NAME.npz"),
         (
             {"folderr": "birds"},
-            "'folderr'; allowed with images in NAME.npz: title, templates, classes, sha256, about, "
-            "of which 'about' may hold anything; or one of from, part_of, folder, tfds, hub, for ",
+            "'folderr'; allowed with images in NAME.npz: title, templates, classes, sha256, about "
+            "('about' may contain anything); for images elsewhere, one of from, part_of, folder, ",
         ),
         (GOOD["folder"] | {"splits": {}}, "has 'splits'; allowed beside 'folder'"),
         (GOOD["from"] | {"title": "B"}, "has 'title'; allowed beside 'from': from, about"),
         (GOOD["part"] | {"templates": ["{}"]}, "has 'templates'; allowed beside 'part_of'"),
-        (GOOD["folder"] | {"tfds": "a"}, "has 'folder' and 'tfds', which say where its images are"),
-        ({"folder": "a"}, "it must have 'templates', a list of texts"),
-        ({"templates": ["{}"]}, "it must have 'classes', a list of texts"),
-        (GOOD["tfds"] | {"splits": {"valid": "x"}}, "'splits' must be tfds' splits by ours"),
+        (GOOD["folder"] | {"tfds": "a"}, "has 'folder' and 'tfds', each of which says where"),
+        ({"folder": "a"}, "it must have 'templates', a list of non-empty"),
+        ({"templates": ["{}"]}, "it must have 'classes', a list of non-empty"),
+        (GOOD["tfds"] | {"splits": {"valid": "x"}}, "'splits' must be a table from our splits"),
         ({"tfds": "a", "templates": ["{}"]}, "it must have 'splits'"),
         ({"part_of": "a"}, "it must have 'part'"),
     ],
@@ -109,7 +109,7 @@ def test_one_bad_entry_does_not_stop_the_check_of_the_others(tmp_path):
     source = write(tmp_path, bad)
     facts = list(check_tasks(source, [*bad, "good"]))
     assert [bool(each.problem) for each in facts] == [True] * len(bad) + [False]
-    words = ("its entry of tasks.json", "from elsewhere", "too long", "no such folder",
+    words = ("its entry in tasks.json", "from elsewhere", "too long", "no such folder",
              "good.npz: no such directory")  # fmt: skip
     for each in facts[:-1]:
         assert any(word in each.problem for word in words), each

@@ -73,10 +73,10 @@ def test_a_part_is_the_images_of_its_classes(tmp_path):
 @pytest.mark.parametrize(
     "entry, message",
     [
-        ({"part_of": "shapes"}, "it must have 'part', a list of texts"),
+        ({"part_of": "shapes"}, "it must have 'part', a list of non-empty"),
         ({"part_of": "shapes", "part": ["a", "x"]}, "allowed: a list of classes of 'shapes'"),
-        ({"part_of": "nothing", "part": ["a"]}, "part_of 'nothing'; allowed: a task with images"),
-        ({"part_of": "half", "part": ["a"]}, "part_of 'half'; allowed: a task with images"),
+        ({"part_of": "nothing", "part": ["a"]}, "part_of 'nothing'; allowed: a task with its own"),
+        ({"part_of": "half", "part": ["a"]}, "part_of 'half'; allowed: a task with its own"),
     ],
 )
 def test_bad_parts(tmp_path, entry, message):
@@ -104,9 +104,9 @@ def test_a_task_of_another_folder(tmp_path):
 @pytest.mark.parametrize(
     "entry, message",
     [
-        ({"from": 3}, "'from' must be a text"),
+        ({"from": 3}, "'from' must be a non-empty, printable text"),
         ({"from": "nowhere"}, "data 'nowhere': no such folder"),
-        ({"from": "."}, "has it from elsewhere, too"),
+        ({"from": "."}, "takes it from elsewhere, too"),
         ({"from": "embedded"}, "task 'half': is not in"),
     ],
 )
@@ -161,11 +161,11 @@ def spoil(**arrays_or_entry):
     [
         (spoil(classes=["one"]), "1 class; a task needs at least 2"),
         (spoil(classes=["a", "b", "b"]), "appears twice"),
-        (spoil(templates=None), "must have 'templates', a list of texts"),
-        (spoil(classes="abc"), "'classes' must be a list of texts.*not 'abc'"),
-        (spoil(classes=[1, 2, 3]), "'classes' must be a list of texts.*not \\[1, 2, 3\\]"),
+        (spoil(templates=None), "must have 'templates', a list of non-empty"),
+        (spoil(classes="abc"), "'classes' must be a list of non-empty.*not 'abc'"),
+        (spoil(classes=[1, 2, 3]), "'classes' must be a list of non-empty.*not \\[1, 2, 3\\]"),
         (spoil(templates=["a {}", "a thing"]), "its templates \\['a thing'\\]"),
-        (spoil(templates=[]), "'templates' must be a list of texts, each non-empty"),
+        (spoil(templates=[]), "'templates' must be a list of non-empty"),
         (spoil(val_labels=None), "lacks val_labels; it contains"),
         (spoil(test_images=None, test_labels=None), "has no test split; it has train, val"),
         (

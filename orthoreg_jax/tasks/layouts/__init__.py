@@ -1,7 +1,7 @@
-"""Folders in which people have the field's tasks as torchvision, or their authors, lay them out.
+"""Folders in which torchvision or a data set's authors lay out the field's tasks.
 
-A layout is a row of the table: where it is, what tells it, and the function that reads a split. To
-add one, write a reader in the module of its kind of file, and a row.
+A layout is a row of the table: its folder, the files that identify it, and the function that reads
+a split. To add one, write a reader in the module of its file format, and a row.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..notes import shown
 from ..split import Split
 from . import binary, idx, mat, text
 
-# Labels are positions in the catalogue's classes, whose order is the published one.
+# Labels are positions in the catalogue's classes, which are in the published order.
 Reader = Callable[[pathlib.Path, str], Split]
 
 
@@ -23,9 +23,8 @@ class FolderLayout(NamedTuple):
 
     Attributes:
       folder: below the data folder, or below the task's folder in it.
-      files: of each split, in that folder, which tell that it is there; of MNIST's files, any may
-        be compressed.
-      read: the split of a folder.
+      files: files in that folder that identify each split; MNIST's may be compressed.
+      read: reads a split from the folder.
     """
 
     folder: str
@@ -38,7 +37,7 @@ def _by_split(train: str, test: str) -> dict[str, tuple[str, ...]]:
 
 
 def _digits(folder: str, start: str = "") -> FolderLayout:
-    """MNIST and what was published in its form."""
+    """MNIST, and data published in its form."""
     stems = (f"{start}train", f"{start}test" if start else "t10k")
     return FolderLayout(
         f"{folder}/raw",
@@ -91,18 +90,18 @@ FOLDER_LAYOUTS = {
 
 
 class Listed(NamedTuple):
-    """Directories of classes, and lists that say which image is in which split.
+    """Class directories, with lists that say which image is in which split.
 
     Attributes:
-      root: that the lists speak of, below the data folder.
-      lists: text files, of each split; of several it is all of them.
+      root: directory, below the data folder, to which the lists refer.
+      lists: text files of each split; several are joined.
     """
 
     root: str
     lists: Mapping[str, tuple[str, ...]]
 
 
-# Other places, beside the catalogue's, of images with the published lists.
+# More places of images with the published lists, beside the catalogue's.
 LISTED = {
     "dtd": (
         Listed(
@@ -135,7 +134,7 @@ LISTED = {
     ),
 }  # fmt: skip
 
-# Folders of pickles, which can run code and are never read, and where the same is without.
+# Folders of pickles, which can run code and are never read, and archives of the same data without.
 PICKLED_FOLDERS = {
     "cifar10": ("cifar-10-batches-py", "cifar-10-binary.tar.gz"),
     "cifar100": ("cifar-100-python", "cifar-100-binary.tar.gz"),
@@ -159,7 +158,7 @@ UNREAD = {
 
 
 def find_layout(data: pathlib.Path, task: str) -> tuple[pathlib.Path, dict[str, str]] | None:
-    """The folder of a task's layout, and split -> its files, of those that are there; or None."""
+    """The folder of a task's layout, and split -> its files, for existing splits; or None."""
     layout = FOLDER_LAYOUTS.get(task)
     if layout is None:
         return None
@@ -173,13 +172,13 @@ def find_layout(data: pathlib.Path, task: str) -> tuple[pathlib.Path, dict[str, 
 
 
 def pickled(data: pathlib.Path, task: str) -> str:
-    """What to say of a task that is there as pickles; "" if it is not."""
+    """Message for a task that exists only as pickles; "" if it does not."""
     name, archive = PICKLED_FOLDERS.get(task, ("", ""))
     for folder in (data / name, data / task / name):
         if name and folder.is_dir():
             return (
                 f"{shown(folder)} holds pickles, which can run code and are never read; unpack "
-                f"{archive}, of https://www.cs.toronto.edu/~kriz/cifar.html, next to it"
+                f"{archive}, from https://www.cs.toronto.edu/~kriz/cifar.html, next to it"
             )
     return ""
 

@@ -1,4 +1,4 @@
-"""Files of records of one size: the binary versions of CIFAR and STL10."""
+"""Files of fixed-size records: the binary versions of CIFAR and STL10."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..split import ArrayImages, Split
 
 
 def read_cifar10(folder: pathlib.Path, split: str) -> Split:
-    """CIFAR10: a label, then red, green and blue of 32 x 32 pixels."""
+    """CIFAR10: a label, then the red, green and blue planes of 32 x 32 pixels."""
     names = [f"data_batch_{number}.bin" for number in range(1, 6)]
     return _read_cifar(
         [folder / name for name in (names if split == "train" else ["test_batch.bin"])], 1
@@ -20,7 +20,7 @@ def read_cifar10(folder: pathlib.Path, split: str) -> Split:
 
 
 def read_cifar100(folder: pathlib.Path, split: str) -> Split:
-    """CIFAR100: a coarse and a fine label, of which the second counts, then as CIFAR10."""
+    """CIFAR100: a coarse and a fine label, of which the fine one is used, then as CIFAR10."""
     return _read_cifar([folder / f"{split}.bin"], 2)
 
 
@@ -32,7 +32,7 @@ def _read_cifar(paths: list[pathlib.Path], labels: int) -> Split:
 
 
 def read_stl10(folder: pathlib.Path, split: str) -> Split:
-    """STL10: red, green and blue of 96 x 96 pixels, column after column; labels from 1 on."""
+    """STL10: red, green and blue planes of 96 x 96 pixels, column by column; labels from 1."""
     pixels = _records(folder / f"{split}_X.bin", 3 * 96 * 96).reshape(-1, 3, 96, 96)
     labels = _records(folder / f"{split}_y.bin", 1)[:, 0]
     if len(labels) != len(pixels):
@@ -44,15 +44,15 @@ def read_stl10(folder: pathlib.Path, split: str) -> Split:
 
 
 def from_one(labels: UInt8[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Labels that are counted from 1 on, from 0 on."""
+    """Labels counted from 1, as labels counted from 0."""
     return labels.astype(np.int32) - 1
 
 
 def _records(path: pathlib.Path, size: int) -> UInt8[np.ndarray, "n size"]:
-    """The records of a file.
+    """Records of a file, one a row.
 
     Raises:
-      ValueError: no such file, or not so many bytes that they are whole records.
+      ValueError: the file does not exist, or its size is not a multiple of the records'.
     """
     try:
         content = np.fromfile(path, np.uint8)
@@ -60,6 +60,7 @@ def _records(path: pathlib.Path, size: int) -> UInt8[np.ndarray, "n size"]:
         raise ValueError(f"{shown(path)}: cannot be read ({error.strerror}); copy it") from error
     if len(content) % size or not len(content):
         raise ValueError(
-            f"{shown(path)}: its {len(content)} bytes are no whole records of {size}; copy it again"
+            f"{shown(path)}: its {len(content)} bytes are not whole records of {size}; copy it "
+            "again"
         )
     return content.reshape(-1, size)

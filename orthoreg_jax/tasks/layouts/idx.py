@@ -1,4 +1,4 @@
-"""MNIST's files: an array of bytes behind a header of its sizes, compressed or not."""
+"""MNIST's idx files: an array of bytes after a header with its sizes, compressed or not."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..split import ArrayImages, Split
 
 
 def read_idx(path: pathlib.Path) -> UInt8[np.ndarray, ...]:
-    """An array of bytes: two zeros, the type 8, the number of axes, their sizes, the values.
+    """Reads an array of bytes: two zeros, the type 8, the number of axes, their sizes, the values.
 
     Args:
-      path: of the file; with the ending .gz it is compressed.
+      path: path of the file; the suffix .gz means compressed.
 
     Raises:
-      ValueError: another header, or more or fewer bytes than it says.
+      ValueError: the header is different, or the file has more or fewer bytes than it says.
     """
     try:
         content = path.read_bytes()
@@ -41,16 +41,16 @@ def read_idx(path: pathlib.Path) -> UInt8[np.ndarray, ...]:
 
 
 def either(path: pathlib.Path) -> pathlib.Path:
-    """A file, or else its compressed form."""
+    """A file, or its compressed form if only that exists."""
     return path if path.exists() else path.with_name(f"{path.name}.gz")
 
 
 def reader(train: str, test: str) -> Callable[[pathlib.Path, str], Split]:
-    """What reads a split.
+    """A function that reads a split.
 
     Args:
-      train: what the names of the files begin with.
-      test: the same.
+      train: prefix of the train files' names.
+      test: prefix of the test files' names.
     """
 
     def read(folder: pathlib.Path, split: str) -> Split:

@@ -1,4 +1,4 @@
-"""Matlab's files: SVHN, and the labels and splits of Stanford Cars and Flowers102."""
+"""Matlab files: SVHN, and the labels and splits of Stanford Cars and Flowers102."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ..split import ArrayImages, Split
 
 
 def read_mat(path: pathlib.Path, *names: str) -> list[Any]:
-    """Variables of a file of Matlab's; axes of length 1 are left out.
+    """Reads variables of a Matlab file, without axes of length 1.
 
     Raises:
-      ValueError: it cannot be read, or lacks one of them.
+      ValueError: the file cannot be read, or lacks a variable.
     """
     try:
         import scipy.io
@@ -30,7 +30,7 @@ def read_mat(path: pathlib.Path, *names: str) -> list[Any]:
         ) from error
     try:
         content = scipy.io.loadmat(str(path), squeeze_me=True, variable_names=names)
-    except Exception as error:  # scipy's kinds for damaged files are many
+    except Exception as error:  # scipy raises many kinds for damaged files
         raise ValueError(f"{shown(path)}: cannot be read ({error}); copy it again") from error
     if missing := [name for name in names if name not in content]:
         raise ValueError(f"{shown(path)}: holds no {listed(missing)}; copy it again")
@@ -38,7 +38,7 @@ def read_mat(path: pathlib.Path, *names: str) -> list[Any]:
 
 
 def read_svhn(folder: pathlib.Path, split: str) -> Split:
-    """SVHN's cropped digits: X (32, 32, 3, n) and y, of which 10 is the digit 0."""
+    """SVHN's cropped digits: X (32, 32, 3, n) and y, where 10 is the digit 0."""
     path = folder / f"{split}_32x32.mat"
     pixels, labels = read_mat(path, "X", "y")
     labels = np.atleast_1d(labels)
@@ -57,7 +57,7 @@ def read_svhn(folder: pathlib.Path, split: str) -> Split:
 
 
 def read_cars(folder: pathlib.Path, split: str) -> Split:
-    """Stanford Cars: names of files and classes, from 1 on, in annotations."""
+    """Stanford Cars: annotations with file names, and classes counted from 1."""
     annotations = {"train": "devkit/cars_train_annos.mat", "test": "cars_test_annos_withlabels.mat"}
     (rows,) = read_mat(folder / annotations[split], "annotations")
     (names,) = read_mat(folder / "devkit" / "cars_meta.mat", "class_names")
@@ -82,7 +82,7 @@ def read_cars(folder: pathlib.Path, split: str) -> Split:
 
 
 def read_flowers(folder: pathlib.Path, split: str) -> Split:
-    """Flowers102: a label from 1 on for each image, and the numbers of each split's images."""
+    """Flowers102: a label from 1 for each image, and the image numbers of each split."""
     (labels,) = read_mat(folder / "imagelabels.mat", "labels")
     (numbers,) = read_mat(folder / "setid.mat", {"train": "trnid", "test": "tstid"}[split])
     numbers = np.atleast_1d(numbers).astype(np.int64)

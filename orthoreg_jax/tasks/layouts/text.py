@@ -15,7 +15,7 @@ from ..split import Split
 
 
 def read_signs(folder: pathlib.Path, split: str) -> Split:
-    """GTSRB: directories for training, and for tests a table of files and their classes."""
+    """GTSRB: class directories for training, and a table of files and classes for testing."""
     labels = entries()["gtsrb"]["labels"]
     if split == "train":
         return read_directory(folder / "GTSRB" / "Training", ClassNames(labels))[0]
@@ -24,7 +24,7 @@ def read_signs(folder: pathlib.Path, split: str) -> Split:
     if not rows or not {"Filename", "ClassId"} <= set(rows[0]):
         raise ValueError(
             f"{shown(table)}: has no columns Filename and ClassId, separated by semicolons; the "
-            "one with classes is in GTSRB_Final_Test_GT.zip"
+            "table with classes is in GTSRB_Final_Test_GT.zip"
         )
     paths = [f"GTSRB/Final_Test/Images/{row['Filename']}" for row in rows]
     return Split(FileImages(folder, tuple(paths)),
@@ -32,21 +32,21 @@ def read_signs(folder: pathlib.Path, split: str) -> Split:
 
 
 def read_pets(folder: pathlib.Path, split: str) -> Split:
-    """Oxford-IIIT Pet: lines of an image's name, which begins with its class, and three numbers."""
+    """Oxford-IIIT Pet: lines with an image's name, which starts with its class, and 3 numbers."""
     table = folder / "annotations" / {"train": "trainval.txt", "test": "test.txt"}[split]
     entry = entries()["pets"]
     known = ClassNames(entry["labels"], entry["classes"])
     names = [line.split()[0] for line in _lines(table) if line.strip() and line[0] != "#"]
     places = {name: known.find(name.rpartition("_")[0]) for name in names}
     if strange := [name for name, place in places.items() if place is None]:
-        raise ValueError(f"{shown(table)}: {strange[0]} is of no class of the task; copy it again")
+        raise ValueError(f"{shown(table)}: {strange[0]} has no class of the task; copy it again")
     labels = [place for name in names if (place := places[name]) is not None]
     paths = tuple(f"images/{name}.jpg" for name in names)
     return Split(FileImages(folder, paths), np.array(labels, np.int32))
 
 
 def read_food(folder: pathlib.Path, split: str) -> Split:
-    """Food101: lines of a class and an image's name, without its ending."""
+    """Food101: lines with a class and the name of an image, without its suffix."""
     entry = entries()["food101"]
     table = folder / "meta" / f"{split}.txt"
     paths = [f"{line.strip()}.jpg" for line in _lines(table) if line.strip()]
