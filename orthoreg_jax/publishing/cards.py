@@ -34,7 +34,7 @@ A CLIP {kind}:
 
 {made_by}; {versions}.
 """
-MADE_BY = "Made by `orthoreg "  # every card says so
+MADE_BY = "Made by `orthoreg "  # in every card
 
 
 class Shown(NamedTuple):
@@ -48,18 +48,18 @@ class Card(NamedTuple):
     """The parts of a card that differ between cards.
 
     Attributes:
-      title: its first line.
-      model: the pre-trained one.
-      kind: "A CLIP ...".
-      formula: of the weights.
+      title: the card's first line.
+      model: the pre-trained model.
+      kind: completes "A CLIP ...".
+      formula: formula of the weights.
       vector: what a task vector is, in words.
       text: further facts, in particular about the text tower.
       measured: accuracies.
-      origins: a line for each thing that it was made of.
-      command: of `orthoreg`, which made it.
-      source: of what it was made, in words.
-      versions: of the packages, by name.
-      tags: in addition to those of every edited CLIP.
+      origins: a line for each input that it was made from.
+      command: the command of `orthoreg` that made it.
+      source: what it was made from, in words.
+      versions: package versions, by name.
+      tags: tags in addition to those of every edited CLIP.
     """
 
     title: str
@@ -76,7 +76,7 @@ class Card(NamedTuple):
     tags: Sequence[str] = ()
 
     def format(self) -> str:
-        """The card, in the hub's format."""
+        """Formats the card for the hub."""
         return CARD_TEMPLATE.format(
             front=_front(self.model, self.title, self.measured.test, self.tags),
             title=self.title,
@@ -98,10 +98,10 @@ def _front(
     """The metadata block of a card, which the hub uses to show and find models.
 
     Args:
-      model: the pre-trained one, named as the base if the hub has it.
-      title: of the card.
-      accuracies: on test, by the titles of tasks.
-      tags: in addition to those of every edited CLIP.
+      model: the pre-trained model, named as the base if the hub has it.
+      title: the card's title.
+      accuracies: test accuracies, by task title.
+      tags: tags in addition to those of every edited CLIP.
     """
     from huggingface_hub import EvalResult, ModelCardData
 

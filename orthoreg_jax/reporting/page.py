@@ -1,4 +1,4 @@
-"""The page report.html: one file, readable without network; scripts only sort its tables."""
+"""Makes report.html: one file, readable without a network; its script only sorts tables."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from .html_elements import (
 from .summary import control_title, group_methods, penalty_pairs
 from .tables import Table
 
-# By name of the figure: heading, what is seen, and how to read it.
+# Figure name -> heading, what it shows, and how to read it.
 FIGURES = {
     "addition": (
         "Adding all task vectors",
@@ -103,7 +103,7 @@ FIGURES = {
         "Mean over tasks and seeds, band from minimum to maximum.",
     ),
 }
-# By name of the penalty: what λ is multiplied by, and what that is.
+# Penalty name -> the term that λ multiplies, and what the term means.
 PENALTY_TEXTS = {
     "orthoreg": (
         "Σ<sub>ℓ</sub> ‖ G<sub>ℓ</sub> − I ‖<sub>F</sub>{power}",
@@ -120,7 +120,7 @@ PENALTY_TEXTS = {
         "has the aim of τJp but needs no images of those tasks.",
     ),
 }
-# Nothing may be loaded: what the page needs is in it.
+# Nothing may be loaded, because the page is self-contained.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
@@ -128,12 +128,12 @@ def make_page(results: Results, figures: Mapping[str, Drawing], folder: pathlib.
     """The whole page.
 
     Args:
-      results: of the run.
-      figures: drawings by name, see `FIGURES`; shown in that order.
+      results: the run's results.
+      figures: drawings by name, in the order of `FIGURES`.
       folder: the run folder, named in the page.
     """
     methods = {method.label: method.name for method in group_methods(results)}
-    # Anchor, title and content of each section.
+    # The anchor, title and content of each section.
     sections: list[tuple[str, str, tuple[str, ...]]] = []
 
     def add(table: Table | None, anchor: str, *more: str) -> None:
@@ -146,7 +146,7 @@ def make_page(results: Results, figures: Mapping[str, Drawing], folder: pathlib.
     add(difference_table(results), "differences")
     add(alpha_table(results), "alphas")
     add(claims_table(results), "claims")
-    # Numbers stand below the figure that shows them.
+    # Tables are below the figure that shows their numbers.
     tables = {"tasks": task_table, "norms": geometry_table}
     for name, (heading, seen, caption) in FIGURES.items():
         if name in figures:
@@ -179,7 +179,7 @@ def make_page(results: Results, figures: Mapping[str, Drawing], folder: pathlib.
 
 
 def _lead(paragraph: str) -> str:
-    """A paragraph, its method in bold."""
+    """A paragraph with its method in bold."""
     method, colon, rest = paragraph.partition(": ")
     return f"<b>{prose(method)}</b>: {prose(rest)}" if colon else prose(paragraph)
 
@@ -223,17 +223,17 @@ def _introduction(results: Results) -> str:
 
 
 def _length(config: Mapping[str, Any]) -> str:
-    """How long training was."""
+    """Describes the length of training."""
     epochs = config["training.epochs"]
     if epochs < 0:
-        return "as many epochs as the field's recipe prescribes, in batches"
+        return "the epochs of the field's recipe, in batches"
     if epochs > 0:
         return f"{epochs:g} epochs in batches"
     return f"{config['training.steps']} steps"
 
 
 def _provenance(results: Results) -> str:
-    """Config, versions, devices, hashes, and how to run it again."""
+    """Config, versions, devices, hashes, and the command that repeats the run."""
     facts: dict[str, Any] = results["provenance"]
     versions = [
         row
@@ -250,7 +250,7 @@ def _provenance(results: Results) -> str:
         [
             '<details id="provenance">',
             "<summary>Provenance: config, versions, hashes, command</summary>",
-            "<h3>To run it again</h3>",
+            "<h3>Repeat this run</h3>",
             "<p>Save this as <code>again.py</code>; it contains every option that differs from the "
             "defaults.</p>",
             f"<pre><code>{escape(config_file(results['config']))}</code></pre>",
@@ -274,7 +274,7 @@ def _rows(rows: list[Any]) -> tuple[tuple[str, ...], ...]:
 
 
 def config_file(config: Mapping[str, Any]) -> str:
-    """A Python config file that gives these options again."""
+    """A Python config file that reproduces these options."""
     defaults = json.loads(json.dumps(flatten_config(default_config())))
     lines = [
         f"    config.{key} = {tuple(value) if isinstance(value, list) else value!r}"
