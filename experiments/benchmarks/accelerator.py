@@ -1,17 +1,17 @@
-r"""All that is to be measured on an accelerator, unattended, in calls of a few minutes.
+r"""Makes all measurements on an accelerator, unattended, in calls of a few minutes.
 
     python experiments/benchmarks/accelerator.py
 
-Parts, in the order of their worth (`--parts` chooses some): peaks (large products), steps (of
-fine-tuning), penalty (against its matrix products), torch (steps in PyTorch, where it is), numerics
-(what the device computes against its CPU), regime (trials of experiments/regime that are missing),
-suite (the embedded suite end to end), sweeps (over alpha), mergers, pretraining (of a larger base).
+The parts, most important first (`--parts` chooses some): peaks (large products), steps (of
+fine-tuning), penalty (against its matrix products), torch (steps in PyTorch, if installed),
+numerics (results compared with the CPU's), regime (missing trials of experiments/regime), suite
+(the embedded suite end to end), sweeps (over alpha), mergers, pretraining (of a larger base).
 
-A call ends after `--minutes` and the next one goes on: what experiments/results/accelerator_NAME
-holds, NAME being the device's, is not measured again (`--again`: it is). Each part has a process of
-its own, which has the device to itself. A cell that takes too long, fails or ends its process costs
-that cell alone; it is named on the page and tried again by the next call. The page and its .json
-are written anew after every cell.
+A call ends after `--minutes`, and the next call continues: results in
+experiments/results/accelerator_NAME, where NAME is the device's, are not measured again (except
+with `--again`). Each part runs in its own process, which has the device to itself. If a cell takes
+too long, fails or ends its process, only that cell is lost; the page names it, and the next call
+tries it again. The page and its .json are rewritten after every cell.
 
 With `--results FOLDER` all files go there. Where a machine gives back one folder, a later call goes
 on from a copy: `cp experiments/results/accelerator_* FOLDER`. Beside JAX, flax, optax, orbax,
@@ -20,8 +20,8 @@ fetches them into build/wheels, and there `pip install --no-index --no-deps --ta
 build/wheels/*` with build/site on PYTHONPATH is enough. Parts whose packages are missing say so,
 and the others run. Pre-training needs build/embedded, too: parts/pretraining.py says what of it.
 
-`--page` makes the page of what is in the .json, and measures nothing. `--dry` proves all of it at a
-tiny size on any machine, and writes to build/.
+`--page` only makes the page from the .json, without measuring. `--dry` tests everything at a tiny
+size on any machine, and writes to build/.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-# For the processes that are started; read when JAX first asks for a device.
+# For child processes; read when JAX first asks for a device.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
 if os.environ.get("JAX_PLATFORMS", "cpu").find("cpu") < 0:
@@ -55,23 +55,23 @@ from supervising import Child, Ended, TimeIsOver
 from orthoreg_jax.storage import read_json, write_json, write_text
 
 MINUTES = 9.0
-PREPARATION = 150.0  # seconds for cells that are compiled together
+PREPARATION = 150.0  # seconds to compile cells together
 ALONE = (sys.executable, __file__, "--alone")
 QUICK_TO_COMPILE = "--xla_backend_optimization_level=0"
 
 
 class Record:
-    """What was measured so far; on disk after every cell."""
+    """The measurements so far, written to disk after every cell."""
 
     def __init__(self, folder: pathlib.Path, name: str | None, again: bool) -> None:
-        """Reads nothing before the device is known."""
+        """Defers reading until the device is known."""
         self._folder, self._name, self._again = folder, name, again
         self._parts: dict[str, Any] | None = None
 
     def begin(self, part: str, facts: dict[str, Any], cells: list[Cell]) -> list[Cell]:
         """The cells to measure: new ones first, then those that failed.
 
-        Rows of the same device and versions stay, unless they are to be measured again.
+        Rows from the same device and versions stay, unless `again`.
         """
         self._name = self._name or re.sub(r"\W+", "_", facts["device"])
         path = self._folder / f"accelerator_{self._name}.json"
@@ -90,7 +90,7 @@ class Record:
         return left
 
     def add(self, part: str, rows: list[Row], left: list[Cell]) -> None:
-        """Rows of a part, and the cells that are still to come."""
+        """Adds rows of a part, and records the remaining cells."""
         assert self._parts is not None
         self._parts[part]["rows"] += rows
         self._parts[part]["left"] = left
@@ -104,21 +104,21 @@ class Record:
 
 
 class Measurement:
-    """Measures parts, one after the other, in processes that may fail."""
+    """Measures parts, one after another, in processes that may fail."""
 
     def __init__(self, record: Record, shared: bool, command: Sequence[str] = ALONE) -> None:
-        """Starts nothing.
+        """Defers starting a process to the first part.
 
         Args:
           record: where rows go.
-          shared: all parts take turns in one process, as long as it lives.
-          command: of a process that does what `measure_alone` does.
+          shared: whether all parts share one process, as long as it lives.
+          command: the command of a process that runs `measure_alone`.
         """
         self._record, self._shared, self._command = record, shared, command
         self._child: Child | None = None
 
     def part(self, name: str, cells: list[Cell], deadline: float, limit: float) -> bool:
-        """All cells of a part, or as many as there is time for; whether its process ran at all."""
+        """Measures a part's cells while there is time; returns whether its process ran at all."""
         if not cells:
             print(f"{name}: not to be measured here", file=sys.stderr, flush=True)
             return True
@@ -128,7 +128,7 @@ class Measurement:
             if time.monotonic() >= deadline:
                 return left is not None
             self._child = self._child or Child(self._command)
-            # The cells that the process is at, of which the first is lost if it ends.
+            # The cells being measured; if the process ends, the first of them is lost.
             current: list[Cell] = []
             try:
                 self._child.send(name)
@@ -153,7 +153,7 @@ class Measurement:
                     print(f"{name}: its process ended ({code})", file=sys.stderr, flush=True)
                     return False
                 if len(current) > 1:
-                    together = 1  # one of them is at fault, and is found by itself
+                    together = 1  # one of them is at fault; running one at a time finds it
                     continue
                 assert left is not None
                 left = [cell for cell in left if cell != current[0]]
@@ -170,7 +170,7 @@ class Measurement:
 
 
 def measure_alone() -> None:
-    """What a `Child` does; anything but its messages goes to the error stream."""
+    """Runs in a `Child`; everything except its messages goes to the error stream."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -188,7 +188,7 @@ def measure_alone() -> None:
 
 
 def measure_group(name: str, cells: list[Cell], end: float, limit: float, say: Any) -> None:
-    """Prepares cells side by side, and measures one after the other."""
+    """Prepares cells in parallel, and measures them one after another."""
     part = PARTS[name]
     if len(cells) > 1:
         say({"begin": cells})
@@ -205,14 +205,14 @@ def measure_group(name: str, cells: list[Cell], end: float, limit: float, say: A
             wall = time.perf_counter() - began
             rows = [cell | row | {"cell_seconds": wall} for row in rows]
             json.dumps(rows, allow_nan=False)  # as they will be written
-        except Exception as error:  # of any library: this cell is lost, not those that follow
+        except Exception as error:  # from any library: only this cell is lost
             traceback.print_exc()
             rows = [cell | {"error": f"{type(error).__name__}: {error}"[:300]}]
         say({"rows": rows})
 
 
 def main() -> None:
-    """Measures and writes."""
+    """Measures everything and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--minutes", type=float, default=MINUTES, help="of this call; default: 9")
@@ -236,8 +236,8 @@ def main() -> None:
         write_text(folder / f"accelerator_{name}.md", page(name, parts))
         return
     os.environ["ACCELERATOR_RESULTS"] = str(folder.resolve())
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the processes end with this one
-    if options.dry:  # compiling is all that takes time, and a busy machine is to have its time
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that child processes end, too
+    if options.dry:  # only compilation takes time, and a busy machine needs more of it
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}"
     record = Record(folder, name, options.again)
     ran = measure(options.parts, options.minutes, options.dry, Measurement(record, options.dry))
@@ -245,14 +245,14 @@ def main() -> None:
 
 
 def measure(wanted: list[str], minutes: float, dry: bool, measurement: Measurement) -> bool:
-    """The parts that are wanted, as long as there is time; whether every process ran."""
+    """Measures the wanted parts while there is time; returns whether every process ran."""
     began, ran = time.monotonic(), True
     end = math.inf if dry else began + 60 * minutes
     deadline, names = began, [name for name in PARTS if name in wanted]
     try:
         for name in names:
             part, start = PARTS[name], time.monotonic()
-            # What a part leaves of its time goes to those that follow, and to the last one all.
+            # Time left over by a part goes to the following ones, and all of it to the last.
             deadline = end if dry or name == names[-1] else min(end, deadline + part.seconds)
             if start >= end:
                 print(f"{name}: no time was left for it", file=sys.stderr, flush=True)

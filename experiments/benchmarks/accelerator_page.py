@@ -1,4 +1,4 @@
-"""The page that `accelerator.py` writes: a section for each part, measured or not."""
+"""The page of `accelerator.py`: a section for each part, measured or not."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from parts.part import Parts
 
 
 def page(name: str, parts: Parts) -> str:
-    """The file's text."""
+    """The page's text."""
     lines = [f"# Measured on one accelerator: {name.replace('_', ' ')}"]
     if name == "dry":
-        lines.append("A dry run, tiny and on any machine: it proves the script. No number counts.")
+        lines.append("A dry run, tiny and on any machine. It tests the script; ignore its numbers.")
     lines.append(
-        'Precisions are of float32 matrix products: "highest", "high" and "default" as JAX has '
-        'them (on a GPU the latter two are TF32); "bfloat16" stands for bfloat16 activations with '
-        "float32 weights, the rest of the products by default. Times are medians, of calls that "
-        "are queued, as in training. Weights and images are random, but in the runs of the last "
-        "sections."
+        'Precisions are those of float32 matrix products in JAX: "highest", "high" and "default" '
+        '(on a GPU, "high" and "default" are TF32); "bfloat16" means bfloat16 activations with '
+        'float32 weights, and other products at "default". Times are medians of queued calls, as '
+        "in training. Weights and images are random, except in the runs of the last sections."
     )
     for part in PARTS:
         lines += section(part, parts)
@@ -26,7 +25,7 @@ def page(name: str, parts: Parts) -> str:
 
 
 def section(name: str, parts: Parts) -> list[str]:
-    """A part's heading, where it was measured, its tables, and what is missing."""
+    """A part's section: heading, device, tables, and missing cells."""
     title, table = PARTS[name].title, PARTS[name].table
     if name not in parts:
         return [f"## {title}", "Not measured yet."]
@@ -45,7 +44,7 @@ def section(name: str, parts: Parts) -> list[str]:
 
 
 def _words(row: Row) -> str:
-    """A cell, by its texts."""
+    """Describes a cell by its text fields."""
     texts = (row[key] for key in row if key not in ("error", "cell_seconds"))
     return " ".join(text for text in texts if isinstance(text, str) and text)
 

@@ -1,16 +1,16 @@
-r"""What each way to fine-tune costs, with and without the penalty (the paper's table 3).
+r"""Cost of each way to fine-tune, with and without the penalty (the paper's table 3).
 
     python experiments/benchmarks/cost.py --model ViT-B/32 --batch 32 --rounds 5
 
-All train steps are compiled first and then timed in turn, round after round, so that a slow
-moment of the machine meets all of them alike; the median is shown, and its ratio to `full`.
-Memory is what is held at once during a step, by XLA's own account: state, pre-trained weights and
-inputs, outputs that reuse none of them, and temporary arrays; and beside it the peak of a process
-that makes two such steps and nothing else (of the host alone, where there is a GPU or TPU). Weights
-are random: neither time nor memory depends on them. What bounds a step is shown beside: its matrix
-products alone, counted in the traced step, at the rate at which this machine multiplies large
-matrices. Where torch is installed (`make parity` makes such an environment) the same steps in plain
-PyTorch take their turns, too. Writes experiments/results/cost_MODEL.md and .json.
+All train steps are compiled first and then timed in turns, round after round, so that a slow moment
+of the machine affects all of them. The table shows the median and its ratio to `full`. Memory is
+what a step holds at once, as reported by XLA: state, pre-trained weights and inputs, outputs that
+reuse none of them, and temporary arrays. The table also shows the peak of a process that only takes
+two such steps (of host memory only, on a GPU or TPU). Weights are random, because neither time nor
+memory depends on them. The lower bound of a step is shown as well: its matrix products alone,
+counted in the traced step, at the rate at which this machine multiplies large matrices. If torch is
+installed (`make parity` sets up such an environment), the same steps in plain PyTorch take turns,
+too. Writes experiments/results/cost_MODEL.md and .json.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class CompiledStep:
         accumulate: int = 1,
         penalty_precision: str = "highest",
     ) -> None:
-        """Compiles it, at the precision of matrix products that is the default just then."""
+        """Compiles the step, at the current default precision of matrix products."""
         config, params0 = random_model(model)
         mode_name, plus, _ = name.partition(ORTHOREG)
         mode = make_mode(mode_name, default_config())
@@ -111,8 +111,8 @@ class CompiledStep:
         self._compiled = traced.lower().compile()
         self.compile_seconds = time.perf_counter() - began
         usage = self._compiled.memory_analysis()
-        # Of the arguments a compiled step counts those alone that it reads: without the penalty,
-        # full fine-tuning does not read the pre-trained weights, which a run holds all the same.
+        # A compiled step counts only the arguments that it reads. Without the penalty, full
+        # fine-tuning does not read the pre-trained weights, which a run holds nevertheless.
         arguments = sum(
             leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((shapes, self._fixed))
         )
@@ -120,7 +120,7 @@ class CompiledStep:
         self.bytes = arguments + made + usage.temp_size_in_bytes
 
     def run(self) -> Any:
-        """One step; the first one makes the state."""
+        """Takes one step; the first one makes the state."""
         if self._state is None:
             self._state = self._init()
         self._state, metrics = self._compiled(self._state, *self._fixed)
@@ -132,7 +132,7 @@ class CompiledStep:
 
 
 def torch_steps(model: str, batch: int, methods: list[str]) -> dict[str, Callable[[], Any]]:
-    """One for each method; none where PyTorch is not installed."""
+    """PyTorch's steps, one for each method; none if PyTorch is not installed."""
     try:
         from torch_step import torch_step
     except ImportError:
@@ -175,7 +175,7 @@ def measure(model: str, batch: int, rounds: int, methods: list[str]) -> list[dic
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows, the paper's ratios beside."""
+    """The rows, next to the paper's ratios."""
     base = rows[0]["method"]
     header = ("method", "step, s", f"/ {base}", "PyTorch, s", "/ PyTorch",
               "its products, GFLOP", "step / these alone", "memory, MB",
@@ -211,7 +211,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Measures and writes."""
+    """Measures everything and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = [mode + plus for mode in MODES for plus in ("", ORTHOREG)]
     parser.add_argument("--model", default="embedded", help="embedded, ViT-B/32, a directory")
@@ -229,10 +229,10 @@ def main() -> None:
     device = jax.devices()[0].device_kind
     write_page(
         f"cost_{pathlib.Path(options.model.replace('/', '')).name}",
-        f"What a train step costs: {options.model}, batch {options.batch}, float32, {device}",
+        f"Cost of a train step: {options.model}, batch {options.batch}, float32, {device}",
         rows,
         table(rows),
-        "The paper's are of ViT-L/14 on Cars: time of the whole training, memory of the GPU.",
+        "The paper's numbers are for ViT-L/14 on Cars: time of the whole training, GPU memory.",
     )
 
 

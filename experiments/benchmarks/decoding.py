@@ -1,11 +1,11 @@
-r"""How many images a second the input pipeline makes, beside what a train step takes.
+r"""Images per second of the input pipeline, compared with what a train step needs.
 
     python experiments/benchmarks/decoding.py --rounds 5
 
-Photographs of a typical size (500 x 375 pixels, JPEG of quality 90) are read from files, decoded,
-cropped at random, resized to 224 and batched, as training does; and resized and cropped as
-evaluation does. The same of the embedded tasks' arrays, 32 x 32. The train steps are those of
-experiments/benchmarks/cost.py, compiled and timed here, in turn with the rest. Writes
+It reads photographs of a typical size (500 x 375 pixels, JPEG of quality 90) from files, decodes
+and randomly crops them, resizes them to 224 and batches them, as in training; and resizes and crops
+them as in evaluation. It does the same with the embedded tasks' arrays, 32 x 32. The train steps
+are those of experiments/benchmarks/cost.py, compiled here and timed in turns with the rest. Writes
 experiments/results/decoding.md and .json.
 """
 
@@ -38,7 +38,7 @@ IMAGES, BATCH = 256, 32
 
 
 def write_photographs(folder: pathlib.Path) -> Split:
-    """JPEGs whose detail falls off with frequency as that of photographs does."""
+    """Writes JPEGs whose detail decays with frequency like that of photographs."""
     rng = np.random.default_rng(0)
     for number in range(IMAGES):
         image = np.zeros((375, 500, 3), np.float32)
@@ -53,7 +53,7 @@ def write_photographs(folder: pathlib.Path) -> Split:
 
 
 def measure(rounds: int) -> dict[str, float]:
-    """Images a second, all taken in turn."""
+    """Images per second of all ways, interleaved."""
     embedded = load_checkpoint("embedded")
     small = load_preprocessing(embedded.directory, embedded.config)
     arrays = load_tasks("embedded", ["mnist"])["mnist"].splits["train"]
@@ -81,17 +81,17 @@ def measure(rounds: int) -> dict[str, float]:
 
 
 def every_batch(feed: Feed) -> None:
-    """Makes the batches of an epoch of so many images."""
+    """Makes the batches of one epoch."""
     assert len(list(feed.batches(0, IMAGES // BATCH))) == IMAGES // BATCH
 
 
 def main() -> None:
-    """Measures and writes."""
+    """Measures everything and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     rates = measure(parser.parse_args().rounds)
     device = jax.devices()[0].device_kind
-    title = f"Images a second, {os.cpu_count()} CPU cores, batch {BATCH} on {device}"
+    title = f"Images per second, {os.cpu_count()} CPU cores, batch {BATCH} on {device}"
     cells = [[name, f"{rate:.0f}"] for name, rate in rates.items()]
     write_page("decoding", title, rates, markdown_rows(("", "images / s"), cells))
 

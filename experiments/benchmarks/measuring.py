@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing in turn, and the page that a measurement becomes."""
+"""Shared by the benchmarks: interleaved timing, and the page of a measurement."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ from orthoreg_jax.storage import write_json, write_text
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 _MALLOC_OPTIONS = {"M_TRIM_THRESHOLD": -1, "M_MMAP_MAX": -4, "M_ARENA_MAX": -8}  # malloc.h
-SIDE = 2048  # of the square matrices that tell the machine's rates
+SIDE = 2048  # of the square matrices that measure the machine's rates
 
-jax.config.update("jax_enable_compilation_cache", False)  # times of compiling are of a first run
+jax.config.update("jax_enable_compilation_cache", False)  # compile times are those of a first run
 
 
 def medians(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Seconds of each way, the median over rounds.
 
-    All ways take their turn in every round, so that a slow moment of the machine meets all of them
-    alike; in another order each time, so that none of them always follows the same other one and
-    what that left behind. The first round, in the order given, which compiles and warms caches up,
-    does not count.
+    All ways take turns in every round, so that a slow moment of the machine affects all of them.
+    The order changes each time, so that no way always follows the same other one and its side
+    effects. The first round, in the given order, compiles and warms up caches, and is not counted.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     order, shuffle = list(ways), random.Random(0).shuffle
@@ -55,10 +54,10 @@ def queued_seconds(
     rounds: int = 5,
     wait: Callable[[Any], Any] = jax.block_until_ready,
 ) -> float:
-    """Seconds of one call where several are on their way at once, as in training; the median.
+    """Median seconds of one call while several are in flight, as in training.
 
-    An accelerator begins with the next call while the host prepares the one after it: waiting for
-    each of them would count the host's part as well.
+    An accelerator starts the next call while the host prepares the one after it. Waiting for each
+    call would also count the host's part.
     """
     wait(call())
     seconds = []
@@ -72,9 +71,9 @@ def queued_seconds(
 
 
 class HeldBytes:
-    """Watches what JAX holds on the device; `most` is the largest of samples, 2 ms apart.
+    """Watches the memory that JAX holds on the device; `most` is the maximum of samples 2 ms apart.
 
-    The allocator's own peak is of the whole process and never goes down. None on CPUs, whose
+    The allocator's own peak is that of the whole process and never goes down. None on CPUs, whose
     allocator does not count.
     """
 
@@ -100,28 +99,28 @@ class HeldBytes:
 
 
 def keep_memory() -> None:
-    """Has the C library keep what is freed for what comes next.
+    """Makes the C library keep freed memory for later allocations.
 
-    A step asks for its temporary arrays anew each time. Back to back, as in training, it finds the
-    pages of the step before; after the turns of others the system has taken them back, and on a
-    virtual machine that was measured to cost a fifth of a step of ViT-B/32, and PyTorch, which
-    keeps more in its heap, a fiftieth.
+    Every step allocates its temporary arrays again. Back to back, as in training, it reuses the
+    pages of the previous step. After other ways' turns, the system has reclaimed them. On a virtual
+    machine, this was measured to cost a fifth of a step of ViT-B/32; PyTorch, which keeps more in
+    its heap, lost a fiftieth.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # glibc alone has these options
+    if mallopt is not None:  # only glibc has these options
         for option, value in (("M_TRIM_THRESHOLD", -1), ("M_MMAP_MAX", 0), ("M_ARENA_MAX", 1)):
             mallopt(_MALLOC_OPTIONS[option], value)
 
 
 def peak_megabytes() -> float:
-    """The most that this process has held so far; by Linux's account."""
-    # Not getrusage's, which begins with the peak of the process that started this one.
+    """Peak memory of this process so far, as reported by Linux."""
+    # Not by getrusage, which starts from the peak of the parent process.
     status = pathlib.Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
 
 
 def square_product() -> Callable[[], Any]:
-    """A product of float32 matrices of SIDE x SIDE: of 2 SIDE^3 operations."""
+    """A product of float32 matrices of SIDE x SIDE, 2 SIDE^3 operations."""
     square = jnp.ones((SIDE, SIDE), jnp.float32)
     product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
     return lambda: product(square)
@@ -130,7 +129,8 @@ def square_product() -> Callable[[], Any]:
 def product_operations(jaxpr: Jaxpr) -> int:
     """Floating-point operations of all matrix products in a traced function.
 
-    Scans count by their length. Of `while` one round counts, of `cond` nothing: steps have none.
+    Scans count once per iteration. A `while` counts as one iteration and a `cond` as none: steps
+    have neither.
     """
     total = 0
     for equation in jaxpr.eqns:
@@ -146,7 +146,7 @@ def product_operations(jaxpr: Jaxpr) -> int:
 
 
 def machine(rounds: int = 7) -> dict[str, Any]:
-    """What measures, and the rates that bound it: of a matrix product, and of a copy."""
+    """The machine, and the rates that bound it: of a matrix product, and of a copy."""
     large = jnp.ones((64, 2**20), jnp.float32)
     copy = jax.jit(lambda a: -a)
     found = medians({"product": square_product(), "copy": lambda: copy(large)}, rounds)
@@ -167,8 +167,8 @@ def write_page(name: str, title: str, data: Any, *parts: str) -> None:
         f"# {title}",
         f"    python {' '.join(sys.argv)}",
         f"{here['devices']} {here['device']}, {here['cores']} processor cores, jax {here['jax']}; "
-        f"at the end of it multiplied float32 matrices of {SIDE} x {SIDE} at "
-        f"{here['gflops']:.0f} GFLOP/s and read and wrote "
+        f"after the measurement it multiplied float32 matrices of {SIDE} x {SIDE} at "
+        f"{here['gflops']:.0f} GFLOP/s, and read and wrote "
         f"{here['copied_gigabytes_per_second']:.1f} GB/s.",
     )
     text = "\n\n".join([*lines, *parts]) + "\n"

@@ -1,14 +1,14 @@
-r"""Time of the penalty's value and gradient over a whole image tower, against what bounds it.
+r"""Time of the penalty's value and gradient over a whole image tower, and its lower bound.
 
     python experiments/benchmarks/penalty.py --model ViT-B/32 --rounds 7
 
-Bound: the two matrix products that the closed form takes (the Gram matrix and dW E), alone, at
-the rate this machine multiplies matrices of these shapes. Peers: the same formula by plain JAX
-autodiff and, where torch is installed (`make parity` makes such an environment), by PyTorch's
-autograd, as the released code has it. Tried beside: the Gram matrix by its upper blocks alone
-(three quarters of its multiplications), updates rounded to bfloat16, and dW taken as params -
-anchor in the same compiled function. And LoRA's penalty of rank 8, by r x r algebra and by forming
-dW. Writes experiments/results/penalty_MODEL.md and .json.
+The bound is the two matrix products of the closed form (the Gram matrix and dW E) alone, at the
+rate at which this machine multiplies matrices of these shapes. The alternatives are the same
+formula by plain JAX autodiff and, if torch is installed (`make parity` sets up such an
+environment), by PyTorch's autograd, as in the released code. Variants are the Gram matrix from its
+upper blocks only (three quarters of its multiplications), updates rounded to bfloat16, and dW
+computed as params - anchor in the same compiled function. LoRA's penalty of rank 8 is measured by
+r x r algebra and with dW multiplied out. Writes experiments/results/penalty_MODEL.md and .json.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BOUND = "two matrix products"
 
 
 def updates(model: str) -> Any:
-    """A random update of every leaf of the image tower, of the size that fine-tuning reaches."""
+    """A random update of every leaf of the image tower, as large as fine-tuning makes them."""
     config = PRESETS[model]
     size, rng = config.visual.image_size, np.random.default_rng(0)
     tower = VisionTransformer(config.visual, config.projection)
@@ -52,7 +52,7 @@ def updates(model: str) -> Any:
 
 
 def stacks(delta: Any) -> list[Any]:
-    """The matrices that the penalty sees, those of one shape together, wide ones transposed."""
+    """The matrices that the penalty sees, stacked by shape, with wide ones transposed."""
     found = [
         as_matrices(leaf, rule) for leaf, rule in select_leaves(delta, VISUAL_MATRICES).values()
     ]
@@ -60,12 +60,12 @@ def stacks(delta: Any) -> list[Any]:
 
 
 def squares_like(matrices: list[Any]) -> list[Any]:
-    """Square matrices of their columns, to multiply them by."""
+    """Square matrices to multiply the given ones by, one for each."""
     return [jnp.ones((len(one), one.shape[2], one.shape[2]), jnp.float32) for one in matrices]
 
 
 def two_products(matrices: list[Any], squares: list[Any], precision: str = "highest") -> Any:
-    """A product of a matrix's transpose with a matrix, and one of a matrix with a square one."""
+    """The product of each matrix's transpose with the matrix, and of the matrix with its square."""
     return [
         (jnp.einsum("kij,kil->kjl", one, one, precision=precision),
          jnp.matmul(one, square, precision=precision))
@@ -79,7 +79,7 @@ def operations(matrices: list[Any]) -> int:
 
 
 def upper_products(matrices: list[Any], squares: list[Any]) -> Any:
-    """The same, the Gram matrix by its upper blocks of two halves; the fourth is a transpose."""
+    """The same, with three of the Gram matrix's four blocks; the fourth is a transpose."""
     grams = []
     for one in matrices:
         half = one.shape[2] // 2
@@ -96,7 +96,7 @@ def upper_products(matrices: list[Any], squares: list[Any]) -> Any:
 
 
 def plain_penalty(matrices: list[Any], precision: str = "highest") -> Any:
-    """The released formula, left to autodiff."""
+    """The released formula, for autodiff."""
     total = 0.0
     for stack in matrices:
         gram = jnp.einsum("kij,kil->kjl", stack, stack, precision=precision)
@@ -105,7 +105,7 @@ def plain_penalty(matrices: list[Any], precision: str = "highest") -> Any:
 
 
 def torch_penalty(matrices: list[Any]) -> Callable[[], Any] | None:
-    """The same in PyTorch, matrix by matrix; None where it is not installed."""
+    """The same in PyTorch, matrix by matrix; None if it is not installed."""
     try:
         import torch
     except ImportError:
@@ -142,7 +142,7 @@ def low_rank_ways(delta: Any) -> dict[str, tuple[Callable[..., Any], Any]]:
 
 
 def measure(model: str, rounds: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """One row for each way, and how far the value and gradient of bfloat16 updates are off."""
+    """One row for each way, and the relative errors of bfloat16 updates' value and gradient."""
     delta = updates(model)
     matrices = stacks(delta)
     squares = squares_like(matrices)
@@ -196,7 +196,7 @@ def rounding(exact: Any, rounded: Any) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measures and writes."""
+    """Measures everything and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="ViT-B/32", choices=list(PRESETS))
     parser.add_argument("--rounds", type=int, default=7)

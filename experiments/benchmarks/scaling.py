@@ -1,14 +1,14 @@
-r"""How time and memory grow with the work: exponents, fitted on a double logarithmic scale.
+r"""Measures how time and memory grow: exponents, fitted on a double logarithmic scale.
 
     python experiments/benchmarks/scaling.py --rounds 5
 
-The penalty against the tower's width and depth, a train step with the penalty against batch and
-depth, merging against the number of task vectors, in memory and from files, and a train step on 1
-to 8 virtual devices that share this machine's processors: the same global batch, so that its time
-is to stay what it is, and with split weights (fsdp) each device's share of state is to fall. Time:
-the median of rounds taken in turn. Memory: inputs, outputs and temporaries of the compiled function
-by XLA's account, on one device; of merging from files, what a process's peak grows by. Writes
-experiments/results/scaling.md and .json.
+It measures the penalty against the tower's width and depth; a train step with the penalty against
+batch and depth; merging, in memory and from files, against the number of task vectors; and a train
+step on 1 to 8 virtual devices that share this machine's processors. Devices share the same global
+batch, so the time should be constant, and with split weights (fsdp) the state per device should
+fall. Time is the median of interleaved rounds. Memory is that of inputs, outputs and temporaries of
+the compiled function, as reported by XLA, on one device; for merging from files, the growth of the
+process's peak. Writes experiments/results/scaling.md and .json.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ GLOBAL_BATCH = 64
 
 
 class Work(NamedTuple):
-    """A compiled function and its arguments; `state_first`: each call's first result is next."""
+    """A compiled function and its arguments.
+
+    With `state_first`, each call's first result is the next call's first argument.
+    """
 
     call: Callable[..., Any]
     arguments: list[Any]
@@ -79,7 +82,7 @@ class Work(NamedTuple):
 
 
 def compiled(function: Callable[..., Any], *arguments: Any, state_first: bool = False) -> Work:
-    """With the memory of one device."""
+    """Compiles a function, and records its memory on one device."""
     call = (function if hasattr(function, "lower") else jax.jit(function)).lower(*arguments)
     ready = call.compile()
     usage = ready.memory_analysis()
@@ -105,14 +108,14 @@ def tower(width: int, layers: int) -> tuple[ClipConfig, Any]:
 
 
 def penalty(width: int = 512, layers: int = 6) -> Work:
-    """Value and gradient."""
+    """Value and gradient of the penalty."""
     delta = jax.tree.map(lambda leaf: 1e-3 * leaf, tower(width, layers)[1])
     term = functools.partial(orthogonality_penalty, matrices=VISUAL_MATRICES)
     return compiled(jax.value_and_grad(term), delta)
 
 
 def step(batch: int = 16, layers: int = 6, width: int = 256, fsdp: int = 1) -> Work:
-    """Full fine-tuning with the penalty, over all devices."""
+    """A step of full fine-tuning with the penalty, over all devices."""
     config, params0 = tower(width, layers)
     shardings = make_shardings(batch, fsdp=fsdp)
     mode, optimizer = (
@@ -141,7 +144,7 @@ def step(batch: int = 16, layers: int = 6, width: int = 256, fsdp: int = 1) -> W
 
 
 def addition(tasks: int) -> Work:
-    """The sum of so many task vectors."""
+    """The sum of `tasks` task vectors."""
     vector = tower(256, 6)[1]
     return compiled(lambda *vectors: add_task_vectors(vectors), *[vector] * tasks)
 
@@ -172,7 +175,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
 
 
 def row(name: str, sizes: Any, seconds: list[float], megabytes: list[float]) -> dict[str, Any]:
-    """With the exponents."""
+    """One row of the table, with the exponents."""
     return {
         "family": name,
         "sizes": list(sizes),
@@ -184,7 +187,7 @@ def row(name: str, sizes: Any, seconds: list[float], megabytes: list[float]) -> 
 
 
 def measure_devices(name: str, rounds: int) -> dict[str, Any]:
-    """The same for numbers of devices, each in a process that has so many."""
+    """Measures a step on several numbers of devices, each in a process with that many."""
     found = []
     for devices in DEVICES:
         flags = f"--xla_force_host_platform_device_count={devices}"
@@ -197,9 +200,9 @@ def measure_devices(name: str, rounds: int) -> dict[str, Any]:
 
 
 def measure_files(model: str, counts: Sequence[int]) -> dict[str, Any]:
-    """A sum of so many files, each in a process of its own, once: its time and its peak.
+    """Time and peak memory of a sum of several files, once for each count, in its own process.
 
-    The files are one file under many names, each opened, checked and read for itself.
+    The files are one file under many names, and each is opened, checked and read separately.
     """
     sizes = PRESETS[model]
     tower = VisionTransformer(sizes.visual, sizes.projection)
@@ -221,7 +224,7 @@ def measure_files(model: str, counts: Sequence[int]) -> dict[str, Any]:
 
 
 def merge_once(paths: Sequence[pathlib.Path]) -> tuple[float, float]:
-    """Seconds, and megabytes on top of what this process held when it began."""
+    """Seconds, and megabytes beyond what this process held at the start."""
     jax.block_until_ready(jnp.zeros(1))
     began, before = time.perf_counter(), peak_megabytes()
     merge_files(paths, task_arithmetic())
@@ -229,7 +232,7 @@ def merge_once(paths: Sequence[pathlib.Path]) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measures and writes."""
+    """Measures everything and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--devices-of", choices=list(DEVICE_FAMILIES), help=argparse.SUPPRESS)
@@ -267,10 +270,10 @@ def main() -> None:
         "How time and memory grow",
         rows,
         markdown_rows(header, cells, left=2),
-        "Expected of the penalty: 3 in width (matrix products) and 2 (matrices), 1 in layers; of "
-        "a step: 1 in batch and layers for what is not fixed; of adding: 1; over devices that "
-        "share one machine: time 0, memory 0 to -1 for the part that is split. Of adding up files: "
-        "time 1, memory what one layer of all of them and the sum take.",
+        "Expected exponents of the penalty: 3 (matrix products) and 2 (matrices) in width, 1 in "
+        "layers; of a step: 1 in batch and layers, apart from fixed costs; of addition: 1; over "
+        "devices that share one machine: 0 for time, 0 to -1 for memory of the part that is "
+        "split; of a sum of files: 1 for time, and memory for one layer of all files and the sum.",
     )
 
 

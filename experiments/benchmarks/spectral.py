@@ -1,15 +1,15 @@
-r"""What mergers that decompose matrices cost, beside LAPACK's and XLA's own decompositions.
+r"""Cost of mergers that decompose matrices, compared with LAPACK's and XLA's own decompositions.
 
     python experiments/benchmarks/spectral.py --rounds 3
 
-Of one kernel of the multi-layer perceptron, float32, with singular values that fall from 1 to 1e-3:
-its singular value decomposition; and each merger, of five such kernels of the embedded model and
-of eight of the others, by its formula with one or another decomposition. All ways take turns. The
-error is the Frobenius norm of the difference to what the formula gives with LAPACK's decomposition
-in float64, relative to it. "Traced" is what the package does inside `jax.jit`, on the device named
-above. Ways that took longer than --limit seconds in a first round are not measured again. Where
-PyTorch is installed, its decomposition takes its turns, too. Writes
-experiments/results/spectral.md and .json; on other devices than a CPU, spectral_DEVICE.
+It measures the singular value decomposition of one MLP kernel, in float32, with singular values
+that fall from 1 to 1e-3; and each merger of five such kernels of the embedded model, or eight of
+the others, with its formula and different decompositions. All ways take turns. The error is the
+Frobenius norm of the difference from the formula with LAPACK's decomposition in float64, relative
+to that result. "Traced" is what the package does inside `jax.jit`, on the device named above. Ways
+that take longer than --limit seconds in the first round are not measured again. If PyTorch is
+installed, its decomposition takes turns, too. Writes experiments/results/spectral.md and .json; on
+devices other than a CPU, spectral_DEVICE.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HERE, TRACED, NUMPY, WIDE = "this package", "traced", "NumPy's SVD", "NumPy's SV
 
 
 def kernels(rows: int, columns: int, count: int) -> list[np.ndarray]:
-    """Matrices in random directions whose singular values fall as those of updates do."""
+    """Matrices in random directions whose singular values decay like those of updates."""
     rng, values = np.random.default_rng(0), np.logspace(0, -3, rows)
     found = []
     for _ in range(count):
@@ -47,13 +47,13 @@ def kernels(rows: int, columns: int, count: int) -> list[np.ndarray]:
 
 
 def numpy_svd(matrices: Any, rank: int | None = None) -> Svd:
-    """LAPACK's, with as many threads as it takes."""
+    """LAPACK's decomposition, with its default number of threads."""
     left, values, right = np.linalg.svd(matrices, full_matrices=False)
     return Svd(left[..., :rank], values[:, :rank], right[:, :rank])
 
 
 def torch_svd(matrices: Any, rank: int | None = None) -> Svd:
-    """PyTorch's, on its GPU if it has one."""
+    """PyTorch's decomposition, on its GPU if it has one."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -63,7 +63,7 @@ def torch_svd(matrices: Any, rank: int | None = None) -> Svd:
 
 
 def wide_svd(matrices: Any) -> Any:
-    """In a trace: as the package's on the host, from the Gram matrix in float64."""
+    """The package's decomposition on the host (Gram matrix in float64), but traced."""
     with jax.enable_x64(True):
         wide = matrices.astype("float64")
         squares, left = jnp.linalg.eigh(wide @ wide.mT)
@@ -73,7 +73,7 @@ def wide_svd(matrices: Any) -> Any:
 
 @contextlib.contextmanager
 def decomposed_by(function: Callable[..., Svd]) -> Iterator[None]:
-    """Mergers decompose matrices by another function."""
+    """Makes mergers decompose matrices by another function."""
     directions.svd, own = function, directions.svd
     try:
         yield
@@ -82,7 +82,7 @@ def decomposed_by(function: Callable[..., Svd]) -> Iterator[None]:
 
 
 def ways_to_decompose(matrix: np.ndarray) -> dict[str, Callable[[], Any]]:
-    """Each of which returns when it is done."""
+    """Ways to decompose a matrix; each returns when it is done."""
     there = jnp.asarray(matrix)
     traced, gram = jax.jit(lambda matrix: svd(matrix[None])), jax.jit(wide_svd)
     return {
@@ -96,7 +96,7 @@ def ways_to_decompose(matrix: np.ndarray) -> dict[str, Callable[[], Any]]:
 
 
 def ways_to_merge(name: str, vectors: list[np.ndarray]) -> dict[str, Callable[[], Any]]:
-    """Each of which gives the merged kernel."""
+    """Ways to merge kernels; each returns the merged kernel."""
     trees, merger = [{"w": vector} for vector in vectors], MERGERS[name]()
     wide = [{"w": vector.astype(np.float64)} for vector in vectors]
     merge = functools.partial(merge_task_vectors, merger=merger)
@@ -128,7 +128,7 @@ def has_torch() -> bool:
 def timed(
     ways: dict[str, Callable[[], Any]], rounds: int, limit: float
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Seconds of each way, and what it returned."""
+    """Seconds of each way, and its result."""
     seconds, found, quick = {}, {}, {}
     for name, way in ways.items():
         began = time.perf_counter()
@@ -140,7 +140,7 @@ def timed(
 
 
 def measure(models: list[str], rounds: int, limit: float) -> list[dict[str, Any]]:
-    """A row for each kernel, what is done to it, and way to do so."""
+    """A row for each kernel, operation and way."""
     rows = []
     for model in models:
         height, width, tasks = KERNELS[model]
@@ -170,7 +170,7 @@ def measure(models: list[str], rounds: int, limit: float) -> list[dict[str, Any]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows, and how many times as long as the package's each took."""
+    """The rows, and the time of each relative to the package's."""
     own = {(row["model"], row["what"]): row["seconds"] for row in rows if row["way"] == HERE}
     cells = [
         [
@@ -187,7 +187,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Measures and writes."""
+    """Measures everything and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", nargs="+", default=list(KERNELS)[:2], choices=list(KERNELS))
@@ -196,7 +196,7 @@ def main() -> None:
     rows = measure(options.models, options.rounds, options.limit)
     device = jax.devices()[0]
     suffix = "" if device.platform == "cpu" else "_" + device.device_kind.replace(" ", "-")
-    write_page(f"spectral{suffix}", "What mergers that decompose matrices cost", rows, table(rows))
+    write_page(f"spectral{suffix}", "Cost of mergers that decompose matrices", rows, table(rows))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A process that is asked by messages, a line of JSON each, and may fail at any time."""
+"""A child process that answers messages, one line of JSON each, and may fail at any time."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class TimeIsOver(Exception):
 
 
 class Child:
-    """The process; it reads messages from its input, and writes nothing else to its output."""
+    """The child process; it reads messages from its input and writes only messages to output."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        """Starts it."""
+        """Starts the process."""
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # what it starts itself is to end with it
+            start_new_session=True,  # so that processes it starts end with it
         )
         self._messages: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -49,7 +49,7 @@ class Child:
         """Sends a message.
 
         Raises:
-          Ended: nobody reads it.
+          Ended: the process no longer reads messages.
         """
         assert self._process.stdin
         try:
@@ -59,14 +59,14 @@ class Child:
             raise Ended("its process ended") from None
 
     def receive(self, end: float) -> Any:
-        """What it says next.
+        """Receives its next message.
 
         Args:
-          end: until when to wait, by time.monotonic().
+          end: when to stop waiting, by time.monotonic().
 
         Raises:
-          Ended: it ended instead.
-          TimeIsOver: nothing until `end`.
+          Ended: the process ended instead.
+          TimeIsOver: there was no message until `end`.
         """
         began = time.monotonic()
         try:
@@ -79,7 +79,7 @@ class Child:
         return json.loads(line)
 
     def end(self) -> int:
-        """Ends it and what it started, if it has not; its exit code."""
+        """Ends the process and its children, if still running; returns its exit code."""
         try:
             os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -88,6 +88,6 @@ class Child:
         self._reader.join()
         assert self._process.stdin and self._process.stdout
         self._process.stdout.close()
-        with contextlib.suppress(BrokenPipeError):  # of what it never read
+        with contextlib.suppress(BrokenPipeError):  # from messages that it never read
             self._process.stdin.close()
         return code

@@ -1,15 +1,15 @@
-r"""A sweep over alpha, as it is done here against one full evaluation for each alpha.
+r"""Compares a sweep over alpha, as done here, with one full evaluation for each alpha.
 
     python experiments/benchmarks/sweeps.py --rounds 3
 
 The usual way, for each alpha: read the pre-trained weights, the task vector and the images from
-disk, edit the weights, classify every image. (Its forward pass is compiled once, before the
-clock starts; in a row of its own it is compiled for each alpha, as it is where a script builds its
-model in the loop.) Here: read all of it once, then one compiled function over the whole grid; of
-linearised models, one pass f0 and one product J tau for all alphas. Both sweeps are of addition,
-over the validation images of the embedded suite's tasks, and must find the same accuracies. What
-bounds a sweep of edited models is timed as well: the unedited model's forward pass over images
-that lie on the device, once for each alpha.
+disk, edit the weights, classify every image. Its forward pass is compiled once, before the clock
+starts; a separate column compiles it for each alpha, as happens if a script builds its model in the
+loop. Here: read everything once, then run one compiled function over the whole grid; for linearised
+models, one pass f0 and one product J tau cover all alphas. Both ways sweep addition over the
+validation images of the embedded suite's tasks, and must find the same accuracies. The lower bound
+for a sweep of edited models is timed as well: the unedited model's forward pass over images on the
+device, once for each alpha.
 Writes experiments/results/sweeps.md and .json.
 """
 
@@ -47,7 +47,7 @@ class Sweeps:
     """Both ways to sweep one mode's vector over the same grid and images."""
 
     def __init__(self, mode: str, alphas: tuple[float, ...], vector_path: pathlib.Path) -> None:
-        """Compiles nothing yet."""
+        """Prepares both ways, without compiling."""
         self.alphas, self.vector_path = np.asarray(alphas), vector_path
         self.names = load_config(ROOT / "configs" / "embedded.py").tasks
         self.outputs = make_mode(mode, default_config()).outputs
@@ -69,11 +69,11 @@ class Sweeps:
         return jnp.argmax(head.logits(features), axis=-1)
 
     def sweep_usual(self, recompile: bool = False) -> np.ndarray:
-        """Everything anew for each alpha."""
+        """The usual way: everything again for each alpha."""
         rows, one = [], self.one
         for alpha in self.alphas:
             if recompile:
-                one = jax.jit(functools.partial(self._one))  # another function, to JAX
+                one = jax.jit(functools.partial(self._one))  # a new function to JAX
             checkpoint = load_checkpoint("embedded")
             preprocessing = load_preprocessing(checkpoint.directory, checkpoint.config)
             params0 = jax.device_put(checkpoint.params["visual"])
@@ -93,7 +93,7 @@ class Sweeps:
         return np.array(rows)
 
     def sweep_here(self) -> np.ndarray:
-        """Everything once."""
+        """The way here: everything once."""
         checkpoint = load_checkpoint("embedded")
         preprocessing = load_preprocessing(checkpoint.directory, checkpoint.config)
         shardings = make_shardings()
@@ -109,7 +109,7 @@ class Sweeps:
         return self.evaluator.accuracies([vector], self.alphas[:, None], sets)
 
     def forward_alone(self) -> Any:
-        """As many forward passes as there are alphas; after `sweep_here`."""
+        """One forward pass for each alpha; call it after `sweep_here`."""
         return [
             self.plain(self.params0, images)
             for _ in self.alphas
@@ -119,7 +119,7 @@ class Sweeps:
 
 
 def measure(mode: str, alphas: tuple[float, ...], rounds: int) -> dict[str, Any]:
-    """Medians of both ways, taken in turn."""
+    """Medians of both ways, interleaved."""
     rng = np.random.default_rng(0)
     vector = jax.tree.map(
         lambda leaf: rng.normal(scale=0.002, size=leaf.shape).astype(np.float32),
@@ -137,13 +137,13 @@ def measure(mode: str, alphas: tuple[float, ...], rounds: int) -> dict[str, Any]
             "forward": sweeps.forward_alone,
         }
         seconds = medians(ways, rounds)
-    # An image on the border between two classes may fall either way.
+    # The prediction for an image on the border between two classes may differ.
     assert np.abs(found["usual"] - found["here"]).max() < 0.02, found
     return {"mode": mode, "alphas": len(alphas), **seconds}
 
 
 def main() -> None:
-    """Measures and writes."""
+    """Measures everything and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -157,12 +157,12 @@ def main() -> None:
     ]  # fmt: skip
     title = f"Sweeps over {len(alphas)} alphas, {jax.devices()[0].device_kind}"
     header = ("mode", "here, s", "one evaluation for each alpha, s", "/ here",
-              "the same, compiled for each, s", "/ here",
-              "as many forward passes alone, s", "/ here")  # fmt: skip
+              "the same, compiled for each alpha, s", "/ here",
+              "forward passes alone, s", "/ here")  # fmt: skip
     note = (
-        "An edited model is another function for each alpha: it has to see every image anew, and "
-        "the forward passes alone bound its sweep. A linearised model is f0 + alpha J tau: two "
-        "passes give the whole grid."
+        "An edited model is a new function for each alpha: it has to process every image again, "
+        "so its forward passes alone are a lower bound for its sweep. A linearised model is f0 + "
+        "alpha J tau: two passes give the whole grid."
     )
     write_page("sweeps", title, rows, markdown_rows(header, cells), note)
 

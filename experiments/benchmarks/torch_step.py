@@ -1,7 +1,7 @@
 """The same train step in plain PyTorch.
 
-`torch_step` is experiments/parity/reference.py on random weights, every method of it; it runs on
-the CPU. `torch_training` is full fine-tuning as a PyTorch program would have it on a GPU.
+`torch_step` runs experiments/parity/reference.py on random weights, with all its methods, on the
+CPU. `torch_training` is full fine-tuning as a PyTorch program would do it on a GPU.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from reference import Reference, update  # noqa: E402
 
 
 def torch_step(config: ClipConfig, method: str, batch: int, classes: int) -> Callable[[], None]:
-    """A function that makes one step of a method."""
+    """A function that takes one step of a method."""
     sizes, mode, lora = config.visual, method.removesuffix(ORTHOREG), default_config().lora
     reference = Reference(
         write_model(config),
@@ -45,14 +45,14 @@ def torch_step(config: ClipConfig, method: str, batch: int, classes: int) -> Cal
 
 @functools.cache
 def write_model(config: ClipConfig) -> str:
-    """A Hugging Face directory of random weights; it lives as long as this process."""
+    """A Hugging Face directory of random weights, deleted when this process ends."""
     _folders.append(tempfile.TemporaryDirectory())
     CLIPVisionModelWithProjection(vision_config(config)).save_pretrained(_folders[-1].name)
     return _folders[-1].name
 
 
 def vision_config(config: ClipConfig) -> CLIPVisionConfig:
-    """The same sizes in transformers' words."""
+    """The same sizes as a transformers config."""
     sizes = config.visual
     return CLIPVisionConfig(
         hidden_size=sizes.width,
@@ -79,22 +79,22 @@ def torch_training(
     accumulate: int,
     device: str,
 ) -> Callable[[], torch.Tensor]:
-    """A function that makes one step of full fine-tuning; what it returns waits for nothing.
+    """A function that takes one step of full fine-tuning, and returns without waiting for it.
 
-    Fused AdamW, clipping to a global norm of 1, and PyTorch's own attention. The penalty is
-    autograd through the Gram matrix of each 2-D update, query, key and value fused, as the authors'
-    code has it; it is float32 in any case.
+    It uses fused AdamW, clipping to a global norm of 1, and PyTorch's own attention. The penalty is
+    autograd through the Gram matrix of each 2-D update, with query, key and value fused, as in the
+    authors' code; it is always float32.
 
     Args:
-      config: of the model, whose weights are random.
-      batch: images in a step.
-      classes: of the head.
-      penalised: with the penalty, of strength 10.
-      compiled: loss and penalty by `torch.compile`; the optimiser is fused as it is.
-      precision: of float32 matrix products: "highest", or "high" (TF32).
+      config: the model's sizes; its weights are random.
+      batch: number of images in a step.
+      classes: number of classes of the head.
+      penalised: whether to add the penalty, with strength 10.
+      compiled: whether to use `torch.compile` for loss and penalty; the optimiser is fused anyway.
+      precision: precision of float32 matrix products: "highest", or "high" (TF32).
       dtype: "float32", or "bfloat16" by autocast.
-      accumulate: parts of a batch that are computed one after the other.
-      device: as PyTorch names it.
+      accumulate: number of parts of a batch, computed one after another.
+      device: PyTorch's name of the device.
     """
     torch.set_float32_matmul_precision(precision)
     torch.backends.cudnn.allow_tf32 = precision != "highest"
@@ -143,7 +143,7 @@ def torch_training(
 
 
 def _matrices(model: torch.nn.Module) -> list[list[torch.Tensor]]:
-    """The weights that the penalty sees; those that are one matrix in its eyes, together."""
+    """The weights that the penalty sees, grouped by matrix."""
     tower, found = model.vision_model, []
     for layer in tower.encoder.layers:
         attention = layer.self_attn

@@ -1,4 +1,4 @@
-"""Runs the notebooks and stores what they print and draw: `make notebooks`, or by name.
+"""Runs the notebooks and stores their output: `make notebooks`, or by name.
 
 python experiments/notebooks/execute.py [experiments/notebooks/compose_task_vectors.ipynb ...]
 """
@@ -14,7 +14,7 @@ FOLDER = pathlib.Path(__file__).parent
 
 
 def execute(path: pathlib.Path, workdir: str) -> nbformat.NotebookNode:
-    """A notebook run from top to bottom in a process of its own, in the folder `workdir`."""
+    """Runs a notebook from top to bottom in its own process, in the folder `workdir`."""
     notebook = nbformat.read(path, as_version=4)
     place = {"metadata": {"path": workdir}}
     client = nbclient.NotebookClient(
@@ -28,7 +28,7 @@ if __name__ == "__main__":
     for path in [pathlib.Path(name) for name in sys.argv[1:]] or sorted(FOLDER.glob("*.ipynb")):
         with tempfile.TemporaryDirectory() as folder:
             notebook = execute(path, folder)
-        # What differs from machine to machine is not kept: times of progress, Python's version.
+        # Drops what differs between machines: times of progress, Python's version.
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs = [item for item in cell.outputs if item.get("name") != "stderr"]

@@ -1,12 +1,12 @@
-"""Every mode, with and without the penalty, here and in plain PyTorch from the same weights.
+"""Compares every mode, with and without the penalty, with plain PyTorch from the same weights.
 
     make parity
 
-Twenty AdamW steps on the same batches in float32, on the embedded model. Compared are loss,
-penalty and the gradient's norm at the first step and over the course, the task vector at the end,
-and the predictions of the edited models over a grid of alphas. In a process of its own one row is
-compared in float64 on both sides. Needs torch; `make parity` makes an environment of its own for
-it. Writes experiments/results/parity.md and parity.json.
+Both sides take twenty AdamW steps on the same batches in float32, on the embedded model. It
+compares loss, penalty and gradient norm at the first step and over all steps, the final task
+vector, and the predictions of the edited models over a grid of alphas. A separate process compares
+one row in float64 on both sides. Needs torch; `make parity` sets up an environment for it. Writes
+experiments/results/parity.md and parity.json.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ LEARNING_RATES = {"full": 1e-4, "linearized": 1e-4, "attention": 1e-4, "lora": 1
 ALPHAS = np.array([-1.0, 0.0, 0.5, 1.0, 2.0])
 LORA = default_config().lora
 OUT = pathlib.Path(__file__).parents[1] / "results"
-DOUBLE = "linearized"  # the mode that float64 is tried on: the one whose vectors differ most
+DOUBLE = "linearized"  # the mode compared in float64: its vectors differ most
 TEXT_TENSORS = f"{ORTHOREG}, text tensors"
-# Twice what was measured. Another warm-up makes 0.1 to 0.4, text tensors 0.01.
+# Bounds: twice what was measured. A different warm-up gives 0.1 to 0.4, text tensors 0.01.
 TAU = {
     "full": 3.2e-4,
     "full+orthoreg": 2.5e-4,
@@ -66,16 +66,16 @@ TAU = {
 }
 
 EXPLAINED = """
-**Where τ differs.** Of linearised fine-tuning with the penalty, one entry of one matrix makes 95 %
-of the squared difference, and the biases of the keys, whose gradient a softmax makes 0 but for
-rounding, much of the rest. AdamW's steps are as long where a gradient is rounding as elsewhere, and
-the penalty lengthens them. The last row is the same in float64 on both sides: what float32 makes is
-rounding, and no other formula.
+**Where τ differs.** In linearised fine-tuning with the penalty, one entry of one matrix accounts
+for 95 % of the squared difference. Much of the rest is in the biases of the keys, whose gradient
+is 0 after the softmax, up to rounding error. AdamW's steps are as long where a gradient is
+rounding error as elsewhere, and the penalty lengthens them. The last row is the same in float64
+on both sides: the difference in float32 is rounding error, not a different formula.
 """
 
 
 class Setting:
-    """The embedded model on one of its tasks, in both layouts."""
+    """The embedded model on one of its tasks, in the layouts of both sides."""
 
     def __init__(self, wide: bool = False) -> None:
         self.checkpoint = load_checkpoint("embedded")
@@ -98,7 +98,7 @@ class Setting:
             self.normalize = double.widened(self.normalize)
 
     def pixels(self, images: np.ndarray) -> torch.Tensor:
-        """Preprocessed, channels first."""
+        """Preprocessed images, channels first."""
         pixels = np.asarray(self.normalize(jnp.asarray(images)))
         return torch.tensor(pixels.transpose(0, 3, 1, 2).copy())
 
@@ -106,13 +106,13 @@ class Setting:
 def compare(
     setting: Setting, name: str, strength: float, text_tensors: bool = False
 ) -> tuple[dict[str, float], Any]:
-    """One row, relative differences between the two implementations; and our task vector."""
+    """One row, the relative differences between the two implementations; and our task vector."""
     params0 = setting.params0
     if text_tensors:
         params0 = jax.device_put(beside_text_tensors(setting.checkpoint.params))
     mode, rate = make_mode(name, default_config()), LEARNING_RATES[name]
     optimizer = make_optimizer(rate, WARMUP, STEPS, 0.1, 1.0)
-    # The penalty is measured in every row; its strength may be 0.
+    # Every row measures the penalty; its strength may be 0.
     step = make_train_step(
         mode,
         setting.apply,
@@ -148,7 +148,7 @@ def compare(
         "tau": _tau_difference(setting, vector, delta),
     }
     if not setting.wide:
-        row["answers that differ"] = _answers(setting, mode, vector, reference, delta)
+        row["predictions that differ"] = _answers(setting, mode, vector, reference, delta)
     return row, {name: leaves for name, leaves in vector.items() if name != TEXT}
 
 
@@ -170,7 +170,7 @@ def _tau_difference(setting: Setting, vector: Any, delta: Any) -> float:
 
 
 def _answers(setting: Setting, mode: Mode, vector: Any, reference: Reference, delta: Any) -> float:
-    """Share of differing predictions over the grid of alphas: each by its own task vector."""
+    """Fraction of predictions that differ over the grid of alphas, each by its own task vector."""
     evaluator = Evaluator(setting.apply, setting.params0, setting.normalize, mode.outputs)
     data = put_evaluation_set(setting.head, *setting.test, 100, make_shardings())
     vector = {name: leaves for name, leaves in vector.items() if name != TEXT}
@@ -185,14 +185,14 @@ def _answers(setting: Setting, mode: Mode, vector: Any, reference: Reference, de
 
 
 def in_double() -> dict[str, float]:
-    """The row of `DOUBLE`, computed in float64 by a process of its own."""
+    """The row of `DOUBLE`, computed in float64 by a separate process."""
     command = [sys.executable, __file__, "--double"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def main() -> None:
-    """All modes; fails if a difference is above its bound."""
+    """Compares all modes; fails if a difference is above its bound."""
     torch.manual_seed(0)
     if sys.argv[1:] == ["--double"]:
         double.switch()
@@ -215,21 +215,21 @@ def main() -> None:
     for name, row in rows.items():
         for key, bound in (("penalty, first step", 1e-5), ("gradient, first step", 1e-5)):
             assert row[key] < bound, (name, key, row[key])
-        assert row["tau"] < TAU[name] and not row.get("answers that differ"), (name, row)
+        assert row["tau"] < TAU[name] and not row.get("predictions that differ"), (name, row)
 
 
 def write_page(rows: dict[str, dict[str, float]], moved: list[str]) -> None:
-    """The table, and how much the text tensors change."""
+    """Writes the table, and how much the text tensors change."""
     header = list(next(iter(rows.values())))
     cells = [
         [name, *(f"{row[key]:.1e}" if key in row else "" for key in header)]
         for name, row in rows.items()
     ]
     lines = [
-        "Relative differences to a plain PyTorch implementation, float32, the embedded model on",
+        "Relative differences from a plain PyTorch implementation, float32, the embedded model on",
         f"its digits, {STEPS} AdamW steps of {BATCH} (λ = {STRENGTH:g}). Made by `make parity`.",
-        "The reference has the field's schedule, clip and weight decay; in rows of text tensors",
-        "those, too (`penalty.text_tensors`).",
+        "The reference has the field's schedule, clip and weight decay; in rows with text tensors,",
+        "it trains those, too (`penalty.text_tensors`).",
         f"The text tensors change τ by {' and '.join(moved)} of its length.\n",
         markdown_rows(["method", *header], cells),
         EXPLAINED,

@@ -1,4 +1,4 @@
-"""Both sides in float64: what they differ by there is not rounding of float32."""
+"""Switches both sides to float64, where differences are not float32's rounding error."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 
 
 def switch() -> None:
-    """From now on new arrays are float64, and both attentions, too.
+    """Makes new arrays, and the attention of both sides, float64 from now on.
 
-    jax.nn's attention and transformers' take their softmax in float32, whatever their inputs are.
+    The attention of jax.nn and of transformers takes its softmax in float32, whatever its inputs.
     """
     jax.config.update("jax_enable_x64", True)
     torch.set_default_dtype(torch.float64)
@@ -24,7 +24,7 @@ def switch() -> None:
 
 
 def _attention(query: Any, key: Any, value: Any, is_causal: bool = False) -> Any:
-    """Of (batch, positions, heads, features)."""
+    """Attention over arrays of shape (batch, positions, heads, features)."""
     scores = jnp.einsum("bthd,bshd->bhts", query, key) / np.sqrt(query.shape[-1])
     if is_causal:
         places = jnp.arange(scores.shape[-1])
@@ -33,10 +33,10 @@ def _attention(query: Any, key: Any, value: Any, is_causal: bool = False) -> Any
 
 
 def widen(tree: Any) -> Any:
-    """The same numbers in float64."""
+    """Casts a tree to float64."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), tree)
 
 
 def widened(function: Any) -> Any:
-    """A function whose result is in float64."""
+    """Wraps a function to return float64."""
     return functools.wraps(function)(lambda *arguments: widen(function(*arguments)))

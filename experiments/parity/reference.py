@@ -1,9 +1,9 @@
-"""The method once more, in plain PyTorch, written from the paper's formulas: slow and obvious.
+"""The method again in plain PyTorch, written from the paper's formulas: slow and obvious.
 
-The image tower is transformers' own; the penalty is autograd through the Gram matrices of the
-layout that the authors' code has (query, key and value fused); the linearised model is
-torch.func.jvp; adapters are products that are formed. Schedule, clip, weight decay and what is
-trained are the field's choices. Nothing of orthoreg_jax is imported.
+The image tower is transformers' own. The penalty is autograd through the Gram matrices, in the
+layout of the authors' code (query, key and value fused). The linearised model is torch.func.jvp,
+and adapters' products are multiplied out. Schedule, clip, weight decay and the trained parameters
+are the field's choices. It imports nothing from orthoreg_jax.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from transformers import CLIPVisionModelWithProjection
 
 Tensors = dict[str, torch.Tensor]
 ATTENTION = re.compile(r".*self_attn\.(q_proj|k_proj|v_proj|out_proj)\.weight")
-# Trainable in the authors' image encoder, though no image feature reads them.
+# Trainable in the authors' image encoder, although no image feature depends on them.
 TEXT = (
     "text_model.embeddings.token_embedding.weight",
     "text_model.embeddings.position_embedding.weight",
@@ -33,11 +33,11 @@ class Reference:
     Args:
       directory: a Hugging Face CLIP directory.
       mode: "full", "linearized", "attention" or "lora".
-      factors: LoRA's first A by "LAYER/in" and "LAYER/out", shape (r, d).
+      factors: LoRA's initial A by "LAYER/in" and "LAYER/out", shape (r, d).
       scale: alpha / r.
-      attention: transformers' name of an implementation; only "eager" has forward-mode derivatives.
-      text: whether the text tensors are trained, too, as they are in the authors' code where the
-        whole tower is.
+      attention: an implementation by transformers' name; only "eager" has forward-mode derivatives.
+      text: whether to train the text tensors, too, as the authors' code does where it trains the
+        whole tower.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Reference:
         self.trainable = {name: value.requires_grad_() for name, value in start.items()}
 
     def features(self, params: Tensors, pixels: torch.Tensor) -> torch.Tensor:
-        """Projected, not normalised."""
+        """Features after the projection, before normalisation."""
         tower = {name: params[name] for name in self.tower}
         return functional_call(self.model, tower, (pixels,)).image_embeds
 
@@ -80,7 +80,7 @@ class Reference:
         return f"vision_model.encoder.layers.{layer}.{part}.weight"
 
     def delta(self) -> Tensors:
-        """What training changed, by the tower's tensor names."""
+        """The update by training, by the tower's tensor names."""
         if self.mode != "lora":
             return {name: value - self.base[name] for name, value in self.trainable.items()}
         changes = {}
@@ -106,7 +106,7 @@ class Reference:
         return value + slope
 
     def outputs(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Features of the model that is trained."""
+        """Features of the model in training."""
         if self.mode in ("full", "attention"):
             return self.features({**self.base, **self.trainable}, pixels)
         return self.forward(pixels, self.delta())
@@ -131,7 +131,7 @@ class Reference:
         return found
 
     def penalty(self, delta: Tensors) -> torch.Tensor:
-        """sum_l ||G_l - I||_F, G of the smaller side."""
+        """sum_l ||G_l - I||_F, G the Gram matrix of the smaller side."""
         total = torch.zeros(())
         for matrix in self.matrices(delta):
             small = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
@@ -141,12 +141,12 @@ class Reference:
 
 
 def logits(features: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
-    """Cosine similarities times the temperature, which the head holds."""
+    """Cosine similarities times the temperature, which is part of the head."""
     return torch.nn.functional.normalize(features, dim=-1) @ head.T
 
 
 def schedule(peak: float, warmup: int, steps: int) -> Callable[[int], float]:
-    """The field's: the first of n warm-up steps has peak / n, the last the peak; then a cosine."""
+    """The field's schedule: warm-up steps k = 1 to n have k peak / n; then a cosine to 0."""
 
     def rate(step: int) -> float:
         if step < warmup:
@@ -164,10 +164,10 @@ def update(
     head: torch.Tensor,
     strength: float | None,
 ) -> tuple[float, float, float]:
-    """One step, clipped to a global norm of 1; a strength of None computes no penalty.
+    """Takes one step, clipped to a global norm of 1; a strength of None computes no penalty.
 
     Returns:
-      Loss, penalty and norm of the gradient before it.
+      Loss, penalty and gradient norm before the step.
     """
     values = list(reference.trainable.values())
     optimizer.zero_grad()
@@ -188,7 +188,7 @@ def train(
     warmup: int,
     steps: int,
 ) -> list[tuple[float, float, float]]:
-    """AdamW with weight decay 0.1; what `update` returns for every step."""
+    """Trains by AdamW with weight decay 0.1; returns what `update` returns, for every step."""
     values = list(reference.trainable.values())
     optimizer = torch.optim.AdamW(values, lr=peak, weight_decay=0.1)
     rate, history = schedule(peak, warmup, steps), []

@@ -1,10 +1,10 @@
 """Singular values and vectors of stacks of matrices, one matrix at a time.
 
-Numbers that are there go to NumPy's LAPACK, outside of XLA; what is being traced is left to XLA.
-Neither hands XLA a batch: jaxlib 0.10 spreads a batch over the very threads of the CPU client that
-it runs on, and waits for them, for ever if all of them wait
-(`experiments/upstream/batched_svd_hang.py`). Nor does either hand LAPACK a matrix that is not
-finite, from which it need not come back: of such a matrix everything is NaN.
+Concrete arrays go to NumPy's LAPACK, outside XLA; XLA decomposes traced ones. XLA never gets a
+batch: jaxlib 0.10 spreads a batch over the threads of the CPU client that the computation itself
+runs on, and deadlocks when all of them wait (`experiments/upstream/batched_svd_hang.py`). LAPACK
+never gets a matrix with NaN or infinite entries, on which it may not return: for such a matrix
+every result is NaN.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ class Svd(NamedTuple):
 def svd(matrices: Matrices, rank: int | None = None) -> Svd:
     """The thin singular value decomposition of each matrix.
 
-    Of float32 numbers it is taken from the eigenvectors of A A^T in float64, at a tenth of the
-    time of LAPACK's SVD: singular values that are more than 1e-7 times the largest, and their
-    vectors, are as exact as those of LAPACK in float64, rounded. Vectors of smaller ones, which
-    are rounding, need not be orthogonal. Of float64 numbers it is LAPACK's.
+    For float32 it comes from the eigenvectors of A A^T in float64, in a tenth of the time of
+    LAPACK's SVD. Singular values above 1e-7 times the largest, and their vectors, are as exact as
+    LAPACK's in float64, rounded. Smaller ones are rounding error, and their vectors need not be
+    orthogonal. For float64 it is LAPACK's.
 
     Args:
-      matrices: NumPy's, or traced.
-      rank: how many to return, the leading ones; None: all.
+      matrices: NumPy arrays, or traced.
+      rank: number of leading singular values to return; None returns all.
 
     Returns:
-      NumPy arrays, or traced ones as the matrices are.
+      NumPy arrays, or traced arrays if the matrices are traced.
     """
     if isinstance(matrices, jax.core.Tracer):
         return Svd(*jax.lax.map(lambda matrix: _cut(_traced_svd(matrix), rank), matrices))
@@ -74,7 +74,7 @@ def svdvals(matrices: Matrices) -> Float[Array | np.ndarray, "k s"]:
     """Singular values of each matrix in descending order, as in `svd`; differentiable if traced.
 
     Args:
-      matrices: NumPy's, or traced.
+      matrices: NumPy arrays, or traced.
     """
     if isinstance(matrices, jax.core.Tracer):
         return jax.lax.map(_traced_svdvals, matrices)
@@ -87,11 +87,11 @@ def svdvals(matrices: Matrices) -> Float[Array | np.ndarray, "k s"]:
 def pseudo_inverse(matrices: Square) -> Square:
     """The pseudo-inverse of each symmetric matrix.
 
-    Eigenvalues up to 10 m eps times the largest, in magnitude, are rounding and count as 0; eps is
-    that of the matrices' type.
+    Eigenvalues of magnitude up to 10 m eps times the largest are rounding error and count as 0;
+    eps is that of the matrices' type.
 
     Args:
-      matrices: NumPy's, or traced.
+      matrices: NumPy arrays, or traced.
     """
     if isinstance(matrices, jax.core.Tracer):
         return jax.lax.map(_traced_pseudo_inverse, matrices)
@@ -110,7 +110,7 @@ def _svd(matrix: Any, size: int) -> tuple[Any, Any, Any]:
     if matrix.dtype == np.float64:
         return _cut(np.linalg.svd(matrix, full_matrices=False), size)
     wide = matrix.astype(np.float64)
-    # Squares of float32 numbers, and of what lies 1e-7 below them, fit into float64.
+    # float64 holds the squares of float32 numbers, and of numbers 1e-7 times as large.
     left = np.linalg.eigh(wide @ wide.T).eigenvectors[:, ::-1][:, :size]
     right = left.T @ wide
     values = np.linalg.norm(right, axis=1)
@@ -142,7 +142,7 @@ def _cut(parts: Any, rank: int | None) -> tuple[Any, Any, Any]:
 
 
 def _one_by_one(decompose: Callable[[Any], Any], name: str) -> Any:
-    """Of a traced matrix: never as a batch, whoever maps over it, and NaN if it is not finite."""
+    """Decomposes a traced matrix: never as a batch, even under vmap; NaN if it is not finite."""
 
     @jax.custom_jvp
     @jax.custom_batching.sequential_vmap
@@ -183,13 +183,13 @@ def _traced_svdvals_jvp(primals: Any, tangents: Any) -> Any:
     return values, jnp.einsum("ms,mn,sn->s", left, *tangents, right, precision="highest")
 
 
-_LOCK = threading.Lock()  # two limits at once would restore each other's
+_LOCK = threading.Lock()  # two concurrent limits would restore each other's value
 
 
 def _each(decompose: Callable[[Any], Any], matrices: Any) -> Iterator[Any]:
-    """Applies a function to each matrix, several at a time, one thread each.
+    """Applies a function to several matrices at a time, one thread each.
 
-    On matrices of these sizes several threads of LAPACK's mostly wait for one another.
+    On matrices of these sizes LAPACK's own threads mostly wait for one another.
     """
     with _LOCK, _controller().limit(limits=1, user_api="blas"):
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

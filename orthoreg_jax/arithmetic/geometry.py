@@ -42,7 +42,7 @@ def _svdvals(matrices: Float[Array | np.ndarray, "k m n"]) -> Float[Array, "k s"
 def stable_ranks(delta: Update, matrices: Rules | None = None) -> dict[str, Float[Array, " k"]]:
     """||dW||_F^2 / ||dW||_2^2 of every weight update, by leaf path; 0 for an update of zeros.
 
-    From 1 (one direction) to the smaller side (all directions alike).
+    Ranges from 1 (a single direction) to the smaller side (all directions equal).
 
     Args:
       delta: a task vector, any pytree.
@@ -58,14 +58,14 @@ def stable_ranks(delta: Update, matrices: Rules | None = None) -> dict[str, Floa
 def stable_rank(values: Float[Array, "k s"]) -> Float[Array, " k"]:
     """The stable rank of matrices, from their singular values in descending order."""
     largest = jnp.max(values, axis=1, initial=0) ** 2
-    zero = largest == 0  # and not "not above 0", which NaN is, too
+    zero = largest == 0  # not `~(largest > 0)`, which is also true for NaN
     return jnp.where(zero, 0.0, jnp.sum(values**2, axis=1) / jnp.where(zero, 1.0, largest))
 
 
 def gram_deviations(delta: Update, matrices: Rules | None = None) -> dict[str, Float[Array, " k"]]:
-    """||G - I||_F of every weight update, G the Gram of its smaller side, by leaf path.
+    """||G - I||_F of every weight update, G the Gram matrix of its smaller side, by leaf path.
 
-    The terms of the penalty in its released form, from the singular values.
+    These are the terms of the penalty's released form, computed from the singular values.
 
     Args:
       delta: a task vector, any pytree.
@@ -88,15 +88,15 @@ def gram_deviation(values: Float[Array, "k s"]) -> Float[Array, " k"]:
 def column_angles(
     tree: PyTree, matrices: Rules | None = None, bins: int = 90
 ) -> dict[str, Float[Array, "k bins"]]:
-    """Histograms of the angles between every two columns of each matrix, by leaf path.
+    """Histograms of the angles between all pairs of columns of each matrix, by leaf path.
 
     Args:
       tree: a task vector, or weights.
       matrices: how leaves are read, see `orthogonality_penalty`.
-      bins: of equal width, from 0 to 180 degrees.
+      bins: number of bins of equal width, from 0 to 180 degrees.
 
     Returns:
-      Shares that sum to 1 for each matrix of two or more columns; columns of zeros count as
+      Fractions that sum to 1 for each matrix with two or more columns; zero columns count as
       orthogonal.
 
     Examples:
@@ -111,14 +111,14 @@ def column_angles(
 
 @functools.partial(jax.jit, static_argnums=1)
 def _angle_histograms(matrices: Float[Array, "k m n"], bins: int) -> Float[Array, "k bins"]:
-    # Where bins begin, as cosines. Counting what lies beyond each of them takes one pass for each,
-    # and 1/8 of the time of adding to 90 bins one pair after the other.
+    # The bins' lower edges, as cosines. Counting the pairs beyond each edge takes one pass per
+    # edge, and 1/8 of the time of adding pairs to 90 bins one by one.
     edges = jnp.asarray(np.cos(np.linspace(0.0, np.pi, bins + 1)[:-1]), jnp.float32)
 
     def histogram(matrix: Float[Array, "m n"]) -> Float[Array, " bins"]:
         cosines = jnp.clip(_cosines(matrix), -1.0, 1.0)
         count = cosines.shape[0]
-        pairs = jnp.where(jnp.eye(count, dtype=bool), 2.0, cosines)  # the diagonal lies nowhere
+        pairs = jnp.where(jnp.eye(count, dtype=bool), 2.0, cosines)  # keeps the diagonal out
         beyond = jax.lax.map(lambda edge: jnp.sum(pairs <= edge), edges)
         return (beyond - jnp.append(beyond[1:], 0)) / max(1, count * (count - 1))
 
@@ -134,8 +134,8 @@ def _cosines(matrix: Float[Array, "m n"]) -> Float[Array, "n n"]:
 def column_cosines(delta: Update, matrices: Rules | None = None) -> dict[str, Float[Array, " k"]]:
     """Mean |cosine| between different columns of each weight update, by leaf path.
 
-    0 means that all columns are orthogonal; columns that are zero count as orthogonal. Matrices
-    wider than tall are transposed, as more columns than rows cannot all be orthogonal.
+    0 means that all columns are orthogonal; zero columns count as orthogonal. Matrices that are
+    wider than tall are transposed first, because their columns cannot all be orthogonal.
 
     Args:
       delta: a task vector, any pytree.

@@ -19,19 +19,19 @@ Shapes = Mapping[str, tuple[int, ...]]  # by path, without nnx's "/value"
 def layer_rules(library: str, tree: PyTree) -> dict[str, Reading]:
     """Rules for those leaves of a library's stock layers that need one.
 
-    Attention by heads, convolutions, layers stacked by scan or vmap, LoRA in nnx; of Equinox, whose
-    layers are nodes of the tree, also linear layers (which are (outputs, inputs) there),
-    embeddings and normalisations. flax's and Haiku's layers are known by the names of their leaves
-    and by shapes that belong together. What these leave open gets no rule, and is an error where
-    it needs one: a `DenseGeneral` over several axes, say.
+    Covers multi-head attention, convolutions, layers stacked by scan or vmap, and LoRA in nnx. For
+    Equinox, whose layers are nodes of the tree, it also covers linear layers (which are
+    (outputs, inputs) there), embeddings and normalisations. Layers of flax and Haiku are recognised
+    by the names of their leaves and by matching shapes. An ambiguous leaf gets no rule and is an
+    error later if it needs one: a `DenseGeneral` over several axes, for example.
 
     Args:
       library: "linen", "nnx", "equinox" or "haiku".
-      tree: all parameters, or their shapes; of Equinox the module itself, as
+      tree: all parameters, or their shapes; for Equinox the module itself, as
         `eqx.filter(model, eqx.is_inexact_array)`.
 
     Returns:
-      Rules by whole paths. Your own go in front:
+      Rules by full path. Put your own in front:
       `{"head/kernel": oj.Skip("frozen"), **oj.layer_rules("linen", params)}`.
 
     Raises:
@@ -94,14 +94,14 @@ def _haiku(shapes: Shapes, node: str, name: str) -> Reading | None:
 def _kernel(
     shape: tuple[int, ...], bias: tuple[int, ...] | None, layer: str, outputs: int = -1
 ) -> Reading | None:
-    """The rule for a kernel (..., in, out) with more than two axes; None if two, or ambiguous."""
+    """The rule for a kernel (..., in, out) of three or more axes; None if fewer, or ambiguous."""
     axes = len(shape)
     if axes < 3:
         return None
     if "conv" not in layer.rpartition("/")[2].lower():
         stacked = bias == (*shape[:-2], shape[-1])
         return Matrix() if stacked and bias != shape[1:] else None
-    # (height, width, in, out); layers that are stacked have a further axis, and so have biases.
+    # (height, width, in, out); stacked layers have one more axis, and so do their biases.
     first = 0 if bias is None else len(bias) - 1
     fits = axes <= 4 if bias is None else bias == (*shape[:first], shape[outputs])
     columns = outputs % axes
@@ -109,7 +109,7 @@ def _kernel(
     return Matrix(rows, (columns,)) if fits else None
 
 
-# A library's name -> (shapes, path of a layer, name of its leaf) -> how it is read.
+# Library -> function of (shapes, path of a layer, name of its leaf) that gives the leaf's reading.
 READ_BY_NAME: dict[str, Callable[[Shapes, str, str], Reading | None]] = {
     "linen": _flax,
     "nnx": _flax,
@@ -143,6 +143,6 @@ def _equinox(layer: Any, name: str) -> Reading | None:
         return Skip("of a normalisation")
     if not name.startswith("weight"):
         return None
-    # (outputs, inputs), in a convolution (outputs, inputs, height, width).
+    # (outputs, inputs); (outputs, inputs, height, width) in a convolution.
     spatial = layer.num_spatial_dims if kind.startswith("Conv") else 0
     return Matrix(tuple(range(-1 - spatial, 0)), (-2 - spatial,))

@@ -1,4 +1,4 @@
-"""Updates kept as two thin factors, as in LoRA, and what can be computed from the factors alone."""
+"""Updates kept as two thin factors, as in LoRA, and what the factors alone can compute."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .types import TaskVector, Update
 class LowRank:
     """A weight update dW = scale * left @ right of rank at most r; a node of a delta tree.
 
-    In LoRA's words, for kernels of shape (in, out): left is A^T, right is B^T, and scale is
+    In LoRA's notation, for kernels of shape (in, out): left is A^T, right is B^T, and scale is
     alpha / r. Leading axes stack matrices, as in any other leaf.
 
     Attributes:

@@ -29,7 +29,7 @@ from .types import PyTree
 
 
 def as_matrices(leaf: Inexact[Array | np.ndarray, ...], reading: Matrix) -> Any:
-    """A leaf as `k` matrices of `m` rows and `n` columns, (k, m, n); stays NumPy if it is."""
+    """A leaf as `k` matrices of `m` rows and `n` columns, (k, m, n); NumPy arrays stay NumPy."""
     rows = tuple(axis % leaf.ndim for axis in reading.rows)
     columns = tuple(axis % leaf.ndim for axis in reading.columns)
     batch = tuple(axis for axis in range(leaf.ndim) if axis not in rows + columns)
@@ -53,12 +53,12 @@ def select_matrices(tree: PyTree, rules: Rules | None = None) -> dict[str, Inexa
     """All weight matrices of a tree, by leaf path, in the tree's order.
 
     Args:
-      tree: any pytree of arrays and `LowRank` nodes; the latter are multiplied out.
-      rules: how leaves are read, see the module's docstring.
+      tree: any pytree of arrays and `LowRank` nodes, which are multiplied out.
+      rules: how leaves are read, see `arithmetic/rules.py`.
 
     Raises:
-      ValueError: from `read_leaves`; a rule that matches no leaf (most likely misspelt: "fc1" is
-        not "fc1/kernel" nor "*fc1*"); no matrix at all.
+      ValueError: from `read_leaves`; a rule matches no leaf (probably a misspelling: "fc1" is
+        neither "fc1/kernel" nor "*fc1*"); there is no matrix at all.
     """
     return {
         path: as_matrices(jnp.asarray(dense(leaf)), reading)
@@ -69,10 +69,10 @@ def select_matrices(tree: PyTree, rules: Rules | None = None) -> dict[str, Inexa
 def select_leaves(tree: PyTree, rules: Rules | None = None) -> dict[str, tuple[Any, Matrix]]:
     """The leaves that `select_matrices` reads, unchanged, and how each is read.
 
-    Two leaves that a rule reads as an `Adapter` are one `LowRank`, by the path of their node.
+    Two leaves that a rule reads as an `Adapter` become one `LowRank`, at the path of their node.
 
     Raises:
-      ValueError: as `select_matrices`; a leaf that is no array; a factor without the other one.
+      ValueError: as `select_matrices`; a leaf is not an array; one of two factors is missing.
     """
     check_arrays(tree, "tree of updates")
     leaves = flatten(tree, is_low_rank)
@@ -93,7 +93,7 @@ def select_leaves(tree: PyTree, rules: Rules | None = None) -> dict[str, tuple[A
 def read_updates(
     leaves: Mapping[str, Any], rules: Rules | None = None
 ) -> dict[str, tuple[Any, Matrix]]:
-    """Picks the updates of matrices from leaves by path, and says how each is read.
+    """Picks the matrices' updates from leaves by path, each with its reading.
 
     Raises:
       ValueError: as `select_leaves`, except for rules that match nothing.
@@ -111,7 +111,7 @@ def read_updates(
 def _factors(leaves: Mapping[str, Any], path: str, adapter: Adapter) -> tuple[str, tuple[Any, Any]]:
     """The node that a factor belongs to, and both factors of that node."""
     node = adapter.node(path)
-    assert node is not None  # as the rule matched
+    assert node is not None  # because the rule matched
     paths = {without_value(each): each for each in leaves}
     names = [f"{node}/{factor}".lstrip("/") for factor in (adapter.left, adapter.right)]
     missing = [name for name in names if name not in paths]
@@ -156,7 +156,7 @@ def describe_matrices(tree: PyTree, rules: Rules | None = None) -> str:
       >>> rules = {"heads": oj.Matrix(rows=(0,), columns=(1, 2))}
       >>> print(oj.describe_matrices(tree, rules))
       leaf   shape      read as
-      bias   (3,)       -- 1 axes: a bias, scale or scalar
+      bias   (3,)       -- 1-D: a bias, scale or scalar
       heads  (8, 2, 4)  (8 rows, 8 columns)
     """
     lines = [("leaf", "shape", "read as")]

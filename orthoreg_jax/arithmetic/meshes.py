@@ -14,12 +14,12 @@ from .types import PyTree
 def automatically_sharded(compute: Callable[[Any], Any], tree: PyTree) -> Any:
     """Runs `compute(tree)` and lets XLA lay out intermediate arrays, as on a mesh with Auto axes.
 
-    A product over a sharded axis is ambiguous over a mesh of Explicit axes, which is what
-    `jax.make_mesh` makes. Arrays of other meshes, and of none, are left to `compute` as they are.
+    On a mesh of Explicit axes, the kind that `jax.make_mesh` makes, a product over a sharded axis
+    is ambiguous. Arrays on other meshes, or on none, go to `compute` unchanged.
 
     Args:
-      compute: a function of arrays whose result is small and replicated, as a scalar is.
-      tree: of arrays on one mesh.
+      compute: a function of arrays with a small, replicated result, such as a scalar.
+      tree: arrays on one mesh.
     """
     meshes = [jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(tree)]
     for mesh in meshes:

@@ -24,10 +24,10 @@ def flatten(tree: PyTree, is_leaf: Callable[[Any], bool] | None = None) -> dict[
 
 
 def check_arrays(tree: PyTree, name: str) -> None:
-    """Checks that a tree contains arrays of real numbers and nothing else.
+    """Checks that a tree contains only arrays of real numbers.
 
     Raises:
-      ValueError: it does not; the leaves are named, and the tree called `name`.
+      ValueError: it does not. The error names the leaves, and calls the tree `name`.
     """
     leaves = flatten(tree)
     others = {path: leaf for path, leaf in leaves.items() if not is_array(leaf)}
@@ -50,13 +50,13 @@ def check_finite(tree: PyTree, name: str, advice: str) -> None:
     """Checks that a tree contains no NaN or infinity.
 
     Raises:
-      ValueError: one is; the leaf is named, the tree called `name`, and `advice` added.
+      ValueError: it does. The error names the leaf, calls the tree `name` and ends with `advice`.
     """
     wrong = {path: leaf for path, leaf in flatten(tree).items() if not _all_finite(leaf)}
     if wrong:
         path, leaf = next(iter(wrong.items()))
         count = int(np.sum(~np.isfinite(np.asarray(leaf))))
-        more = f" ({len(wrong) - 1} more leaves have some, too)" if len(wrong) > 1 else ""
+        more = f" (as do {len(wrong) - 1} more leaves)" if len(wrong) > 1 else ""
         raise ValueError(
             f"{name}: leaf {path!r} has {count} NaN or infinite values out of "
             f"{np.size(leaf)}{more}; {advice}"
@@ -64,13 +64,13 @@ def check_finite(tree: PyTree, name: str, advice: str) -> None:
 
 
 def _all_finite(leaf: Any) -> bool:
-    # Where the array is: what lives on a device is not copied to look at it.
+    # Computed where the array is, so that checking an array on a device does not copy it.
     library: Any = jnp if isinstance(leaf, jax.Array) else np
     return not _is_a(leaf, jnp.inexact) or bool(library.isfinite(leaf).all())
 
 
 def _is_a(leaf: Any, kind: Any) -> bool:
-    """Whether a leaf is an array, or a number, of a kind of numbers."""
+    """Whether a leaf is an array, or a number, of the given kind of numbers."""
     return is_array(leaf) and jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), kind)
 
 
@@ -95,7 +95,7 @@ def select(tree: PyTree, patterns: Sequence[str]) -> dict[str, Any]:
     """The part of a nested dict whose leaf paths match a glob.
 
     Raises:
-      ValueError: a glob that matches no leaf.
+      ValueError: a glob matches no leaf.
     """
     leaves = flatten(tree)
     found = {pattern: fnmatch.filter(leaves, pattern) for pattern in patterns}
@@ -109,6 +109,6 @@ def select(tree: PyTree, patterns: Sequence[str]) -> dict[str, Any]:
 
 
 def replace(tree: PyTree, part: Any) -> PyTree:
-    """`tree` with the leaves of `part`, a nested dict of some of them, in place of its own."""
+    """`tree` with some leaves replaced by those of `part`, a nested dict."""
     changes = flatten(part)
     return jax.tree.map_with_path(lambda path, leaf: changes.get(leaf_path(path), leaf), tree)

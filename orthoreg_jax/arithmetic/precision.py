@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 def wide_type(*dtypes: DTypeLike) -> np.dtype:
     """float64 if one of the types is, else float32.
 
-    Explicit, so that callers convert and never promote: they work under strict promotion too.
+    Callers convert to it explicitly, so they also work under strict type promotion.
     """
     double = any(jnp.dtype(dtype) == jnp.float64 for dtype in dtypes)
     return jnp.dtype(jnp.float64 if double else jnp.float32)

@@ -1,15 +1,16 @@
 """Rules that say how to read each leaf of a pytree: as a matrix, as a factor, or not at all.
 
-A rule says of a leaf, found by its path, which axes are rows and which are columns (`Matrix`), that
-it is one of two factors (`Adapter`), or why it is none of these (`Skip`). Rules are a dict from
-glob patterns to readings; the first pattern that matches a path counts, and one that matches no
+Rules are a dict from glob patterns over leaf paths to readings. A reading says which axes of a leaf
+are rows and which are columns (`Matrix`), that the leaf is one of two factors (`Adapter`), or why
+it is neither (`Skip`). The first pattern that matches a path applies; a pattern that matches no
 leaf is an error. nnx ends its paths in "/value": patterns match with and without it.
 
-What no rule matches is read by its numbers, its name and its axes: integers and booleans are no
-weights; biases, scales and embeddings are no matrices, nor are the weights of normalisations; of
-the rest, 0 or 1 axes are no matrix and 2 are one, (rows, columns). 3 or more are an error, because
-(layers, rows, columns), (rows, heads, head_dim) and a convolution look alike, and guessing would
-drop or misread weights; and so are LoRA's factors, of which each by itself is no update.
+A leaf without a rule is read by its type, its name and its axes. Integers and booleans are not
+weights. Biases, scales, embeddings and the weights of normalisations are not matrices. Any other
+leaf with 0 or 1 axes is not a matrix, and one with 2 axes is a matrix, (rows, columns). 3 or more
+axes are an error: (layers, rows, columns), (rows, heads, head_dim) and a convolution look alike,
+and a guess would drop or misread weights. LoRA's factors are an error, too, because neither factor
+alone is an update.
 """
 
 from __future__ import annotations
@@ -50,15 +51,15 @@ class Matrix:
 class Adapter:
     """Two leaves that form one update, dW = scale * left @ right, as in LoRA.
 
-    The pattern of this rule matches the path of the node that holds both: of leaves "q/lora_a" and
+    The pattern of this rule matches the path of the node that holds both: for leaves "q/lora_a" and
     "q/lora_b" it matches "q". Leading axes of the leaves stack matrices.
 
     Attributes:
       left: path below that node of the leaf of shape (..., m, r).
-      right: of the leaf of shape (..., r, n).
-      scale: alpha / r; 1 in nnx, whose LoRA has no other.
-      transposed: the product is (outputs, inputs), as PyTorch's layers and peft's adapters are,
-        and columns, where they matter, are its rows.
+      right: path below that node of the leaf of shape (..., r, n).
+      scale: alpha / r; always 1 in nnx, whose LoRA has no scale.
+      transposed: whether the product is (outputs, inputs), as in PyTorch's layers and peft's
+        adapters; where columns matter, its rows are taken.
 
     Examples:
       >>> factors = {"q": {"lora_a": jnp.ones((4, 1)), "lora_b": jnp.ones((1, 3))}}
@@ -114,10 +115,10 @@ class Unread:
 
 Reading = Matrix | Adapter | Skip
 
-# Names of leaves that are vectors: with more axes than one they are stacked, or split by heads.
+# Names of leaves that are vectors; further axes stack them or split them by heads.
 VECTORS = ("bias", "scale", "offset", "gamma", "beta")
-LORA_LEAVES = ("lora_a", "lora_b")  # as nnx and, in capitals, peft call LoRA's leaves
-MOST = 12  # leaves in one message
+LORA_LEAVES = ("lora_a", "lora_b")  # the names in nnx and, in capitals, in peft
+MOST = 12  # leaves listed in one message
 ADVICE = (
     "give each a rule, by a pattern over its whole path, in matrices={PATTERN: READING}: Matrix() "
     "for (rows, columns) and stacked (layers, rows, columns), Matrix(rows=(0,), columns=(1, 2)) "
@@ -152,7 +153,7 @@ def read_leaf(path: str, leaf: Any, rules: Rules | None = None) -> Reading | Unr
     """How to read the leaf at `path`: an array, its shape and type, or a `LowRank`.
 
     Raises:
-      ValueError: a rule that does not fit it.
+      ValueError: a rule does not fit the leaf.
     """
     shape, dtype = shape_of(leaf), getattr(leaf, "dtype", type(leaf))
     weights = jnp.issubdtype(dtype, jnp.floating)
@@ -174,13 +175,13 @@ def read_leaf(path: str, leaf: Any, rules: Rules | None = None) -> Reading | Unr
     if not weights:
         return Skip(f"{dtype}: no weights")
     if len(shape) < 2:
-        return Skip(f"{len(shape)} axes: a bias, scale or scalar")
+        return Skip(f"{len(shape)}-D: a bias, scale or scalar")
     if name in VECTORS:
         return Skip("a bias or scale, by its name")
     if "embed" in name.lower():
         return Skip("an embedding, by its name")
     if is_factor(path):
-        return Unread("named like one of LoRA's two factors, which alone are no update")
+        return Unread("named like one of LoRA's two factors, and one factor is not an update")
     if len(shape) > 2:
         return Unread("its axes can be read in several ways")
     if name in ("weight", "w") and parents:
@@ -196,8 +197,8 @@ def read_leaves(leaves: Mapping[str, Any], rules: Rules | None = None) -> dict[s
     """How to read each of the given leaves.
 
     Raises:
-      ValueError: leaves that need a rule and have none, all of them in one message; or a rule that
-        does not fit.
+      ValueError: leaves need a rule and have none (one message lists them all), or a rule does not
+        fit.
     """
     readings = {path: read_leaf(path, leaf, rules) for path, leaf in leaves.items()}
     unread = {path: each for path, each in readings.items() if isinstance(each, Unread)}
@@ -229,7 +230,7 @@ def _check_axes(path: str, shape: tuple[int, ...], pattern: str, reading: Matrix
 
 
 def unused_rules(tree: PyTree, rules: Rules) -> list[str]:
-    """Patterns that match no leaf and could match none that `optax.MaskedNode` replaces."""
+    """Patterns that match no leaf, not even one that an `optax.MaskedNode` may replace."""
     leaves = flatten(tree, is_low_rank)
     masked = [
         path for path, node in flatten(tree, _is_masked_or_low_rank).items() if is_masked(node)

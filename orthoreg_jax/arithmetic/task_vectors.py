@@ -1,6 +1,6 @@
 """Task vectors as plain pytrees: difference, application, sum, negation, analogy, similarity.
 
-Updates that a tree keeps as `LowRank` count as what they multiply out to.
+`LowRank` nodes of a tree are multiplied out.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def task_vector(finetuned: PyTree, pretrained: PyTree) -> PyTree:
 
     Args:
       finetuned: weights after fine-tuning.
-      pretrained: weights before, of the same structure and shapes.
+      pretrained: weights before fine-tuning, of the same structure and shapes.
 
     Raises:
-      ValueError: the trees differ in structure or in a shape, or hold LoRA's factors, whose
-        differences are not the difference of the weights; the leaves are named.
+      ValueError: the trees differ in structure or shape, or hold LoRA's factors, whose difference
+        is not the difference of the weights. The error names the leaves.
 
     Reference: "Editing models with task arithmetic", ICLR 2023 (arXiv 2212.04089), section 2.
 
@@ -58,9 +58,9 @@ def apply_task_vector(
     """theta_0 + scale * tau; a negative scale forgets the task.
 
     Args:
-      pretrained: the weights to edit. Leaves that `vector` does not hold stay as they are, so the
-        vector of an image tower, or of its attention alone, applies to the whole model.
-      vector: a task vector, or a sum of them; each of its leaves must be found in `pretrained`.
+      pretrained: the weights to edit. Leaves that `vector` lacks are unchanged, so the vector of
+        an image tower, or of its attention alone, can be applied to the whole model.
+      vector: a task vector, or a sum of several; `pretrained` must have each of its leaves.
       scale: alpha.
 
     Returns:
@@ -101,13 +101,13 @@ def apply_task_vector(
 def add_task_vectors(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> PyTree:
     """sum_t tau_t (task addition, before scaling by alpha).
 
-    Summed in float32 (float64 if one of them is), and returned in the type of the leaves.
+    The sum is taken in float32 (float64 if a vector is float64) and returned in the leaves' type.
 
     Args:
-      vectors: a list of task vectors, or a dict of them by task.
+      vectors: a list of task vectors, or a dict by task.
 
     Raises:
-      ValueError: no vector, vectors of different structure or shapes, or complex leaves.
+      ValueError: there is no vector, their structures or shapes differ, or leaves are complex.
 
     Examples:
       >>> oj.add_task_vectors([{"w": jnp.ones(2)}, {"w": jnp.array([0.0, 2.0])}])
@@ -125,7 +125,7 @@ def _sum(leaves: Sequence[Any]) -> Any:
     same = len({*types}) == 1
     kind = types[0] if same else functools.reduce(jnp.promote_types, types)
     if not jnp.issubdtype(kind, jnp.floating) or len(leaves) == 1:
-        return functools.reduce(operator.add, leaves)  # whole numbers lose nothing
+        return functools.reduce(operator.add, leaves)  # integers add exactly
     wide = wide_type(*types)
     total = functools.reduce(operator.add, (_as_type(leaf, wide) for leaf in leaves))
     return _as_type(total, kind)
@@ -152,7 +152,7 @@ def task_vector_rows(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> list[P
 
 
 def negate_task_vector(vector: PyTree) -> PyTree:
-    """-tau, to forget a task within a sum.
+    """-tau, which makes a model, or a sum of task vectors, forget the task.
 
     Args:
       vector: a task vector.
@@ -169,11 +169,11 @@ def analogy(a: PyTree, b: PyTree, c: PyTree) -> PyTree:
 
     Args:
       a: a task vector.
-      b: of the task that is to `a` as the one that is looked for is to `c`.
+      b: a task vector; the result is to `c` as `b` is to `a`.
       c: a task vector.
 
     Raises:
-      ValueError: vectors of different structure or shapes.
+      ValueError: the vectors differ in structure or shapes.
 
     Reference: "Editing models with task arithmetic", ICLR 2023, section 5.
 
@@ -188,13 +188,13 @@ def analogy(a: PyTree, b: PyTree, c: PyTree) -> PyTree:
 
 
 def norm(vector: PyTree) -> Float[Array, ""]:
-    """||tau||, the Euclidean norm over all leaves, summed in float32 or better.
+    """||tau||, the Euclidean norm over all leaves, computed in float32 or better.
 
     Args:
       vector: a task vector.
 
     Raises:
-      ValueError: a leaf that is no array.
+      ValueError: a leaf is not an array.
 
     Examples:
       >>> print(oj.norm({"b": jnp.array([4.0]), "w": jnp.array([3.0])}))
@@ -207,14 +207,14 @@ def norm(vector: PyTree) -> Float[Array, ""]:
 def cosine_matrix(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> Float[Array, "t t"]:
     """Cosine similarity of every pair of task vectors, over all leaves.
 
-    A zero vector has cosine 0 with every other, and 1 with itself; one with an entry that is NaN or
-    infinite, or whose squared norm is too large for float32, has NaN.
+    A zero vector has cosine 0 with every other vector, and 1 with itself. Cosines are NaN for a
+    vector with a NaN or infinite entry, or with a squared norm too large for float32.
 
     Args:
-      vectors: a list of task vectors, or a dict of them by task.
+      vectors: a list of task vectors, or a dict by task.
 
     Raises:
-      ValueError: no vector, or vectors of different structure or shapes.
+      ValueError: there is no vector, or their structures or shapes differ.
 
     Examples:
       >>> print(oj.cosine_matrix([{"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([3.0, 4.0])}]))
@@ -241,7 +241,7 @@ def check_same(left: PyTree, right: PyTree, names: tuple[str, str]) -> None:
     """Checks that two trees contain arrays, with the same structure and shapes.
 
     Raises:
-      ValueError: they do not; the leaves are named, and the trees called by `names`.
+      ValueError: they do not. The error names the leaves, and calls the trees by `names`.
     """
     for tree, name in zip((left, right), names, strict=True):
         check_arrays(tree, name)

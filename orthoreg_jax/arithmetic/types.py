@@ -1,6 +1,6 @@
-"""What the trees are called in signatures.
+"""Names for trees in signatures.
 
-All are pytrees of arrays, which Python's types cannot tell apart; the names say which one is meant.
+All are pytrees of arrays, which type checkers cannot distinguish; the names show which is meant.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ PyTree: TypeAlias = Any  # any tree of arrays
 Params: TypeAlias = Any  # the weights of a model, or of a part of it; params0 are the pre-trained
 Update: TypeAlias = Any  # what fine-tuning changed, dense or with `LowRank` nodes
 TaskVector: TypeAlias = Any  # an update, multiplied out
-Trainable: TypeAlias = Any  # what the optimiser holds; a mode says what that is
+Trainable: TypeAlias = Any  # what the optimiser updates; each mode defines its own
 Inputs: TypeAlias = Any  # what a model takes: an array, or a tree of them
 
 Apply: TypeAlias = Callable[[Params, Inputs], Any]  # (params, inputs) -> outputs

@@ -1,1 +1,1 @@
-"""Accuracy of edited models: single tasks, addition, negation, and the geometry of vectors."""
+"""Accuracies of edited models (single tasks, addition, negation), and geometry of task vectors."""

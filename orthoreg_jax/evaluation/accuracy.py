@@ -1,4 +1,4 @@
-"""Predictions and accuracies of edited models: one compiled function for all tasks and splits."""
+"""Predictions and accuracies of edited models; all tasks and splits share a compiled function."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from orthoreg_jax.training.modes.mode import edited_outputs
 from orthoreg_jax.training.sharding import Shardings
 
 NO_CLASS = -1
-WINDOW = 8  # batches that are on their way at once, where a set is too large for the device
+WINDOW = 8  # batches in flight at once, for sets too large for the device
 
 
 class EvaluationSet(NamedTuple):
-    """One split of one task in batches of equal size, on the device or, if large, on the host."""
+    """One split of one task in batches of equal size, on the device or, if too large, the host."""
 
     head: Head
     batches: Sequence[Shaped[Array, "b ..."] | Shaped[np.ndarray, "b ..."]]
     labels: Int[np.ndarray, " n"]
-    sharding: jax.sharding.Sharding | None = None  # of a batch, for those that are not there yet
+    sharding: jax.sharding.Sharding | None = None  # of a batch; None if batches are on the device
 
 
 def put_evaluation_set(
@@ -49,8 +49,8 @@ def put_evaluation_set(
 class Evaluator:
     """Classifies images with many edits of one model.
 
-    An edit is a row of coefficients, one for each of a few task vectors. Holds the compiled
-    function and the pre-trained weights, so that a sweep builds no model and moves no data.
+    An edit is a row of coefficients, one for each of a few task vectors. The evaluator holds the
+    compiled function and the pre-trained weights, so a sweep builds no model and moves no data.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class Evaluator:
         normalize: Callable[[Any], Any],
         outputs: Callable[..., Any] = edited_outputs,
     ) -> None:
-        """Compiles nothing yet.
+        """Defers compilation to the first prediction.
 
         Args:
           apply: (image tower's params, pixels) -> features.
           params0: pre-trained weights of the image tower.
           normalize: uint8 or float images on the scale 0 to 255 -> pixels.
-          outputs: of a `Mode`: how its task vectors act on the model.
+          outputs: `outputs` of a `Mode`: how its task vectors act on the model.
         """
         self._params0 = params0
         self._classify = _compiled(outputs, apply, normalize)
@@ -74,9 +74,9 @@ class Evaluator:
     def predictions(
         self, vectors: Sequence[Any], coefficients: Float[np.ndarray, "g v"], data: EvaluationSet
     ) -> Int[np.ndarray, "g n"]:
-        """The class that theta_0 + sum_v c_v tau_v gives each image, for g rows of c.
+        """The class that theta_0 + sum_v c_v tau_v predicts for each image, for g rows of c.
 
-        `NO_CLASS` where a logit is not finite: such an answer is wrong, whatever the label.
+        It is `NO_CLASS` where a logit is not finite, and then wrong, whatever the label.
         """
         rows = jnp.asarray(coefficients, jnp.float32)
         answers, queued = [], collections.deque[Array]()
@@ -127,8 +127,8 @@ def _classify(
 ) -> Int[Array, "g b"]:
     features = outputs(apply, params0, vectors, coefficients, normalize(images))
     logits = head.logits(features)
-    # Padding is minus infinity, and the largest logit NaN if any is. Features too large for their
-    # norm are 0 once they are divided by it.
+    # Padded classes have logit minus infinity; the largest logit is NaN if any is. Features whose
+    # norm overflows become 0 when divided by it.
     squares = jnp.sum(jnp.square(features), axis=-1)
     finite = jnp.isfinite(jnp.max(logits, axis=-1)) & jnp.isfinite(squares)
     return jnp.where(finite, jnp.argmax(logits, axis=-1), NO_CLASS)

@@ -1,4 +1,4 @@
-"""Confidence intervals for a mean over tasks, from resampling the test images."""
+"""Confidence intervals for a mean over tasks, by resampling the test images."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def bootstrap_interval(
 ) -> Interval:
     r"""Percentile bootstrap of the mean over tasks of the mean over a task's images.
 
-    Every draw resamples each task's images with replacement; the tasks are fixed. Give
-    right (1) and wrong (0) for an accuracy; for two models on the same images give the
-    differences, -1, 0 or 1, which pairs them: images that both find hard then do not blur the
-    comparison. With several seeds, give each image's mean over seeds.
+    Every draw resamples each task's images with replacement; the tasks are fixed. For an accuracy,
+    give 1 (correct) or 0 (wrong). To compare two models on the same images, give the differences,
+    -1, 0 or 1; this pairing removes the variance from images that both find hard. With several
+    seeds, give each image's mean over seeds.
 
     Args:
-      values: by task, one number for each test image.
-      draws: resamplings.
-      level: share of the draws between the two ends.
-      seed: of the resampling; the same images give the same interval.
+      values: one number for each test image, by task.
+      draws: number of resamplings.
+      level: confidence level, the fraction of draws inside the interval.
+      seed: seed of the resampling; the same images give the same interval.
 
     Raises:
-      ValueError: no task, or a task without images.
+      ValueError: there is no task, or a task has no images.
 
     Reference: B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
@@ -49,9 +49,9 @@ def bootstrap_interval(
         raise ValueError(f"tasks without images: {empty or 'all, none was given'}")
     rng = np.random.default_rng(seed)
     means = np.zeros(draws)
-    for _, numbers in sorted(values.items()):  # in any order, the same draws
+    for _, numbers in sorted(values.items()):  # the same draws, whatever the order of tasks
         size = len(numbers)
-        # Equal numbers are drawn together: how often each of the few distinct ones comes.
+        # There are few distinct numbers, so it draws how often each one occurs.
         distinct, counts = np.unique(np.asarray(numbers, float), return_counts=True)
         means += rng.multinomial(size, counts / size, draws) @ distinct / size
     means /= len(values)

@@ -1,4 +1,4 @@
-"""Accuracies of a checkpoint on loaded tasks: as it is, with other weights, over alphas."""
+"""Accuracies of a checkpoint on loaded tasks: unchanged, with other weights, over alphas."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def measure_accuracy(
     """Accuracy of a whole CLIP's parameters on one task, as `orthoreg measure` reports it.
 
     Args:
-      checkpoint: the model whose sizes, tokenizer and preprocessing hold.
+      checkpoint: the model that gives sizes, tokenizer and preprocessing.
       params: parameters like `checkpoint.params`, for example with task vectors added. Their text
         tower makes the zero-shot head.
-      task: from `load_tasks`.
+      task: a task from `load_tasks`.
       split: "train", "val" or "test".
-      batch_size: images at a time.
+      batch_size: number of images computed at once.
 
     Returns:
-      A share from 0 to 1. An image whose logits are not finite counts as wrong.
+      Accuracy from 0 to 1. An image whose logits are not finite counts as wrong.
 
     Raises:
       ValueError: the task has no such split or is not a `Task`, or the parameters are not those of
@@ -67,12 +67,12 @@ def measure_accuracies(
     Args:
       checkpoint: see `measure_accuracy`.
       params: see `measure_accuracy`.
-      tasks: by any names, from `load_tasks`.
+      tasks: tasks from `load_tasks`, by any names.
       split: "train", "val" or "test".
-      batch_size: images at a time.
+      batch_size: number of images computed at once.
 
     Returns:
-      Shares from 0 to 1, by the same names.
+      Accuracies from 0 to 1, by the same names.
 
     Raises:
       ValueError: no task, or one that has no such split; parameters as for `measure_accuracy`.
@@ -109,17 +109,17 @@ def sweep_accuracy(
 
     Args:
       checkpoint: the pre-trained model.
-      vector: tau, `{"visual": ...}` as runs save it, or a sum of such; alphas below 0 forget it.
-      tasks: on which to measure, from `load_tasks`; or a list of some.
+      vector: tau, `{"visual": ...}` as runs save it, or a sum of several; alphas below 0 forget it.
+      tasks: the tasks to measure, from `load_tasks`; or a list of them.
       alphas: the grid.
-      split: alpha is chosen on "val", and what is reported is measured on "test".
-      outputs: how the vector acts; `linearized_outputs` for one of linearised fine-tuning:
-        f(x) + alpha J(x) tau. The whole grid then costs one pass.
-      limit: images of each task, chosen by a fixed seed; 0: all.
-      batch_size: images at a time.
+      split: choose alpha on "val", and report accuracies on "test".
+      outputs: how the vector acts on the model. For linearised fine-tuning, `linearized_outputs`,
+        f(x) + alpha J(x) tau; the whole grid then costs one pass.
+      limit: number of images of each task, chosen by a fixed seed; 0 uses all.
+      batch_size: number of images computed at once.
 
     Returns:
-      A row for each alpha, a column for each task.
+      Accuracies from 0 to 1: a row for each alpha, a column for each task.
 
     Raises:
       ValueError: a task without such a split or of another type, a vector that is not of an image
@@ -160,7 +160,7 @@ def open_evaluation(
     """An evaluator for edits of `params0`, an image tower, with one split of each task.
 
     Raises:
-      ValueError: no task, or one that has no such split.
+      ValueError: there is no task, or one has no such split.
     """
     tasks = list(tasks.values()) if isinstance(tasks, Mapping) else tasks
     if not tasks:
@@ -171,7 +171,7 @@ def open_evaluation(
             raise ValueError(f"task {task.name!r} has no split {split!r}, only {list(task.splits)}")
     counts = [len(task.splits[split]) for task in tasks]
     most = max(min(count, limit or count) for count in counts)
-    batch_size = min(batch_size, most)  # less padding where all there is fits into one batch
+    batch_size = min(batch_size, most)  # less padding if all images fit into one batch
     batch_size += -batch_size % jax.local_device_count()
     shardings = make_shardings(batch_size, local=True)
     preprocessing = checkpoint.preprocessing
@@ -181,7 +181,7 @@ def open_evaluation(
         preprocessing.normalize,
         outputs,
     )
-    # By position: two tasks may have one name.
+    # By position, because two tasks may have the same name.
     heads = pad_heads(
         {
             str(number): zero_shot_head(checkpoint, task.classes, task.templates)
@@ -203,7 +203,7 @@ def visual_parts(vectors: Sequence[Any]) -> list[Any]:
     """The image tower's part of task vectors as runs save them, `{"visual": ...}`.
 
     Raises:
-      ValueError: one that is not of an image tower alone, or not finite.
+      ValueError: a vector is not that of an image tower alone, or is not finite.
     """
     for vector in vectors:
         if not isinstance(vector, Mapping) or list(vector) != ["visual"]:
@@ -222,7 +222,7 @@ def _check_tasks(tasks: Sequence[Any]) -> None:
         if not isinstance(task, Task):
             name = task if isinstance(task, str) else "mnist"
             raise ValueError(
-                f"task is {task!r:.60}, a {type(task).__name__}; give one that is loaded: "
+                f"task is {task!r:.60}, a {type(task).__name__}; give a loaded task: "
                 f"oj.load_tasks('embedded', [{name!r}])[{name!r}]"
             )
 
@@ -238,11 +238,11 @@ def _check_weights(checkpoint: Checkpoint, params: Params) -> None:
         )
     check_same(params["visual"], checkpoint.params["visual"], ("params", "checkpoint.params"))
     check_finite(params, "params", "such a model has no accuracy")
-    # Near 1 in every model, whatever it was trained on, and near 0 in what training changed.
+    # Layer-norm scales are near 1 in every model, and near 0 in a task vector.
     sizes = [_mean_scale(tree["visual"]) for tree in (params, checkpoint.params)]
     if sizes[0] < 0.1 * sizes[1]:
         raise ValueError(
-            f"params: their layer-norm scales average {sizes[0]:.2g}, the checkpoint's "
+            f"params: the mean layer-norm scale is {sizes[0]:.2g}, the checkpoint's is "
             f"{sizes[1]:.2g}, so they are a difference of weights, not a model; {remedy}"
         )
 
@@ -252,5 +252,5 @@ def _mean_scale(tower: Any) -> float:
     return float(np.mean([np.abs(np.asarray(leaf)).mean() for leaf in scales]))
 
 
-# Kept, so that in a notebook the second call finds what the first one compiled.
+# Cached, so that a second call in a notebook does not compile again.
 _encoder = functools.cache(image_encoder)

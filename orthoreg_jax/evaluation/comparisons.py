@@ -1,4 +1,4 @@
-"""Compares methods on the same test images: with penalties, without, zero-shot."""
+"""Compares methods on the same test images: with penalties, without, and zero-shot."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ Correct = Mapping[str, Bool[np.ndarray, " _n"]]
 def compare_methods(
     zero_shot: Correct, answers: Mapping[str, Sequence[Correct]], shares: Sequence[float]
 ) -> list[Comparison]:
-    """Compares every method with zero-shot, and each penalised method with the same one without.
+    """Compares every method with zero-shot, and each penalised one with the same mode alone.
 
     Args:
-      zero_shot: by task; the control task's as "control".
-      answers: by method, for each seed, in the same order; see `EditedModels.correct`.
-      shares: of control accuracy that negation keeps.
+      zero_shot: correct answers by task; the control task's as "control".
+      answers: correct answers by method, one item for each seed, in the same order; see
+        `EditedModels.correct`.
+      shares: fractions of control accuracy that negation keeps.
     """
     kinds = ["single", "added", *(f"{kind}/{s}" for s in shares for kind in ("negated", "control"))]
     comparisons = []
@@ -41,7 +42,7 @@ def compare_methods(
 
 
 def _by_task(seeds: Sequence[Correct], kind: str) -> dict[str, Float[np.ndarray, "_s _n"]]:
-    """Right (1) or wrong (0), by task; for control, whose images all models share, the mean."""
+    """Correct (1) or wrong (0), by task; for control, the mean over models, which share images."""
     tasks = [key for key in seeds[0] if key.rpartition("/")[0] == kind]
     right = {
         key.rpartition("/")[2]: np.stack([seed[key] for seed in seeds]).astype(float)

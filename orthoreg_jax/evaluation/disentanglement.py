@@ -27,20 +27,21 @@ def disentanglement_error(
     xi(a1, a2) = sum_{i=1,2} P_{x in D_i}[ argmax f(x; theta_0 + a_i tau_i)
                                            != argmax f(x; theta_0 + a_1 tau_1 + a_2 tau_2) ]
 
-    All edits of a set are one compiled function; those of one vector alone are the grid's own
-    row and column at 0. An answer from logits that are not finite counts as changed.
+    One compiled function evaluates all edits; the edits by one vector alone are the grid's row and
+    column at 0. A prediction from logits that are not finite counts as changed.
 
     Args:
-      evaluator: of the method by which the vectors were made.
+      evaluator: the evaluator of the method that made the vectors.
       vectors: tau_1 and tau_2.
       sets: images of task 1 and of task 2.
-      alphas: the grid of both a1 and a2; it must hold 0.
+      alphas: the grid of both a1 and a2; it must contain 0.
 
     Returns:
-      Rows are a1, columns a2; from 0 (disentangled) to 2 (every answer changes on both tasks).
+      Errors from 0 (disentangled) to 2 (every prediction changes on both tasks); rows are a1,
+      columns a2.
 
     Raises:
-      ValueError: a grid without 0, or with numbers that are not finite.
+      ValueError: the grid lacks 0, or has numbers that are not finite.
 
     Reference: "Task Arithmetic in the Tangent Space", NeurIPS 2023 (arXiv 2305.12827), equation 5.
     """
@@ -70,20 +71,21 @@ def measure_disentanglement(
     limit: int = 256,
     batch_size: int = 256,
 ) -> Float[np.ndarray, "a a"]:
-    """xi(a1, a2) of two task vectors of a CLIP on a grid; the formula is `disentanglement_error`'s.
+    """xi(a1, a2) of two task vectors of a CLIP on a grid; see `disentanglement_error`.
 
     Args:
       checkpoint: the pre-trained model.
       vectors: tau_1 and tau_2, `{"visual": ...}` as runs save them; a list, or a dict by task.
-      tasks: the two tasks, from `load_tasks`; likewise, in the same order.
-      alphas: the grid of both a1 and a2; it must hold 0.
-      split: whose images are used.
-      outputs: how the vectors act; `linearized_outputs` for those of linearised fine-tuning.
-      limit: images of each task, chosen by a fixed seed; 0: all.
-      batch_size: images at a time.
+      tasks: the two tasks, from `load_tasks`; a list in the same order, or a dict by name.
+      alphas: the grid of both a1 and a2; it must contain 0.
+      split: the split whose images are used.
+      outputs: how the vectors act on the model; `linearized_outputs` for linearised fine-tuning.
+      limit: number of images of each task, chosen by a fixed seed; 0 uses all.
+      batch_size: number of images computed at once.
 
     Returns:
-      Rows are a1, columns a2; from 0 (disentangled) to 2 (every answer changes on both tasks).
+      Errors from 0 (disentangled) to 2 (every prediction changes on both tasks); rows are a1,
+      columns a2.
 
     Raises:
       ValueError: not two vectors and two tasks, a grid without 0, or as `sweep_accuracy`.

@@ -1,4 +1,4 @@
-"""Accuracies of one method's edited models: alone, added, negated, by analogy."""
+"""Accuracies of one method's edited models: single tasks, addition, negation, analogies."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from .search import (
 from .selection import normalised
 
 MEASURED_SPLITS = ("val", "test")
-FLAT = 0.01  # alphas that lose at most so much accuracy to the chosen one are called flat
+FLAT = 0.01  # the flat range: alphas with at most this much less accuracy than the chosen one
 Sets = dict[str, dict[str, EvaluationSet]]  # split -> task -> images on the device
 
 
 class EditedModels:
     """The task vectors of one method and seed, and every measurement on them.
 
-    `correct` collects, for each test accuracy, which images were classified right:
+    `correct` collects, for each test accuracy, which images were classified correctly:
     "single/TASK", "added/TASK", "negated/SHARE/TASK" and "control/SHARE/TASK".
     """
 
@@ -52,12 +52,12 @@ class EditedModels:
         pretrained_norm: float,
         zero_shot: Mapping[str, float] | None = None,
     ) -> None:
-        """Measures nothing yet.
+        """Takes vectors and data, without measuring yet.
 
         Args:
           options: `evaluation` of a config.
-          evaluator: of the way in which the vectors act on the model.
-          sets: of all tasks and the control task.
+          evaluator: an evaluator for the method's mode.
+          sets: evaluation sets of all tasks and the control task.
           vectors: task vectors by task.
           control: name of the control task.
           advance: called after each sweep over one set.
@@ -73,7 +73,7 @@ class EditedModels:
         self.correct: dict[str, Bool[np.ndarray, " n"]] = {}
 
     def single(self) -> dict[str, dict[str, float]]:
-        """Split -> task -> accuracy of theta_0 + tau."""
+        """Accuracy of theta_0 + tau, by split and task."""
         accuracies: dict[str, dict[str, float]] = {split: {} for split in MEASURED_SPLITS}
         for split in MEASURED_SPLITS:
             for task, vector in self._vectors.items():
@@ -87,7 +87,7 @@ class EditedModels:
     def addition(self, single: dict[str, dict[str, float]]) -> Addition:
         """Measures the sum of all vectors; `single` is the result of `single()`.
 
-        A task whose own model is never right has no normalised accuracy: its accuracy itself
+        A task whose own model has accuracy 0 has no normalised accuracy; its plain accuracy then
         counts in the choice of alpha.
         """
         tasks, total = list(self._vectors), add_task_vectors(list(self._vectors.values()))
@@ -117,7 +117,7 @@ class EditedModels:
         }
 
     def _per_task(self, alpha: float, val: Any, test: Any) -> PerTask | None:
-        """One alpha for each vector; None if not requested."""
+        """The sum with one alpha for each vector; None if not requested."""
         rounds, tasks = self._options.per_task_rounds, list(self._vectors)
         if rounds == 0:
             return None
@@ -142,7 +142,7 @@ class EditedModels:
         found, choices = search_negation(
             lambda a: self._sweep(vector, -a, both), alphas, self._shares, rounds
         )
-        tested: dict[float, list[Bool[np.ndarray, " n"]]] = {}  # shares often choose one alpha
+        tested: dict[float, list[Bool[np.ndarray, " n"]]] = {}  # shares often choose the same alpha
         shares: dict[str, Any] = {}
         for share, best in zip(self._shares, choices, strict=True):
             if best.alpha not in tested:
@@ -168,7 +168,7 @@ class EditedModels:
         }
 
     def analogy(self, a: str, b: str, c: str, d: str) -> Analogy:
-        """`a` is to `b` as `c` is to `d`: accuracy on d with tau_c + (tau_b - tau_a)."""
+        """Accuracy on d with tau_c + (tau_b - tau_a): `a` is to `b` as `c` is to `d`."""
         vectors = self._vectors
         return {
             "tasks": [a, b, c, d],
@@ -207,7 +207,7 @@ class EditedModels:
     def _classify(
         self, vector: TaskVector, alpha: float, split: str, task: str
     ) -> Bool[np.ndarray, " n"]:
-        """Whether theta_0 + alpha tau is right on each image."""
+        """Whether theta_0 + alpha tau classifies each image correctly."""
         data = self._sets[split][task]
         answers = self._evaluator.predictions([vector], np.full((1, 1), alpha), data)[0]
         return np.asarray(answers == data.labels)
@@ -216,15 +216,15 @@ class EditedModels:
 def first_alphas(
     options: ConfigDict, vector: TaskVector, pretrained_norm: float
 ) -> tuple[float, Sequence[float], int]:
-    """How alpha is searched: relative length of the vector, first alphas, and rounds.
+    """Start of a search for alpha: relative length of the vector, first alphas, number of rounds.
 
     Args:
-      options: `evaluation` of a config; the option `alpha_search` decides.
+      options: `evaluation` of a config; its `alpha_search` decides.
       vector: tau, a task vector or a merged one.
       pretrained_norm: ||theta_0||; the relative length is ||tau|| / ||theta_0||.
     """
     length = float(norm(vector)) / pretrained_norm
-    if options.alpha_search == "grid" or length == 0:  # a vector of zeros is the same at any alpha
+    if options.alpha_search == "grid" or length == 0:  # for a zero vector, any alphas will do
         return length, options.alphas, 0
     return length, [each / length for each in options.relative_lengths], options.refinements
 

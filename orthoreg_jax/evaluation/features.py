@@ -1,4 +1,4 @@
-"""Which features tasks use, and how task vectors act on the inputs of others."""
+"""Which features tasks use, and how task vectors act on other tasks' inputs."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def measure_features(
     Args:
       apply: (params, pixels) -> image features.
       params0: pre-trained weights of the image tower.
-      heads: of each task.
-      batches: images as the model takes them and labels, by task.
-      outputs: of the `Mode` that made the vectors.
-      vectors: by task; None measures the pre-trained model.
+      heads: zero-shot heads by task.
+      batches: images, as the model takes them, and labels, by task.
+      outputs: `outputs` of the `Mode` that made the vectors.
+      vectors: task vectors by task; None measures the pre-trained model.
     """
     edited = _edited(outputs, apply) if vectors else _plain(apply)
     sensitivities = {
@@ -73,7 +73,7 @@ def measure_features(
 
 @functools.cache
 def _edited(outputs: Callable[..., Any], apply: Apply) -> Apply:
-    """The model with its task vector, as the mode applies it; features are the plain model's."""
+    """The model with its task vector, as the mode applies it; features are those of "model"."""
 
     def features(tree: PyTree, pixels: Any) -> Any:
         return outputs(apply, tree["model"], [tree["vector"]], jnp.ones((1, 1)), pixels)[0]

@@ -1,11 +1,11 @@
-"""The fields of results.json. All accuracies are shares from 0 to 1.
+"""The fields of results.json. All accuracies are fractions from 0 to 1.
 
-Beside them the file has "sha256", the hash of all of them: one that was edited is not read.
+The file also has "sha256", the hash of all fields; a file that was edited is refused.
 """
 
 from __future__ import annotations
 
-from typing import NotRequired  # pydantic asks for these on Python 3.11
+from typing import NotRequired  # pydantic needs these on Python 3.11
 
 from typing_extensions import TypedDict
 
@@ -28,7 +28,7 @@ class TaskNegation(TypedDict):
     length: float  # ||tau|| / ||theta_0||
     target_val: list[float]
     control_val: list[float]
-    shares: dict[str, NegationAt]  # by share of control to keep, e.g. "0.95"
+    shares: dict[str, NegationAt]  # by fraction of control accuracy to keep, e.g. "0.95"
 
 
 class Added(TypedDict):
@@ -36,12 +36,12 @@ class Added(TypedDict):
 
     test: dict[str, float]  # by task
     absolute: float  # "Abs": mean of `test`
-    # "Norm": mean of test / this method's single-task test accuracy; None: one of these is 0
+    # "Norm": mean of test / this method's single-task test accuracy; None if one of these is 0
     normalised: float | None
 
 
 class PerTask(Added):
-    """The sum with an alpha for each task vector, by coordinate search on validation."""
+    """The sum with one alpha for each task vector, by coordinate search on validation data."""
 
     alphas: dict[str, float]
 
@@ -52,12 +52,12 @@ class Addition(Added):
     alphas: list[float]  # all that were tried, rising from 0
     length: float  # ||sum of tau|| / ||theta_0||
     val: dict[str, list[float]]  # validation accuracy over `alphas`, by task
-    alpha: float  # best validation mean of normalised accuracy
+    alpha: float  # best mean normalised accuracy on validation
     at_edge: bool
-    failed: list[str]  # tasks whose own model is never right, on validation or test
-    flat: list[float]  # least and greatest alpha around it within a point of mean accuracy
-    at_one: Added  # at alpha 1, which takes no validation data
-    per_task: PerTask | None  # None: not measured
+    failed: list[str]  # tasks whose own model has accuracy 0, on validation or test
+    flat: list[float]  # smallest and largest alpha around it within a point of mean accuracy
+    at_one: Added  # at alpha 1, which needs no validation data
+    per_task: PerTask | None  # None if not measured
 
 
 class AtAlpha(TypedDict):
@@ -86,27 +86,27 @@ class Comparison(TypedDict):
     difference: float  # method minus baseline
     low: float  # 95 % bootstrap interval over test images
     high: float
-    deviation: float | None  # standard deviation over seeds, which share images; None: one seed
+    deviation: float | None  # standard deviation over seeds, which share images; None if one seed
 
 
 class Geometry(TypedDict):
-    """Shape of the task vectors. Matrices are those that the penalty sees; some modes have none."""
+    """Geometry of task vectors. Matrices are those that the penalty sees; some modes have none."""
 
     norms: dict[str, float]  # ||tau||, by task
     cosines: list[list[float]]  # between task vectors, in the order of `tasks`
-    singular_values: dict[str, dict[str, list[list[float]]]]  # task -> leaf -> layer -> falling
+    singular_values: dict[str, dict[str, list[list[float]]]]  # task -> leaf -> layer -> descending
     column_cosines: dict[str, float]  # mean |cosine| of two columns, mean over matrices, by task
     stable_ranks: dict[str, float]  # mean over matrices, by task
     gram_deviations: dict[str, float]  # ||G - I||_F, mean over matrices, by task
-    angles: dict[str, list[float]]  # leaf -> share of column pairs by angle, mean over tasks
+    angles: dict[str, list[float]]  # leaf -> fraction of column pairs by angle, mean over tasks
 
 
 class Features(TypedDict):
-    """How tasks use the features of the layers, each task by its own model."""
+    """How tasks use the layers' features, each task in its own model."""
 
-    overlap: float  # of the features that two tasks depend on: 0 disjoint, 1 alike
+    overlap: float  # of the features that two tasks depend on: 0 disjoint, 1 identical
     by_layer: dict[str, list[float]]  # the same by leaf and layer
-    tau_jacobian: list[list[float]]  # E||J tau||: rows are vectors, columns inputs; [] without
+    tau_jacobian: list[list[float]]  # E||J tau||: rows are vectors, columns inputs; [] if none
 
 
 class Disentanglement(TypedDict):
@@ -117,7 +117,7 @@ class Disentanglement(TypedDict):
 
 
 class OtherSearch(TypedDict):
-    """The same, with the alpha search that `evaluation.alpha_search` does not name."""
+    """Results of the other alpha search, the one not named by `evaluation.alpha_search`."""
 
     addition: Addition  # without an alpha for each task
     negation: dict[str, TaskNegation]
@@ -137,8 +137,8 @@ class Run(TypedDict):
     method: str
     label: str
     seed: int
-    strength: float  # lambda; 0 without a penalty, of several the sum
-    strengths: NotRequired[dict[str, float]]  # by penalty; older files have OrthoReg's alone
+    strength: float  # lambda; 0 without a penalty, the sum for several
+    strengths: NotRequired[dict[str, float]]  # by penalty; older files have OrthoReg's only
     learning_rate: float
     models: NotRequired[dict[str, GivenModel]]  # by task; of the method "given", which has no rate
     vectors: dict[str, str]  # content hash of each measured task vector, by task
@@ -149,7 +149,7 @@ class Run(TypedDict):
     analogies: list[Analogy]
     disentanglement: list[Disentanglement]  # by pair of tasks
     geometry: Geometry
-    features: Features | None  # None: not measured
+    features: Features | None  # None if not measured
 
 
 class Results(TypedDict):

@@ -1,4 +1,4 @@
-"""Reads results.json and checks that it is whole, of this format, and of the right types."""
+"""Reads results.json and checks that it is complete, in this format, and correctly typed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from orthoreg_jax.storage import StorageError, read_json, read_sealed
 
 from .results import FORMAT, Results
 
-ERRORS_SHOWN = 3  # wrong fields that an error names
+ERRORS_SHOWN = 3  # wrong fields listed in an error
 
 
 def read_results(folder: pathlib.Path) -> Results:
     """Reads a run folder's results.json.
 
     Raises:
-      StorageError: no such folder or file; one that was changed, or whose fields are not those of
-        `Results`.
-      ValueError: of another format than this version reads.
+      StorageError: the folder or file does not exist, was changed, or does not match `Results`.
+      ValueError: this version does not read the file's format.
     """
     path = folder / "results.json"
     if not folder.is_dir():

@@ -1,9 +1,8 @@
 """Searches alpha: a coarse grid in relative length, then between the best and its neighbours.
 
-A grid in alpha itself is unfair to long task vectors: a penalty that makes them ten times as long
-moves the best alpha to a tenth, where a grid of the field has one or two points. The grid is
-therefore one of ||alpha tau|| / ||theta_0||, the same for all methods, and so is the number of
-evaluations.
+A grid in alpha is unfair to long task vectors: a penalty that makes them ten times as long divides
+the best alpha by ten, where the usual grids have one or two points. The grid is therefore one of
+||alpha tau|| / ||theta_0||. All methods share the grid and the number of evaluations.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from jaxtyping import Float
 
 from .selection import Choice, Numbers, choose_addition, choose_negation, normalised
 
-# Accuracies (alphas, sets) of some alphas.
+# Alphas -> accuracies (alphas, sets).
 Measure = Callable[[Float[np.ndarray, " a"]], Float[np.ndarray, "a s"]]
 ALPHA_FACTORS = (0.5, 2**-0.5, 2**0.5, 2.0)  # tried on each task's alpha, see `search_per_task`
 
@@ -34,14 +33,14 @@ def search_addition(
 ) -> Searched:
     """Searches alpha for an added or merged vector, by the criterion of `choose_addition`.
 
-    Each round tries two further alphas, halfway (by ratio) from the best one to its neighbours on
-    either side; beyond the end of the grid, should the best be its last.
+    Each round tries two further alphas, halfway (by ratio) between the best one and its neighbour
+    on either side, or beyond the end of the grid if the best is the last.
 
     Args:
-      measure: accuracies of given alphas, a column for each task.
-      alphas: tried first, rising from 0.
-      single: of each task's own fine-tuned model.
-      rounds: after the first; 0 leaves the grid as it is.
+      measure: alphas -> accuracies, a column for each task.
+      alphas: the first grid, rising from 0.
+      single: accuracy of each task's own fine-tuned model.
+      rounds: number of rounds after the first grid; 0 tries the grid only.
 
     Examples:
       >>> peak = lambda alphas: np.exp(-((alphas[:, None] - 0.3) ** 2))
@@ -61,18 +60,19 @@ def search_negation(
 ) -> tuple[Searched, list[Choice]]:
     """Searches the alphas that forget a task, one for each share of control accuracy to keep.
 
-    Each round tries one further alpha for each share. Control accuracy falls as alpha grows, so
-    while the next larger alpha breaks the bound, the bound lies between the two, and the middle is
-    tried; otherwise the lowest target accuracy does, and the middle on its lower side is.
+    Each round tries one further alpha for each share. Control accuracy falls as alpha grows. If
+    the next larger alpha violates the bound, the bound is between the two, and their middle is
+    tried. Otherwise the target accuracy has its minimum nearby, and the middle on the side with the
+    lower target accuracy is tried.
 
     Args:
-      measure: accuracies of theta_0 - alpha * tau for given alphas: columns target and control.
-      alphas: tried first, rising from 0.
-      shares: of the zero-shot control accuracy.
-      rounds: after the first.
+      measure: alphas -> accuracies of theta_0 - alpha * tau, with columns target and control.
+      alphas: the first grid, rising from 0.
+      shares: fractions of the zero-shot control accuracy to keep.
+      rounds: number of rounds after the first grid.
 
     Returns:
-      All that was tried, with the first share's choice; and the choice for each share.
+      Everything tried, with the first share's choice; and the choice for each share.
     """
     found = _first(measure, alphas)
 
@@ -103,8 +103,9 @@ def search_per_task(
 ) -> Float[np.ndarray, " v"]:
     """Searches one alpha for each task vector of a sum, by coordinate search from a common one.
 
-    Task after task, `FACTORS` are tried on its alpha while the others stay; the best validation
-    mean of normalised accuracy stays, the value before it if none is better.
+    For one task after another, multiplies its alpha by each of `ALPHA_FACTORS` while the others
+    stay fixed, and keeps the alpha with the best mean normalised validation accuracy; if none is
+    better, the alpha stays.
 
     Args:
       measure: accuracies (g, tasks) of g rows of alphas, theta_0 + sum_t alpha_t tau_t.
@@ -129,7 +130,7 @@ def flat_range(
 ) -> tuple[float, float]:
     """The range of alphas around the chosen one that lose at most `within` accuracy.
 
-    Of those that were tried: the least and the greatest that no worse one parts from the choice.
+    Its ends are alphas that were tried, with no worse alpha between them and the chosen one.
     """
     good = mean >= mean[position] - within
     low = high = position
@@ -141,7 +142,7 @@ def flat_range(
 
 
 def _tidy(alphas: Numbers) -> Float[np.ndarray, " a"]:
-    """Rounds to four digits, so that the alpha in a table or card is the one measured."""
+    """Rounds to four significant digits, so that a table or card shows the alpha measured."""
     return np.array([float(f"{alpha:.4g}") for alpha in alphas])
 
 
@@ -151,7 +152,7 @@ def _first(measure: Measure, alphas: Sequence[float]) -> Searched:
 
 
 def _try(measure: Measure, found: Searched, more: Sequence[float]) -> Searched:
-    """Adds further alphas to a result; those already tried cost nothing."""
+    """Adds further alphas to a result; does not measure an alpha twice."""
     new = np.setdiff1d(_tidy(more), found.alphas)
     if not len(new):
         return found
@@ -163,7 +164,7 @@ def _try(measure: Measure, found: Searched, more: Sequence[float]) -> Searched:
 
 def _between(alphas: Float[np.ndarray, " a"], place: int, side: int) -> float:
     """The next alpha to try on one side of the best: halfway to the neighbour, by ratio."""
-    if place == 0 and side < 0:  # nothing is below 0: once more on the other side
+    if place == 0 and side < 0:  # nothing is below 0, so this is a second point above it
         return float(alphas[1] / 4)
     if place + side == len(alphas):
         return float(alphas[place] ** 2 / alphas[place - 1]) if place > 1 else 2 * alphas[place]

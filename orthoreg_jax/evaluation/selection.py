@@ -1,4 +1,4 @@
-"""Chooses alpha on validation, for addition and for negation."""
+"""Chooses alpha on validation data, for addition and negation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Numbers = Float[np.ndarray, " _"] | Sequence[float]
 
 
 class Choice(NamedTuple):
-    """A point of the grid; `at_edge` marks a result that a longer grid might change."""
+    """A point of the grid; `at_edge` if it is the last one, so a longer grid might change it."""
 
     position: int
     alpha: float
@@ -25,7 +25,7 @@ def normalised(
     """Accuracy divided by the same method's own single-task accuracy.
 
     Raises:
-      ValueError: a single-task accuracy of 0, by which nothing can be divided.
+      ValueError: a single-task accuracy is 0, so the ratio is undefined.
     """
     if np.any(single <= 0):
         raise ValueError(
@@ -52,15 +52,14 @@ def choose_addition(
 
     Args:
       alphas: the grid, rising from 0.
-      accuracy: of the merged model, by alpha and task.
-      single: of each task's own fine-tuned model.
+      accuracy: accuracy of the merged model, by alpha and task.
+      single: accuracy of each task's own fine-tuned model.
 
     Returns:
-      The row of the grid, its alpha, and whether it is the last, which a longer grid might change.
+      The row of the grid, its alpha, and whether it is the last, so a longer grid might change it.
 
     Raises:
-      ValueError: numbers that do not belong together, are NaN or infinite, or a single-task
-        accuracy of 0.
+      ValueError: shapes do not match, numbers are NaN or infinite, or a single-task accuracy is 0.
 
     Examples:
       >>> alphas, single = np.array([0.0, 0.5, 1.0]), np.array([0.9, 0.8])
@@ -83,21 +82,21 @@ def choose_addition(
 def choose_negation(alphas: Numbers, target: Numbers, control: Numbers, share: float) -> Choice:
     """The alpha with the lowest target accuracy among those that keep control accuracy.
 
-    Only points count whose validation control accuracy is at least `share` of the one at
-    alpha 0. The smaller alpha of equals is taken.
+    Only points whose validation control accuracy is at least `share` times that at alpha 0 are
+    considered. Ties go to the smaller alpha.
 
     Args:
       alphas: the grid, rising from 0; weights are theta_0 - alpha * tau.
       target: validation accuracy on the task to forget.
       control: validation accuracy on the control task.
-      share: of the zero-shot control accuracy, e.g. 0.95.
+      share: fraction of the zero-shot control accuracy to keep, e.g. 0.95.
 
     Returns:
       As `choose_addition`.
 
     Raises:
-      ValueError: a grid that does not begin with 0, which says what is to be kept; or numbers that
-        are not one for each alpha, or NaN or infinite.
+      ValueError: the grid does not begin with 0, where the zero-shot control accuracy is measured;
+        there is not one number for each alpha; or numbers are NaN or infinite.
 
     Examples:
       >>> alphas, target = np.array([0.0, 0.5, 1.0]), np.array([0.9, 0.4, 0.1])

@@ -2,7 +2,7 @@
 
 The paper derives weight disentanglement from it: every task t depends on a set I_t of features
 (the outputs z_k = w_k^T x + b_k of a linear layer), and the sets of different tasks are disjoint.
-Here it is measured, by soft sets: the share of a layer's sensitivity that each feature has.
+Here it is measured with soft sets: each feature's fraction of its layer's sensitivity.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from orthoreg_jax.arithmetic.types import Apply, Params, TaskVector
 from orthoreg_jax.clip.zeroshot import Head
 from orthoreg_jax.penalties.taujp import tau_jacobian
 
-# A feature's bias is the place where all its occurrences (tokens) can be moved at once.
+# A feature's bias moves the feature at all tokens at once.
 FEATURES = ("blocks/attn/*/bias", "blocks/mlp/*/bias")
 
 
@@ -36,20 +36,21 @@ def feature_sensitivity(
 ) -> dict[str, Float[np.ndarray, "layers features"]]:
     """E |d f / d z_k| over a task's images, for every feature of every linear layer.
 
-    f is the margin of the right class: its logit minus the log-sum-exp of the others. z_k is moved
-    at all tokens together (the derivative by the layer's bias b_k), one image at a time.
+    f is the margin of the true class: its logit minus the log-sum-exp of the others. z_k changes at
+    all tokens together (the derivative by the layer's bias b_k), for one image at a time.
 
     Args:
-      apply: (params, pixels) -> features; compiled once for each function that is given.
-      params: of the image tower, pre-trained or edited.
-      head: of the task.
+      apply: (params, pixels) -> features; compiled once for each function given.
+      params: weights of the image tower, pre-trained or edited.
+      head: the task's zero-shot head.
       pixels: preprocessed images.
-      labels: positions in the head.
-      batch_size: images at a time; memory grows with it times the number of features.
+      labels: class indices in the head.
+      batch_size: number of images computed at once; memory grows with batch size times number of
+        features.
       features: globs of the biases' paths in `params`.
 
     Returns:
-      By path of the bias, e.g. "blocks/mlp/fc1/bias".
+      Sensitivities by path of the bias, e.g. "blocks/mlp/fc1/bias".
     """
     measure, biases = _compiled(apply), select(params, features)
     totals = None
@@ -89,11 +90,12 @@ def specialisation(
     J(t, u) = sum_k min(s_t,k, s_u,k) / sum_k max(s_t,k, s_u,k).
 
     Args:
-      sensitivities: of each of two or more tasks, from `feature_sensitivity`.
+      sensitivities: one tree for each of two or more tasks, from `feature_sensitivity`.
 
     Returns:
-      1: two tasks depend on the same features alike; 0: on disjoint features, as task-feature
-      specialisation asks. 1 minus the mean over t != u is a score of specialisation.
+      Overlaps: 1 if two tasks depend equally on the same features, 0 if they depend on disjoint
+      features, as in task-feature specialisation. 1 minus the mean over t != u is a score of
+      specialisation.
     """
     tasks = list(sensitivities.values())
     overlaps = {}
@@ -118,14 +120,14 @@ def tau_jacobian_norm(
 ) -> Float[Array, ""]:
     """E_x || J(x) tau ||: how far a task vector moves the linearised features of given inputs.
 
-    The tau-Jacobian product whose size on *other* tasks' inputs bounds interference there.
+    The norm of this tau-Jacobian product on *other* tasks' inputs bounds interference there.
 
     Args:
       apply: (image tower's params, pixels) -> features.
       params0: pre-trained weights, where J is taken.
       vector: tau, a tree like params0 or a part of it.
-      pixels: preprocessed images, of one task.
+      pixels: preprocessed images of one task.
 
-    Reference: the regulariser tauJp, ICLR 2025, which keeps it small while training.
+    Reference: the regulariser tauJp, ICLR 2025, which keeps it small during training.
     """
     return jnp.mean(jnp.linalg.norm(tau_jacobian(apply, params0, vector, pixels), axis=-1))

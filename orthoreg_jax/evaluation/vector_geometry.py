@@ -1,4 +1,4 @@
-"""What task vectors look like: norms, angles, singular values."""
+"""Geometry of task vectors: norms, angles, singular values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .results import Geometry
 def measure_geometry(vectors: dict[str, Any]) -> Geometry:
     """Norms, angles and singular values of one method's task vectors.
 
-    Without weight matrices, as of biases alone, what is told of those is empty.
+    If they have no weight matrices, for example only biases, the measures of matrices are empty.
     """
     rules = rules_for_part(next(iter(vectors.values())), VISUAL_MATRICES)
     shaped = {task: vector for task, vector in vectors.items() if has_matrices(vector, rules)}
@@ -34,7 +34,7 @@ def measure_geometry(vectors: dict[str, Any]) -> Geometry:
     columns = {task: column_cosines(vector, rules) for task, vector in shaped.items()}
 
     def means(by_task: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-        """Over all matrices of each task."""
+        """Mean over all matrices of each task."""
         return {
             task: float(np.concatenate(list(leaves.values())).mean())
             for task, leaves in by_task.items()
@@ -67,7 +67,7 @@ def measure_geometry(vectors: dict[str, Any]) -> Geometry:
 
 
 def weight_angles(tree: PyTree) -> dict[str, list[float]]:
-    """Share of column pairs by angle, in 90 bins from 0 to 180 degrees, mean over layers."""
+    """Fraction of column pairs by angle, in 90 bins from 0 to 180 degrees, mean over layers."""
     rules = rules_for_part(tree, VISUAL_MATRICES)
     if not has_matrices(tree, rules):
         return {}

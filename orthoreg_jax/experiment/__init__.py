@@ -1,1 +1,1 @@
-"""An experiment: checked as a whole, then run stage by stage into its folder."""
+"""Experiments: checked as a whole, then run stage by stage into a folder."""

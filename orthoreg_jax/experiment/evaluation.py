@@ -76,12 +76,12 @@ def evaluate_all(experiment: Experiment, plan: Plan | None = None) -> Results:
 
     Args:
       experiment: checked, by `prepare`.
-      plan: of the whole run, for the time left.
+      plan: the whole run's plan, for the time left.
 
     Raises:
-      ValueError: task vectors are missing; they are named, and nothing was measured.
-      StorageError: a file cannot be read or written, or another process measures the same.
-      StoppedError: SIGTERM or Ctrl-C came; methods that are measured stay so.
+      ValueError: task vectors are missing. The error names them, and nothing was measured.
+      StorageError: a file cannot be read or written, or another process measures the same method.
+      StoppedError: SIGTERM or Ctrl-C came; finished measurements are kept.
     """
     runs, plan = _runs(experiment), plan or Plan()
     missing = [
@@ -98,7 +98,7 @@ def evaluate_all(experiment: Experiment, plan: Plan | None = None) -> Results:
     open_folder(experiment)
     wait("folder")
     config = experiment.config
-    # One for each way in which vectors act on the model: methods share what is compiled.
+    # One evaluator for each way that vectors act on the model, so methods share compiled code.
     evaluators = {
         outputs: make_evaluator(experiment, outputs)
         for outputs in {edited_outputs, *(method.mode.outputs for method in experiment.methods)}
@@ -155,11 +155,11 @@ def evaluate_all(experiment: Experiment, plan: Plan | None = None) -> Results:
 
 
 def _say_what_is_left_out(path: pathlib.Path, results: Results) -> None:
-    """Says what an earlier results.json has that the new one drops."""
+    """Reports runs in an earlier results.json that the new one drops."""
     new = {f"{run['method']} seed {run['seed']}" for run in results["runs"]}
     try:
         old = [f"{run['method']} seed {run['seed']}" for run in read_sealed(path)["runs"]]
-    except (StorageError, LookupError, TypeError):  # none, or of an earlier version
+    except (StorageError, LookupError, TypeError):  # no such file, or one of an earlier version
         return
     if gone := [name for name in old if name not in new]:
         print(
@@ -176,7 +176,7 @@ def make_evaluator(experiment: Experiment, outputs: Callable[..., Any]) -> Evalu
 
 
 def put_sets(experiment: Experiment, tasks: Sequence[str] = ()) -> Sets:
-    """Validation and test images of some tasks; by default, of all tasks and control."""
+    """Validation and test images of the given tasks; by default, of all tasks and control."""
     options = experiment.config.evaluation
     names = tasks or (*experiment.config.tasks, experiment.config.control)
     return _put(experiment, names, {"val": options.max_val_images, "test": options.max_test_images})
@@ -231,7 +231,7 @@ def _evaluate_or_read(
     seed: int,
     plan: Plan | None = None,
 ) -> tuple[Run, Correct]:
-    """Numbers of one method and seed, measured or read, and which test images it got right."""
+    """Numbers of one method and seed, measured or read, and which test images were correct."""
     path, config = experiment.evaluation_path(method.name, seed), experiment.config
     answers = path.with_name("correct.safetensors")
     files = _open_vectors(experiment, method.name, seed)
@@ -310,20 +310,20 @@ def _evaluate_or_read(
                 "negation": {task: other.negation(task) for task in vectors},
             }
     save_tree(answers, unflatten(edited.correct))
-    # Last: it says that both are there, and belong together.
+    # Written last: its existence means that both files are complete and match.
     made = {"made_with": made_with, "answers": StoredTree(answers).about["sha256"], "run": run}
     write_sealed(path, made)
     return run, edited.correct
 
 
 def _searches(config: ConfigDict) -> list[ConfigDict]:
-    """Options of the search for alpha, and of the other one where that is asked for."""
+    """Options of the alpha search, and of the other search if requested."""
     options = config.evaluation
     return [options] + [_other_options(options)] * options.other_search
 
 
 def _all_rounds(config: ConfigDict) -> int:
-    """The progress count of a method and seed."""
+    """Steps of progress for a method and seed."""
     options, tasks = config.evaluation, len(config.tasks)
     rounds = sum(_rounds(each, tasks) for each in _searches(config)) + 2 * tasks
     rounds += 2 * _sweeps(options) * len(options.analogies)
@@ -349,7 +349,7 @@ def _sweeps(options: ConfigDict) -> int:
 
 
 def _rounds(options: ConfigDict, tasks: int) -> int:
-    """The progress count of addition and negation: one sweep and two, and tests at each share."""
+    """Steps of progress: for each task three sweeps and a test per share, then per-task alphas."""
     counted = tasks * (3 * _sweeps(options) + len(options.control_shares))
     return counted + (options.per_task_rounds > 0)
 

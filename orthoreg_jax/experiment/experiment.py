@@ -1,4 +1,4 @@
-"""An experiment: everything its stages need, checked, and where their files are."""
+"""The `Experiment`: everything its stages need, checked, and the paths of their files."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Experiment:
         return image_encoder(self.checkpoint.config, dtype, training.remat, gather)
 
     def describe(self) -> str:
-        """One line on what is about to run, and one for each task that differs from the recipe."""
+        """A line that describes the run, and one for each task that differs from the recipe."""
         config, count = self.config, sum(map(np.size, jax.tree.leaves(self.checkpoint.params)))
         device = jax.devices()[0].device_kind
         said = "".join(f"\n{name}: {text}" for name, text in self._others_epochs().items())
@@ -120,9 +120,9 @@ class Experiment:
         )
 
     def _others_epochs(self) -> dict[str, Note]:
-        """Notes on tasks that take the recipe's epochs but not the recipe's images.
+        """Notes on tasks that take the recipe's epochs but not its images.
 
-        Those that are say it themselves.
+        Tasks whose own notes already say so are left out.
         """
         if self.config.training.epochs >= 0:
             return {}
@@ -148,15 +148,15 @@ class Experiment:
         return jax.device_put(self.checkpoint.params["visual"], self.local.replicated)
 
     def task_folder(self, method: str, seed: int, task: str) -> pathlib.Path:
-        """Where a fine-tuned task's files are."""
+        """The folder with a fine-tuned task's files."""
         return task_folder(self.folder, method, seed, task)
 
     def vector_path(self, method: str, seed: int, task: str) -> pathlib.Path:
-        """The file of a task vector; if it exists, the task is finished."""
+        """The file of a task vector; its existence means that the task is finished."""
         return vector_path(self.folder, method, seed, task)
 
     def evaluation_path(self, method: str, seed: int) -> pathlib.Path:
-        """The numbers measured on one method's task vectors."""
+        """The file with the numbers measured on one method's task vectors."""
         return self.folder / method / f"seed{seed}" / "evaluation.json"
 
     @functools.cached_property
@@ -200,7 +200,7 @@ class Experiment:
         return math.ceil(epochs * len(self.tasks[task].splits["train"]) / options.batch_size)
 
     def feed(self, task: str, seed: int, batch_size: int) -> Feed:
-        """Training batches of a task, this process's part of them."""
+        """This process's part of a task's training batches."""
         return Feed(
             self.tasks[task].splits["train"],
             self.preprocessing,
@@ -214,7 +214,7 @@ class Experiment:
     def images(self, task: str, split: str, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Images (n, size, size, 3), resized for the model, and labels of a split.
 
-        At most `limit` of them, chosen by a fixed seed; 0: all.
+        At most `limit` images, chosen by a fixed seed; 0 gives all.
         """
         data = self.tasks[task].splits[split]
         rows = limited_rows(len(data), limit)

@@ -43,20 +43,20 @@ def finetune_all(experiment: Experiment, plan: Plan | None = None) -> None:
     """Fine-tunes every unfinished task and saves its task vector; given models are read instead.
 
     Args:
-      experiment: checked, by `prepare`.
-      plan: of the whole run, for the time left.
+      experiment: an experiment from `prepare`.
+      plan: the whole run's plan, for the time left.
 
     Raises:
-      DivergedError: a loss that is not finite.
-      StoppedError: SIGTERM or Ctrl-C came; what was trained so far is saved.
-      StorageError: a file cannot be written, or another process is at work on a method.
+      DivergedError: a loss is not finite.
+      StoppedError: SIGTERM or Ctrl-C came; progress so far is saved.
+      StorageError: a file cannot be written, or another process is training a method.
     """
     open_folder(experiment)
-    wait("folder")  # no process writes before all have looked
+    wait("folder")  # every process looks before any writes
     for method in experiment.methods:
         todo = _unfinished(experiment, method)
         finished = [each for each in _each(experiment) if each not in todo]
-        # A process that was killed between a vector and the end of its states left them.
+        # Left by a process killed after it wrote a vector and before it deleted its states.
         left = [(seed, task) for seed, task in finished
                 if has_states(experiment.task_folder(method.name, seed, task))]  # fmt: skip
         with contextlib.ExitStack() as locks:
@@ -68,7 +68,7 @@ def finetune_all(experiment: Experiment, plan: Plan | None = None) -> None:
                 _save_given(experiment, method, todo)
             elif todo:
                 _finetune_method(experiment, method, todo, plan)
-    interruption.pass_step()  # one more place at which all processes can agree to stop
+    interruption.pass_step()  # another point where all processes can agree to stop
     interruption.stop_if_due()
 
 
@@ -104,7 +104,7 @@ def _finetune_method(
     step = make_train_step(
         method.mode,
         experiment.sharded_apply,
-        optimizer_of(options.steps),  # any number: it is state, which `begin` makes
+        optimizer_of(options.steps),  # any number, because it is in the state that `begin` makes
         experiment.preprocessing.normalize,
         tuple(method.penalties.values()),
         shardings,
@@ -178,9 +178,9 @@ def save_vector(
     vector: TaskVector,
     more: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes an image tower's task vector with its origin; the task then counts as finished."""
+    """Writes an image tower's task vector with its origin, which marks the task as finished."""
     facts = vector_facts(method.name, seed, task, experiment.checkpoint.sha256)
     facts = {**(more or {}), **facts}
     save_tree(experiment.vector_path(method.name, seed, task), {"visual": vector}, facts)
-    # Numbers measured on an older vector of this task no longer hold.
+    # Numbers measured on an older vector of this task are no longer valid.
     experiment.evaluation_path(method.name, seed).unlink(missing_ok=True)

@@ -26,11 +26,11 @@ class OtherTasks:
 
     @property
     def names(self) -> list[str]:
-        """In the order of the config."""
+        """The other tasks' names, in the order of the config."""
         return [name for name in self.experiment.config.tasks if name != self.task]
 
     def feeds(self, batch_size: int) -> tuple[Feed, ...]:
-        """Training batches of each other task, augmented as in its own training."""
+        """Training batches of every other task, augmented as in that task's own training."""
         return tuple(self.experiment.feed(name, self.seed, batch_size) for name in self.names)
 
     def factors(self, images: int, normalized: bool = False) -> list[Factors]:

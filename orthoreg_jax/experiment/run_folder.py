@@ -39,8 +39,8 @@ from .vectors import VECTOR
 def open_folder(experiment: Experiment) -> None:
     """Writes the run folder's record of its config, inputs and machines.
 
-    Several commands may fine-tune different methods in one folder, one after the other or at once:
-    its config names all of their methods and seeds.
+    Several commands may fine-tune different methods in one folder, at once or one after another;
+    the folder's config lists the methods and seeds of all of them.
 
     Raises:
       StorageError: the folder cannot be written.
@@ -74,7 +74,7 @@ def _write_provenance(experiment: Experiment) -> None:
     before = json.dumps(facts)
     known = [{key: facts.get(key) for key in machine}, *facts["continued_with"]]
     if machine not in known:
-        # Earlier files were made by other versions or devices: record both.
+        # Earlier files come from other versions or devices: record both machines.
         facts["continued_with"].append(machine)
         print(
             f"{experiment.folder}: resumes with {_name_differences(known[-1], machine)}; new "
@@ -109,8 +109,8 @@ def _name_differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     )
 
 
-# Options that change neither weights (but for rounding) nor what is measured on them, or whose
-# change is noticed where it matters (evaluation.json holds the options that it was made with).
+# Options that change neither weights (beyond rounding) nor what is measured on them, or whose
+# changes are noticed elsewhere (evaluation.json records the options it was made with).
 FREE_OPTIONS = (
     "evaluation.",
     "training.log_every",
@@ -124,7 +124,7 @@ FREE_OPTIONS = (
     "methods",
     "seeds",
 )
-# Of these, what a folder holds is all that any command was given.
+# For these, the folder records the union over all commands.
 LISTS = ("methods", "seeds")
 
 
@@ -154,7 +154,7 @@ def check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
         for key in LISTS
     ):
         raise ValueError(f"{path}: is not the config of a run; choose another --workdir")
-    # An option that the run's first version lacked had its default.
+    # An option that did not exist when the run started had its default value.
     old = json.loads(json.dumps(flatten_config(default_config()))) | translate_options(old)
     old, new = (each | {"training.warmup": _warmup(each)} for each in (old, new))
     differing = [
@@ -170,13 +170,13 @@ def check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
 
 
 def translate_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a run's config.json, by the names that they have now."""
+    """Options of a run's config.json, by their current names."""
     names = {"training.warmup_steps": "training.warmup"}
     return {names.get(key, key): value for key, value in options.items()}
 
 
 def _warmup(options: Mapping[str, Any]) -> Any:
-    """Warm-up in steps, where all tasks have as many: the share of an equal number is no other."""
+    """Warm-up in steps if all tasks have the same number: an equal fraction is then no change."""
     warmup, steps = options["training.warmup"], options["training.steps"]
     equal = options["training.epochs"] == 0 and isinstance(steps, int) and steps > 0
     number = isinstance(warmup, int | float) and 0 <= warmup < 2**31
@@ -186,12 +186,12 @@ def _warmup(options: Mapping[str, Any]) -> Any:
 def check_inputs(experiment: Experiment) -> None:
     """Checks that a run's task vectors were made from these weights and training data.
 
-    Images of validation and test, and all of tasks that nothing was trained on yet, may change:
-    `open_folder` says so, and numbers measured on the old ones are measured again.
+    Validation and test images, and tasks that nothing was trained on yet, may change: `open_folder`
+    reports it, and numbers measured on the old ones are measured again.
 
     Raises:
       ValueError: the data or weights behind the task vectors have changed.
-      StorageError: what the folder says of its inputs is damaged.
+      StorageError: the folder's record of its inputs is damaged.
     """
     path = experiment.folder / "provenance.json"
     if not path.is_file():
@@ -273,7 +273,7 @@ def _read_provenance(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _machine() -> dict[str, Any]:
-    """What the last bits of a number depend on; XLA splits sums among the CPUs it finds."""
+    """Facts that affect the last bits of results; XLA splits sums among the CPUs it finds."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux
     versions = {name: version(name) for name in PACKAGES}
     return {

@@ -85,16 +85,16 @@ def prepare(config: ConfigDict, folder: pathlib.Path) -> Experiment:
 def reopen(folder: pathlib.Path, options: Mapping[str, Any] | None = None) -> Experiment:
     """Reopens the experiment of a run folder; writes nothing.
 
-    Options that the run's version did not have take their defaults.
+    Options that did not exist in the run's version take their defaults.
 
     Args:
-      folder: of the run.
-      options: by their dotted names, as config.json has them; None reads those of config.json.
-        What was measured has its own in results.json.
+      folder: the run folder.
+      options: options by dotted name, as in config.json; None reads config.json. The options of
+        finished measurements are in results.json.
 
     Raises:
-      ValueError: as `prepare`; data or model are no longer those that the run began with.
-      StorageError: the folder holds no run, or cannot be read.
+      ValueError: as `prepare`; data or model have changed since the run began.
+      StorageError: the folder contains no run, or cannot be read.
     """
     config, known = default_config(), flatten_config(default_config())
     path = folder / "config.json"
@@ -108,17 +108,17 @@ def reopen(folder: pathlib.Path, options: Mapping[str, Any] | None = None) -> Ex
                 for parent in parents:
                     node = node[parent]
                 node[name] = tuple(value) if isinstance(value, list) else value
-    except (AttributeError, TypeError) as error:  # no dict, or a value of another type
+    except (AttributeError, TypeError) as error:  # not a dict, or a value has another type
         raise StorageError(f"{path}: is not the config of a run ({error})") from error
     return prepare(config, folder)
 
 
 def _check_memory(experiment: Experiment) -> None:
-    """Checks that the images of a batch, as bytes, fit this machine's memory."""
+    """Checks that the images of a batch, as bytes, fit into this machine's memory."""
     config, size = experiment.config, 3 * experiment.preprocessing.size**2
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # a system that does not tell
+    except (AttributeError, ValueError, OSError):  # this system does not report its memory
         return
     batches = {
         "training.batch_size": config.training.batch_size // jax.process_count(),

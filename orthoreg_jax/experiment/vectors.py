@@ -1,4 +1,4 @@
-"""Task vectors of a run folder, without its model and data."""
+"""Opens and loads a run folder's task vectors, without its model and data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def task_folder(folder: pathlib.Path, method: str, seed: int, task: str) -> path
 
 
 def vector_path(folder: pathlib.Path, method: str, seed: int, task: str) -> pathlib.Path:
-    """The file of a task vector; if it exists, the task is finished."""
+    """The file of a task vector; its existence means that the task is finished."""
     return task_folder(folder, method, seed, task) / VECTOR
 
 
@@ -30,17 +30,18 @@ def vector_facts(method: str, seed: int, task: str, base: str) -> dict[str, str]
 def open_vector(
     folder: pathlib.Path, method: str, seed: int, task: str, base: str | None = None
 ) -> StoredTree:
-    """Opens a task vector's file and checks in its header that it is the one asked for.
+    """Opens a task vector's file and checks its header against the arguments.
 
     Args:
-      folder: of the run.
-      method: of the run.
-      seed: of the run.
-      task: of the run.
+      folder: the run folder.
+      method: a method of the run.
+      seed: a seed of the run.
+      task: a task of the run.
       base: hash of the pre-trained weights; None takes the one that the run recorded.
 
     Raises:
-      StorageError: it is missing or damaged, or the vector of another task, method, seed or model.
+      StorageError: the file is missing or damaged, or belongs to another task, method, seed or
+        model.
     """
     stored = StoredTree(vector_path(folder, method, seed, task))
     wanted = vector_facts(method, seed, task, base or _recorded_base(folder))
@@ -77,13 +78,13 @@ def load_task_vectors(
     """Loads all task vectors of one method and seed of a run.
 
     Args:
-      workdir: a run folder; its stage `finetune` is done.
-      method: of the run, e.g. "full+orthoreg".
-      seed: of the run; None: the first of the config's that the method was trained with.
+      workdir: a run folder whose stage `finetune` is done.
+      method: a method of the run, e.g. "full+orthoreg".
+      seed: a seed of the run; None takes the config's first seed that the method was trained with.
 
     Returns:
-      By task, in the order of the run's config: trees `{"visual": ...}` of numpy arrays, which
-      `apply_task_vector` adds to a whole CLIP's parameters.
+      Task vectors by task, in the order of the run's config: trees `{"visual": ...}` of NumPy
+      arrays, which `apply_task_vector` adds to a whole CLIP's parameters.
 
     Raises:
       ValueError: no run folder, or one without these vectors.
@@ -114,7 +115,7 @@ def load_task_vectors(
         )
         raise ValueError(
             f"{folder}: has no task vector of {method} seed {seed} for {', '.join(missing)}; it "
-            f"has some of {', '.join(there) or 'nothing: run the stage `finetune`'}"
+            f"has {', '.join(there) or 'none: run the stage `finetune`'}"
         )
     base = _recorded_base(folder)
     for task in paths:

@@ -48,7 +48,7 @@ __all__ = [
     "wudi",
 ]
 
-# A name, as commands and tables call it -> what makes the merger from its parameters.
+# Name in commands and tables -> function that makes the merger from its parameters.
 MERGERS: dict[str, Callable[..., Merger]] = {
     "average": average,
     "task_arithmetic": task_arithmetic,
@@ -73,14 +73,14 @@ SPACES: dict[str, Callable[[Merger], Merger]] = {"knots": knots, "core": core_sp
 
 
 def make_merger(name: str, options: Mapping[str, str]) -> Merger:
-    """Makes a merger from its name and its parameters as texts, as a command line gives them.
+    """Makes a merger from its name and its parameters as text, as on a command line.
 
     Args:
       name: a key of `MERGERS`.
-      options: its parameters by name; those left out are as by default.
+      options: its parameters by name; parameters left out take their defaults.
 
     Raises:
-      ValueError: no such merger or parameter, or a value that is none for it.
+      ValueError: there is no such merger or parameter, or the value is not allowed.
     """
     if name not in MERGERS:
         raise ValueError(f"merger {name!r}; allowed: {', '.join(MERGERS)}")

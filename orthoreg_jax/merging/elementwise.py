@@ -29,14 +29,14 @@ OVER = ("vector", "tensor")
 ELECTIONS = ("sum", "count")
 COMBINATIONS = ("mean", "sum")
 DROPPED = (
-    "the probability that an entry is dropped, from 0 to below 1: 0.9 for 90 %, and 1 less what "
-    "others call density"
+    "the probability that an entry is dropped, from 0 to below 1: 0.9 for 90 %; 1 minus what "
+    "other programs call density"
 )
 BAND = (
-    "shares 0 <= beta < gamma <= 1, gamma from 0.5: beta of the entries are too small, 1 - gamma "
-    "too large. "
-    "Of mergekit's density and gamma, beta = 1 - gamma - density and gamma = 1 - gamma; the "
-    "authors' code has the former as beta"
+    "fractions 0 <= beta < gamma <= 1, gamma from 0.5: beta of the entries are too small, "
+    "1 - gamma too large. "
+    "From mergekit's density and gamma, beta = 1 - gamma - density and gamma = 1 - gamma; the "
+    "authors' code calls this density beta"
 )
 
 
@@ -44,10 +44,10 @@ def elementwise(sparsifier: Sparsifier, elect: str, combine: str) -> Merger:
     """One row of the table.
 
     Args:
-      sparsifier: what each task vector keeps.
-      elect: "" (no election), "sum" or "count": the sign that an entry's kept values, or their
-        signs, add up to; those of the other sign are left out.
-      combine: "sum", or "mean": over all tasks, or after an election over those that agree.
+      sparsifier: chooses the entries that each task vector keeps.
+      elect: "" (no election), "sum" or "count": the sign of the sum of an entry's kept values, or
+        of their signs; values of the other sign are left out.
+      combine: "sum", or "mean" over all tasks (after an election, over those that agree).
     """
     cutoff = None if sparsifier.cutoff is None else _cutoff
     options = (sparsifier, elect, combine)
@@ -97,7 +97,7 @@ def average() -> Merger:
 
 @shown_as_called
 def task_arithmetic() -> Merger:
-    """The sum, tau = sum_t tau_t; alpha is chosen on validation, often near 0.3.
+    """The sum, tau = sum_t tau_t; alpha is chosen on validation data, often near 0.3.
 
     Reference: "Editing models with task arithmetic", ICLR 2023 (arXiv 2212.04089), section 4.
 
@@ -115,9 +115,9 @@ def ties(
 ) -> Merger:
     """TIES: trim, elect a sign, merge the entries that agree with it.
 
-    Of each tau_t only the largest k % of magnitudes stay; gamma = sgn(sum_t tau_t) is each entry's
-    sign; tau is the mean of the entries of that sign, or their sum. Published implementations
-    differ in all three steps, so that three methods go by this name:
+    Each tau_t keeps its largest k % of magnitudes; gamma = sgn(sum_t tau_t) is each entry's sign;
+    tau is the mean, or the sum, of the entries with that sign. Published implementations differ in
+    all three steps, so three methods share this name:
 
     * the authors trim over the whole vector and take the mean; k = 20 and alpha = 1 are theirs
       where there is no validation data (`ties()`);
@@ -126,20 +126,21 @@ def ties(
     * mergekit and peft trim each tensor, and may elect by count
       (`ties(over="tensor", elect="count")`; peft's "total" and "frequency" are sum and count).
 
-    They differ in the unit of k, too. The code of the authors and of those who build on it reads
-    numbers above 1 as per cent, and those up to 1 as a share; mergekit and peft take the share
-    that is kept, `density`; MergeLM the share that is left out, `param_value_mask_rate`. So a k up
-    to 1 is refused here.
+    They also differ in the unit of k. The authors' code, and code built on it, reads numbers above
+    1 as per cent and numbers up to 1 as a fraction. mergekit and peft take the fraction kept,
+    `density`; MergeLM takes the fraction left out, `param_value_mask_rate`. A k up to 1 is
+    therefore refused here.
 
-    An entry whose values cancel exactly has no sign and gives 0; the authors' code takes the sign
-    that most entries have, mergekit the positive one. Entries as large as the smallest kept one
+    An entry whose values cancel exactly has no sign and gives 0; the authors' code takes the
+    majority sign of all entries, mergekit the positive sign. Ties with the smallest kept magnitude
     are kept, too.
 
     Over files, `over="vector"` takes two passes: one for the cutoff of each vector.
 
     Args:
-      k: per cent of entries kept, above 1 and up to 100: of a share that is kept, 100 times it.
-      over: what is trimmed at once: "vector" or "tensor" (a matrix of a stacked leaf, or a leaf).
+      k: per cent of entries kept, above 1 and up to 100; 100 times the fraction kept.
+      over: what is trimmed as a whole: "vector" or "tensor" (a matrix of a stacked leaf, or a
+        leaf).
       elect: "sum" of values or "count" of signs.
       combine: "mean" over the entries that agree, or their "sum".
 
@@ -156,7 +157,7 @@ def ties(
     """
     allowed = "per cent of entries kept, above 1 and up to 100"
     if isinstance(k, (int, float)) and 0 < k <= 1:
-        allowed += f": for the share {k:g}, k={100 * k:g}"
+        allowed += f": for the fraction {k:g}, k={100 * k:g}"
     k = check_within("ties", "k", k, (1, 100), allowed, excluded=(1,))
     check_among("ties", "over", over, OVER)
     check_among("ties", "elect", elect, ELECTIONS)
@@ -168,20 +169,20 @@ def ties(
 def dare(p: float = 0.9) -> Merger:
     """Drop and rescale: tau = sum_t m_t * tau_t / (1 - p), m_t being 0 with probability p.
 
-    In expectation the sum of the task vectors. The paper drops 90 % and more of what supervised
-    fine-tuning of language models changes; vision models that moved further bear less: choose p on
-    validation. Needs a key: each task, leaf and layer has its own draw.
+    Its expectation is the sum of the task vectors. The paper drops 90 % or more of the entries of
+    supervised fine-tuned language models. Vision models that moved further tolerate less: choose p
+    on validation data. Needs a key: each task, leaf and layer has its own draw.
 
-    The authors' code (MergeLM) and FusionBench take the same p, as `weight_mask_rate` (0.1 if
-    nothing is said) and `sparsity_ratio`. mergekit and peft take the share that is kept,
-    `density` = 1 - p, and no check can tell one from the other. peft rescales as here; mergekit
-    gives each tensor the sum of magnitudes that it had.
+    The authors' code (MergeLM) and FusionBench take the same p, as `weight_mask_rate` (default
+    0.1) and `sparsity_ratio`. mergekit and peft take the fraction kept, `density` = 1 - p, and no
+    check can distinguish the two. peft rescales as here; mergekit restores each tensor's sum of
+    magnitudes.
 
     Args:
       p: probability that an entry is dropped, from 0 to below 1.
 
     Raises:
-      ValueError: p out of its range.
+      ValueError: p is out of its range.
 
     Reference: "Language Models are Super Mario: Absorbing Abilities from Homologous Models as a
       Free Lunch", ICML 2024 (arXiv 2311.03099), section 3.
@@ -200,8 +201,8 @@ def dare(p: float = 0.9) -> Merger:
 def dare_ties(p: float = 0.9, elect: str = "sum", combine: str = "mean") -> Merger:
     """DARE instead of TIES' trim, followed by TIES' election and mean of agreeing entries.
 
-    As peft has it; mergekit sums by default (`combine="sum"`), and rescales as said at `dare`.
-    The paper's "TIES-Merging with DARE" drops first and trims afterwards, too.
+    This is peft's method; mergekit sums by default (`combine="sum"`) and rescales as described at
+    `dare`. The paper's "TIES-Merging with DARE" trims as well, after it drops.
 
     Args:
       p: as for `dare`.
@@ -227,20 +228,20 @@ def dare_ties(p: float = 0.9, elect: str = "sum", combine: str = "mean") -> Merg
 
 @shown_as_called
 def breadcrumbs(beta: float = 0.85, gamma: float = 0.993) -> Merger:
-    """Each tensor loses its smallest magnitudes and its outliers: tau = sum_t m_t * tau_t.
+    """Drops each tensor's smallest magnitudes and its outliers: tau = sum_t m_t * tau_t.
 
-    The mask m_t keeps, of each tensor by itself, the entries whose magnitude lies from the quantile
-    beta to the quantile gamma. mergekit's `density` and `gamma` are gamma - beta and 1 - gamma
-    here, and it rescales nothing either. The authors' code has the same two shares, of kept
-    entries and of outliers, as `beta` and `gamma` (0.15 and 0.006, say), and counts them in each
-    row of a tensor. So both are refused here where they are meant so.
+    The mask m_t keeps, in each tensor separately, the entries with a magnitude between the
+    quantiles beta and gamma. mergekit's `density` and `gamma` are gamma - beta and 1 - gamma here,
+    and mergekit does not rescale, either. The authors' code calls the same two fractions, of kept
+    entries and of outliers, `beta` and `gamma` (for example 0.15 and 0.006), and counts them in
+    each row of a tensor. Values in that convention are refused here.
 
     Args:
-      beta: share of small entries left out.
-      gamma: 1 less the share of outliers left out; beta < gamma <= 1, and at least 0.5.
+      beta: fraction of small entries left out.
+      gamma: 1 minus the fraction of outliers left out; beta < gamma <= 1, and at least 0.5.
 
     Raises:
-      ValueError: not 0 <= beta < gamma <= 1, or gamma below 0.5.
+      ValueError: 0 <= beta < gamma <= 1 does not hold, or gamma is below 0.5.
 
     Reference: "Model Breadcrumbs: Scaling Multi-Task Model Merging with Sparse Masks", ECCV 2024
       (arXiv 2312.06795), section 3.
@@ -260,17 +261,18 @@ def consensus(k: int = 2, lambda_: float = 0.4) -> Merger:
     """Consensus task arithmetic: keeps the entries of the sum that at least k tasks need.
 
     m_t = 1[ |tau_t| >= lambda |sum_u tau_u - tau_t| ] is the task's TALL mask, and
-    tau = 1[ sum_t m_t >= k ] * sum_t tau_t: entries of no task ("catastrophic") and of fewer than
-    k ("selfish") are left out. The paper chooses lambda for each task from 0.2, 0.3, ..., 0.6 on
-    validation; here one serves all tasks. Its masks come from the sum itself, whatever alpha is.
+    tau = 1[ sum_t m_t >= k ] * sum_t tau_t: entries that no task needs ("catastrophic") or fewer
+    than k tasks need ("selfish") are left out. The paper chooses lambda for each task from 0.2,
+    0.3, ..., 0.6 on validation data; here all tasks share one lambda. The masks come from the sum
+    itself, whatever alpha is.
 
-    k is the number of tasks, `prun_thre_k` in the authors' code; what their configs call k is the
-    per cent of TIES' trim. With more than there are tasks their merged vector is 0; here it is
+    k is the number of tasks, `prun_thre_k` in the authors' code; their configs use k for the per
+    cent of TIES' trim. If k exceeds the number of tasks, their merged vector is 0; here such a k is
     refused when vectors are merged.
 
     Args:
-      k: tasks that must need an entry, from 0 to the number of vectors; 0 gives the sum.
-      lambda_: how large a task's entry must be beside those of the others, from 0.
+      k: number of tasks that must need an entry, from 0 to the number of vectors; 0 gives the sum.
+      lambda_: how large a task's entry must be relative to the other tasks', from 0.
 
     Raises:
       ValueError: a parameter out of its range.

@@ -40,13 +40,13 @@ class Source(Protocol):
 
     @property
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Of the leaves, by path."""
+        """Shapes and types of the leaves, by path."""
 
     def read(self, name: str, place: int | None = None) -> np.ndarray:
         """A leaf, or the slice at `place` of its first axis, with that axis kept."""
 
     def check(self) -> str:
-        """The hash of its content, after checking that it is complete."""
+        """Checks that it is complete, and returns the hash of its content."""
 
 
 class Merged(NamedTuple):
@@ -66,18 +66,18 @@ def merge_files(
 ) -> Merged:
     """Same result as `merge_task_vectors`, for more files than fit in memory.
 
-    Reads one layer of one leaf of all files at a time: a slice of the first axis where a leaf is
-    stacked, else the whole leaf. Memory holds that, and the merged vector: of 64 files of ViT-B/32
-    (335 MiB each, of which the largest slice has 9) less than four of the files take. Ahead of it
-    every file is read leaf by leaf, to check its hash; and for mergers with a cutoff over the whole
+    Reads one layer of one leaf from all files at a time: a slice of the first axis of a stacked
+    leaf, otherwise the whole leaf. Memory holds that and the merged vector. For 64 files of
+    ViT-B/32 (335 MiB each, with a largest slice of 9), this is less than four files. Before that,
+    every file is read leaf by leaf to check its hash; for mergers with a cutoff over the whole
     vector (`ties(over="vector")`) once more, a vector at a time; for `pcb` then twice more.
 
     Args:
-      sources: safetensors files of task vectors, as a run writes them; or whatever reads like one.
-      merger: see `merge_task_vectors`, as `matrices` and `key`.
-      matrices: rules.
-      key: for mergers that draw.
-      match: scale the vectors to one norm first, see `match_norms`; "": leave them as they are.
+      sources: safetensors files of task vectors, as a run writes them; or any `Source`.
+      merger: see `merge_task_vectors`.
+      matrices: see `merge_task_vectors`.
+      key: see `merge_task_vectors`.
+      match: the norm to scale the vectors to first, see `match_norms`; "" leaves them unchanged.
 
     Raises:
       ValueError: as `merge_task_vectors` and `match_norms`; files of different structure or
@@ -95,7 +95,7 @@ def merge_files(
     cutoffs = None
     if jax.eval_shape(find_cutoff, merger, jax.tree.leaves(shapes)) is not None:
         vectors = ([file.read(name) for name in file.shapes] for file in files)
-        # Waiting for each keeps the next vector from being read before this one is let go.
+        # Waits for each result, so that the next vector is read only after this one is freed.
         found = [jax.block_until_ready(find_cutoff(merger, vector)) for vector in vectors]
         cutoffs = stack_cutoffs(found)
     if merger.joint is not None:
@@ -117,7 +117,7 @@ def merge_files(
             else:
                 values = _read_all(files, path, place)
                 leaf[index] = _merge_slice(values, cutoffs, key, place or 0, merger, piece)
-            del values  # before reading the next ones
+            del values  # frees them before the next read
     return Merged(unflatten(merged), sha256)
 
 

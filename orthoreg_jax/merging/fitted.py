@@ -1,6 +1,6 @@
 """Mergers that use data: each takes statistics of a few batches, as trees like the task vectors.
 
-They know no model: the caller gives functions of parameters, or what was measured with them.
+They do not depend on a model: the caller passes functions of parameters, or statistics.
 """
 
 from __future__ import annotations
@@ -31,19 +31,21 @@ Trees = Sequence[PyTree] | Mapping[str, PyTree]
 def fisher(vectors: Trees, fishers: Trees) -> PyTree:
     """Weights each entry by its Fisher information: tau = sum_t F_t tau_t / sum_t F_t.
 
-    With alpha = 1 it is the paper's merged model: its theta_t are theta_0 + tau_t, and theta_0
-    cancels. An entry that no task's Fisher information speaks of gets the mean. The paper also
-    weighs the tasks, and published code (the authors', MergeLM, FusionBench) divides each F_t by
-    its norm over all entries unless told otherwise: scale the `fishers` for either. They also keep
-    F_t from 0: the authors' code raises the first model's to 1e-6, the others add 1e-6 to each.
+    With alpha = 1 it is the paper's merged model: the paper's theta_t are theta_0 + tau_t, and
+    theta_0 cancels. An entry with no Fisher information in any task gets the mean. The paper also
+    weights the tasks, and published code (the authors', MergeLM, FusionBench) by default divides
+    each F_t by its norm over all entries: scale the `fishers` for either. Published code also keeps
+    F_t above 0: the authors' raises the first model's to at least 1e-6, the others add 1e-6 to
+    each.
 
     Args:
       vectors: task vectors, a list or a dict by task.
-      fishers: of each, in the same order or by the same names: a tree like it, from
-        `diagonal_fisher`.
+      fishers: one tree like the task vector for each, from `diagonal_fisher`; in the same order or
+        with the same names.
 
     Raises:
-      ValueError: no vector, trees of different structure or shapes, or not one for each vector.
+      ValueError: there is no vector, trees differ in structure or shapes, or there is not one
+        Fisher tree for each vector.
 
     Reference: "Merging Models with Fisher-Weighted Averaging", NeurIPS 2022 (arXiv 2111.09832),
       section 3.
@@ -74,13 +76,13 @@ def diagonal_fisher(
 ) -> PyTree:
     """The diagonal F = E_x E_{y ~ p(y|x)} (d log p(y|x) / d theta)^2, exact over the classes y.
 
-    MergeLM, and what builds on it, squares the gradient of a sum over a batch and its classes,
-    which is another number.
+    MergeLM, and code built on it, squares the gradient of a sum over a batch and its classes,
+    which is a different quantity.
 
     Args:
       log_probabilities: (params, one example) -> log p(y|x) of every class y.
-      params: where it is taken: of the fine-tuned model.
-      examples: a tree of arrays whose first axis counts examples. A few hundred do.
+      params: the fine-tuned model's parameters, at which it is computed.
+      examples: a tree of arrays whose first axis counts examples. A few hundred are enough.
 
     Returns:
       A tree like `params`.
@@ -101,7 +103,7 @@ def diagonal_fisher(
         chances = jnp.exp(found)
         return jax.tree.map(lambda g: jnp.tensordot(chances, jnp.square(g), axes=1), gradients)
 
-    # One example after another: memory holds one gradient for each class.
+    # One example after another, so that memory holds only one gradient for each class.
     totals = jax.lax.map(one, examples)
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), totals)
 
@@ -116,24 +118,24 @@ def regmean(
     """The W whose outputs are closest, in squared error, to each task's own on its inputs.
 
     tau = (sum_t H_t)^-1 sum_t H_t tau_t for each matrix z = W^T x, where H_t is the Gram matrix
-    G_t = X_t^T X_t of the task's inputs with its entries off the diagonal multiplied by `alpha`.
-    Leaves without Gram matrices are averaged. Of inputs that are always 0 the matrix says nothing;
-    their rows become 0.
+    G_t = X_t^T X_t of the task's inputs with its off-diagonal entries multiplied by `alpha`.
+    Leaves without Gram matrices are averaged. Rows of inputs that are always 0 are undetermined and
+    become 0.
 
     Args:
       vectors: task vectors, a list or a dict by task.
-      grams: of each, in the same order or by the same names: {leaf path: (m, m) or, for stacked
-        leaves, (k, m, m)}, m being the rows (inputs). Published code divides each by its number of
-        inputs (X_t^T X_t / N_t); else tasks of more inputs weigh more.
-      alpha: as the paper calls it; not that of theta_0 + alpha * tau, which is 1 in the paper. 1
-        leaves the Gram matrices as they are. It is `regmean_reduce_nondiag` in the authors' code,
-        where a number below 0 is 1 here, and `reduce_non_diagonal_ratio` in MergeLM (1 if nothing
-        is said) and FusionBench (0.95 for CLIP).
+      grams: one dict for each vector, in the same order or with the same names: {leaf path: (m, m)
+        or, for stacked leaves, (k, m, m)}, with m the rows (inputs). Published code divides each by
+        its number of inputs (X_t^T X_t / N_t); otherwise tasks with more inputs weigh more.
+      alpha: the paper's alpha, not that of theta_0 + alpha * tau, which is 1 in the paper. 1 leaves
+        the Gram matrices unchanged. It is `regmean_reduce_nondiag` in the authors' code, where a
+        number below 0 means 1, and `reduce_non_diagonal_ratio` in MergeLM (default 1) and
+        FusionBench (0.95 for CLIP).
       matrices: how leaves are read, see `orthogonality_penalty`.
 
     Raises:
-      ValueError: alpha outside [0, 1], Gram matrices of other leaves for one task than for
-        another, of a leaf that is not there or no matrix, or of another size; as
+      ValueError: alpha is outside [0, 1]; tasks have Gram matrices of different leaves; a Gram
+        matrix is of a leaf that does not exist or is not a matrix, or has the wrong size; as
         `merge_task_vectors`.
 
     Reference: "Dataless Knowledge Fusion by Merging Weights of Language Models", ICLR 2023
@@ -145,14 +147,14 @@ def regmean(
       >>> oj.regmean(vectors, grams)["w"].tolist()
       [[2.0], [3.0]]
     """
-    allowed = "the share left of entries off the diagonal, from 0 to 1 (1 leaves them as they are)"
+    allowed = "the factor for off-diagonal entries, from 0 to 1 (1 leaves them unchanged)"
     check_within("regmean", "alpha", alpha, (0, 1), allowed)
     rows, inputs = _paired(vectors, grams, "grams")
     for number, each in enumerate(inputs[1:], start=1):
         if set(each) != set(inputs[0]):
             raise ValueError(
                 f"grams: vectors[{number}] has them for {', '.join(each) or 'no leaf'}, "
-                f"vectors[0] for {', '.join(inputs[0]) or 'no leaf'}; give the same for each"
+                f"vectors[0] for {', '.join(inputs[0]) or 'no leaf'}; give the same leaves for each"
             )
     mean = merge_task_vectors(rows, average())
     leaves = [flatten(row) for row in rows]
@@ -205,27 +207,27 @@ def adamerging(
 ) -> PyTree:
     """Fits tau^l = sum_t lambda_t^l tau_t^l, a lambda for each task and tensor l, without labels.
 
-    Adam lowers `loss`, in the paper the entropy of the merged model's predictions summed over the
-    tasks, each on its own images. The authors take the test images themselves; give others where
-    test accuracy is to mean something. Defaults are theirs: Adam with 1e-3, 500 steps, lambda 0.3
-    at the start and confined to [0, 1], batches of 16 images of each task. FusionBench takes 1000
-    steps and confines nothing unless told to.
+    Adam minimises `loss`. In the paper it is the entropy of the merged model's predictions, summed
+    over the tasks, each on its own images. The authors use the test images themselves; use others
+    if you report test accuracy. The defaults are the authors': Adam with rate 1e-3, 500 steps,
+    lambda starting at 0.3 and clipped to [0, 1], batches of 16 images of each task. FusionBench's
+    defaults are 1000 steps and no clipping.
 
     Args:
       vectors: task vectors, a list or a dict by task.
-      loss: (tau, batch) -> what is lowered; `entropy` helps.
-      batches: trees of arrays of one shape, taken in turn.
-      steps: of Adam, an int.
-      learning_rate: of Adam.
-      initial: every lambda's first value, from 0 to 1.
+      loss: (tau, batch) -> the scalar to minimise; see `entropy`.
+      batches: trees of arrays, all of the same shapes, used in turn.
+      steps: number of steps of Adam, an int.
+      learning_rate: Adam's learning rate.
+      initial: initial value of every lambda, from 0 to 1.
       matrices: how leaves are read: each matrix of a stacked leaf has its own lambda.
 
     Returns:
       The merged task vector; with alpha = 1, the paper's merged model.
 
     Raises:
-      ValueError: no vector or no batch, vectors of different structure or shapes, a parameter out
-        of its range.
+      ValueError: there is no vector or no batch, vectors differ in structure or shapes, or a
+        parameter is out of its range.
 
     Reference: "AdaMerging: Adaptive Model Merging for Multi-Task Learning", ICLR 2024
       (arXiv 2310.02575), section 3, layer-wise.
@@ -243,11 +245,11 @@ def adamerging(
     if not batches:
         raise ValueError("adamerging: 0 batches; give at least one")
     steps = check_count("adamerging", "steps", steps, "a whole number from 0, as an int")
-    # Beyond its bounds lambda has no gradient, and would stay what it is.
+    # Outside its bounds lambda has no gradient and would never move again.
     check_within("adamerging", "initial", initial, (0, 1), "a lambda from 0 to 1")
     check_within("adamerging", "learning_rate", learning_rate, (0, math.inf), "a rate from 0")
     leaves, structure = [flatten(row) for row in rows], jax.tree.structure(rows[0])
-    # As mergers that look at whole tensors see them: each matrix of a stacked leaf by itself.
+    # Tensors as for mergers that need whole ones: each matrix of a stacked leaf separately.
     pieces = plan(rows[0], breadcrumbs(), matrices)
     lambdas = {
         path: jnp.full((len(rows), leaf.shape[0] if pieces[path].stacked else 1), initial)
@@ -285,7 +287,7 @@ def entropy(logits: Float[Array, "... c"]) -> Float[Array, ""]:
       logits: classes on the last axis.
 
     Examples:
-      >>> print(oj.entropy(jnp.zeros((3, 2))))  # two classes alike: log 2
+      >>> print(oj.entropy(jnp.zeros((3, 2))))  # two equally likely classes: log 2
       0.6931472
     """
     logs = jax.nn.log_softmax(logits, axis=-1)
@@ -293,7 +295,7 @@ def entropy(logits: Float[Array, "... c"]) -> Float[Array, ""]:
 
 
 def _paired(vectors: Trees, others: Any, name: str) -> tuple[list[PyTree], list[Any]]:
-    """Pairs task vectors with what belongs to each."""
+    """Pairs task vectors with their statistics, by position or by name."""
     if isinstance(vectors, Mapping) != isinstance(others, Mapping):
         raise ValueError(f"vectors and {name}: give both as lists, or both as dicts by task")
     if isinstance(vectors, Mapping):

@@ -23,7 +23,7 @@ from .order_statistics import kth_smallest
 
 PyTree = Any
 Options = ParamSpec("Options")
-BLOCK = 2**16  # entries that are merged at once where each is merged by itself
+BLOCK = 2**16  # entries merged at once where entries are independent
 
 
 Values = Inexact[Array | np.ndarray, "t ..."]
@@ -49,20 +49,20 @@ class Merger:
     Mergers with equal functions and options are equal, so that each is compiled once.
 
     Attributes:
-      merge: (values, cutoffs, key, *options) -> merged: one tensor of each of `t` task vectors,
-        stacked, or a piece of it where `reads` is "entries".
+      merge: (values, cutoffs, key, *options) -> merged. `values` stack one tensor of each of `t`
+        task vectors, or a piece of it if `reads` is "entries".
       options: further arguments of `merge` and `cutoff`.
-      reads: what it must be shown whole. "entries": nothing, each entry is merged by itself;
-        "tensors": each matrix of a leaf, and each leaf that is not a matrix, for statistics taken
-        over it; "matrices": the same, but leaves that are not matrices are averaged. The last is
-        given NumPy arrays, for LAPACK to decompose (see `decompositions`), unless it is traced.
+      reads: what the merger must see whole. "entries": nothing, entries are merged independently;
+        "tensors": each matrix of a leaf, and each leaf that is not a matrix, for statistics over
+        it; "matrices": the same, but leaves that are not matrices are averaged. "matrices" gets
+        NumPy arrays, for LAPACK to decompose (see `decompositions`), unless they are traced.
       random: whether it draws, and so needs a key.
       cutoff: computes numbers from each whole task vector before merging, if needed.
-      joint: computes further ones from all of them together, and appends them to the former; for
-        mergers that read "entries".
-      tasks: how many task vectors it needs at least.
-      at_most: how many it takes; 0: any number.
-      call: how it is shown.
+      joint: computes further numbers from all vectors together, and appends them to the cutoffs;
+        for mergers that read "entries".
+      tasks: minimum number of task vectors.
+      at_most: maximum number of task vectors; 0 means any number.
+      call: the call that it prints as.
     """
 
     merge: Callable[..., Any]
@@ -97,9 +97,9 @@ class Piece(NamedTuple):
     """How a leaf is merged.
 
     Attributes:
-      number: of the leaf, in the tree's order; random numbers depend on it.
-      reading: the matrices in it, if the merger has to know them.
-      stacked: it is merged in slices of its first axis, each by itself.
+      number: the leaf's number in the tree's order; random numbers depend on it.
+      reading: the leaf's matrices, if the merger needs them.
+      stacked: whether slices of its first axis are merged separately.
     """
 
     number: int
@@ -116,21 +116,20 @@ def merge_task_vectors(
 ) -> PyTree:
     """Merges several task vectors into one, tau; the merged model is theta_0 + alpha * tau.
 
-    All mergers follow one convention: scaling is left to `apply_task_vector`, whose `alpha` is what
-    a method calls its scaling coefficient. Sums are taken in float32 (float64 for
-    float64).
+    All mergers follow one convention: `apply_task_vector` does the scaling, and its `alpha` is what
+    papers call the scaling coefficient. Sums are taken in float32 (float64 for float64).
 
-    NaN and infinity are never merged away. If one vector has either in an entry, that entry of the
-    result is NaN; for a merger of whole tensors the whole matrix or leaf is, and for one of whole
-    vectors, such as `ties()`, everything is.
+    NaN and infinity are never merged away. If an entry of one vector is NaN or infinite, that entry
+    of the result is NaN. For mergers of whole tensors the whole matrix or leaf is NaN, and for
+    mergers of whole vectors, such as `ties()`, the whole result.
 
     Args:
-      vectors: a list of task vectors, or a dict of them by task; any pytrees of one structure.
-      merger: as `ties(k=20)`, `tsv_m()`.
-      matrices: how leaves are read as matrices, see `orthogonality_penalty`; needed only by mergers
-        that look at whole tensors. Rules that match no leaf are passed over, as a task vector may
-        be of a part of the model.
-      key: for mergers that draw random numbers (`dare`).
+      vectors: a list of task vectors, or a dict by task; any pytrees of the same structure.
+      merger: a merger, for example `ties(k=20)` or `tsv_m()`.
+      matrices: how leaves are read as matrices, see `orthogonality_penalty`; only mergers of whole
+        tensors need it. Rules that match no leaf are ignored, because a task vector may cover only
+        part of the model.
+      key: a random key, for mergers that draw random numbers (`dare`).
 
     Returns:
       A tree like each of the vectors, with the types of their leaves.
@@ -174,7 +173,7 @@ def _check_merger(merger: Any) -> None:
         name = name if isinstance(name, str) and name.isidentifier() else "ties"
         raise ValueError(
             f"merger is {getattr(merger, '__name__', repr(merger))}, a {type(merger).__name__}; "
-            f"give what a merger's function returns, as oj.{name}()"
+            f"give the value that a merger's function returns, such as oj.{name}()"
         )
 
 
@@ -182,7 +181,7 @@ def check_fits(merger: Merger, tasks: int, key: jax.Array | None) -> None:
     """Checks the number of task vectors, and that there is a key if and only if one is needed.
 
     Raises:
-      ValueError: too few vectors or too many, or a key that is missing or not used.
+      ValueError: there are too few vectors or too many, or the key is missing or not used.
     """
     if not tasks:
         raise ValueError("no task vector to merge; give at least one")
@@ -193,8 +192,8 @@ def check_fits(merger: Merger, tasks: int, key: jax.Array | None) -> None:
         )
     if tasks < merger.tasks:
         raise ValueError(
-            f"{merger} keeps what {merger.tasks} tasks need, and there are {tasks} task vectors: "
-            f"nothing would be left; give k from 0 to {tasks}, a number of tasks"
+            f"{merger} keeps only entries that {merger.tasks} tasks need, but there are {tasks} "
+            f"task vectors, so nothing would be left; give k from 0 to {tasks}, a number of tasks"
         )
     if merger.random and key is None:
         raise ValueError(f"{merger} draws random numbers: give key=jax.random.key(seed)")
@@ -217,7 +216,7 @@ def plan(vector: PyTree, merger: Merger, rules: Rules | None) -> dict[str, Piece
       rules: see `merge_task_vectors`.
 
     Raises:
-      ValueError: leaves that are not floating point, or that need a rule and have none.
+      ValueError: leaves are not floating point, or need a rule and have none.
     """
     whole = [path for path, leaf in flatten(vector).items() if not _is_floating(leaf)]
     if whole:
@@ -389,7 +388,7 @@ def _merge_blocks(
 ) -> Float[Array, " n"]:
     """Merges independent entries, one block after another.
 
-    What is computed on the way is as large as the input, and so is held of one block alone.
+    Intermediate results are as large as the input, so memory holds those of one block only.
     """
 
     def merge_block(number: Any, size: int) -> Float[Array, " b"]:

@@ -18,9 +18,9 @@ def kth_magnitude(leaves: Sequence[Inexact[Array, ...]], k: int) -> Float[Array,
 
     NaN if one of them is NaN.
 
-    A bisection over the bits: magnitudes, being floats from 0 up, are ordered as their bits are.
-    31 passes (63 in float64) that only compare and count need no copy of the arrays, where a sort
-    would need the whole vector twice.
+    It bisects over bits, because non-negative floats are ordered as their bits are. The 31 passes
+    (63 in float64) only compare and count, without a copy of the arrays; a sort would need the
+    whole vector twice.
 
     Args:
       leaves: arrays of any shapes.

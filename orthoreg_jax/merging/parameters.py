@@ -6,20 +6,20 @@ import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-# What other programs call their parameters, and what that is here.
+# Other programs' names for parameters, and what to give here instead.
 ELSEWHERE = {
     "consensus_method": "it is elect",
-    "density": "as a share of entries kept, ties has k = 100 * density, dare p = 1 - density, "
-    "breadcrumbs beta = gamma - density",
+    "density": "if it is the fraction kept: k = 100 * density for ties, p = 1 - density for dare, "
+    "beta = gamma - density for breadcrumbs",
     "drop_rate": "it is p",
     "initial_rank_ratio": "it is share",
     "iter_num": "it is steps",
-    "keep_ratio": "as a share of entries kept, ties has k = 100 * keep_ratio, dare "
-    "p = 1 - keep_ratio",
+    "keep_ratio": "if it is the fraction kept: k = 100 * keep_ratio for ties, p = 1 - keep_ratio "
+    "for dare",
     "lambda": "it is alpha",
     "majority_sign_method": 'it is elect: "total" is sum, "frequency" count',
     "merge_func": "it is combine",
-    "param_value_mask_rate": "as a share of entries left out, k = 100 * (1 - it)",
+    "param_value_mask_rate": "if it is the fraction left out: k = 100 * (1 - it)",
     "pcb_ratio": "it is share",
     "prior": "it is lambda",
     "prun_thre_k": "it is k",
@@ -28,7 +28,7 @@ ELSEWHERE = {
     "scaling_factor": "it is alpha",
     "smoothing": "it is rho: without it 0, average 1, linear 5",
     "sparsity_ratio": "it is p",
-    "sv_reduction": "as a share of min(m, n) singular values, rank is their number",
+    "sv_reduction": "if it is a fraction of min(m, n) singular values: rank is their number",
     "tall_mask_lambda": "it is lambda",
     "threshold": "above 1 it is k, else k = 100 * threshold",
     "top_k_keep": "beta = gamma - top_k_keep",
@@ -50,15 +50,15 @@ def check_within(
     """The value of a parameter, a number within bounds.
 
     Args:
-      merger: whose parameter it is.
-      name: of the parameter.
-      value: as it was given.
+      merger: the merger's name.
+      name: the parameter's name.
+      value: the value as given.
       bounds: lowest and highest number allowed.
       allowed: what to give, unit included, for the message.
-      excluded: numbers that are not allowed, as the bounds themselves.
+      excluded: numbers that are not allowed, for example the bounds themselves.
 
     Raises:
-      ValueError: no number, or one that is not allowed.
+      ValueError: the value is not a number, or is not allowed.
     """
     try:
         number = float("nan" if isinstance(value, (str, bool)) else value)
@@ -72,16 +72,17 @@ def check_within(
 def check_count(merger: str, name: str, value: Any, allowed: str) -> int:
     """The value of a parameter that counts something, from 0.
 
-    A float is refused even if it is whole: 1.0 is all where others take a share, and one here.
+    A float is refused even if it is whole: 1.0 means all in programs that take a fraction, and one
+    here.
 
     Args:
-      merger: whose parameter it is.
-      name: of the parameter.
-      value: as it was given.
+      merger: the merger's name.
+      name: the parameter's name.
+      value: the value as given.
       allowed: what to give, for the message.
 
     Raises:
-      ValueError: no whole number, or one below 0.
+      ValueError: the value is not an int, or is below 0.
     """
     try:
         number = -1 if isinstance(value, bool) else operator.index(value)

@@ -21,8 +21,8 @@ class Sparsifier(NamedTuple):
     `reads`, `random` and `cutoff` are those of `Merger`.
 
     Attributes:
-      keep: (values, cutoffs, key, *options) -> the values, 0 where they are left out.
-      options: its numbers.
+      keep: (values, cutoffs, key, *options) -> the values, with 0 where they are left out.
+      options: numbers that `keep` and `cutoff` take.
     """
 
     keep: Callable[..., Values]
@@ -50,12 +50,12 @@ def drop(p: float) -> Sparsifier:
 
 
 def band(beta: float, gamma: float) -> Sparsifier:
-    """Keeps, of each tensor, magnitudes from the quantile beta to the quantile gamma."""
+    """Keeps each tensor's magnitudes between the quantiles beta and gamma."""
     return Sparsifier(_keep_band, (beta, gamma), reads="tensors")
 
 
 def agreed(k: int, scale: float) -> Sparsifier:
-    """Keeps entries that are large, compared with the other tasks', for at least k tasks."""
+    """Keeps entries that are large relative to the other tasks' for at least k tasks."""
     return Sparsifier(_keep_agreed, (k, scale))
 
 
@@ -84,7 +84,7 @@ def _smallest_kept(leaves: Sequence[Inexact[Array, ...]], k: float) -> Float[Arr
 
 def _drop(values: Values, cutoffs: Cutoffs, key: Any, p: float) -> Values:
     del cutoffs
-    # One task after another: of the random bits, memory holds one task's.
+    # One task after another, so that memory holds only one task's random bits.
     kept = jax.lax.map(
         lambda task: jax.random.bernoulli(task, 1 - p, values.shape[1:]),
         jax.random.split(key, len(values)),
@@ -95,7 +95,7 @@ def _drop(values: Values, cutoffs: Cutoffs, key: Any, p: float) -> Values:
 def _keep_band(values: Values, cutoffs: Cutoffs, key: Any, beta: float, gamma: float) -> Values:
     del cutoffs, key
     size = values[0].size
-    # At least one entry is left, however small the tensor.
+    # Keeps at least one entry, however small the tensor.
     small = min(int(size * beta), size - 1)
     large = min(int(size * (1 - gamma)), size - 1 - small)
 

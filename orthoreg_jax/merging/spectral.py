@@ -1,7 +1,7 @@
 """Mergers that recombine the singular value decompositions of weight matrices.
 
 All of them average the leaves that are not matrices, as published. Directions that are rounding
-are left out, see `directions`.
+error are left out, see `directions`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ def tsv_m(rank: int = 0) -> Merger:
     """TSV-M: keeps each task's leading singular vectors and decorrelates them between tasks.
 
     With tau_t = U_t S_t V_t^T of each matrix cut to `rank` singular values, U = [U_1 ... U_T],
-    S and V likewise: tau = polar(U) S polar(V)^T, polar(U) being the orthonormal matrix nearest to
-    U. The papers take alpha = 1. Tasks whose leading spaces are orthogonal are merely added.
+    S and V likewise: tau = polar(U) S polar(V)^T, where polar(U) is the orthonormal matrix nearest
+    to U. The papers take alpha = 1. If the tasks' leading spaces are orthogonal, this is the sum.
 
-    The authors' code cuts to floor(min(m, n) / T), which is 0 for more tasks than a side has; here
-    it is 1 at least. Where their code, or another's, lets one choose, it takes the share of
-    min(m, n) that is kept, `sv_reduction`, of which 1 is all; rank 1 is one singular value.
+    The authors' code cuts to floor(min(m, n) / T), which is 0 if there are more tasks than
+    min(m, n); here it is at least 1. Where published code has an option, it is the fraction of
+    min(m, n) kept, `sv_reduction`, for which 1 means all; rank 1 here is one singular value.
 
     Args:
-      rank: singular values kept of each task, an int; 0: min(m, n) / T, rounded down. A matrix
-        that has fewer keeps them all.
+      rank: number of singular values kept for each task, an int; 0 means min(m, n) / T, rounded
+        down. A matrix with fewer keeps all.
 
     Raises:
-      ValueError: no int, or a negative one.
+      ValueError: the rank is not an int, or is negative.
 
     Reference: "Task Singular Vectors: Reducing Task Interference in Model Merging", CVPR 2025
       (arXiv 2412.00081), section 4 and algorithm 1.
@@ -48,8 +48,8 @@ def tsv_m(rank: int = 0) -> Merger:
       [[2.0, 0.0], [0.0, 3.0]]
     """
     allowed = (
-        "the number of singular values kept of each task, an int from 1 (for the share s of a "
-        "matrix's, int(s * min(m, n))), or 0 for min(m, n)/T"
+        "the number of singular values kept for each task, an int from 1 (for a fraction s of "
+        "them, int(s * min(m, n))), or 0 for min(m, n)/T"
     )
     return Merger(_tsv_m, (check_count("tsv_m", "rank", rank, allowed),), reads="matrices")
 
@@ -66,8 +66,8 @@ def iso_c() -> Merger:
     """Isotropic merging in the common subspace: the sum with all singular values made equal.
 
     With sum_t tau_t = U S V^T of each matrix: tau = mean(S) U V^T. The papers choose alpha on
-    validation (1.3 for ViT-B/32 and 8 tasks). The mean is over the directions that are there, so
-    that adapters of low rank keep their scale.
+    validation data (1.3 for ViT-B/32 and 8 tasks). The mean is over singular values above rounding
+    error, so adapters of low rank keep their scale.
 
     Reference: "No Task Left Behind: Isotropic Model Merging with Common and Task-Specific
       Subspaces", ICML 2025 (arXiv 2502.04959), algorithm 1.
@@ -81,7 +81,7 @@ def iso_c() -> Merger:
 
 
 def _iso_c(values: Values, cutoffs: Cutoffs, key: Any) -> Any:
-    # Directions that are not there have value 0, and vectors of zeros.
+    # Directions below rounding error have value 0, and vectors of zeros.
     left, scale, right = leading(values.sum(axis=0)[None], min(values.shape[1:]))
     return mean(scale) * product(left, right)
 
@@ -90,20 +90,21 @@ def _iso_c(values: Values, cutoffs: Cutoffs, key: Any) -> Any:
 def iso_cts(common_space_fraction: float = 0.8) -> Merger:
     """Isotropic merging in common and task-specific subspaces.
 
-    The leading singular directions of sum_t tau_t (a share `common_space_fraction` of them) are the
-    common space. Each task adds equally many leading directions of what is left of tau_t outside of
-    it. All are decorrelated as in `tsv_m`, and get the mean of their singular values.
+    The leading singular directions of sum_t tau_t (a fraction `common_space_fraction` of them) are
+    the common space. Each task adds the same number of leading directions of the part of tau_t
+    outside it. All are decorrelated as in `tsv_m`, and get the mean of their singular values.
 
-    The rest of a task is taken on the outputs' side, (tau_t - tau_t V V^T for kernels of shape
-    (inputs, outputs)), which is the authors' U U^T for layers of torch; of the projection and the
-    positional embedding, which they keep transposed, they take the other side.
+    A task's part outside the common space is taken on the outputs' side (tau_t - tau_t V V^T for
+    kernels of shape (inputs, outputs)), which is the authors' U U^T for PyTorch layers; for the
+    projection and the positional embedding, which they keep transposed, they take the other side.
 
     Args:
-      common_space_fraction: a share from 0 to 1, as in the authors' code and FusionBench; 1 gives
-        `iso_c`. The common space takes what rounding the others to equal parts leaves, as there.
+      common_space_fraction: a fraction from 0 to 1, as in the authors' code and FusionBench; 1
+        gives `iso_c`. As in theirs, the common space also takes the directions that cannot be
+        divided equally among the tasks.
 
     Raises:
-      ValueError: a fraction out of its range.
+      ValueError: the fraction is out of its range.
 
     Reference: as `iso_c`, algorithm 2.
 
@@ -113,7 +114,7 @@ def iso_cts(common_space_fraction: float = 0.8) -> Merger:
       >>> np.asarray(merged, float).round(3).tolist()  # as iso_c
       [[3.0, 0.0], [0.0, 3.0]]
     """
-    name, allowed = "common_space_fraction", "a share from 0 to 1: 0.8 for 80 %"
+    name, allowed = "common_space_fraction", "a fraction from 0 to 1: 0.8 for 80 %"
     share = check_within("iso_cts", name, common_space_fraction, (0, 1), allowed)
     return Merger(_iso_cts, (share,), reads="matrices")
 
@@ -127,7 +128,7 @@ def _iso_cts(values: Values, cutoffs: Cutoffs, key: Any, common_space_fraction: 
     if specific:
         xp = values.__array_namespace__()
         rest = values - product(product(values, right.T), right)
-        # What the common space leaves behind of a task is judged by the task's own size.
+        # Rounding error in a task's part outside the common space is relative to the whole task.
         own = leading(rest, specific, norms(values))
         left = xp.concatenate([own[0], left], axis=1)
         scale = xp.concatenate([own[1], scale])

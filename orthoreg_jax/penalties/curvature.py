@@ -34,10 +34,10 @@ def kronecker_factors(
     Convolutions and position embeddings have no factors.
 
     Args:
-      model: its linear layers must be `nn.Dense`; a stack made by `nn.scan` needs "perturbations"
-        and "intermediates" in its `variable_axes`, as in this package's towers.
+      model: a linen module whose linear layers are `nn.Dense`; a stack made by `nn.scan` needs
+        "perturbations" and "intermediates" in its `variable_axes`, as in this package's towers.
       params: the pre-trained parameters, at which the curvature is taken.
-      inputs: a few hundred are enough.
+      inputs: a batch of inputs; a few hundred are enough.
       projections: one v for each input, of the size p of an output, drawn from N(0, I).
       batch_size: number of inputs computed at once.
       normalized: take the curvature of the outputs divided by their norm, as TAK's code does.
@@ -46,7 +46,7 @@ def kronecker_factors(
       Factors by path of the layer or vector, for `kronecker_penalty`.
 
     Raises:
-      ValueError: no inputs, or not one projection for each.
+      ValueError: there are no inputs, or not exactly one projection for each.
 
     Reference: arXiv 2602.17385, section 3; "expand": arXiv 2311.00636.
 
@@ -61,7 +61,8 @@ def kronecker_factors(
     """
     if len(inputs) == 0 or len(projections) != len(inputs):
         raise ValueError(
-            f"{len(inputs)} inputs, {len(projections)} projections; give as many, at least one"
+            f"{len(inputs)} inputs, {len(projections)} projections; give one projection for each "
+            "input, and at least one input"
         )
     totals = None
     for start in range(0, len(inputs), batch_size):
@@ -78,8 +79,8 @@ def _sums(
     """The factors, summed over one batch of inputs."""
     leaves = flatten(params)
 
-    # One application gives the outputs and every layer's inputs. The probes are zeros added to each
-    # layer's outputs: the gradient with respect to a probe is the one with respect to the outputs.
+    # One forward pass gives the outputs and every layer's inputs. The probes are zeros added to
+    # each layer's outputs, so the gradient by a probe is the gradient by the layer's outputs.
     def watched(params: Params, probes: Any, example: Array) -> tuple[Array, dict[str, Array]]:
         variables = {"params": params, "perturbations": probes}
         with nn.intercept_methods(_watch):
@@ -97,9 +98,9 @@ def _sums(
         if path not in in_layers and (leaf.ndim == 1 or path.rsplit("/", 1)[-1] in VECTORS)
     }
 
-    # A single image: B needs the gradient of each image by itself, so `vmap` maps over images.
+    # One image at a time, under `vmap`: B needs the gradient of each image separately.
     def one(example: Array, projection: Array) -> tuple[Any, Any, Any]:
-        # Kernels are not among the arguments: they get factors, not gradients.
+        # Kernels are not arguments, because they need factors and no gradients.
         def run(vectors: Any, probes: Any) -> Any:
             return watched(replace(params, unflatten(vectors)), probes, example)
 
@@ -115,7 +116,7 @@ def _sums(
     for layer in layers:
         stack = leaves[f"{layer}/kernel"].shape[:-2]
         read = _tokens(seen[f"{layer}/inputs/0"], stack)
-        if f"{layer}/bias" in leaves:  # a bias is a last row of the kernel, read by a constant 1
+        if f"{layer}/bias" in leaves:  # a bias is the kernel's last row, for a constant input of 1
             read = jnp.concatenate([read, jnp.ones_like(read[..., :1])], axis=-1)
         tokens = read.shape[-2] // len(inputs)
         outputs = _gram(_tokens(owed[f"{layer}/outputs"], stack))
@@ -128,7 +129,7 @@ def _sums(
 
 
 def _watch(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
-    """Records the input of a linear layer, and adds a probe to its output to differentiate by."""
+    """Records a linear layer's input, and adds to its output a probe to differentiate by."""
     outputs = method(*args, **kwargs)
     if not isinstance(context.module, nn.Dense) or context.method_name != "__call__":
         return outputs

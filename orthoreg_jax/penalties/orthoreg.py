@@ -33,41 +33,41 @@ def orthogonality_penalty(
     columns are the output features):
 
     * "released":  sum_l || G_l - I ||_F, with G_l of the *smaller* side (dW^T dW if m >= n, else
-      dW dW^T): the authors' released code. Does not change when an update is transposed.
+      dW dW^T), as in the authors' released code. Transposing an update does not change it.
     * "paper":  sum_l || dW_l^T dW_l - I ||_F^2, Gram over columns (equation 8 of the paper).
 
-    The gradient is the closed form, 2 dW E / ||E||_F or 4 dW E with E = G - I: two matrix products
-    in all. It is exactly 0 at dW = 0 and, in the released form, at an orthonormal dW too, where
-    the norm has a kink and E is nothing but rounding; it is right wherever the Gram is finite
-    (entries up to about 1e18). Entries that are NaN or infinite, or whose Gram is, give a value and
-    a gradient of their matrix that are not finite either, never a small one.
-    Value and gradient can be differentiated in forward and reverse mode. The Gram is accumulated
-    in float32 (float64 for float64 updates), whatever the type of the update. Updates may be
-    sharded in any way, over meshes whose axes are Explicit, too.
+    The gradient is in closed form, 2 dW E / ||E||_F or 4 dW E with E = G - I: two matrix products
+    in all. It is exactly 0 at dW = 0. In the released form it is also 0 at an orthonormal dW, where
+    the norm has a kink and E is only rounding error. It is correct wherever the Gram matrix is
+    finite (entries up to about 1e18). If an entry of a matrix or of its Gram matrix is NaN or
+    infinite, that matrix's value and gradient are not finite either, and never merely small.
+    Value and gradient can be differentiated in forward and reverse mode. The Gram matrix is
+    accumulated in float32 (float64 for float64 updates), whatever the type of the update. Updates
+    may be sharded in any way, including over meshes with Explicit axes.
 
-    The penalty is of each update by itself: at 0 it says nothing of two tasks' updates, which may
-    be the same.
+    The penalty looks at each update alone: a value of 0 says nothing about how the updates of two
+    tasks relate, and they may be equal.
 
     Args:
-      delta: any pytree of updates, fine-tuned minus pre-trained weights. A `LowRank` node is never
-        multiplied out, unless its rank is no smaller than a side or a rule gives it other axes.
-        LoRA's factors that are two leaves (see `Adapter`) are given as they are, not as what they
-        changed by: their product is the update.
-      matrices: rules from path patterns to readings, for leaves that are not plain 2-D matrices
-        (`describe_matrices` shows what is read how, `layer_rules` has those of stock layers).
+      delta: any pytree of updates, fine-tuned minus pre-trained weights. A `LowRank` node is
+        multiplied out only if its rank is not below its smaller side or a rule gives it other
+        axes. Pass LoRA's factors kept as two leaves (see `Adapter`) as they are, not as their
+        change since the start: their product is the update.
+      matrices: rules from path patterns to readings, for leaves that are not plain 2-D matrices.
+        `describe_matrices` shows how each leaf is read; `layer_rules` has rules for stock layers.
         Integer and boolean leaves, biases, scales and embeddings are left out unless a rule says
         otherwise.
       form: "released" or "paper". Strengths do not carry over between them.
-      precision: of the matrix products. TPUs and recent GPUs round float32 factors to fewer bits
-        unless told "highest"; "default" is faster there and makes no difference on CPUs.
+      precision: precision of the matrix products. TPUs and recent GPUs round float32 factors to
+        fewer bits unless it is "highest". "default" is faster there and the same on CPUs.
 
     Returns:
-      The scalar to be multiplied by lambda and added to a loss. Where dW = 0 each matrix
-      contributes sqrt(min(m, n)) (released) or n (paper).
+      The scalar to multiply by lambda and add to a loss. At dW = 0 each matrix contributes
+      sqrt(min(m, n)) (released) or n (paper).
 
     Raises:
-      ValueError: an unknown form, leaves that need a rule and have none, a rule that fits no leaf
-        or reads integers as a matrix, no matrix at all.
+      ValueError: the form is unknown, leaves need a rule and have none, a rule fits no leaf or
+        reads integers as a matrix, or there is no matrix at all.
 
     Reference: "Understanding and Enforcing Weight Disentanglement in Task Arithmetic", CVPR 2026
       (arXiv 2604.17078), equation 8.
@@ -80,7 +80,7 @@ def orthogonality_penalty(
       3.0
       >>> print(oj.orthogonality_penalty({"kernel": jnp.eye(4, 3)}))  # orthonormal columns
       0.0
-      >>> tasks = [{"kernel": jnp.eye(4, 3)}] * 2  # of two tasks that changed the same
+      >>> tasks = [{"kernel": jnp.eye(4, 3)}] * 2  # two tasks with the same update
       >>> print([float(oj.orthogonality_penalty(task)) for task in tasks], oj.cosine_matrix(tasks))
       [0.0, 0.0] [[1. 1.]
        [1. 1.]]
@@ -92,7 +92,7 @@ def orthogonality_penalty(
 def sum_terms(
     updates: Mapping[str, tuple[Any, Matrix]], form: str, precision: jax.lax.PrecisionLike
 ) -> Float[Array, ""]:
-    """The penalty of leaves whose readings are known; the first part of `updates` is dW."""
+    """The penalty of updates whose readings are known, as pairs (dW, reading) by path."""
 
     def term(leaf: Any, reading: Matrix) -> Float[Array, ""]:
         if is_low_rank(leaf) and reading == Matrix() and leaf.rank < min(leaf.shape[-2:]):
@@ -115,15 +115,15 @@ def check_form(form: str) -> None:
 def _low_rank_penalty(
     update: LowRank, form: str, precision: jax.lax.PrecisionLike
 ) -> Float[Array, "*k"]:
-    # The rank is below both sides, so ||G - I||^2 >= side - rank >= 1: no kink to mind.
+    # The rank is below both sides, so ||G - I||^2 >= side - rank >= 1, away from the kink.
     squared = squared_deviation(update, precision)
     if form == "released":
         return jnp.sqrt(squared)
     return squared + max(0, update.shape[-1] - update.shape[-2])
 
 
-# A custom derivative, because plain autodiff makes three matrix products where two are enough and
-# NaN at an orthonormal update. As a JVP rule it serves forward and reverse mode alike.
+# A custom derivative, because plain autodiff takes three matrix products where two are enough, and
+# gives NaN at an orthonormal update. A JVP rule covers both forward and reverse mode.
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _penalty(
     matrices: Inexact[Array, "k m n"], form: str, precision: jax.lax.PrecisionLike
@@ -146,13 +146,13 @@ def _penalty_jvp(form: str, precision: jax.lax.PrecisionLike, primals: Any, tang
     else:
         norm = _norm(deviation)
         value = norm.unit * norm.relative
-        # Below this, ||E|| is the rounding of the Gram's sums: no direction to be taken from it.
+        # Below this, ||E|| is rounding error of the Gram matrix's sums and has no direction.
         rounding = jnp.finfo(deviation.dtype).eps * deviation.shape[-1]
         small = value <= rounding
         factor = jnp.where(small, 0.0, 2.0 / jnp.where(small, 1.0, norm.relative))
         scaled = deviation / norm.unit[:, None, None] * factor[:, None, None]
     wide = matrices.astype(deviation.dtype)
-    # dW E on the side where the Gram was taken; the tangent meets the gradient entry by entry.
+    # dW E on the side of the Gram matrix, then the inner product of tangent and gradient.
     factors = (wide, scaled) if _over_columns(matrices.shape) else (scaled, wide)
     gradient = jnp.matmul(*factors, precision=precision)
     return value, jnp.sum(gradient * tangent.astype(gradient.dtype), axis=(1, 2))
@@ -184,16 +184,16 @@ class _Norm(NamedTuple):
 def _norm(deviation: Float[Array, "k s s"]) -> _Norm:
     largest = jnp.max(jnp.abs(jax.lax.stop_gradient(deviation)), axis=(1, 2))
     _, exponent = jnp.frexp(largest)
-    # Squares of E overflow long before E does; at the sizes of training the unit is 1.
+    # Squares of E overflow long before E does; at magnitudes seen in training the unit is 1.
     power = jnp.ldexp(jnp.ones_like(largest), exponent - 1)
     unit = jnp.where(largest > 2.0**40, power, 1.0)
     unit = jnp.where(jnp.isfinite(largest), unit, jnp.nan)
     squared = jnp.sum(jnp.square(deviation / unit[:, None, None]), axis=(1, 2))
-    # sqrt has no derivative at 0: keep it out of second derivatives at orthonormal updates.
+    # sqrt has no derivative at 0; keep 0 out of it, for second derivatives at orthonormal updates.
     zero = squared == 0
     return _Norm(unit, jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, squared))))
 
 
 def _squared(deviation: Float[Array, "k s s"], shape: tuple[int, ...]) -> Float[Array, " k"]:
-    # || X^T X - I_n ||^2 = || X X^T - I_m ||^2 + n - m, so the smaller Gram serves wide ones too.
+    # || X^T X - I_n ||^2 = || X X^T - I_m ||^2 + n - m: the smaller Gram matrix is always enough.
     return jnp.sum(jnp.square(deviation), axis=(1, 2)) + max(0, shape[-1] - shape[-2])

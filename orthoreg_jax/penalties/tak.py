@@ -45,23 +45,23 @@ def kronecker_penalty(
 ) -> Float[Array, ""]:
     r"""sum_l tr(dW_l^T A_l dW_l B_l), an approximation of E_x || J(x) tau ||^2 without any x.
 
-    Kernels are (in, out). A layer's bias is a last row of dW, a layer without a bias in the update
-    takes A without its last row and column. Gradient: 2 A dW B, two matrix products in all. The
-    factors are treated as constants and get no gradient. A `LowRank` update is multiplied out only
-    if its layer has a bias.
+    Kernels are (in, out). A layer's bias is the last row of dW; if the update has no bias, the last
+    row and column of A are dropped. Gradient: 2 A dW B, two matrix products in all. The factors are
+    constants and get no gradient. A `LowRank` update is multiplied out only if its layer has a
+    bias.
 
     Args:
       delta: any pytree of updates, fine-tuned minus pre-trained weights.
-      factors: by path: of a layer, whose leaves are PATH/kernel and PATH/bias; or of a leaf that is
-        a vector, read as a matrix of one row. What the update does not hold is left out, and so is
-        of the update what has no factors.
-      precision: of the matrix products.
+      factors: factors by path: that of a layer, with leaves PATH/kernel and PATH/bias, or that of a
+        vector leaf, read as a matrix of one row. Factors without an update are ignored, and so are
+        updates without factors.
+      precision: precision of the matrix products.
 
     Returns:
-      The scalar to be multiplied by lambda and added to a loss; 0 where the update is.
+      The scalar to multiply by lambda and add to a loss; 0 for an update of zeros.
 
     Raises:
-      ValueError: factors that match nothing of the update.
+      ValueError: no factor matches the update.
 
     Reference: "Dataless Weight Disentanglement in Task Arithmetic via Kronecker-Factored
       Approximate Curvature" (TAK), ICLR 2026 (arXiv 2602.17385), equation 8.
@@ -89,13 +89,13 @@ def kronecker_penalty(
 def merge_kronecker(factors: Sequence[Factors]) -> dict[str, Kronecker]:
     """One pair of factors for several tasks: sum_t A_t (x) B_t ~ mean_t(A_t) (x) sum_t(B_t).
 
-    Exact if the tasks share A or B. What a penalty costs does not depend on how many there are.
+    Exact if the tasks share A or B. The cost of the penalty does not depend on the number of tasks.
 
     Args:
-      factors: of each task, all of the same layers.
+      factors: the factors of each task, all of the same layers.
 
     Raises:
-      ValueError: no task, or tasks of different layers.
+      ValueError: there is no task, or the tasks have different layers.
 
     Reference: arXiv 2602.17385, equation 8.
 
@@ -107,7 +107,7 @@ def merge_kronecker(factors: Sequence[Factors]) -> dict[str, Kronecker]:
     """
     if not factors or any(set(each) != set(factors[0]) for each in factors):
         raise ValueError(
-            f"factors of {len(factors)} tasks; give those of at least one, all for the same layers"
+            f"factors of {len(factors)} tasks; give at least one task, all with the same layers"
         )
     return {
         name: Kronecker(
@@ -132,7 +132,7 @@ def _read(leaves: Mapping[str, Any], name: str, inputs: Any) -> tuple[Any, Any]:
     return jnp.concatenate([dense(kernel), row], axis=-2), inputs
 
 
-# Plain autodiff makes four products where two are enough.
+# Plain autodiff takes four products where two are enough.
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _form(
     update: Inexact[Array, "*k m n"],

@@ -20,9 +20,9 @@ def tau_jacobian(
     Args:
       apply: (params, inputs) -> outputs.
       params0: pre-trained weights, where J is taken.
-      delta: tau, a tree like params0, or of nested dicts a part; `LowRank` nodes are multiplied
-        out.
-      inputs: as `apply` takes them.
+      delta: tau, a tree like params0, or part of one if it is a nested dict; `LowRank` nodes are
+        multiplied out.
+      inputs: a batch, as `apply` takes it.
     """
     vector = dense(delta)
     same: bool = jax.tree.structure(vector) == jax.tree.structure(params0)  # type: ignore[operator]
@@ -36,20 +36,20 @@ def tau_jacobian(
 def tau_jacobian_penalty(
     apply: Apply, params0: Params, delta: Update, inputs: Inputs
 ) -> Float[Array, ""]:
-    """tauJp: E_x || J(x) tau ||^2, to keep small on inputs x of *other* tasks.
+    """tauJp: E_x || J(x) tau ||^2 on inputs x of *other* tasks.
 
-    Then the linearised model that all task vectors are added to answers on each task as that
-    task's own model does. It is 0, and so is its gradient, where the update is.
+    Where it is small, adding all task vectors to the linearised model gives, on each task, the
+    outputs of that task's own model. For an update of zeros, value and gradient are 0.
 
     Args:
       apply: (params, inputs) -> outputs, e.g. of `image_encoder`.
       params0: pre-trained weights.
       delta: the update of the weights while training, fine-tuned minus pre-trained; a tree like
-        params0, or of nested dicts a part.
-      inputs: a batch of another task's; a new one at each step, the tasks in turn.
+        params0, or part of one if it is a nested dict.
+      inputs: a batch of another task; a new batch at each step, cycling through the tasks.
 
     Returns:
-      The scalar to be multiplied by lambda and added to a loss.
+      The scalar to multiply by lambda and add to a loss.
 
     Reference: "Mastering Task Arithmetic: tauJp as a Key Indicator for Weight Disentanglement",
       ICLR 2025. Its released code takes the mean of the norms, not of their squares.

@@ -27,9 +27,9 @@ class OrthogonalityPenaltyState(NamedTuple):
 
     Attributes:
       count: updates made so far; the argument of a scheduled strength.
-      anchor: pre-trained weights; leaves that are not penalised hold `optax.MaskedNode`. None
-        if it is not kept.
-      penalty: the penalty, not multiplied by the strength, at the last update; for logs.
+      anchor: pre-trained weights, with `optax.MaskedNode` for leaves that are not penalised. None
+        if the state does not keep it.
+      penalty: the penalty at the last update, not multiplied by the strength; for logs.
     """
 
     count: Int[Array, ""]  # type: ignore[assignment]  # optax's name for it
@@ -48,32 +48,31 @@ def add_orthogonality_penalty(
 ) -> optax.GradientTransformationExtraArgs:
     """Adds the gradient of `strength * orthogonality_penalty(params - anchor)` to the updates.
 
-    The same training as the penalty in the loss, without touching the loss. It must be the first
-    of a chain, where updates are still gradients of the loss, before clipping and the
-    optimiser. Factors that a rule reads as an `Adapter` count by what their product changed.
+    Trains exactly as the penalty in the loss does, without a change to the loss. It must be the
+    first in a chain, before clipping and the optimiser, where updates are still gradients of the
+    loss. For factors that a rule reads as an `Adapter`, the update is the change of their product.
 
-    Inside `optax.masked` or `optax.multi_transform` anchor and rules may be those of the whole
-    model: what is masked out is passed over.
+    Inside `optax.masked` or `optax.multi_transform`, anchor and rules may be those of the whole
+    model: leaves that are masked out are skipped.
 
     Args:
       strength: lambda, a float or an optax schedule of the number of updates made.
       anchor: pre-trained weights, a pytree like the parameters. Default: the parameters that
-        `init` is given. Leaves that are penalised are copied into the state, so that parameters
-        and state may both be donated.
+        `init` is given. Penalised leaves are copied into the state, so that parameters and state
+        may both be donated.
       matrices: see `orthogonality_penalty`.
       form: see `orthogonality_penalty`.
       precision: see `orthogonality_penalty`.
-      keep_anchor: False keeps no copy in the state, which a checkpoint of it then does not hold
-        either; each `update` is given one:
-        `optimizer.update(gradients, state, params, anchor=pretrained)`.
+      keep_anchor: False keeps no copy in the state, nor in its checkpoints; pass one to each
+        `update` instead: `optimizer.update(gradients, state, params, anchor=pretrained)`.
 
     Returns:
       A transformation whose `update` needs `params`.
 
     Raises:
-      ValueError: a strength that is not a number of 0 or more; as `orthogonality_penalty`, when
-        `init` is called; `update` without params, or without the anchor that is not kept; an
-        anchor of another structure or shape, or one that was donated.
+      ValueError: the strength is not a number of 0 or more; `init` gets a tree that
+        `orthogonality_penalty` refuses; `update` gets no params, or no anchor where the state
+        keeps none; the anchor has another structure or shape, or was donated.
 
     Examples:
       >>> params = {"kernel": jnp.ones((4, 3))}
@@ -97,7 +96,7 @@ def add_orthogonality_penalty(
         updates = {path: (_change(leaf, old[path][0]), each) for path, (leaf, each) in new.items()}
         return sum_terms(updates, form, precision)
 
-    # Compiled by itself where an update is not: what is sharded explicitly has a gradient there
+    # Compiled, even where the update is not: inside jit, explicitly sharded arrays have a gradient
     # without a mesh in context.
     penalty_and_slope = jax.jit(jax.value_and_grad(penalty))
 
@@ -134,7 +133,7 @@ def add_orthogonality_penalty(
         anchor: Params = None,
         **others: Any,
     ) -> Any:
-        del others  # of other transformations of the chain
+        del others  # arguments for other transformations in the chain
         if params is None:
             raise ValueError(
                 "add_orthogonality_penalty needs the parameters: call "
@@ -182,7 +181,7 @@ def _is_node(node: Any) -> bool:
 
 
 def _change(new: Any, old: Any) -> Any:
-    """The update from old to new weights; for products, computed from the factors alone."""
+    """The update from old to new weights; for products, from the factors alone."""
     if not is_low_rank(new):
         return new - old
     left = jnp.concatenate([new.left, -old.left], axis=-1)
@@ -200,7 +199,7 @@ def _like(params: Params, anchor: Params) -> Params:
             is_leaf=is_masked,
         )
     except ValueError:
-        return anchor  # of another structure: the check names the leaves
+        return anchor  # its structure differs: the check names the leaves
 
 
 def _check_not_donated(tree: PyTree, name: str) -> None:
@@ -209,7 +208,7 @@ def _check_not_donated(tree: PyTree, name: str) -> None:
         raise ValueError(
             f"{name}: the memory of {len(gone)} leaves was donated to an earlier step (first: "
             f"{gone[0]!r}); initialise the optimiser before the first step, or with a copy that "
-            "no step receives: jax.tree.map(jnp.copy, params)"
+            "is never donated: jax.tree.map(jnp.copy, params)"
         )
 
 

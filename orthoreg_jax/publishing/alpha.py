@@ -1,4 +1,4 @@
-"""Chooses the alpha of a merged task vector on validation."""
+"""Chooses the alpha of a merged task vector on validation data."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from orthoreg_jax.tasks.task import Task
 
 
 class Measured(NamedTuple):
-    """A merged model of a run, with the alpha chosen on validation.
+    """A merged model of a run, with alpha chosen on validation data.
 
     Attributes:
-      alpha: with the best validation mean of normalised accuracy.
-      at_edge: it is the largest that was tried; a larger one might be better.
-      test: accuracy by task.
+      alpha: the alpha with the best mean normalised accuracy on validation.
+      at_edge: whether it is the largest alpha tried, so a larger one might be better.
+      test: test accuracy by task.
     """
 
     alpha: float
@@ -41,16 +41,16 @@ class Measured(NamedTuple):
 def choose_alpha(
     experiment: Experiment, run: Run, tasks: Sequence[str], vector: TaskVector
 ) -> Measured:
-    """Searches alpha of theta_0 + alpha * tau as the config says, and measures it on test.
+    """Searches alpha of theta_0 + alpha * tau as the config says, and measures it on test data.
 
     Args:
-      experiment: of the run.
+      experiment: the run's experiment.
       run: the method's numbers, for its single-task accuracies.
-      tasks: those whose vectors were merged.
-      vector: the merged one.
+      tasks: the tasks whose vectors were merged.
+      vector: the merged vector.
 
     Raises:
-      ValueError: a task whose own model is never right.
+      ValueError: a task's own model has accuracy 0.
     """
     config = experiment.config.evaluation
     evaluator = make_evaluator(experiment, experiment.method(run["method"]).mode.outputs)
@@ -74,11 +74,11 @@ class Compared(NamedTuple):
     """Accuracies by task of a merged model, its base and its sources.
 
     Attributes:
-      alpha: with the best validation mean of normalised accuracy.
-      at_edge: it is the largest that was tried; a larger one might be better.
-      zero_shot: of the base, on test.
-      single: of each task's own model, on test.
-      test: of the merged model.
+      alpha: the alpha with the best mean normalised accuracy on validation.
+      at_edge: whether it is the largest alpha tried, so a larger one might be better.
+      zero_shot: test accuracy of the base.
+      single: test accuracy of each task's own model.
+      test: test accuracy of the merged model.
     """
 
     alpha: float
@@ -95,12 +95,12 @@ def compare_merged(
 
     Args:
       base: theta_0; its text tower makes the heads.
-      vector: the merged one, of the image tower alone.
-      sources: what was merged; the nth source belongs to the nth task.
-      tasks: with the splits "val" and "test".
+      vector: the merged vector, of the image tower only.
+      sources: the merged vectors; the nth source belongs to the nth task.
+      tasks: tasks with the splits "val" and "test".
 
     Raises:
-      ValueError: a task that lacks a split, or whose own model is never right.
+      ValueError: a task lacks a split, or its own model has accuracy 0.
     """
     options = default_config().evaluation
     size, params0 = options.batch_size, base.params["visual"]

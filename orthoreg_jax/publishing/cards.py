@@ -76,18 +76,18 @@ class Card(NamedTuple):
     """The parts of a card that differ between cards.
 
     Attributes:
-      title: its first line.
-      model: the pre-trained one.
-      kind: "A CLIP ...".
-      formula: of the weights.
+      title: the card's first line.
+      model: the pre-trained model.
+      kind: completes "A CLIP ...".
+      formula: formula of the weights.
       vector: what a task vector is, in words.
       text: further facts, in particular about the text tower.
       measured: accuracies.
-      origins: a line for each thing that it was made of.
-      command: of `orthoreg`, which made it.
-      source: of what it was made, in words.
-      versions: of the packages, by name.
-      tags: in addition to those of every edited CLIP.
+      origins: a line for each input that it was made from.
+      command: the command of `orthoreg` that made it.
+      source: what it was made from, in words.
+      versions: package versions, by name.
+      tags: tags in addition to those of every edited CLIP.
     """
 
     title: str

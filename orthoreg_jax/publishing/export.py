@@ -42,7 +42,7 @@ class Edit(NamedTuple):
 
     @property
     def formula(self) -> str:
-        """As "θ₀ + 0.3 (τ_mnist + τ_emoji)"."""
+        """The formula, for example "θ₀ + 0.3 (τ_mnist + τ_emoji)"."""
         total = " + ".join(f"τ_{task}" for task in self.tasks)
         many = f"({total})" if len(self.tasks) > 1 else total
         return f"θ₀ {self.sign} {self.alpha:g} {many}"
@@ -62,12 +62,12 @@ def export_model(
     """Writes one edited model of a run.
 
     Args:
-      folder: of the run.
+      folder: the run folder.
       out: a new directory.
-      method: of the run, e.g. "full+orthoreg".
-      seed: of the run; None: its first.
-      tasks: whose vectors are added; none: all of the run. A single one gives the model fine-tuned
-        on it.
+      method: a method of the run, e.g. "full+orthoreg".
+      seed: a seed of the run; None takes its first.
+      tasks: tasks whose vectors are added; empty takes all of the run. A single task gives the
+        model fine-tuned on it.
       forget: the task to subtract instead.
       alpha: None takes the one that the run chose on validation (1 for a single task).
       overwrite: take the place of a model that this or `merge_run` wrote to `out`.
@@ -77,8 +77,9 @@ def export_model(
       `out`, which transformers' CLIPModel loads.
 
     Raises:
-      ValueError: nothing of that name in the run, an edit whose alpha the run did not choose, a
-        linearised method, another pre-trained model than the run's, or `out` is not empty.
+      ValueError: the run has no such method, seed or task, or did not choose an alpha for this
+        edit; the method is linearised; the pre-trained model is not the run's; or `out` is not
+        empty.
       StorageError: a file of the run is missing or damaged, or `out` cannot be written.
     """
     check_request(out, alpha, overwrite, layout)
@@ -99,8 +100,8 @@ def choose_edit(
     """The edit to make to the pre-trained weights, and what the run measured for it.
 
     Raises:
-      ValueError: unknown tasks, one twice, both ways at once, or several but not all tasks
-        without alpha.
+      ValueError: tasks are unknown or appear twice, both `tasks` and `forget` are given, or there
+        are several but not all tasks, without alpha.
     """
     known, zero_shot = results["tasks"], results["zero_shot"]["test"]
     unknown = [task for task in (*tasks, *([forget] if forget else [])) if task not in known]
@@ -145,7 +146,7 @@ def choose_edit(
 
 
 def make_card(results: Results, run: Run, edit: Edit, checkpoint: Checkpoint) -> Card:
-    """The card of the model."""
+    """Makes the model card."""
     config: Any = results["config"]
     provenance: Any = results["provenance"]
     cells = [(title, percent(before), percent(after)) for title, before, after in edit.rows]

@@ -18,14 +18,14 @@ from orthoreg_jax.training.modes.mode import edited_outputs
 
 from .cards import MADE_BY
 
-LARGEST_ALPHA = 3.4e38  # of float32
+LARGEST_ALPHA = 3.4e38  # the largest float32
 
 
 def check_request(out: pathlib.Path, alpha: float | None, overwrite: bool, layout: str) -> None:
     """Refuses a bad output directory, layout or alpha before any work.
 
     Raises:
-      ValueError: `out` holds something that may not be replaced, or alpha is not above 0.
+      ValueError: `out` contains something that may not be replaced, or alpha is not above 0.
     """
     check_output(layout, {})
     if out.exists() and not out.is_dir():
@@ -50,7 +50,7 @@ def load_pretrained(results: Results) -> Checkpoint:
     """Loads the model that a run started from.
 
     Raises:
-      ValueError: it cannot be read, or its files are others now.
+      ValueError: it cannot be read, or its files have changed.
     """
     config: Any = results["config"]
     checkpoint = load_checkpoint(config["model"])
@@ -64,10 +64,10 @@ def load_pretrained(results: Results) -> Checkpoint:
 
 
 def find_run(results: Results, method: str, seed: int | None) -> Run:
-    """The run of a method that is evaluated as edited weights; `seed` None: its first.
+    """The run of a method that is evaluated as edited weights; `seed` None takes its first.
 
     Raises:
-      ValueError: nothing of that name, or a linearised method.
+      ValueError: there is no such run, or the method is linearised.
     """
     runs = [run for run in results["runs"] if run["method"] == method]
     chosen = [run for run in runs if seed in (None, run["seed"])]
@@ -106,7 +106,7 @@ def open_measured(folder: pathlib.Path, run: Run, tasks: Sequence[str]) -> list[
     """Opens the task vectors that a run's numbers were measured on.
 
     Raises:
-      StorageError: one is missing, not what its place says, or another than was measured.
+      StorageError: one is missing, does not match its path, or is not the vector measured.
     """
     files = [open_vector(folder, run["method"], run["seed"], task) for task in tasks]
     for task, file in zip(tasks, files, strict=True):

@@ -1,4 +1,4 @@
-"""Accuracies of any CLIP on the tasks of any data, as a table for a terminal."""
+"""Measures any CLIP's accuracy on the tasks of any data, as a table for a terminal."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def measure_model(model: str, data: str, names: Sequence[str], split: str, base:
     Args:
       model: see `load_checkpoint`; its own text tower makes the zero-shot heads.
       data: "embedded", or a folder; see `load_tasks`.
-      names: of the tasks; none: all that the folder's tasks.json has.
+      names: task names; empty takes all in the folder's tasks.json.
       split: "train", "val" or "test".
-      base: of a part of a model, the CLIP that it was fine-tuned from.
+      base: for a part of a model, the CLIP that it was fine-tuned from.
 
     Raises:
-      ValueError: the model cannot be read; a task is missing or wrong, or has no such split; all of
-        these tasks are named.
+      ValueError: the model cannot be read; or tasks are missing, wrong or lack the split, and the
+        error names all of them.
     """
     tasks = load_measured(data, names, (split,))
     checkpoint = load_checkpoint(model, base or None)
     for note in (*checkpoint.notes, *checkpoint.preprocessing.notes):
         say(note)
-    with jax.default_matmul_precision("highest"):  # as runs have by default
+    with jax.default_matmul_precision("highest"):  # as in runs by default
         found = measure_accuracies(checkpoint, checkpoint.params, tasks, split)
     rows = [
         (task.title, name, str(len(task.splits[split])), percent(found[name]))
@@ -48,7 +48,7 @@ def load_measured(data: str, names: Sequence[str], splits: tuple[str, ...]) -> d
     """Loads tasks by name, with the split to measure.
 
     Raises:
-      ValueError: a task is missing or wrong, or lacks a split; all of these tasks are named.
+      ValueError: tasks are missing, wrong or lack a split. The error names all of them.
     """
     directory = data_directory(data)
     table = read_table(data, directory)

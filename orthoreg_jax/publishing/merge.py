@@ -36,7 +36,7 @@ from .finished_run import (
 from .fitting import FITTED, fit_merger, read_fitted
 from .measure import load_measured
 
-# The card's sentence on the text tower, by whether the vectors change it.
+# The card's sentence about the text tower, by whether the vectors change it.
 TEXT_TOWER = {
     False: "The text tower is the pre-trained one.",
     True: "The text tower is merged in the same way, so the zero-shot heads change, too.",
@@ -45,14 +45,14 @@ RECORDED_PACKAGES = ("orthoreg-jax", "jax", "numpy")
 
 
 class MergerChoice(NamedTuple):
-    """A merger by name, and what goes with it.
+    """A merger by name, and its settings.
 
     Attributes:
       name: a key of `MERGERS` or `FITTED`.
-      options: its parameters, as texts.
+      options: its parameters, as text.
       draw: the seed for its random numbers.
-      space: a key of `SPACES` to merge in; "": that of the weights.
-      match: the norm that the vectors are scaled to first, see `match_norms`; "": none.
+      space: a key of `SPACES` to merge in; "" merges in the space of the weights.
+      match: the norm that vectors are scaled to first, see `match_norms`; "" for none.
     """
 
     name: str
@@ -80,14 +80,14 @@ class MergerChoice(NamedTuple):
             raise ValueError(f"--space: {self.name} merges in the space of the weights alone")
 
     def make(self) -> tuple[Merger, jax.Array | None]:
-        """The merger, and its key if it draws; for those that are not fitted."""
+        """Makes a merger that is not fitted, and a key if it draws random numbers."""
         merger = make_merger(self.name, self.options)
         if self.space:
             merger = SPACES[self.space](merger)
         return merger, jax.random.key(self.draw) if merger.random else None
 
     def describe(self) -> str:
-        """The parameters, in words."""
+        """Describes the parameters in words."""
         texts = [f"{key} = {value}" for key, value in self.options.items()]
         if self.fitted:
             texts.append("fitted on validation images of the tasks, without their labels")
@@ -114,12 +114,12 @@ def merge_run(
     """Merges task vectors of a run and writes the model.
 
     Args:
-      folder: of the run.
+      folder: the run folder.
       out: a new directory.
-      method: of the run, e.g. "full+orthoreg".
-      merger: how.
-      seed: of the run; None: its first.
-      tasks: whose vectors; none: all of the run.
+      method: a method of the run, e.g. "full+orthoreg".
+      merger: the merger and its parameters.
+      seed: a seed of the run; None takes its first.
+      tasks: tasks whose vectors are merged; empty takes all of the run.
       alpha: None chooses it from the config's grid on the run's validation data, and measures the
         model on test.
       overwrite: take the place of a model that this or `export_model` wrote to `out`.
@@ -129,8 +129,8 @@ def merge_run(
       `out`, which transformers' CLIPModel loads.
 
     Raises:
-      ValueError: nothing of that name in the run, bad parameters, a linearised method, another
-        pre-trained model or other data than the run's, or `out` is not empty.
+      ValueError: the run has no such method, seed or task; parameters are bad; the method is
+        linearised; model or data are not the run's; or `out` is not empty.
       StorageError: a file of the run is missing or damaged, or `out` cannot be written.
     """
     merger.check()
@@ -182,7 +182,7 @@ def merge_run(
 
 
 class Data(NamedTuple):
-    """Where to choose alpha: a data folder, and one task per source in the same order."""
+    """The data to choose alpha on: a folder, and one task per source in the same order."""
 
     data: str
     tasks: Sequence[str]
@@ -202,18 +202,19 @@ def merge_vectors(
     """Merges task vectors from any files and writes the model.
 
     Args:
-      paths: safetensors files whose leaves are those of the model, or of a part of it.
+      paths: safetensors files with the leaves of the model, or of a part of it.
       out: a new directory.
       base: the pre-trained model; see `load_checkpoint`.
       merger: how.
       alpha: of theta_0 + alpha * tau; None chooses it on `data`.
       data: with a task for each vector.
-      any_base: take vectors that are the difference to other weights, or do not say to which.
+      any_base: also accept vectors made from another base, or without a record of their base.
       overwrite: see `merge_run`.
       layout: see `save_checkpoint`.
 
     Raises:
-      ValueError: bad parameters, vectors of another model or structure, or `out` is not empty.
+      ValueError: parameters are bad, vectors belong to another model or differ in structure, or
+        `out` is not empty.
       StorageError: a file is missing or damaged, or `out` cannot be written.
     """
     tasks = _check(merger, out, alpha, data, len(paths), overwrite, layout)
@@ -248,13 +249,13 @@ def merge_models(
       merger: how.
       alpha: of theta_0 + alpha * tau; None chooses it on `data`.
       data: with a task for each model.
-      visual_only: leave out what they changed of the text tower.
+      visual_only: ignore changes to the text tower.
       overwrite: see `merge_run`.
       layout: see `save_checkpoint`.
 
     Raises:
-      ValueError: bad parameters, models of another size or with other preprocessing than the base,
-        or `out` is not empty.
+      ValueError: parameters are bad, a model's size or preprocessing differs from the base's, or
+        `out` is not empty.
       StorageError: `out` cannot be written.
     """
     tasks = _check(merger, out, alpha, data, len(models), overwrite, layout)

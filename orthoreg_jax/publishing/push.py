@@ -13,15 +13,15 @@ OF_OPEN_CLIP = (OPEN_CLIP, OPEN_CLIP_WEIGHTS, "README.md")
 
 
 def push_model(directory: pathlib.Path, repository: str, private: bool = False) -> str:
-    """Uploads a model's directory, and returns its address.
+    """Uploads a model's directory and returns its address on the hub.
 
     Args:
-      directory: as `export` and `merge` write it.
-      repository: on the hub, as "user/name"; made if it is not there.
-      private: make it for oneself alone.
+      directory: a directory that `export` or `merge` wrote.
+      repository: the repository on the hub, as "user/name"; created if it does not exist.
+      private: create a private repository.
 
     Raises:
-      ValueError: not a model's directory, or the hub's refusal, in its own words.
+      ValueError: the directory is not a model's, or the hub refused; the error quotes its reason.
     """
     needed = OF_OPEN_CLIP if (directory / OPEN_CLIP).is_file() else NEEDED
     missing = [name for name in needed if not (directory / name).is_file()]
@@ -38,8 +38,8 @@ def push_model(directory: pathlib.Path, repository: str, private: bool = False) 
         hub.upload_folder(
             repo_id=repository, folder_path=directory, commit_message="Upload by orthoreg push"
         )
-    except Exception as error:  # no login, no network, no such user: the hub's words say which
-        reason = error.__cause__ or error  # its own error may name the file alone
+    except Exception as error:  # no login, no network, no such user: the hub's message says which
+        reason = error.__cause__ or error  # the outer error may name only the file
         raise ValueError(
             f"--to {repository}: the upload failed ({type(reason).__name__}: {reason}); log in "
             "with `hf auth login`, and check the name and the network"

@@ -18,10 +18,10 @@ def write_vector(model: str, base: str, out: pathlib.Path, visual_only: bool = F
       model: anything that `load_checkpoint` reads with a base.
       base: the CLIP that it was fine-tuned from.
       out: a new safetensors file.
-      visual_only: leave out what the model changed of the text tower.
+      visual_only: ignore the model's changes to the text tower.
 
     Raises:
-      ValueError: `out` exists, or a model that cannot be read or does not fit its base.
+      ValueError: `out` exists, or a model cannot be read or does not fit its base.
       StorageError: `out` cannot be written.
     """
     if out.exists():

@@ -1,1 +1,1 @@
-"""From results.json to tables, plots and one HTML page."""
+"""Turns results.json into tables, plots and one HTML page."""

@@ -149,7 +149,7 @@ def failures(method: MethodRuns) -> list[str]:
 
 
 def task_table(results: Results) -> Table:
-    """Every task with every method: zero-shot, single-task, added, and negated by default share."""
+    """Every task with every method: zero-shot, single-task, added, negated at the default share."""
     share = control_shares(results)[0]
     images, methods = images_tested(results), group_methods(results)
     rows = []
@@ -207,7 +207,7 @@ def difference_table(results: Results) -> Table:
     }
     labels = {method.name: method.label for method in group_methods(results)}
     found = [(each["baseline"], each["method"]) for each in results["comparisons"]]
-    # What penalties change first.
+    # The effect of penalties first, then differences to zero-shot.
     pairs = sorted(dict.fromkeys(found), key=lambda pair: pair[0] not in labels)
     rows = [
         (
@@ -231,7 +231,7 @@ def difference_table(results: Results) -> Table:
 
 
 def difference_text(comparison: Comparison | None) -> str:
-    """As "+0.45 ± 0.30 [−0.70, +1.60]", in points."""
+    """Formats a difference in points, as "+0.45 ± 0.30 [−0.70, +1.60]"."""
     if comparison is None:
         return NONE
     spread = comparison["deviation"]

@@ -1,4 +1,4 @@
-"""Findings in plain words, computed from the numbers and neutral whichever way they go."""
+"""Findings in plain words, computed from the numbers and neutral whatever they show."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def describe_findings(results: Results) -> list[str]:
 
 
 def _footing(results: Results) -> str:
-    """Seeds, images, and the zero-shot level."""
+    """Describes the basis of the numbers: seeds, images, and zero-shot accuracy."""
     images = images_tested(results)
     counts = [images[task] for task in results["tasks"]]
     seeds = sorted({run["seed"] for run in results["runs"]})
@@ -61,7 +61,7 @@ def _footing(results: Results) -> str:
 
 
 def _compare(results: Results, plain: MethodRuns, other: MethodRuns) -> str:
-    """Compares a method with penalties to the same method without."""
+    """Compares a method with penalties to the same method without them."""
     zero_shot = zero_shot_mean(results)
 
     def both(value: Callable[[Run], float | None]) -> tuple[float, float]:
@@ -99,7 +99,7 @@ def _compare(results: Results, plain: MethodRuns, other: MethodRuns) -> str:
 
 
 def _difference(results: Results, plain: MethodRuns, other: MethodRuns, measure: str) -> str:
-    """As "+2.30 points, 95 % confidence interval +1.10 to +3.50"."""
+    """Formats a difference as "+2.30 points, 95 % confidence interval +1.10 to +3.50"."""
     found = find_comparison(results, plain.name, other.name, measure)
     if found is None:
         return "not compared"

@@ -1,4 +1,4 @@
-"""Figures of the task vectors: angles between them, singular values, norms."""
+"""Figures of task vectors: angles, disentanglement error, singular values, norms."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from .panels import BAND, WIDTH, Panels, as_percent, some_of, task_panels
 from .style import CARD, INK, SOFT, styled
 from .summary import MethodRuns, group_methods
 
-# Below this share of the largest singular value a value is rounding, not rank.
+# Singular values below this fraction of the largest are rounding error.
 ROUNDING = 1e-6
-# Of letters on cells.
+# Sizes of letters on cells.
 WHITE, BLACK = "#fefefe", "#010101"
 
 
 def _maps(
     results: Results, header: tuple[str, ...], number: dict[str, str], margin: float
 ) -> tuple[Panels, list[MethodRuns]]:
-    """A panel for each method, the number of each in its title.
+    """A panel for each method, with the method's number in its title.
 
-    Methods without a penalty are above the same with one.
+    A method without a penalty is above the same method with one.
     """
     methods = sorted(group_methods(results), key=lambda method: len(method.strengths))
     columns = max(2, math.ceil(len(methods) / 2))
@@ -61,8 +61,8 @@ def cosines(results: Results) -> Panels:
         for method in group_methods(results)
     }
     names, count = list(results["tasks"]), len(results["tasks"])
-    diagonal = np.eye(count, dtype=bool)  # is 1 always and stays out
-    # Symmetric, so that white is orthogonal.
+    diagonal = np.eye(count, dtype=bool)  # always 1, so it is left out
+    # A symmetric scale, so that white is orthogonal.
     limit = max(*(np.abs(values[~diagonal]).max(initial=0) for values in maps.values()), 1e-3)
     panels, methods = _maps(results, ("method", "task", "other", "cosine"), means, 1.2)
     for axes, method in zip(panels.axes, methods, strict=True):
@@ -113,7 +113,7 @@ def _write_cells(axes: Axes, values: np.ma.MaskedArray, limit: float, size: floa
 
 @styled
 def disentanglement(results: Results) -> Panels:
-    """Disentanglement error over both alphas: mean over pairs and seeds, one panel a method."""
+    """Disentanglement error over both alphas: mean over pairs and seeds, one panel per method."""
     alphas = results["disentanglement_alphas"]
     maps = {
         method.name: np.mean(
@@ -205,7 +205,7 @@ def singular_values(results: Results) -> Panels:
         axes.axhline(1, color=INK, linestyle=(0, (1, 2)), linewidth=1)
         axes.set_yscale("log")
     panels.axes[0].set_ylim(lowest / 2, None)
-    # 0.001, not a power, which would not be written in letters.
+    # Labels such as 0.001, because powers would not be written as text.
     plain = functools.partial(np.format_float_positional, precision=2, fractional=False, trim="-")
     panels.axes[0].yaxis.set_major_formatter(lambda value, _: plain(value))
     panels.axes[0].yaxis.set_minor_formatter(NullFormatter())
@@ -215,12 +215,12 @@ def singular_values(results: Results) -> Panels:
 
 
 def _leaves(by_leaf: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Leaves that any method changes, in order: modes change different ones."""
+    """Leaves that any method changes, in order; modes change different leaves."""
     return list(dict.fromkeys(leaf for leaves in by_leaf for leaf in leaves))
 
 
 def leaf_titles(leaves: Iterable[str]) -> dict[str, str]:
-    """Short names of leaves: "blocks/mlp/fc1/kernel" is "fc1", unless two would be called so."""
+    """Short, unique names of leaves: "fc1" for "blocks/mlp/fc1/kernel" if no other gets it."""
     short = {}
     for leaf in leaves:
         parts = leaf.split("/")
@@ -230,7 +230,7 @@ def leaf_titles(leaves: Iterable[str]) -> dict[str, str]:
 
 
 def _spectra(method: MethodRuns, leaf: str) -> list[list[float]]:
-    """Of every seed, task and layer; none if the method does not change the leaf."""
+    """Spectra of a leaf for every seed, task and layer; none if the method does not change it."""
     return [
         layer
         for run in method.runs

@@ -84,22 +84,22 @@ def features_table(results: Results) -> Table | None:
 
 
 WITHIN_NOISE = "within noise"
-# Of a claim, the number it speaks of; with OrthoReg it should be lower.
+# Claim -> the number that it is about, which should be lower with OrthoReg.
 CLAIMS: dict[str, Callable[[Run], float | None]] = {
-    "Columns of an update are nearer to orthogonal (mean |cos|)": lambda run: _mean(
+    "Columns of an update are closer to orthogonal (mean |cos|)": lambda run: _mean(
         run["geometry"]["column_cosines"]
     ),
-    "Updates are nearer to orthonormal (‖G − I‖)": lambda run: _mean(
+    "Updates are closer to orthonormal (‖G − I‖)": lambda run: _mean(
         run["geometry"]["gram_deviations"]
     ),
-    "Task vectors are nearer to orthogonal (mean |cos|)": lambda run: task_cosine(run),
+    "Task vectors are closer to orthogonal (mean |cos|)": lambda run: task_cosine(run),
     "Tasks use more separate features (overlap)": lambda run: (
         run["features"]["overlap"] if run["features"] else None
     ),
     "A task vector acts less on other tasks' inputs (‖J τ‖, others / own)": lambda run: _leakage(
         run["features"]
     ),
-    "Adding a vector changes fewer answers on the other task (mean ξ)": lambda run: (
+    "Adding a vector changes fewer predictions on the other task (mean ξ)": lambda run: (
         float(np.mean([each["error"] for each in run["disentanglement"]]))
         if run["disentanglement"]
         else None
@@ -108,9 +108,9 @@ CLAIMS: dict[str, Callable[[Run], float | None]] = {
 
 
 def claims_table(results: Results) -> Table | None:
-    """Each claim of the paper, put to the test in each mode; None without pairs of methods.
+    """Tests each claim of the paper in each mode; None without pairs of methods.
 
-    The claims are OrthoReg's: other penalties are not asked.
+    The claims are about OrthoReg, so methods with other penalties are left out.
     """
     pairs = [pair for pair in penalty_pairs(results) if list(pair[1].strengths) == ["orthoreg"]]
     if not pairs:
@@ -131,8 +131,8 @@ def claims_table(results: Results) -> Table | None:
         (claim, *(_verdict(pair, measure) for pair in pairs)) for claim, measure in CLAIMS.items()
     ]
     note = (
-        "The paper's claims about training with OrthoReg rather than without, as this run answers "
-        "them. Accuracies: yes or no if the 95 % confidence interval over test images excludes 0 "
+        "The paper's claims about training with OrthoReg rather than without, tested in this run. "
+        "Accuracies: yes or no if the 95 % confidence interval over test images excludes 0 "
         "and, with several seeds, the difference exceeds two standard errors over seeds. Others: "
         "yes or no if all seeds agree; without → with; no change: equal at the digits shown. The "
         "paper's theory covers overlap, ‖J τ‖ and ξ, but it does not measure them. At equal α, ξ "

@@ -1,4 +1,4 @@
-"""Pieces of HTML: escaped text, tables, figures, and the files that say how they look and act."""
+"""HTML elements: escaped text, tables, figures, and the page's style sheet and script."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ class Drawing(NamedTuple):
 
 
 def escape(text: object) -> str:
-    """Any text, made harmless, in an element or an attribute."""
+    """Escapes any text for an element or an attribute."""
     return html.escape(str(text), quote=True)
 
 
 def prose(text: str) -> str:
-    """Text for a paragraph or a cell: harmless, and no line breaks before % or around ±."""
+    """Escapes text for a paragraph or a cell, without line breaks before % or around ±."""
     return escape(text).replace(" %", "&nbsp;%").replace(" ± ", "&nbsp;±&nbsp;")
 
 
 def join_words(words: list[str]) -> str:
-    """Words as a text: "a", "a and b", "a, b and c"."""
+    """Joins words as "a", "a and b", "a, b and c"."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
 
 def section(anchor: str, title: str, *body: str) -> str:
-    """A part of the page, its heading a link to itself."""
+    """A section of the page, whose heading links to itself."""
     heading = f'<h2><a href="#{anchor}">{escape(title)}</a></h2>'
     return "\n".join([f'<section id="{anchor}">', heading, *body, "</section>"])
 
@@ -55,9 +55,9 @@ def format_html(table: Table, methods: Mapping[str, str] | None = None, kind: st
     """A table with its notes; a first cell that is not empty begins a group of rows.
 
     Args:
-      table: its cells as text.
-      methods: names by label; cells that are such a label get the method's sign.
-      kind: a CSS class more.
+      table: the table, with cells as text.
+      methods: names by label; cells with such a label get the method's marker.
+      kind: an additional CSS class.
     """
     methods, above = methods or {}, table.rows[0]
     sortable = "sortable" if table.title and len(table.rows) > 2 else ""
@@ -69,7 +69,7 @@ def format_html(table: Table, methods: Mapping[str, str] | None = None, kind: st
         cells = []
         for column, cell in enumerate(row):
             tag = '<td class="word">' if column < table.left else "<td>"
-            # What a group says once is there in every row, to be seen when rows are moved.
+            # A group's label is in every row, but hidden until the user sorts the table.
             again = not (row[0] or cell)
             text = _cell(above[column] if again else cell, methods)
             cells.append(
@@ -97,7 +97,7 @@ def _heading(text: str, word: bool, sortable: str) -> str:
 
 
 def _cell(text: str, methods: Mapping[str, str]) -> str:
-    """A cell: a method with its sign; of numbers, spread and interval smaller than the value."""
+    """A cell: a method with its marker; a number, with its spread and interval in small print."""
     if text in methods:
         return method_key(methods[text]) + prose(text)
     verdict, _, numbers = text.partition(": ")
@@ -107,7 +107,7 @@ def _cell(text: str, methods: Mapping[str, str]) -> str:
 
 
 def method_key(method: str) -> str:
-    """The sign of a method in its colour, as in the figures."""
+    """The marker of a method in its colour, as in the figures."""
     colour = f"color: var(--{method_mode(method)})"
     return f'<span class="key" style="{colour}" aria-hidden="true">{method_sign(method)}</span>'
 
@@ -125,6 +125,6 @@ def format_figure(name: str, seen: str, caption: str, drawing: Drawing) -> str:
 
 
 def data_link(media: str, text: str) -> str:
-    """A file within an address, so that the page needs no other."""
+    """A file as a data URL, so that the page is self-contained."""
     content = urllib.parse.quote(text, safe=" '()*+,-./:;=?@[]_{|}~!$")
     return f"data:{media};charset=utf-8,{content}"

@@ -1,4 +1,4 @@
-"""The page report.html: one file, readable without network; scripts only sort its tables."""
+"""Makes report.html: one file, readable without a network; its script only sorts tables."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from .samples import samples_html
 from .summary import MethodRuns, control_title, group_methods, penalty_pairs
 from .tables import Table
 
-# By name of the figure: heading, what is seen, and how to read it.
+# Figure name -> heading, what it shows, and how to read it.
 FIGURES = {
     "addition": (
         "Adding all task vectors",
@@ -105,7 +105,7 @@ FIGURES = {
         "Mean over tasks and seeds, band from minimum to maximum.",
     ),
 }
-# By name of the penalty: what λ is multiplied by, and what that is.
+# Penalty name -> the term that λ multiplies, and what the term means.
 PENALTY_TEXTS = {
     "orthoreg": (
         "Σ<sub>ℓ</sub> ‖ G<sub>ℓ</sub> − I ‖<sub>F</sub>{power}",
@@ -127,7 +127,7 @@ PENALTY_TEXTS = {
         "task's validation images; nothing is known of the other tasks.",
     ),
 }
-# Nothing may be loaded: what the page needs is in it.
+# Nothing may be loaded, because the page is self-contained.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
@@ -140,13 +140,13 @@ def make_page(
     """The whole page.
 
     Args:
-      results: of the run.
-      figures: drawings by name, see `FIGURES`; shown in that order.
+      results: the run's results.
+      figures: drawings by name, in the order of `FIGURES`.
       folder: the run folder, named in the page.
       samples: test images with answers, and accuracies by class; None: the run has none.
     """
     methods = {method.label: method.name for method in group_methods(results)}
-    # Anchor, title and content of each section.
+    # The anchor, title and content of each section.
     sections: list[tuple[str, str, tuple[str, ...]]] = []
 
     def add(table: Table | None, anchor: str, *more: str) -> None:
@@ -159,7 +159,7 @@ def make_page(
     add(difference_table(results), "differences")
     add(alpha_table(results), "alphas")
     add(claims_table(results), "claims")
-    # Numbers stand below the figure that shows them.
+    # Tables are below the figure that shows their numbers.
     tables = {"tasks": task_table, "norms": geometry_table}
     for name, (heading, seen, caption) in FIGURES.items():
         if name in figures:
@@ -193,7 +193,7 @@ def make_page(
 
 
 def _lead(paragraph: str) -> str:
-    """A paragraph, its method in bold."""
+    """A paragraph with its method in bold."""
     method, colon, rest = paragraph.partition(": ")
     return f"<b>{prose(method)}</b>: {prose(rest)}" if colon else prose(paragraph)
 
@@ -253,17 +253,17 @@ def _labelled(results: Results, methods: Sequence[MethodRuns]) -> str:
 
 
 def _length(config: Mapping[str, Any]) -> str:
-    """How long training was."""
+    """Describes the length of training."""
     epochs = config["training.epochs"]
     if epochs < 0:
-        return "as many epochs as the field's recipe prescribes, in batches"
+        return "the epochs of the field's recipe, in batches"
     if epochs > 0:
         return f"{epochs:g} epochs in batches"
     return f"{config['training.steps']} steps"
 
 
 def _provenance(results: Results) -> str:
-    """Config, versions, devices, hashes, and how to run it again."""
+    """Config, versions, devices, hashes, and the command that repeats the run."""
     facts: dict[str, Any] = results["provenance"]
     versions = [
         row
@@ -280,7 +280,7 @@ def _provenance(results: Results) -> str:
         [
             '<details id="provenance">',
             "<summary>Provenance: config, versions, hashes, command</summary>",
-            "<h3>To run it again</h3>",
+            "<h3>Repeat this run</h3>",
             "<p>Save this as <code>again.py</code>; it contains every option that differs from the "
             "defaults.</p>",
             f"<pre><code>{escape(config_file(results['config']))}</code></pre>",
@@ -316,7 +316,7 @@ def _rows(rows: list[Any]) -> tuple[tuple[str, ...], ...]:
 
 
 def config_file(config: Mapping[str, Any]) -> str:
-    """A Python config file that gives these options again."""
+    """A Python config file that reproduces these options."""
     defaults = json.loads(json.dumps(flatten_config(default_config())))
     lines = [
         f"    config.{key} = {tuple(value) if isinstance(value, list) else value!r}"

@@ -1,4 +1,4 @@
-"""The panels of a figure: their marks, and the numbers they show."""
+"""Panels of a figure: their marks, and the numbers that they show."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from .style import INK, MARKERS, SOFT, method_look, method_mode
 from .summary import Estimate, MethodRuns, group_methods
 
 WIDTH = 9.5  # inches, of every figure
-BAND = ("low", "high")  # columns of a curve's band in CSV files; empty where it has none
+BAND = ("low", "high")  # columns of a curve's band in CSV files; empty without a band
 
 
 class Panels:
-    """A figure under way: its panels, and every number that they show, for its CSV file.
+    """A figure being drawn: its panels, and every number that they show, for its CSV file.
 
     Args:
-      titles: of the panels, one each.
-      header: of the CSV file's columns; the first two are the panel and what is drawn in it.
-      columns: of panels.
-      height: of a row of panels, inches.
-      extra: inches for what all panels share, without the legend.
-      options: of matplotlib's `Figure.subplots`.
+      titles: one title for each panel.
+      header: column names of the CSV file; the first two are the panel and what is drawn in it.
+      columns: number of columns of panels.
+      height: height of a row of panels, in inches.
+      extra: height of what all panels share, without the legend, in inches.
+      options: options of matplotlib's `Figure.subplots`.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Panels:
     ) -> None:
         self.columns = min(columns, len(titles))
         rows = math.ceil(len(titles) / self.columns)
-        # "compressed": panels of a fixed shape move together.
+        # "compressed" moves panels of a fixed aspect ratio together.
         size = (WIDTH, rows * height + extra)
         self.figure = Figure(figsize=size, layout="compressed")
         grid = self.figure.subplots(rows, self.columns, squeeze=False, **options)
@@ -62,11 +62,11 @@ class Panels:
         self.rows: list[Sequence[object]] = [header]
 
     def note(self, axes: Axes, *numbers: object) -> None:
-        """A line of the CSV file: the panel, and what was drawn in it."""
+        """Adds a line to the CSV file: the panel, and what was drawn in it."""
         self.rows.append((self.names[axes], *numbers))
 
     def csv(self) -> str:
-        """The numbers, to six digits; empty where there is none."""
+        """The numbers as CSV, to six digits; a missing number is empty."""
         text = io.StringIO()
         rows = (
             [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row]
@@ -83,7 +83,7 @@ class Panels:
         curves: Float[np.ndarray, "lines x"],
         **look: Any,
     ) -> None:
-        """A line and the band around it: its rows are low, middle and high, or the middle alone."""
+        """Draws a line and its band: the rows are low, middle and high, or only the middle."""
         given = method_look(method.name) | look
         band = len(curves) == 3
         axes.plot(x, curves[len(curves) // 2], label=method.label, **given)
@@ -97,7 +97,7 @@ class Panels:
     def dots(
         self, axes: Axes, row: int, method: MethodRuns, values: Mapping[str, Estimate], start: float
     ) -> None:
-        """A row: a line from `start`, a stroke for each value but the last, the last as marker."""
+        """Draws a row: a line from `start`, strokes for values, and a marker for the last."""
         look = method_look(method.name) | {"linestyle": "", "clip_on": False}
         ends = [start, *(value.mean for value in values.values())]
         axes.plot(ends, [row] * len(ends), color=look["color"], linewidth=0.9)
@@ -118,7 +118,7 @@ class Panels:
         names: tuple[Sequence[object], Sequence[object]],
         **options: Any,
     ) -> QuadMesh:
-        """A heat map; masked cells stay empty."""
+        """Draws a heat map; masked cells stay empty."""
         image = axes.pcolormesh(*edges, values, **options)
         axes.set_aspect("equal")
         axes.grid(visible=False)
@@ -129,14 +129,14 @@ class Panels:
         return image
 
     def bar(self, image: QuadMesh, label: str) -> Colorbar:
-        """The scale of the heat maps, below them."""
+        """Draws the colour scale of the heat maps, below them."""
         options: Any = {"location": "bottom", "shrink": 0.5, "aspect": 40}
         bar = self.figure.colorbar(image, ax=self.axes, label=label, **options)
         bar.outline.set_visible(False)
         return bar
 
     def legend(self) -> None:
-        """One legend for the whole figure, above it: each label of any panel once."""
+        """Draws one legend above the whole figure, with each label once."""
         found = {
             label: handle
             for axes in self.axes
@@ -144,7 +144,7 @@ class Panels:
         }
         longest = sorted(map(len, found), reverse=True)
         columns = min(4, len(found))
-        # A letter is about 0.08 inches wide, the sign before it 0.5.
+        # A letter is about 0.08 inches wide, the marker before it 0.5.
         while columns > 1 and 0.08 * sum(longest[:columns]) + 0.5 * columns > WIDTH:
             columns -= 1
         self.figure.legend(found.values(), found, loc="outside upper left", ncols=columns)
@@ -152,7 +152,7 @@ class Panels:
         self.figure.set_figheight(self.figure.get_figheight() + 0.19 * lines)
 
     def label(self, x: str, y: str = "") -> None:
-        """Names the axes: x once, y at every row."""
+        """Labels the axes: x once, y at every row."""
         self.figure.supxlabel(x, color=SOFT)
         for axes in self.axes[:: self.columns]:
             axes.set_ylabel(y)
@@ -171,13 +171,13 @@ def task_panels(results: Results, header: Sequence[str]) -> Panels:
 
 
 def some_of(count: int) -> Int[np.ndarray, " shown"]:
-    """Which of many points of a curve to show: the first, and others at even distances."""
+    """Chooses points of a curve to show: the first, and others at even distances."""
     spread = np.linspace(0, count - 1, 72).astype(int)
     return np.unique(np.append(np.arange(24), spread))[:count]
 
 
 def as_percent(*axes: Any) -> None:
-    """Axes of shares that are written as per cent, none of them rounded."""
+    """Labels axes of fractions in per cent, without rounding."""
     for each in axes:
         each.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
         each.set_major_formatter(lambda share, _: f"{100 * share:.6g}")

@@ -1,4 +1,4 @@
-"""The figures of a run on accuracy and on training."""
+"""Figures of a run's accuracies and training."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .style import CARD, INK, SOFT, method_look, styled
 from .summary import MethodRuns, control_name, control_shares, group_methods, zero_shot_mean
 from .tables import share_text
 
-# Lines of metrics.jsonl, by method, one list for each task and seed.
+# Method -> lines of metrics.jsonl, one list for each task and seed.
 Histories = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
-Curve = Addition | TaskNegation  # what has accuracies over alphas, and the length of its vector
+Curve = Addition | TaskNegation  # both have accuracies over alphas, and their vector's length
 ZERO_SHOT_LINE: dict[str, Any] = {"color": SOFT, "linestyle": ":", "linewidth": 1.6, "zorder": 1}
 
 
 def figures(results: Results, metrics: Histories) -> dict[str, Callable[[], Panels]]:
-    """What draws each figure that these results have, by name."""
+    """Functions that draw the figures of these results, by name."""
     measured = all(run["disentanglement"] for run in results["runs"])
     optional = (disentanglement,) if measured else ()
     matrices = any(run["geometry"]["angles"] for run in results["runs"])
@@ -40,7 +40,7 @@ def figures(results: Results, metrics: Histories) -> dict[str, Callable[[], Pane
 
 
 def over_seeds(curves: Float[np.ndarray, "seeds x"]) -> Float[np.ndarray, "lines x"]:
-    """The mean, between one standard deviation below and above if there are several seeds."""
+    """The mean; for several seeds, between the mean minus and plus one standard deviation."""
     mean = curves.mean(axis=0)
     if len(curves) == 1:
         return mean[None]
@@ -75,7 +75,7 @@ def addition(results: Results) -> Panels:
 
 
 def common_lengths(tried: Sequence[Curve]) -> Float[np.ndarray, " x"]:
-    """Relative lengths at which any of some curves over alpha has a point, and that all reach."""
+    """Relative lengths where any of the curves has a point, up to the end of the shortest curve."""
     lengths = [np.array(each["alphas"]) * each["length"] for each in tried]
     x = np.unique(np.round(np.concatenate(lengths), 6))
     return x[x <= min(each[-1] for each in lengths) + 1e-6]
@@ -89,13 +89,13 @@ def read_at(
 
 
 def _length_axes(panels: Panels, end: float, label: str) -> None:
-    """Relative length up to `end` on a cube-root scale, as the choice falls where it is small."""
+    """Relative length up to `end` on a cube-root scale, because chosen lengths are small."""
     ticks = [tick for tick in (0, 0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 4) if tick <= end]
     for axes in panels.axes:
         axes.set_xscale("function", functions=(np.cbrt, _cube))
         axes.set_xlim(0, end)
         for line in axes.lines:
-            line.set_clip_on(False)  # else half of the marks at both ends is missing
+            line.set_clip_on(False)  # otherwise marks at both ends are cut in half
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.set_xlabel(label)
         as_percent(axes.yaxis)
@@ -110,7 +110,7 @@ def _added_accuracy(run: Run) -> Float[np.ndarray, "tasks alphas"]:
 
 
 def _normalised(run: Run) -> Float[np.ndarray, " alphas"]:
-    """Mean over tasks, as alpha is chosen by it: 1 in place of a single-task accuracy of 0."""
+    """The mean over tasks that chooses alpha: divides by 1 where single-task accuracy is 0."""
     single = np.array([[run["single"]["val"][task]] for task in run["addition"]["val"]])
     return (_added_accuracy(run) / np.where(single > 0, single, 1.0)).mean(axis=0)
 
@@ -178,7 +178,7 @@ def negation(results: Results) -> Panels:
     for number, share in enumerate(control_shares(results)):
         level = float(share) * zero_shot
         right.axhline(level, color=INK, linestyle=(0, (1, 2)), linewidth=1)
-        # On its own line, each further left: lines are nearer to each other than letters are high.
+        # Labels are on their lines, each further left, because the lines may be close together.
         box: Any = {"facecolor": CARD, "edgecolor": "none", "pad": 0.8}
         place: Any = {"transform": right.get_yaxis_transform(), "ha": "right", "va": "center"}
         text = share_text(share)
@@ -213,13 +213,13 @@ def training(results: Results, metrics: Histories) -> Panels:
 def _history(
     histories: Sequence[Sequence[Mapping[str, Any]]], key: str
 ) -> Float[np.ndarray, "4 steps"]:
-    """Steps, and the least, mean and greatest value over all tasks and seeds at each."""
+    """Steps, and the minimum, mean and maximum over all tasks and seeds at each."""
     values: dict[int, list[float]] = {}
     for lines in histories:
         for line in lines:
             if np.isfinite(line[key]):
                 values.setdefault(line["step"], []).append(line[key])
-    # A step that not every history has would shift the mean.
+    # A step that is missing from some histories would shift the mean.
     steps = sorted(step for step in values if len(values[step]) == len(histories))
     rows = [(s, min(values[s]), np.mean(values[s]), max(values[s])) for s in steps]
     return np.array(rows, dtype=float).reshape(-1, 4).T

@@ -48,12 +48,12 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
       The path of report.html.
 
     Raises:
-      StorageError: no results.json, one that was changed or is damaged, or a file that cannot be
-        read or written.
-      ValueError: results.json is of another format than this version reads.
+      StorageError: results.json is missing, changed or damaged, or a file cannot be read or
+        written.
+      ValueError: this version does not read the format of results.json.
     """
     results = read_results(folder)
-    # Drawing takes matplotlib, which the table for the terminal does without.
+    # Imported here, because drawing needs matplotlib and the terminal's table does not.
     from .html_elements import Drawing
     from .page import make_page
     from .plots import figures
@@ -61,7 +61,7 @@ def write_report(folder: pathlib.Path) -> pathlib.Path:
 
     drawings = {}
     for name, draw in figures(results, read_metrics(folder, results)).items():
-        panels = draw()  # one at a time, so that few are kept
+        panels = draw()  # one at a time, to save memory
         with replacing(folder / "plots" / f"{name}.png") as scratch:
             scratch.write_bytes(to_png(panels.figure))
         drawing = drawings[name] = Drawing(to_svg(panels.figure), panels.csv())
@@ -78,15 +78,15 @@ def plot_run(workdir: str | os.PathLike[str], figure: str) -> Figure:
     """One of the report's figures, for a notebook.
 
     Args:
-      workdir: the run folder, evaluated.
+      workdir: a run folder whose stage `evaluate` is done.
       figure: "addition", "tasks", "negation", "disentanglement", "cosines", "singular_values",
         "angles", "norms" or "training".
 
     Returns:
-      A matplotlib figure; its axes may be changed.
+      A matplotlib figure; you may change its axes.
 
     Raises:
-      StorageError, ValueError: as `write_report`; or a figure that this run has not measured.
+      StorageError, ValueError: as `write_report`; or the run has not measured this figure.
 
     Examples:
       >>> oj.plot_run("runs/mine", "cosines").savefig("cosines.png")
@@ -102,7 +102,7 @@ def plot_run(workdir: str | os.PathLike[str], figure: str) -> Figure:
 
 
 def summary_text(folder: pathlib.Path) -> str:
-    """The summary table for a terminal, and that of the other search for alpha, if there is one.
+    """The summary table for a terminal, and that of the other alpha search, if measured.
 
     Raises:
       StorageError, ValueError: as `write_report`.

@@ -1,7 +1,7 @@
-"""How figures look, on paper and on the page.
+"""Style of figures, on paper and on the page.
 
-A mode has one colour and one marker everywhere. With OrthoReg lines are solid, without it dashed;
-markers are hollow without a penalty, full with OrthoReg, and half full with another.
+Each mode has the same colour and marker everywhere. Lines are solid with OrthoReg and dashed
+without; markers are hollow without a penalty, full with OrthoReg, and half full with another.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 
 from orthoreg_jax.config import split_method
 
-# Each colour on light and on dark ground. The page has them as variables; figures take the first,
-# and the page inverts them in the dark. Modes: after Okabe and Ito, as dark or light as text needs.
+# Each colour for a light and a dark background. The page has them as variables. Figures take the
+# first, and the page inverts figures in dark mode. The modes' colours follow Okabe and Ito, with
+# enough contrast for text.
 PALETTE = {
     "ink": ("#1c2024", "#e6e8ea"),
     "soft": ("#59616a", "#a6aeb6"),
@@ -75,7 +76,7 @@ STYLE: Any = {
     "lines.markersize": 4.5,
     "figure.facecolor": CARD,
     "savefig.facecolor": CARD,
-    # The same results give the same bytes; letters stay letters.
+    # Equal results give equal bytes, and text stays text.
     "svg.hashsalt": "orthoreg",
     "svg.fonttype": "none",
 }
@@ -83,19 +84,19 @@ styled = matplotlib.rc_context(STYLE)  # a decorator of functions that draw or s
 
 
 def method_mode(method: str) -> str:
-    """The mode whose colour and marker a method has; unknown ones get a fixed one of them."""
+    """The mode that gives a method its colour and marker; unknown modes get a fixed one."""
     mode = split_method(method)[0]
     return mode if mode in MARKERS else list(MARKERS)[sum(mode.encode()) % len(MARKERS)]
 
 
 def method_sign(method: str) -> str:
-    """The marker of a method as a letter."""
+    """A method's marker as a character."""
     fill = list(FILLS).index(_last_penalty(method))
     return SIGNS[MARKERS[method_mode(method)]][fill]
 
 
 def method_look(method: str) -> dict[str, Any]:
-    """Colour, marker and dashes of a method's lines, as matplotlib has them."""
+    """Colour, marker and dashes of a method's lines, as matplotlib's options."""
     mode, penalty = method_mode(method), _last_penalty(method)
     colour = PALETTE[mode][0]
     return {
@@ -113,7 +114,7 @@ def _last_penalty(method: str) -> str:
 
 
 def _lay_out(figure: Figure) -> None:
-    """Makes room for all texts, once: matplotlib would do it twice in each call of `savefig`."""
+    """Lays out the figure once; matplotlib would do it twice in each call of `savefig`."""
     if engine := figure.get_layout_engine():
         engine.execute(figure)
         figure.set_layout_engine(None)
@@ -130,7 +131,7 @@ def to_png(figure: Figure) -> bytes:
 
 @styled
 def to_svg(figure: Figure) -> str:
-    """The figure as an SVG file, without date, so that equal results give equal files."""
+    """The figure as an SVG file, without a date, so that equal results give equal files."""
     _lay_out(figure)
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))

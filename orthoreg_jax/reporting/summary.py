@@ -30,7 +30,7 @@ class MethodRuns(NamedTuple):
 
     @property
     def penalty(self) -> str:
-        """Labels of its penalties, as "OrthoReg + TAK"; empty without."""
+        """Labels of its penalties, as "OrthoReg + TAK"; empty if it has none."""
         return self.label.partition(" + ")[2]
 
     @property
@@ -44,12 +44,12 @@ class MethodRuns(NamedTuple):
         return self.name == GIVEN
 
     def over_seeds(self, value: Callable[[Run], float | None]) -> Estimate:
-        """The estimate of a number of every run."""
+        """Estimates a number over the method's runs."""
         return estimate(value(run) for run in self.runs)
 
 
 def estimate(values: Iterable[float | None]) -> Estimate:
-    """Mean and sample standard deviation (divisor n - 1); NaN where one is not defined."""
+    """Mean and sample standard deviation (divisor n - 1); NaN if a value is undefined."""
     found = list(values)
     numbers = [value for value in found if value is not None]
     if len(numbers) < len(found):
@@ -59,7 +59,7 @@ def estimate(values: Iterable[float | None]) -> Estimate:
 
 
 def group_methods(results: Results) -> list[MethodRuns]:
-    """Methods in the order of the file, each with all its seeds."""
+    """Methods in the file's order, each with all its seeds."""
     runs: dict[str, list[Run]] = {}
     for run in results["runs"]:
         runs.setdefault(run["method"], []).append(run)
@@ -70,18 +70,18 @@ def group_methods(results: Results) -> list[MethodRuns]:
 
 
 def run_strengths(run: Run) -> dict[str, float]:
-    """Lambda of each penalty of a run; files of older versions know OrthoReg alone."""
+    """Lambda of each penalty of a run; files of older versions have only OrthoReg's."""
     alone = {"orthoreg": run["strength"]} if run["strength"] else {}
     return run.get("strengths", alone)
 
 
 def strength_text(strengths: Mapping[str, float]) -> str:
-    """As "0.1 / 10"."""
+    """Formats strengths as "0.1 / 10"."""
     return " / ".join(f"{value:g}" for value in strengths.values()) or "0"
 
 
 def penalty_pairs(results: Results) -> list[tuple[MethodRuns, MethodRuns]]:
-    """Methods with a penalty that were run without it, too: (without, with)."""
+    """Pairs (without, with) of methods that were run with and without penalties."""
     methods = {method.name: method for method in group_methods(results)}
     return [
         (methods[mode], method)
@@ -102,7 +102,7 @@ def find_comparison(
 
 
 def control_shares(results: Results) -> list[str]:
-    """Shares of control to keep: the default first, then falling."""
+    """Shares of control accuracy to keep: the default first, then in descending order."""
     shares = {
         share
         for run in results["runs"]
@@ -113,7 +113,7 @@ def control_shares(results: Results) -> list[str]:
 
 
 def zero_shot_mean(results: Results, split: str = "test") -> float:
-    """Mean zero-shot accuracy over the tasks, the control task left out."""
+    """Mean zero-shot accuracy over the tasks, without the control task."""
     return statistics.fmean(results["zero_shot"][split][task] for task in results["tasks"])
 
 
@@ -123,7 +123,7 @@ def control_name(results: Results) -> str:
 
 
 def control_title(results: Results) -> str:
-    """The title of the control task, without the word control."""
+    """The title of the control task, without the word "control"."""
     return results["control"].removeprefix("Control: ")
 
 
@@ -133,7 +133,7 @@ def single_mean(run: Run) -> float:
 
 
 def target_mean(run: Run, share: str) -> float:
-    """Mean test accuracy on the tasks to be forgotten."""
+    """Mean test accuracy on the tasks to forget."""
     return statistics.fmean(each["shares"][share]["target"] for each in run["negation"].values())
 
 
@@ -143,7 +143,7 @@ def control_mean(run: Run, share: str) -> float:
 
 
 def tasks_at_edge(method: MethodRuns, share: str) -> list[str]:
-    """Tasks whose negation ended on the grid's last alpha, for any seed."""
+    """Tasks whose negation chose the largest alpha tried, for any seed."""
     return [
         task
         for task in method.runs[0]["negation"]
@@ -152,7 +152,7 @@ def tasks_at_edge(method: MethodRuns, share: str) -> list[str]:
 
 
 def images_tested(results: Results) -> dict[str, int]:
-    """Test images that were used, by task, the control task included."""
+    """Number of test images used, by task, including the control task."""
     inputs = cast(dict[str, Any], results["provenance"]["inputs"])["tasks"]
     limit = cast(int, results["config"]["evaluation.max_test_images"])
     counts = {
@@ -164,7 +164,7 @@ def images_tested(results: Results) -> dict[str, int]:
 def standard_error(accuracies: dict[str, float], images: dict[str, int]) -> float:
     """Binomial standard error of the mean accuracy of several test sets.
 
-    sqrt(sum_t p_t (1 - p_t) / n_t) / T. More seeds do not lower it: they see the same images.
+    sqrt(sum_t p_t (1 - p_t) / n_t) / T. More seeds do not lower it, because they share the images.
     """
     variance = sum(p * (1 - p) / images[task] for task, p in accuracies.items())
     return math.sqrt(variance) / len(accuracies)

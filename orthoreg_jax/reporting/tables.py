@@ -1,4 +1,4 @@
-"""Tables of a run, as data; text, Markdown and HTML are three ways to write the same `Table`."""
+"""Tables of a run as data: one `Table` can be written as text, Markdown or HTML."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EDGE = "*"
 
 
 class Table(NamedTuple):
-    """A table, its cells already text. The first `left` columns are words, the rest numbers."""
+    """A table with cells as text. The first `left` columns are words, the rest numbers."""
 
     title: str
     header: tuple[str, ...]
@@ -26,12 +26,12 @@ class Table(NamedTuple):
 
 
 def percent(share: float) -> str:
-    """A share as per cent with two decimals, without the sign; a dash where it is not defined."""
+    """A fraction in per cent with two decimals, without the % sign; a dash if it is undefined."""
     return NONE if math.isnan(share) else f"{100 * share:.2f}"
 
 
 def percent_estimate(value: Estimate) -> str:
-    """An estimate of a share as per cent, e.g. "51.20 ± 0.31"."""
+    """An estimate of a fraction in per cent, e.g. "51.20 ± 0.31"."""
     spread = "" if value.deviation is None else f" ± {percent(value.deviation)}"
     return percent(value.mean) + spread
 
@@ -45,12 +45,12 @@ def number_estimate(value: Estimate, form: str = ".3g") -> str:
 
 
 def share_text(share: str) -> str:
-    """A share of control for a heading: "0.95" is "95 %"."""
+    """A share of control accuracy for a heading: "95 %" for "0.95"."""
     return f"{100 * float(share):g} %"
 
 
 def points(share: float) -> str:
-    """A difference of shares in points, with its sign."""
+    """A difference of fractions in percentage points, with its sign."""
     return f"{100 * share:+.2f}".replace("-", "−")
 
 
@@ -87,5 +87,5 @@ def markdown_rows(header: Sequence[str], rows: Iterable[Sequence[str]], left: in
 
 
 def _literal(note: str) -> str:
-    """A line that begins with the edge mark must not become a list."""
+    """Escapes a leading edge mark, which Markdown would read as a list item."""
     return note.replace("*", "\\*")

@@ -1,4 +1,4 @@
-"""Metrics for TensorBoard while a task trains; the same numbers as in metrics.jsonl."""
+"""Writes metrics for TensorBoard while a task trains: the numbers in metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ EVENTS_PACKAGE = "tensorboardX"  # which needs no TensorFlow
 
 
 def check_events() -> None:
-    """Checks that event files can be written.
+    """Checks that the package that writes event files is installed.
 
     Raises:
-      ValueError: the package that writes them is not installed.
+      ValueError: it is not.
     """
     if importlib.util.find_spec(EVENTS_PACKAGE) is None:
         raise ValueError(
@@ -29,13 +29,13 @@ class Events:
     """Event files of one task; `tensorboard --logdir RUN` shows all tasks of a run."""
 
     def __init__(self, folder: pathlib.Path, first: int) -> None:
-        """Opens a new file; TensorBoard then drops what it has of steps from `first` on."""
+        """Opens a new file; TensorBoard then drops its earlier data from step `first` on."""
         import tensorboardX
 
         self._writer = tensorboardX.SummaryWriter(str(folder), purge_step=first)
 
     def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Adds lines of the log; numbers that are not finite (None) are left out."""
+        """Adds lines of the log, without numbers that are not finite (None)."""
         for line in lines:
             for name in ("loss", "penalty", "gradient_norm"):
                 if line[name] is not None:

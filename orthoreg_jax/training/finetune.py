@@ -36,21 +36,21 @@ class Job(NamedTuple):
     """One task to fine-tune on, with one seed.
 
     Attributes:
-      label: what progress and errors call it.
-      folder: for `metrics.jsonl`, and `state/` while training.
+      label: the job's name in progress and errors.
+      folder: where `metrics.jsonl` goes, and `state/` while training.
       params0: pre-trained weights of the image tower.
-      head: of the task.
-      feed: of the task; its seed fixes batches and augmentation.
-      steps: updates in all, those of a restored state included.
-      contexts: of the step's penalties; their batches depend on the step alone, too.
+      head: the task's zero-shot head.
+      feed: the task's batches; its seed fixes batches and augmentation.
+      steps: number of updates, including those before a restored state.
+      contexts: one for each penalty of the step; their batches depend on the step alone, too.
       log_every: updates between two lines of metrics.
-      checkpoint_every: updates between two saved states; 0: they do not count.
-      checkpoint_minutes: minutes between two saved states; 0: they do not count. If neither does,
-        one alone is saved, when training is stopped.
-      keep_checkpoints: saved states to keep, the newest ones.
+      checkpoint_every: updates between two saved states; 0 turns this off.
+      checkpoint_minutes: minutes between two saved states; 0 turns this off. With both off, a
+        state is saved only when training is stopped.
+      keep_checkpoints: number of saved states to keep, the newest ones.
       tensorboard: also write the metrics to `events/`, for TensorBoard.
       on_metrics: "module:function" that also gets the metrics, or "".
-      plan: of the run, for the time left.
+      plan: the run's plan, for the time left.
     """
 
     label: str
@@ -72,22 +72,22 @@ class Job(NamedTuple):
 def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings) -> TrainState:
     """Trains up to `job.steps` updates and returns the last state.
 
-    Batches and augmentation depend on the seed and the step alone, so an interrupted run
-    that resumes from a saved state ends with the same weights.
+    Batches and augmentation depend on the seed and the step alone, so a run that resumes from a
+    saved state ends with the same weights as an uninterrupted one.
 
     Args:
-      job: what is trained on, and where its files go.
+      job: the task, its data, and where its files go.
       step: from `make_train_step`.
       state: from `init_state`; donated.
-      shardings: where batches go.
+      shardings: placement of batches.
 
     Raises:
-      DivergedError: a loss or gradient that is not finite; the last good state is in `last_good/`.
-      StoppedError: SIGTERM or Ctrl-C came, before the last update; the state is saved.
+      DivergedError: a loss or gradient is not finite; the last good state is in `last_good/`.
+      StoppedError: SIGTERM or Ctrl-C came before the last update; the state is saved.
     """
     with contextlib.ExitStack() as stack:
         saved, states = None, job.folder / "state"
-        # Several processes look together, and before one of them makes the folder.
+        # All processes look before any of them makes the folder.
         if first_decides(job.checkpoint_every > 0 or states.is_dir()):
             saved = stack.enter_context(StateFolder(states, job.keep_checkpoints))
             state = saved.restore(state)
@@ -110,11 +110,11 @@ def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings)
                 known[place] = shardings.put_batch(next(others))
             state, metrics = step(state, job.params0, job.head, images, labels, tuple(known))
             log.add(number, metrics)
-            # After the last update there is a vector to save in place of a state.
+            # After the last update the task vector is saved, not the state.
             stopping = interruption.pass_step() and number + 1 < job.steps
             due = job.checkpoint_every > 0 and (number + 1) % job.checkpoint_every == 0
             if job.checkpoint_minutes:
-                # By one clock: processes save together. The last update's state is not needed.
+                # One clock decides, so all processes save together; not after the last update.
                 late = time.monotonic() - saved_at >= 60 * job.checkpoint_minutes
                 due |= first_decides(late) and number + 1 < job.steps
             save = stopping or due
@@ -130,7 +130,7 @@ def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings)
                 progress.update(0, loss=line["loss"], penalty=line["penalty"])
             progress.update()
             if save:
-                log.write()  # first: lines beyond a saved state are dropped on resume
+                log.write()  # before the state: a resume drops lines after the saved state
                 if saved is None:
                     saved = stack.enter_context(StateFolder(states, job.keep_checkpoints))
                 saved.save(state)
@@ -153,18 +153,19 @@ def remove_states(folder: pathlib.Path) -> None:
 
 def _diverged(state: TrainState, job: Job, line: dict[str, Any]) -> DivergedError:
     with StateFolder(job.folder / "last_good") as saved:
-        saved.save(state._replace(finite=jax.numpy.array(True)))  # these weights are
+        saved.save(state._replace(finite=jax.numpy.array(True)))  # the last good weights are
     numbers = ", ".join(f"{name} {line[name]}" for name in ("loss", "penalty", "gradient_norm"))
     return DivergedError(
-        f"{job.label}: not finite at step {line['step']} ({numbers}; None: not finite). The last "
-        f"good weights, after {int(state.step)} updates, are in {job.folder / 'last_good'}. Lower "
+        f"{job.label}: loss or gradient is not finite at step {line['step']} ({numbers}; None "
+        f"means not finite). The last good weights, after {int(state.step)} updates, are in "
+        f"{job.folder / 'last_good'}. Lower "
         "training.learning_rate or penalty.strength, or lengthen training.warmup, and run "
         "again in a new --workdir"
     )
 
 
 class _MetricsLog:
-    """Fetches metrics from the device a few steps late, so that the loop never waits for them."""
+    """Fetches metrics from the device a few steps late, so that training never waits for them."""
 
     def __init__(self, job: Job, first: int) -> None:
         self._path = job.folder / "metrics.jsonl"
@@ -177,7 +178,7 @@ class _MetricsLog:
         self._pending.append((number, metrics))
 
     def fetch(self, everything: bool) -> list[dict[str, Any]]:
-        """New lines of the log: those that are due, or all; and any that is not finite."""
+        """New lines of the log: those due at `log_every`, or all; and any that is not finite."""
         if not everything and len(self._pending) < 2 * self._every:
             return []
         ready = len(self._pending) if everything else self._every

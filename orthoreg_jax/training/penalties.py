@@ -1,4 +1,4 @@
-"""The penalties of a run, as rows of one table: the data each sees, and its options."""
+"""The penalties of a run, as rows of one table: each one's options and the data it needs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ PROJECTION = "projection"  # the image tower's last layer
 
 @runtime_checkable
 class Others(Protocol):
-    """What a penalty may request of the other tasks; nothing is computed before that."""
+    """What a penalty may request from the other tasks; nothing is computed before it asks."""
 
     def feeds(self, batch_size: int) -> tuple[Feed, ...]:
-        """Training batches of each other task."""
+        """Training batches of every other task."""
         ...
 
     def factors(self, images: int, normalized: bool = False) -> Sequence[Factors]:
@@ -58,9 +58,9 @@ class Penalty(NamedTuple):
 
     Attributes:
       strength: lambda.
-      value: (apply, params0, delta, known) -> Omega; `apply` takes images as they are fed, `delta`
-        is the `Mode`'s, and `known` the context's arrays or its batch.
-      prepare: what is known of the other tasks, made once for each task that is fine-tuned.
+      value: (apply, params0, delta, known) -> Omega; `apply` takes images as fed, `delta` is the
+        update from `Mode.delta`, and `known` the context's arrays or its batch.
+      prepare: makes the context from the other tasks, once for each task that is fine-tuned.
     """
 
     strength: float
@@ -69,7 +69,7 @@ class Penalty(NamedTuple):
 
 
 def orthoreg(options: ConfigDict, strength: float) -> Penalty:
-    """Needs nothing but the update; options: `form` and `precision`."""
+    """Needs only the update; options: `form` and `precision`."""
     return orthogonality(strength, options.form, TRAINED_MATRICES, options.precision)
 
 
@@ -86,7 +86,7 @@ def orthogonality(
 
 
 def taujp(options: ConfigDict, strength: float) -> Penalty:
-    """Sees a batch of one other task at each step, the tasks in turn; option: `batch_size`."""
+    """Sees a batch of one other task at each step, cycling through them; option: `batch_size`."""
 
     def prepare(others: Others) -> Context:
         return Context(rotation=Rotation(others.feeds(options.batch_size)))
@@ -95,7 +95,7 @@ def taujp(options: ConfigDict, strength: float) -> Penalty:
 
 
 def tak(options: ConfigDict, strength: float) -> Penalty:
-    """Sees one pair of factors a layer, made before training from `images` of each other task."""
+    """Sees one pair of factors per layer, made before training from `images` of each other task."""
 
     def prepare(others: Others) -> Context:
         factors = merge_kronecker(others.factors(options.images, options.normalized))
@@ -134,8 +134,8 @@ class PenaltyRow(NamedTuple):
       label: its name in tables.
       options: where the config has its options, `strength` among them.
       make: (options, strength) -> the penalty.
-      others: whether it needs other tasks than the one that is fine-tuned.
-      batch: which option says how many images of other tasks it takes at each step; "": it takes
+      others: whether it needs tasks other than the one that is fine-tuned.
+      batch: name of the option for the number of other tasks' images at each step; "" if it takes
         none.
     """
 

@@ -26,8 +26,8 @@ from .step import TrainState
 def _checksum(tree: PyTree) -> UInt32[Array, ""]:
     """A checksum that any changed bit changes, however the arrays are sharded.
 
-    The sum over all words of word * (odd number made of its place), modulo 2^32: one word that
-    changes always changes it, several all but once in 2^32 times.
+    It is the sum of word * (odd number derived from the word's position), modulo 2^32. A change of
+    one word always changes the sum; changes of several cancel once in 2^32 times.
     """
     total = jnp.uint32(0)
     for number, leaf in enumerate(jax.tree.leaves(tree)):
@@ -45,7 +45,7 @@ def _checksum(tree: PyTree) -> UInt32[Array, ""]:
 
 @functools.cache
 def _ignore_late_failures() -> None:
-    """Ignores errors of orbax tasks whose event loop closed after another one failed."""
+    """Ignores errors of orbax tasks whose event loop closed after another task failed."""
     before = sys.unraisablehook
 
     def say(what: Any) -> None:
@@ -58,10 +58,10 @@ def _ignore_late_failures() -> None:
 class StateFolder:
     """Saves and restores train states, and keeps the newest ones.
 
-    Orbax writes to a temporary name and renames, so a state that was cut off is never read. It
-    does not notice a bit that changed on the disk: each state is saved with a checksum.
-    Arrays are copied to the host before `save` returns and written in the background while
-    training continues; leaving the `with` block waits for the last one.
+    Orbax writes to a temporary name and renames, so an incomplete state is never read. It does not
+    notice a flipped bit on the disk, so each state is saved with a checksum. Arrays are copied to
+    the host before `save` returns and written in the background while training continues; leaving
+    the `with` block waits for the last save.
     """
 
     def __init__(self, path: pathlib.Path, keep: int = 1) -> None:
@@ -73,7 +73,7 @@ class StateFolder:
             self._manager = ocp.CheckpointManager(
                 self._path,
                 options=options,
-                # Else orbax asks the newest state what a state consists of; it may be damaged.
+                # Otherwise orbax infers a state's parts from the newest one, which may be damaged.
                 item_handlers=ocp.StandardCheckpointHandler(),
             )
         except OSError as error:
@@ -83,13 +83,13 @@ class StateFolder:
         """Starts saving a state under its step; a state already saved there is kept.
 
         Raises:
-          StorageError: this or the save before it failed: the disk is full, or the folder cannot
-            be written.
+          StorageError: this save or the previous one failed: the disk is full, or the folder is
+            not writable.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        # Ahead of orbax, whose writers end in pages of tracebacks when a disk fills up.
+        # Checked first, because orbax prints pages of tracebacks when a disk fills up.
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         if shutil.disk_usage(self._path).free < size:
             raise write_error(self._path, OSError(f"No space left on device for {size} bytes"))
@@ -103,18 +103,18 @@ class StateFolder:
         try:
             with undivided():
                 yield
-        except (OSError, ValueError) as error:  # tensorstore says a full disk by ValueError
+        except (OSError, ValueError) as error:  # tensorstore raises ValueError for a full disk
             for unfinished in self._path.glob("*.orbax-checkpoint-tmp"):
                 shutil.rmtree(unfinished, ignore_errors=True)
             raise write_error(self._path, error) from error
 
     def restore(self, like: TrainState) -> TrainState:
-        """Restores the newest intact state, with structure and placement of `like`; else `like`.
+        """Restores the newest intact state, in the structure and placement of `like`; else `like`.
 
-        A damaged one is named, deleted, and the one before it taken.
+        Damaged states are named and deleted, and the one before them is restored.
 
         Raises:
-          StorageError: all of them are damaged.
+          StorageError: all states are damaged.
         """
         wanted = {"state": like._asdict(), "checksum": _checksum(like)}
         target: Any = jax.tree.map(ocp.utils.to_shape_dtype_struct, wanted)
@@ -126,8 +126,8 @@ class StateFolder:
                 restored = self._manager.restore(step, args=ocp.args.StandardRestore(target))
                 state = TrainState(**restored["state"])
                 if _checksum(state) != restored["checksum"]:
-                    raise ValueError("its arrays are not those that were saved")
-            except Exception as error:  # tensorstore's and orbax's own kinds
+                    raise ValueError("its checksum does not match its arrays")
+            except Exception as error:  # tensorstore and orbax raise types of their own
                 damaged.append(f"{step} ({type(error).__name__})")
                 continue
             for text in damaged:
@@ -150,7 +150,7 @@ class StateFolder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Waits for the last save and raises its error, unless another one is being raised."""
+        """Waits for the last save; raises its error unless another is already being raised."""
         try:
             with self._said():
                 self._manager.wait_until_finished()

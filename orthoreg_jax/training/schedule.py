@@ -13,12 +13,12 @@ from orthoreg_jax.arithmetic.types import Params, Update
 
 
 def count_warmup(warmup: float, steps: int) -> int:
-    """Warm-up steps of a task of so many steps.
+    """The number of warm-up steps of a task.
 
     Args:
-      warmup: below 1 a share of the steps, rounded, after which at least one step is left; from 1
-        up a number of steps.
-      steps: of the task.
+      warmup: below 1 a fraction of the steps, rounded, that leaves at least one step; from 1 up a
+        number of steps.
+      steps: number of steps of the task.
     """
     return int(warmup) if warmup >= 1 else min(round(warmup * steps), steps - 1)
 
@@ -35,7 +35,7 @@ class WarmupCosineState(NamedTuple):
 def learning_rate(state: WarmupCosineState) -> Float[Array, ""]:
     """The learning rate of the next update.
 
-    Of n warm-up updates the kth, from 1, has k / n of the peak, so that none has rate 0.
+    The kth of n warm-up updates, counted from 1, has k / n of the peak, so no update has rate 0.
     """
     taken, warmup = state.taken.astype(jnp.float32), state.warmup.astype(jnp.float32)
     rising = (taken + 1) / jnp.maximum(warmup, 1)
@@ -59,9 +59,9 @@ def scale_by_warmup_cosine(
     """Multiplies updates by minus the learning rate.
 
     Args:
-      peak: rate of the warm-up's last step, and of the cosine's first.
-      warmup: steps with rising rate.
-      steps: after which the rate is 0.
+      peak: rate at the last step of the warm-up and the first of the cosine.
+      warmup: number of warm-up steps.
+      steps: number of steps after which the rate is 0.
     """
 
     def init(params: Params) -> WarmupCosineState:
@@ -79,5 +79,5 @@ def scale_by_warmup_cosine(
         scaled = jax.tree.map(lambda leaf: (-rate).astype(leaf.dtype) * leaf, updates)
         return scaled, state._replace(taken=state.taken + 1)
 
-    # optax declares a state to be any tree; ours is a type of its own.
+    # optax types a state as any tree; ours has a type of its own.
     return optax.GradientTransformation(init, update)  # type: ignore[arg-type]

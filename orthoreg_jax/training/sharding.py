@@ -1,8 +1,8 @@
 """Placement of arrays on a mesh: batches are split over all devices, weights over some.
 
-The mesh has two axes. Along "data" the weights are copies of one another; along "fsdp" each
-device holds a piece of every large array (fully sharded data parallelism), gathered layer by
-layer as the model runs. Batches are split over both.
+The mesh has two axes. Along "data" the weights are replicated. Along "fsdp" each device holds a
+shard of every large array (fully sharded data parallelism), gathered layer by layer as the model
+runs. Batches are split over both axes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from orthoreg_jax.arithmetic.types import PyTree
 
-SMALLEST = 2**12  # elements; what has fewer is copied: sending it around costs more than it saves
+SMALLEST = 2**12  # elements; smaller arrays are replicated: gathering them costs more than it saves
 
 
 class Shardings(NamedTuple):
@@ -32,7 +32,7 @@ class Shardings(NamedTuple):
 
     @property
     def microbatches(self) -> NamedSharding:
-        """Splits the second axis over all devices; the first counts sequential parts."""
+        """Splits the second axis over all devices; the first axis is the sequential parts."""
         return NamedSharding(self.mesh, PartitionSpec(None, ("data", "fsdp")))
 
     @property
@@ -53,24 +53,24 @@ class Shardings(NamedTuple):
     def weights(self, tree: PyTree) -> PyTree:
         """Placement of every leaf of a tree of weights, gradients or optimiser state.
 
-        The longest axis that the mesh divides is split. For a weight matrix that is the side over
-        which the penalty's Gram matrix sums, so that devices multiply what they hold and exchange
+        Splits the longest axis that the mesh divides. For a weight matrix that is the side over
+        which the penalty's Gram matrix sums, so devices multiply their own shards and exchange
         only Gram matrices.
         """
         return jax.tree.map(lambda leaf: NamedSharding(self.mesh, self._spec(leaf.shape)), tree)
 
     @property
     def gather(self) -> Callable[[Any], Any] | None:
-        """Gathers weights inside `jit` to every device; their gradients are sharded again.
+        """Gathers weights on every device inside `jit`; their gradients are sharded again.
 
-        None where they are whole already. Left to itself, XLA also splits the products of a layer
-        as its weights are split, and then sends activations around: many times the bytes.
+        None if weights are not sharded. Without it, XLA also splits a layer's products as its
+        weights are split and exchanges activations, which are many times as many bytes.
         """
         place = jax.lax.with_sharding_constraint
 
         def gather_leaf(leaf: Any, placed: NamedSharding) -> Any:
-            # The derivative of "be whole" would sum whole gradients over all devices. What is
-            # wanted are sums of pieces: scattered along "fsdp", and only those along "data".
+            # The derivative of a gather would sum whole gradients over all devices. Instead,
+            # gradients are scattered along "fsdp", and only shards are summed along "data".
             return linear_call(
                 lambda _, piece: place(place(piece, placed), self.replicated),
                 lambda _, gradient: place(gradient, placed),
@@ -96,13 +96,13 @@ def make_shardings(*batch_sizes: int, fsdp: int = 1, local: bool = False) -> Sha
     """Placements over all devices of this run, including those of other processes.
 
     Args:
-      batch_sizes: images that are computed at once, over all devices.
-      fsdp: devices among which weights are split.
-      local: take the devices of this process alone.
+      batch_sizes: numbers of images computed at once, over all devices.
+      fsdp: number of devices over which weights are split.
+      local: use the devices of this process only.
 
     Raises:
-      ValueError: a batch that the number of devices does not divide, or devices that `fsdp` does
-        not divide.
+      ValueError: the number of devices does not divide a batch, or `fsdp` does not divide the
+        number of devices.
     """
     devices = jax.local_device_count() if local else jax.device_count()
     if devices % fsdp:

@@ -24,8 +24,8 @@ from .sharding import Shardings
 class TrainState(NamedTuple):
     """Everything that training changes.
 
-    `step` counts updates. `finite` turns False at the first loss or gradient that is not finite;
-    no update is made from then on.
+    `step` counts updates. `finite` becomes False at the first loss or gradient that is not finite;
+    from then on no update is made.
     """
 
     step: Int[Array, ""]
@@ -39,7 +39,7 @@ class Metrics(NamedTuple):
 
     `penalty` is not multiplied by lambda; for several penalties it is their mean, weighted by
     lambda. It is NaN if the gradient of the loss is not finite.
-    `finite` says whether loss and gradient were, and the update was made.
+    `finite` is whether loss and gradient were finite, and so whether the update was made.
     """
 
     loss: Float[Array, ""]
@@ -59,15 +59,15 @@ def make_optimizer(
     """The paper's recipe: clip by global norm, AdamW, linear warm-up, cosine to 0.
 
     Optimisers that differ only in `learning_rate`, `warmup_steps` and `steps` share one compiled
-    step, because these numbers are in the state.
+    step, because the state holds these numbers.
 
     Args:
-      learning_rate: the peak.
-      warmup_steps: with rising rate.
-      steps: after which the rate is 0.
-      weight_decay: on every trained leaf.
+      learning_rate: peak learning rate.
+      warmup_steps: number of steps with rising rate.
+      steps: number of steps after which the rate is 0.
+      weight_decay: weight decay of every trained leaf.
       clip_norm: largest global norm of the gradient.
-      kind: a key of `OPTIMIZERS`: what takes the place of Adam.
+      kind: a key of `OPTIMIZERS`, the optimiser used in place of Adam.
     """
     return optax.chain(
         optax.clip_by_global_norm(clip_norm),
@@ -79,7 +79,7 @@ def make_optimizer(
 
 @runtime_checkable
 class TrainStep(Protocol):
-    """One update of a state, compiled."""
+    """A compiled update of the train state."""
 
     def __call__(
         self,
@@ -90,7 +90,7 @@ class TrainStep(Protocol):
         labels: Array,
         known: Sequence[Any] = ...,
     ) -> tuple[TrainState, Metrics]:
-        """`known` holds for each penalty what it needs beside the update; see `make_train_step`."""
+        """`known` holds what each penalty needs besides the update; see `make_train_step`."""
         ...
 
 
@@ -110,13 +110,13 @@ def make_train_step(
     weight, so the returned state is always the last good one.
 
     Args:
-      mode: made by a row of `MODES`.
+      mode: a mode, from a row of `MODES`.
       apply: (image tower's params, pixels) -> features.
       optimizer: acts on the mode's trainable.
       normalize: uint8 or float images on the scale 0 to 255 -> pixels.
       penalties: lambda times the gradient of each is added to the gradient of the loss.
-      shardings: placement of the new state; None leaves that to the compiler.
-      accumulate: number of parts of a batch to compute one after the other, to save memory; their
+      shardings: placement of the new state; None leaves it to the compiler.
+      accumulate: number of parts to compute a batch in, one after another, to save memory; their
         gradients are averaged, and penalties are computed once.
     """
 
@@ -220,7 +220,7 @@ def _mean(values: Sequence[Array], weights: Sequence[float]) -> Array:
 
 
 def _cut(batch: Any, parts: int, shardings: Shardings | None) -> Any:
-    """Cuts a batch into (parts, rest, ...); every part has its share of each device's images."""
+    """Reshapes a batch to (parts, rest, ...); each part takes its share from every device."""
 
     def cut(array: Array) -> Array:
         pieces = jnp.swapaxes(array.reshape(-1, parts, *array.shape[1:]), 0, 1)

@@ -1,4 +1,4 @@
-"""A function of the user's that gets each line of metrics.jsonl: for W&B, trackio and others."""
+"""Passes each line of metrics.jsonl to a function of the user's, for W&B, trackio and others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def find_function(name: str) -> Callable[[Line, pathlib.Path], object]:
       name: "module:function", "wandb" or "trackio".
 
     Raises:
-      ValueError: the name is of another form, the module cannot be imported, or has no such
+      ValueError: the name has another form, the module cannot be imported, or it lacks the
         function.
     """
     if name in TRACKERS:
@@ -61,5 +61,5 @@ def track(name: str, lines: Iterable[Mapping[str, Any]], folder: pathlib.Path) -
         except Exception as error:
             raise ValueError(
                 f"{OPTION} is {name!r}: at step {line['step']} it raised {type(error).__name__}: "
-                f"{error}; mend it, or leave the option out: the same command goes on"
+                f"{error}; fix it, or leave the option out, and run the same command to continue"
             ) from error

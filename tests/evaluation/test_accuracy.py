@@ -172,7 +172,7 @@ def test_what_is_no_model_or_no_task_is_refused(embedded):
     ):
         measure(checkpoint, vector, task)
     zeros = jax.tree.map(np.zeros_like, checkpoint.params)
-    with pytest.raises(ValueError, match="layer-norm scales average 0, .*a difference of"):
+    with pytest.raises(ValueError, match="the mean layer-norm scale is 0, .*a difference of"):
         measure(checkpoint, oj.apply_task_vector(zeros, vector), task)
     bad = jax.tree.map(np.array, checkpoint.params)
     bad["visual"]["class_embedding"][3] = np.nan

@@ -17,8 +17,8 @@ def test_vectors_of_a_run(finished):
 @pytest.mark.parametrize(
     "method, seed, message",
     [
-        ("lora", None, "no task vector of lora seed 3 for first, second; it has some of full seed"),
-        ("full", 7, "of full seed 7 for first, second; it has some of full seed 3, full+orthoreg"),
+        ("lora", None, "no task vector of lora seed 3 for first, second; it has full seed"),
+        ("full", 7, "of full seed 7 for first, second; it has full seed 3, full+orthoreg"),
     ],
 )
 def test_what_a_run_does_not_have(finished, method, seed, message):

@@ -134,7 +134,10 @@ EYE = jnp.eye(2)
         (lambda: oj.fisher({"a": W}, {"b": W}), r"vectors are for \['a'\], fishers for \['b'\]"),
         (lambda: oj.fisher({"a": W}, [W]), "give both as lists, or both as dicts"),
         (lambda: oj.fisher([W], [{"w": EYE}]), r"only in vectors\[0\]: b"),
-        (lambda: oj.regmean([W], [{"w": EYE}], 1.5), "alpha is 1.5; give the share left of"),
+        (
+            lambda: oj.regmean([W], [{"w": EYE}], 1.5),
+            "alpha is 1.5; give the factor for off-diagonal",
+        ),
         (lambda: oj.regmean([W], [{"v": EYE}]), "'v' is not a leaf; the leaves are b, w"),
         (lambda: oj.regmean([W], [{"b": EYE}]), "leaf 'b' is not a matrix"),
         (lambda: oj.regmean([W], [{"w": jnp.eye(3)}]), r"shape \(1, 3, 3\), expected \(1, 2, 2\)"),

@@ -22,8 +22,8 @@ UNITS = {
     ("ties", "k"): (
         "per cent of entries kept",
         {
-            0.2: "ties: k is 0.2; give per cent of entries kept.* for the share 0.2, k=20",
-            1.0: "k is 1.0; .* for the share 1, k=100",
+            0.2: "ties: k is 0.2; give per cent of entries kept.* for the fraction 0.2, k=20",
+            1.0: "k is 1.0; .* for the fraction 1, k=100",
             0: "k is 0; give per cent",
             101: "k is 101",
             "20": "k is '20'",
@@ -36,23 +36,26 @@ UNITS = {
         "probability that an entry is dropped",
         {
             90: "p is 90; give the probability that an entry is dropped.* 0.9 for 90 %",
-            1: "p is 1; .* 1 less what others call density",
+            1: "p is 1; .* 1 minus what other programs call density",
             -0.1: "p is -0.1",
         },
     ),
-    ("dare_ties", "p"): ("as for `dare`", {90: "0.9 for 90 %", 1.0: "1 less what others call"}),
+    ("dare_ties", "p"): ("as for `dare`", {90: "0.9 for 90 %", 1.0: "1 minus what other programs"}),
     ("dare_ties", "elect"): ("as for `ties`", {"frequency": "allowed: 'sum', 'count'"}),
     ("dare_ties", "combine"): ("as for `ties`", {"max": "allowed: 'mean', 'sum'"}),
     ("breadcrumbs", "beta"): (
-        "share of small entries left out",
-        {85: "beta is 85.*give shares", 0.993: "beta is 0.993; give shares 0 <= beta < gamma"},
+        "fraction of small entries left out",
+        {
+            85: "beta is 85.*give fractions",
+            0.993: "beta is 0.993; give fractions 0 <= beta < gamma",
+        },
     ),
     ("breadcrumbs", "gamma"): (
-        "1 less the share of outliers left out",
+        "1 minus the fraction of outliers left out",
         {
-            0.01: "gamma is 0.01; .* Of mergekit's density and gamma, .* gamma = 1 - gamma",
+            0.01: "gamma is 0.01; .* From mergekit's density and gamma, .* gamma = 1 - gamma",
             0.006: "gamma is 0.006; .* the authors' code",
-            99.3: "gamma is 99.3; give shares",
+            99.3: "gamma is 99.3; give fractions",
         },
     ),
     ("consensus", "k"): (
@@ -61,14 +64,14 @@ UNITS = {
     ),
     ("consensus", "lambda_"): ("how large a task's entry", {np.inf: "give a number from 0"}),
     ("tsv_m", "rank"): (
-        "singular values kept of each task, an int",
+        "singular values kept for each task, an int",
         {
-            1.0: r"rank is 1.0; give the number .*for the share s .* int\(s \* min\(m, n\)\)",
+            1.0: r"rank is 1.0; give the number .*for a fraction s .* int\(s \* min\(m, n\)\)",
             0.125: "rank is 0.125",
             -1: "rank is -1",
         },
     ),
-    ("iso_cts", "common_space_fraction"): ("a share from 0 to 1", {80: "80; .* 0.8 for 80 %"}),
+    ("iso_cts", "common_space_fraction"): ("a fraction from 0 to 1", {80: "80; .* 0.8 for 80 %"}),
     ("pcb", "share"): ("of each task's entries", {10: "pcb: share is 10; .* 0.1 for 10 %", 0: "0"}),
     ("slerp", "t"): ("share of the way", {50: "t is 50; give a share of the way, from 0 to 1"}),
     ("wudi", "steps"): (
@@ -91,11 +94,11 @@ UNITS = {
         {0.0: "share is 0.0; .* 0.001 for 0.1 %", 10: "share is 10"},
     ),
     ("regmean", "alpha"): (
-        "alpha as the paper calls it|as the paper calls it",
-        {-1.0: r"alpha is -1.0; give the share left .* \(1 leaves them", 90: "alpha is 90"},
+        "the paper's alpha",
+        {-1.0: r"alpha is -1.0; give the factor for .* \(1 leaves them", 90: "alpha is 90"},
     ),
     ("adamerging", "steps"): ("of Adam, an int", {-1: "steps is -1", 5e2: "steps is 500.0"}),
-    ("adamerging", "learning_rate"): ("of Adam", {-1e-3: "learning_rate is -0.001"}),
+    ("adamerging", "learning_rate"): ("Adam's learning rate", {-1e-3: "learning_rate is -0.001"}),
     ("adamerging", "initial"): ("from 0 to 1", {30: "initial is 30; give a lambda from 0 to 1"}),
 }
 REFUSED = [(*key, value, said) for key, (_, refused) in UNITS.items() for value, said in
@@ -143,7 +146,7 @@ def test_integers_of_any_kind_count(value):
     "merger, option, said",
     [
         ("tsv_m", ("rank", "1.0"), "rank is 1.0; give the number of singular values"),
-        ("ties", ("k", "1"), "k is 1.0; .* for the share 1, k=100"),
+        ("ties", ("k", "1"), "k is 1.0; .* for the fraction 1, k=100"),
         ("consensus", ("k", "0.5"), "k is 0.5; give a whole number"),
         ("tsv_m", ("rank", "full"), "rank=full is not a number; give one, for example rank=0"),
         *(("average", (name, "1"), f"no parameter '{name}' ") for name in ELSEWHERE),
@@ -156,7 +159,7 @@ def test_of_a_command_line_too(merger, option, said, monkeypatch):
 
 
 def test_consensus_of_more_tasks_than_there_are_leaves_nothing(tmp_path):
-    said = "consensus.k=100, lambda_=0.4. keeps what 100 tasks need, and there are 2 .* from 0 to 2"
+    said = "consensus.k=100, lambda_=0.4. keeps .* 100 tasks need, but there are 2 .* from 0 to 2"
     with pytest.raises(ValueError, match=said):
         oj.merge_task_vectors([W, W], oj.consensus(100))
     files = [tmp_path / name for name in "ab"]

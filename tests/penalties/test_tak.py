@@ -115,5 +115,5 @@ def test_what_does_not_fit_is_said():
         kronecker_penalty({"other": {"kernel": draw(3, 2)}}, factors)
     with pytest.raises(ValueError, match="factors of 0 tasks"):
         merge_kronecker([])
-    with pytest.raises(ValueError, match="all for the same layers"):
+    with pytest.raises(ValueError, match="all with the same layers"):
         merge_kronecker([factors, {"another": factors["layer"]}])

@@ -162,8 +162,8 @@ def test_a_run_of_an_earlier_version_without_its_data(finished, inputs, tmp_path
             "k=x is not a number; give one, for example k=20.0",
         ),
         (of_run, ["--merger", "ties", "--option", "k=0"], "k is 0.0; give per cent"),
-        (of_run, ["--merger", "ties", "--option", "k=0.2"], "for the share 0.2, k=20"),
-        (of_run, ["--merger", "dare", "--option", "density=0.2"], "dare p = 1 - density"),
+        (of_run, ["--merger", "ties", "--option", "k=0.2"], "for the fraction 0.2, k=20"),
+        (of_run, ["--merger", "dare", "--option", "density=0.2"], "p = 1 - density for dare"),
         (of_files, ["--merger", "ties", "--alpha", "1e39"], "--alpha 1e+39: too large for float32"),
         (
             of_run,

@@ -31,9 +31,9 @@ def test_shapes_are_judged_seed_by_seed(two_seeds):
     with_penalty[0]["geometry"]["gram_deviations"] = {"a": 1.0, "b": 1.0}
     with_penalty[1]["geometry"]["gram_deviations"] = {"a": 9.0, "b": 9.0}
     verdicts = cells(two_seeds)
-    assert verdicts["Columns of an update are nearer to orthogonal"] == "yes: 0.2 → 0.1"
+    assert verdicts["Columns of an update are closer to orthogonal"] == "yes: 0.2 → 0.1"
     assert verdicts["Tasks use more separate features"] == "no: 0.4 → 0.5"
-    assert verdicts["Updates are nearer to orthonormal"] == "within noise: 5 → 5"
+    assert verdicts["Updates are closer to orthonormal"] == "within noise: 5 → 5"
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_shapes_are_judged_seed_by_seed(two_seeds):
 )
 def test_a_change_that_is_not_seen_is_none(results, after, verdict):
     results["runs"][1]["geometry"]["column_cosines"] = {"a": after, "b": after}
-    assert cells(results)["Columns of an update are nearer to orthogonal"] == verdict
+    assert cells(results)["Columns of an update are closer to orthogonal"] == verdict
 
 
 def test_what_was_not_measured_is_left_open(results):
@@ -50,7 +50,7 @@ def test_what_was_not_measured_is_left_open(results):
         run["features"], run["disentanglement"] = None, []
     verdicts = cells(results)
     assert verdicts["Tasks use more separate features"] == "–"
-    assert verdicts["Adding a vector changes fewer answers on the other task"] == "–"
+    assert verdicts["Adding a vector changes fewer predictions on the other task"] == "–"
 
 
 @pytest.mark.parametrize("kept", [0, 1])

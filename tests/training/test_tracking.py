@@ -66,7 +66,7 @@ def test_that_is_said_before_work_starts(inputs, tmp_path, capfd):
 
 
 def test_its_own_errors_are_said_as_its_own(tmp_path, module):
-    message = "at step 3 it raised RuntimeError: nobody answers; mend it"
+    message = "at step 3 it raised RuntimeError: nobody answers; fix it"
     with pytest.raises(ValueError, match=message):
         track("own_tracking:fails", [{"step": 3}], tmp_path)
 

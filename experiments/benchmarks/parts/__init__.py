@@ -1,4 +1,4 @@
-"""The parts of `accelerator.py`, in the order of their worth; each has its own module and table."""
+"""The parts of `accelerator.py`, most important first; each has its own module and table."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PARTS: dict[str, Part] = {
 
 
 def machine(part: str) -> dict[str, Any]:
-    """What measures a part; asks JAX for no device where PyTorch is to have it."""
+    """The machine that measures a part; leaves the device to PyTorch where that measures."""
     facts = {"cores": os.cpu_count(), "python": platform.python_version()}
     if part == "torch":
         import torch

@@ -22,7 +22,7 @@ VECTORS, RANK = 8, 16  # task vectors to merge
 
 
 def cells(dry: bool) -> list[Cell]:
-    """Each of the table; the small model's first."""
+    """One cell for each model and merger; the small model's first."""
     models = ["tiny"] if dry else ["ViT-B/32", "ViT-L/14"]
     names = ("average", "iso_c") if dry else MERGERS
     return [{"model": model, "merger": name} for model in models for name in names]
@@ -30,7 +30,7 @@ def cells(dry: bool) -> list[Cell]:
 
 @functools.lru_cache(maxsize=1)
 def vectors(model: str) -> list[Any]:
-    """Task vectors of low rank and noise; the leaves that are no matrices are noise."""
+    """Task vectors of low rank plus noise; leaves that are not matrices are noise."""
     shapes = jax.eval_shape(lambda: random_model.__wrapped__(model)[1])
 
     def leaf(key: Any, shape: tuple[int, ...]) -> Any:
@@ -54,7 +54,7 @@ def vectors(model: str) -> list[Any]:
 
 
 def measure(cell: Cell, _: Any) -> list[Row]:
-    """Seconds of the first time, which compiles, and of another; memory beyond the vectors."""
+    """Seconds of the first call, which compiles, and of a later one; memory beyond the vectors."""
     merger = MERGERS[cell["merger"]]()
     trees = vectors(cell["model"])[: merger.at_most or VECTORS]
     key = jax.random.key(0) if merger.random else None
@@ -90,10 +90,10 @@ def table(parts: Parts) -> list[str]:
         ]
         for row in done(parts, "mergers")
     ]
-    header = ("shapes of", "merger", "first, s", "again, s", "MB beside the vectors")
+    header = ("shapes of", "merger", "first, s", "again, s", "MB beyond the vectors")
     return [
-        "Eight random task vectors of low rank and noise, which lie on the device. The first time "
-        "compiles; one that takes over 5 s is not repeated.",
+        "Eight random task vectors of low rank plus noise, on the device. The first call "
+        "compiles; a call that takes over 5 s is not repeated.",
         markdown_rows(header, rows, left=2),
     ]
 

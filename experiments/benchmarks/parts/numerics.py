@@ -1,7 +1,7 @@
-"""What a device computes, against the same computed by this process's CPU in float32.
+"""Compares a device's results with those of this process's CPU in float32.
 
-Relative errors by the precision of float32 matrix products. Compiling takes most of the time, so
-that the precisions, the CPU's own, and the cells are compiled side by side.
+Errors are relative, for each precision of float32 matrix products. Compiling takes most of the
+time, so all precisions, the CPU's version and several cells are compiled in parallel.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from .part import PAIR, Cell, Part, Parts, Row, done, number
 
 CLASSES, BATCH = 10, 32
 PRECISIONS = ("highest", "default")
-# Square, tall and wide; one row, one column; sides that no tile of a GPU divides.
+# Square, tall and wide; one row, one column; sides that no GPU tile size divides.
 SHAPES = ((3, 64, 64), (1, 200, 63), (2, 37, 1000), (1, 1, 7), (1, 7, 1), (4, 129, 50))
-# Of random updates, and of such where value and gradient are known.
+# Random updates, and updates whose value and gradient are known.
 UPDATES = ("of size 1e-3", "of singular values near 1", "1e-2 from orthonormal")
 EXACT = ("zero", "orthonormal")
-# The largest relative errors that sums in another order can be expected to make.
+# The largest relative errors to expect from sums in another order.
 BOUNDS = {"features": 2e-5, "value": 1e-5, "gradient": 1e-4, "update": 2e-3, "loss": 1e-4}
 
 Errors = dict[str, dict[str, float]]  # a quantity -> a precision -> the relative error
 
 
 def relative_error(found: Any, expected: Any) -> float:
-    """The norm of the difference, in norms of what was expected; of two zeros, zero."""
+    """The norm of the difference, relative to the norm of `expected`; 0 for two zeros."""
     pairs = list(zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True))
     double = [(np.asarray(one, np.float64), np.asarray(two, np.float64)) for one, two in pairs]
     off = math.sqrt(sum(np.sum((one - two) ** 2) for one, two in double))
@@ -54,10 +54,10 @@ def relative_error(found: Any, expected: Any) -> float:
 
 
 def compare(compute: Callable[[str], dict[str, Any]]) -> Errors:
-    """Errors of what `compute`, given a precision, finds on the device."""
+    """Errors of `compute(precision)` on the device, for each precision."""
 
     def on(device: jax.Device, precision: str) -> dict[str, Any]:
-        # Both settings are of a thread.
+        # Both settings are thread-local.
         with jax.default_device(device), jax.default_matmul_precision(precision):
             return jax.device_get(compute(precision))
 
@@ -76,7 +76,7 @@ def compare(compute: Callable[[str], dict[str, Any]]) -> Errors:
 
 
 def cells(dry: bool) -> list[Cell]:
-    """Features, penalties, and steps of all methods."""
+    """Cells for features, penalties, and steps of all methods."""
     towers = [("embedded", 64), ("ViT-B/32", 8)] if not dry else [("tiny", 4)]
     model, steps = ("tiny", 3) if dry else ("embedded", 20)
     methods = ["full" + ORTHOREG] if dry else [mode + plus for mode in MODES for plus in PAIR]
@@ -88,7 +88,7 @@ def cells(dry: bool) -> list[Cell]:
 
 
 def prepare(cell: Cell) -> list[Row]:
-    """Relative errors, and whether they are as small as they should be."""
+    """Relative errors, and whether they are within their bounds."""
     if cell["kind"] == "features":
         return judged(f"{cell['model']}: features", features(cell["model"], cell["images"]))
     if cell["kind"] == "penalty":
@@ -106,7 +106,7 @@ def prepare(cell: Cell) -> list[Row]:
 
 
 def features(model: str, images: int) -> Errors:
-    """Of an image tower: the embedded one as it is, another of random weights."""
+    """Errors of an image tower's features: the embedded one, or one with random weights."""
     if model == "embedded":
         checkpoint = load_checkpoint(model)
         config, params = checkpoint.config, checkpoint.params["visual"]
@@ -119,7 +119,7 @@ def features(model: str, images: int) -> Errors:
 
 
 def random_updates(kind: str) -> list[np.ndarray]:
-    """Stacks of matrices of the shapes above."""
+    """Stacks of random matrices of the shapes above."""
     rng, found = np.random.default_rng(0), []
     for shape in SHAPES:
         update = rng.normal(size=shape)
@@ -135,7 +135,7 @@ def random_updates(kind: str) -> list[np.ndarray]:
 
 
 def exact_updates(kind: str) -> list[np.ndarray]:
-    """The same of zeros, or of one 1 or -1 in every row or column: without any rounding."""
+    """The same shapes of zeros, or with one 1 or -1 per row or column: without rounding error."""
     found = []
     for stack, rows, columns in SHAPES:
         signs = np.where(np.arange(rows) % 2, -1, 1)[:, None]
@@ -144,9 +144,9 @@ def exact_updates(kind: str) -> list[np.ndarray]:
     return found
 
 
-@functools.cache  # of one shape are all kinds of updates, so that it is compiled once
+@functools.cache  # all kinds of updates have the same shapes, so it is compiled once
 def _penalties(form: str, precision: str) -> Callable[[list[np.ndarray]], Any]:
-    """Value and gradient of each stack by itself."""
+    """Value and gradient of each stack separately."""
     function = functools.partial(
         orthogonality_penalty, matrices={"*": Matrix()}, form=form, precision=precision
     )
@@ -154,7 +154,7 @@ def _penalties(form: str, precision: str) -> Callable[[list[np.ndarray]], Any]:
 
 
 def penalty(form: str, kind: str) -> Errors:
-    """Of the penalty's value and gradient; the largest over the shapes, each by itself."""
+    """Errors of the penalty's value and gradient; the largest over the shapes."""
     updates = (exact_updates if kind in EXACT else random_updates)(kind)
 
     def compute(precision: str) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def penalty(form: str, kind: str) -> Errors:
 
 
 def training(model: str, method: str, steps: int) -> Errors:
-    """Of the update that some steps of fine-tuning make, and of their losses."""
+    """Errors of the update by some steps of fine-tuning, and of their losses."""
     if model == "embedded":
         checkpoint = load_checkpoint(model)
         config, params0 = checkpoint.config, checkpoint.params["visual"]
@@ -208,10 +208,10 @@ def training(model: str, method: str, steps: int) -> Errors:
 
 
 def judged(label: str, errors: Errors, exact: bool = False) -> list[Row]:
-    """One for each quantity, with its bound and whether "highest" keeps it.
+    """One row for each quantity, with its bound and whether "highest" is within it.
 
-    With `exact`, for updates without rounding: the gradient must be right to the last bit, at every
-    precision.
+    With `exact`, for updates without rounding error, the gradient must be correct to the last bit,
+    at every precision.
     """
 
     def finite(error: float) -> float | None:
@@ -221,21 +221,21 @@ def judged(label: str, errors: Errors, exact: bool = False) -> list[Row]:
     for quantity, own in errors.items():
         bound = BOUNDS[quantity]
         if exact:
-            bound = 0.0 if quantity == "gradient" else 1e-6  # the value is a root
+            bound = 0.0 if quantity == "gradient" else 1e-6  # the value is a square root
         checked: Sequence[str] = PRECISIONS if exact else ("highest",)
         found.append(
             {
                 "of": label if label.endswith(quantity) else f"{label}: {quantity}",
                 "errors": {precision: finite(error) for precision, error in own.items()},
                 "bound": bound,
-                "passed": all(own[precision] <= bound for precision in checked),  # not of NaN
+                "passed": all(own[precision] <= bound for precision in checked),  # False for NaN
             }
         )
     return found
 
 
 def table(parts: Parts) -> list[str]:
-    """Errors, and a verdict."""
+    """The errors, and a verdict."""
     rows = done(parts, "numerics")
     passed = sum(row["passed"] for row in rows)
     missing = len(parts["numerics"]["rows"]) - len(rows) + len(parts["numerics"]["left"])
@@ -252,9 +252,10 @@ def table(parts: Parts) -> list[str]:
     return [
         f'**{verdict}**: {passed} of {len(rows)} within their bounds at "highest".',
         "Relative differences (norm of the difference over the norm) between the device and the "
-        'CPU of the same machine in float32 at "highest". "update" is what all steps changed in '
-        "the weights; the penalty of a step is computed at the same precision. A dash: not finite. "
-        "Of zero and orthonormal updates the gradient is 0 and has to be so at every precision.",
+        'CPU of the same machine in float32 at "highest". "update" is the change of the weights '
+        "by all steps; the penalty of a step is computed at the same precision. A dash: not "
+        "finite. For zero and orthonormal updates the gradient is 0 and must be 0 at every "
+        "precision.",
         markdown_rows(("", *PRECISIONS, "bound", ""), lines),
     ]
 

@@ -1,8 +1,8 @@
-"""What the parts of `accelerator.py` have in common.
+"""Shared by the parts of `accelerator.py`.
 
-A part measures cells. A cell is a dict of texts and numbers, which tells the process that measures
-it all it has to know, and becomes rows of the part's table. The first cells of a part matter most:
-when its time is over the rest is left out.
+A part measures cells. A cell is a dict of texts and numbers with everything that the measuring
+process needs; it becomes rows of the part's table. The most important cells come first, because
+the rest is left out when the time is over.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from orthoreg_jax.reporting.tables import NONE
 
 Cell = dict[str, Any]
 Row = dict[str, Any]
-Parts = Mapping[str, Any]  # of the file: by name, with machine, command, rows and cells left
+Parts = Mapping[str, Any]  # name -> machine, command, rows and cells left, as in the file
 
 ROOT = pathlib.Path(__file__).parents[3]
 SIZES: dict[str, Any] = {
@@ -39,29 +39,29 @@ PRESETS["tiny"] = ClipConfig(
     text=dataclasses.replace(PRESETS["ViT-B/32"].text, width=32, layers=1, heads=2, mlp_width=64),
     projection=32,
 )
-# A setting -> the precision of float32 products, and the type of activations.
+# Setting -> precision of float32 products, and type of activations.
 SETTINGS = {
     "highest": ("highest", "float32"),
     "default": ("default", "float32"),
     "bfloat16": ("default", "bfloat16"),
 }
 PAIR = ("", ORTHOREG)
-SPARE = 20.0  # seconds that a program of its own ends before its cell's time is over
-_end = math.inf  # of the cell that is measured now, by time.monotonic()
+SPARE = 20.0  # seconds before the end of a cell's time at which its own program ends
+_end = math.inf  # end of the current cell's time, by time.monotonic()
 
 
 class Part(NamedTuple):
     """One part of the measurement.
 
     Attributes:
-      title: of its section.
+      title: title of its section.
       cells: (dry) -> its cells.
-      measure: (a cell, what was prepared) -> rows, in a process that has the device to itself.
-      table: the parts measured -> paragraphs of its section.
-      seconds: for all of it.
+      measure: (cell, result of `prepare`) -> rows, in a process that has the device to itself.
+      table: (measured parts) -> paragraphs of its section.
+      seconds: time for the whole part.
       limit: seconds for one cell, after which its process is ended.
-      prepare: what does not count for the cell's time; of several cells at once, in threads.
-      together: the number of these.
+      prepare: work outside the cell's time limit, for several cells at once, in threads.
+      together: number of cells prepared at once.
     """
 
     title: str
@@ -75,12 +75,12 @@ class Part(NamedTuple):
 
 
 def number(value: float | None, form: str = ".1f", factor: float = 1) -> str:
-    """A number, or a dash for what there is not."""
+    """Formats a number, or a dash for None."""
     return NONE if value is None else f"{factor * value:{form}}"
 
 
 def done(parts: Parts, part: str) -> list[Row]:
-    """Rows without an error."""
+    """Rows of a part without an error."""
     return [row for row in parts.get(part, {"rows": []})["rows"] if "error" not in row]
 
 
@@ -90,24 +90,24 @@ def peaks_of(parts: Parts) -> dict[str, float]:
 
 
 def give_seconds(seconds: float) -> None:
-    """Says how long the cell may take that is measured now."""
+    """Sets the time that the current cell may take."""
     global _end
     _end = time.monotonic() + seconds
 
 
 def results_folder() -> pathlib.Path:
-    """Where files go that a part leaves beside its rows."""
+    """The folder for files that a part writes besides its rows."""
     return pathlib.Path(os.environ["ACCELERATOR_RESULTS"])
 
 
 def run_program(command: Sequence[str]) -> tuple[float, bool]:
-    """Runs a Python program of the checkout; asks it to stop before the cell's time is over.
+    """Runs a Python program of the checkout, and asks it to stop before the cell's time is over.
 
     Returns:
-      The seconds that it took, and whether it came to its end.
+      Seconds taken, and whether the program finished.
 
     Raises:
-      RuntimeError: it failed.
+      RuntimeError: the program failed.
     """
     began = time.perf_counter()
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])

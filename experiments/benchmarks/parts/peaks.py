@@ -1,4 +1,4 @@
-"""What the device can do at best."""
+"""Peak rates of the device."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def cells(dry: bool) -> list[Cell]:
 
 
 def measure(cell: Cell, _: Any) -> list[Row]:
-    """Operations a second of a product of square matrices; bytes a second of a negation."""
+    """Operations per second of a product of square matrices; bytes per second of a negation."""
     precision, dtype = SETTINGS[cell["setting"]]
     side = cell["side"]
     square = jax.random.normal(jax.random.key(0), (side, side), jnp.dtype(dtype))
@@ -34,7 +34,7 @@ def measure(cell: Cell, _: Any) -> list[Row]:
 
 
 def table(parts: Parts) -> list[str]:
-    """Products and copies."""
+    """Rates of products and copies."""
     rows = [
         [row["setting"], str(row["side"]), number(row["tflops"]), number(row["copied"], ".0f")]
         for row in done(parts, "peaks")

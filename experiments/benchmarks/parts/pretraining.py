@@ -1,7 +1,7 @@
-"""A larger embedded base, trained from nothing.
+"""Trains a larger embedded base from scratch.
 
 It reads pairs.npz, or pairs.npz.xz, and captions.json from build/embedded, where
-experiments/embedded/build_data.py writes them, and leaves the model in the folder of results as
+experiments/embedded/build_data.py writes them, and writes the model to the results folder in
 pieces of 15 MiB: `cat pretrained.tar.* | tar x`.
 """
 
@@ -29,7 +29,7 @@ PIECE = 15 * 2**20
 
 
 def cells(dry: bool) -> list[Cell]:
-    """One base, of 20 M parameters or more."""
+    """One cell: a base with 20 M parameters or more."""
     if dry:
         return [{"width": 32, "layers": 1, "patch": 16, "epochs": 1, "batch": 16}]
     return [{"width": 512, "layers": 6, "patch": 4, "epochs": 30, "batch": 512}]
@@ -64,10 +64,10 @@ def _leaves(tree: Any) -> list[Any]:
 
 
 def _pairs(folder: pathlib.Path) -> pathlib.Path:
-    """The folder that holds pairs.npz and captions.json.
+    """The folder with pairs.npz and captions.json.
 
     Raises:
-      FileNotFoundError: they were not made, or not brought along.
+      FileNotFoundError: the files were not made, or not copied to this machine.
     """
     if (PAIRS / "pairs.npz").is_file():
         return PAIRS
@@ -81,7 +81,7 @@ def _pairs(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _few_pairs(folder: pathlib.Path) -> pathlib.Path:
-    """Noise with the prompts of the tests' small tasks, which are written beside it."""
+    """Writes noise with the prompts of the tests' small tasks, and these tasks."""
     sys.path.insert(0, str(ROOT))
     from tests import small_run
 

@@ -1,4 +1,4 @@
-"""The penalty, against the two matrix products that it cannot do without."""
+"""The penalty, compared with the two matrix products that it needs at least."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .part import Cell, Part, Parts, Row, done, number, peaks_of
 
 
 def cells(dry: bool) -> list[Cell]:
-    """Each model at each precision."""
+    """One cell for each model and precision."""
     models = ["tiny"] if dry else ["ViT-B/32", "ViT-L/14"]
     return [{"model": model, "setting": name} for name in ("highest", "default")
             for model in models]  # fmt: skip
@@ -29,7 +29,7 @@ def _updates(model: str) -> Any:
 
 
 def measure(cell: Cell, _: Any) -> list[Row]:
-    """Value and gradient, theirs by autodiff, and the products alone."""
+    """Seconds of value and gradient, of both by autodiff, and of the products alone."""
     precision, delta = cell["setting"], _updates(cell["model"])
     matrices = penalty.stacks(delta)
     ours = jax.jit(
@@ -52,7 +52,7 @@ def measure(cell: Cell, _: Any) -> list[Row]:
 
 
 def table(parts: Parts) -> list[str]:
-    """Against its products."""
+    """Times relative to those of the products."""
     peak, rows = peaks_of(parts), []
     for row in done(parts, "penalty"):
         top = peak.get(row["setting"])

@@ -1,8 +1,8 @@
-"""Trials of experiments/regime that are not there yet.
+"""Runs trials of experiments/regime that do not exist yet.
 
-They are kept in regime_trials.tar.xz: read from the folder of results, or from experiments/results,
-and written to the former after every phase, whether or not it came to its end. Unpacked into
-`runs/`, experiments/regime/page.py makes the page of them.
+Trials are kept in regime_trials.tar.xz, which is read from the results folder or from
+experiments/results, and written to the results folder after every phase, finished or not. Unpack it
+into `runs/` for experiments/regime/page.py, which makes the page.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ PHASES = (
     "--phases forms",  # the paper's form
     "--phases course --lengths 120 1200",
 )
-KEPT = ("--phases rates --modes lora",)  # all of whose trials are in the archive
+KEPT = ("--phases rates --modes lora",)  # all trials of this phase are in the archive
 
 
 def cells(dry: bool) -> list[Cell]:
-    """Phases; those whose trials are kept run none."""
+    """One cell for each phase; phases whose trials are all kept run none."""
     return [{"phase": phase} for phase in (KEPT if dry else PHASES)]
 
 
 def measure(cell: Cell, _: Any) -> list[Row]:
-    """Runs what is missing of a phase, and keeps what it made."""
+    """Runs the missing trials of a phase, and keeps them."""
     target = results_folder() / ARCHIVE
     with tempfile.TemporaryDirectory() as scratch:
         trials = pathlib.Path(scratch) / "regime"
@@ -59,7 +59,7 @@ def measure(cell: Cell, _: Any) -> list[Row]:
 
 
 def table(parts: Parts) -> list[str]:
-    """What was run."""
+    """The phases that were run."""
     lines = [
         [
             f"`{row['phase']}`",

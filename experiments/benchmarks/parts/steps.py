@@ -1,4 +1,4 @@
-"""A step of fine-tuning: time, share of the peak, memory."""
+"""A step of fine-tuning: time, percentage of the peak, memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _model_lock = threading.Lock()
 
 
 def cells(dry: bool) -> list[Cell]:
-    """Every model, mode and precision; what informs most comes first."""
+    """Cells for every model, mode and precision; the most informative come first."""
     if dry:
         return [step_cell("tiny", "full" + plus, "default", 8, 2) for plus in PAIR]
     found: list[Cell] = []
@@ -47,19 +47,19 @@ def cells(dry: bool) -> list[Cell]:
     add("ViT-B/16", others, ["bfloat16"])
     add("ViT-B/16", list(MODES), ["highest"])
     add("ViT-L/14", others, ["highest"])
-    # The penalty as it is by default, whatever the precision of the model.
+    # The penalty at its default precision, whatever the model's.
     both = [cell for cell in found if cell["method"] == "full" + ORTHOREG]
     precise = [cell | {"penalty": "highest"} for cell in both if cell["setting"] == "default"]
     return found[:10] + precise[:2] + found[10:] + precise[2:]
 
 
 def batch_of(model: str) -> tuple[int, int]:
-    """The recipe's batch, and the parts that it is computed in."""
+    """The recipe's batch size, and the number of parts that compute it."""
     return (128, 2) if model == "ViT-L/14" else (128, 1)
 
 
 def step_cell(model: str, method: str, setting: str, batch: int, accumulate: int) -> Cell:
-    """A cell; the penalty's products have the precision of the model's."""
+    """A cell in which the penalty's products have the model's precision."""
     return {
         "model": model,
         "method": method,
@@ -71,7 +71,7 @@ def step_cell(model: str, method: str, setting: str, batch: int, accumulate: int
 
 
 def prepare(cell: Cell) -> CompiledStep:
-    """Compiles it."""
+    """Compiles the step."""
     with _model_lock:
         random_model(cell["model"])
     return _compiled(cell, remat=False)
@@ -79,7 +79,7 @@ def prepare(cell: Cell) -> CompiledStep:
 
 def _compiled(cell: Cell, remat: bool) -> CompiledStep:
     precision, dtype = SETTINGS[cell["setting"]]
-    with jax.default_matmul_precision(precision):  # of this thread
+    with jax.default_matmul_precision(precision):  # thread-local
         return CompiledStep(
             cell["model"],
             cell["method"],
@@ -93,7 +93,7 @@ def _compiled(cell: Cell, remat: bool) -> CompiledStep:
 
 def measure(cell: Cell, step: CompiledStep) -> list[Row]:
     """Time, operations and memory of one compiled step."""
-    gc.collect()  # the state of the step before
+    gc.collect()  # frees the previous step's state
     try:
         remat = False
         jax.block_until_ready(step.run())
@@ -122,7 +122,7 @@ def measure(cell: Cell, step: CompiledStep) -> list[Row]:
 
 
 def key(row: Row) -> tuple[Any, ...]:
-    """What steps of two programs have to share to be compared."""
+    """The fields in which steps of two programs must agree to be compared."""
     return tuple(row[name] for name in ("model", "method", "batch", "setting", "penalty"))
 
 
@@ -135,7 +135,7 @@ def names(row: Row) -> list[str]:
 
 
 def table(parts: Parts) -> list[str]:
-    """The share of the peak beside."""
+    """The steps, with their percentage of the peak."""
     peak = peaks_of(parts)
     plain = {key(row): row["seconds"] for row in done(parts, "steps")}
     order = {cell_key: place for place, cell_key in enumerate(map(key, _sorted_cells()))}
@@ -162,16 +162,17 @@ def table(parts: Parts) -> list[str]:
               "TFLOP/s", "% of peak", "MB by XLA", "MB held", "compile, s", "at once",
               "remat")  # fmt: skip
     return [
-        "TFLOP/s are of the matrix products in the step as it was traced, and the peak is the "
-        "large product above. MB by XLA: state, pre-trained weights, inputs, outputs and "
-        "temporary arrays. MB held: the most that the allocator had given out while steps ran. "
-        "At once: so many steps at most were compiled side by side; none while one is timed.",
+        "TFLOP/s count the matrix products of the traced step; the peak is that of the large "
+        "product above. MB by XLA: state, pre-trained weights, inputs, outputs and temporary "
+        "arrays. MB held: the most memory that the allocator had given out while steps ran. At "
+        "once: the largest number of steps compiled in parallel; none is compiled while one is "
+        "timed.",
         markdown_rows(header, rows, left=5),
     ]
 
 
 def _sorted_cells() -> list[Cell]:
-    """By model, precision and mode, for reading."""
+    """The cells sorted by model, precision and mode, for the table."""
     every = cells(dry=False)
     models = ("ViT-B/32", "ViT-B/16", "ViT-L/14")
     return sorted(

@@ -1,4 +1,4 @@
-"""A real run from beginning to end: the embedded suite."""
+"""A real run from start to finish: the embedded suite."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .part import ROOT, Cell, Part, Parts, Row, done, number, run_program
 
 
 def cells(dry: bool) -> list[Cell]:
-    """The main job, and the same with its float32 products at the device's default."""
+    """Cells for the main run, and for one with float32 products at the device's default."""
     if dry:
         return [{"config": "small", "setting": "highest"}]
     return [{"config": "embedded", "setting": name} for name in ("highest", "default")]
 
 
 def measure(cell: Cell, _: Any) -> list[Row]:
-    """Seconds of one command, by stage, and the table that comes out."""
+    """Seconds of one command, by stage, and its table of results."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
         config = _small(folder) if cell["config"] == "small" else cell["config"]
@@ -37,7 +37,7 @@ def measure(cell: Cell, _: Any) -> list[Row]:
 
 
 def phases(run: pathlib.Path, began: float) -> dict[str, float]:
-    """Seconds by stage, by when a run folder's files were written."""
+    """Seconds by stage, from the times at which a run folder's files were written."""
     ends = {
         "start": run / "config.json",
         "fine-tuning": max(run.rglob("vector.safetensors"), key=lambda path: path.stat().st_mtime),
@@ -52,7 +52,7 @@ def phases(run: pathlib.Path, began: float) -> dict[str, float]:
 
 
 def _small(folder: pathlib.Path) -> pathlib.Path:
-    """The tests' small model, tasks and config."""
+    """Writes the tests' small model, tasks and config."""
     sys.path.insert(0, str(ROOT))
     from tests import small_run
 

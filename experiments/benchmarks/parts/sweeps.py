@@ -1,4 +1,4 @@
-"""Sweeps over alpha: of edited models, and of linearised ones."""
+"""Sweeps over alpha, of edited and of linearised models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .part import SETTINGS, Cell, Part, Parts, Row, done, number
 
 
 def cells(dry: bool) -> list[Cell]:
-    """Both kinds, in each setting."""
+    """Cells for both kinds of sweep, in each setting."""
     sizes = {"model": "tiny", "images": 16, "batch": 8} if dry else {
         "model": "ViT-B/32", "images": 1024, "batch": 128}  # fmt: skip
     settings = ("default",) if dry else ("default", "highest", "bfloat16")
@@ -30,7 +30,7 @@ def cells(dry: bool) -> list[Cell]:
 
 
 def measure(cell: Cell, _: Any) -> list[Row]:
-    """Images a second, each of them classified with every alpha of the grid."""
+    """Images per second, each classified with every alpha of the grid."""
     precision, dtype = SETTINGS[cell["setting"]]
     config, params0 = random_model(cell["model"])
     options = default_config()
@@ -69,7 +69,7 @@ def measure(cell: Cell, _: Any) -> list[Row]:
 
 
 def table(parts: Parts) -> list[str]:
-    """Edited and linearised."""
+    """The sweeps of edited and linearised models."""
     rows = [
         [
             row["model"],
@@ -85,7 +85,7 @@ def table(parts: Parts) -> list[str]:
     ]
     header = ("model", "", "precision", "alphas", "images / s", "sweep, s", "one forward pass, s",
               "sweep / this")  # fmt: skip
-    note = "Images a second: each of them classified with every alpha. Images lie on the device."
+    note = "Images per second, each classified with every alpha. Images are on the device."
     return [note, markdown_rows(header, rows, left=3)]
 
 

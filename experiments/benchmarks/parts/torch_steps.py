@@ -1,4 +1,4 @@
-"""The same step in PyTorch, where that is; JAX is asked for nothing here."""
+"""The same step in PyTorch, if it is installed; nothing here uses JAX's device."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def has_torch() -> bool:
 
 
 def cells(dry: bool) -> list[Cell]:
-    """Full fine-tuning; none where PyTorch is not installed."""
+    """Cells for full fine-tuning; none if PyTorch is not installed."""
     if not has_torch():
         return []
     if dry:
@@ -86,7 +86,7 @@ def measure(cell: Cell, _: Any) -> list[Row]:
 
 
 def table(parts: Parts) -> list[str]:
-    """PyTorch's, ours beside."""
+    """PyTorch's steps, next to ours."""
     ours = {key(row): row["seconds"] for row in done(parts, "steps")}
     rows = []
     for row in done(parts, "torch"):

@@ -1,4 +1,4 @@
-"""Ways to fine-tune, one file each, as rows of one table."""
+"""Ways to fine-tune: one file each, and a row of one table."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class ModeRow(NamedTuple):
     """How to build a mode for a run.
 
     Attributes:
-      make: its options, if it has any, -> the mode.
-      options: where the config has them; "": nowhere, as it has none.
+      make: makes the mode from its options, if it has any.
+      options: where the config has these options; "" if the mode has none.
     """
 
     make: Callable[..., Mode]
     options: str = ""
 
 
-# By the name that `methods` of a config has.
+# By name, as in `methods` of a config.
 MODES: dict[str, ModeRow] = {
     "full": ModeRow(full),
     "linearized": ModeRow(linearized, "linearized"),

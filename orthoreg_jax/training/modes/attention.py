@@ -1,4 +1,4 @@
-"""Fine-tuning of the attention projections alone."""
+"""Fine-tuning of the attention projections only."""
 
 from __future__ import annotations
 

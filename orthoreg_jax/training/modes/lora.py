@@ -20,8 +20,8 @@ from .mode import Mode
 class Place(NamedTuple):
     """A kernel that gets an adapter.
 
-    `parts` equal column blocks make up the kernel (query, key and value are fused in one), of
-    which the adapter writes those in `used`.
+    The kernel consists of `parts` equal column blocks (query, key and value are fused in one); the
+    adapter writes to the blocks in `used`.
     """
 
     kernel: str
@@ -47,7 +47,8 @@ def lora(options: ConfigDict) -> Mode:
     """Trains A and B of dW = (alpha / r) B A; everything else is frozen.
 
     A starts uniform in +-1/sqrt(inputs) (Kaiming with a = sqrt(5)), B at zero. Weight decay acts
-    on A and B. No dropout. Query, key and value share one A, as they are one matrix here.
+    on A and B. There is no dropout. Query, key and value share one A, because they are one matrix
+    here.
 
     Args:
       options: `rank` r, `alpha`, and `placement`, a key of `PLACEMENTS`.
@@ -84,7 +85,7 @@ def lora(options: ConfigDict) -> Mode:
 
 
 def _fresh(key: Any, kernel: Array, place: Place, rank: int) -> dict[str, Array]:
-    """Initial `a` (..., inputs, r) and `b` (..., r, outputs that it writes to) of an adapter."""
+    """Initial `a` (..., inputs, r) and `b` (..., r, written outputs) of an adapter."""
     *stack, rows, columns = kernel.shape
     width = columns // place.parts * len(place.used)
     bound = rows**-0.5
@@ -93,7 +94,7 @@ def _fresh(key: Any, kernel: Array, place: Place, rank: int) -> dict[str, Array]
 
 
 def _spread(b: Float[Array, "*k r w"], place: Place) -> Float[Array, "*k r n"]:
-    """Puts the columns of `b` at their place in the kernel, with zeros elsewhere."""
+    """Puts the columns of `b` in their place in the kernel, with zeros elsewhere."""
     blocks = jnp.split(b, len(place.used), axis=-1)
     zeros = jnp.zeros_like(blocks[0])
     return jnp.concatenate(

@@ -26,7 +26,7 @@ def edited_outputs(
 ) -> Float[Array, "g b p"]:
     """Outputs of theta_0 + sum_v c_v tau_v, for each of g rows of coefficients.
 
-    One row after another, so that memory holds one edited model, whatever g is.
+    Computes one row after another, so memory holds one edited model, whatever g is.
 
     Args:
       apply: (params, inputs) -> outputs (b p).
@@ -64,8 +64,8 @@ def linearized_outputs(
 ) -> Float[Array, "g b p"]:
     """Outputs of f_lin(x; theta_0 + sum_v c_v tau_v) = f(x) + sum_v c_v J(x) tau_v.
 
-    A whole grid costs one pass of f and one Jacobian-vector product per vector. A leaf that a
-    vector lacks does not change.
+    All g rows together cost one pass of f and one Jacobian-vector product per vector. Leaves that
+    a vector lacks do not change.
 
     Args:
       apply: f, (params, inputs) -> outputs (b p).
@@ -105,13 +105,13 @@ class Mode(NamedTuple):
 
     Attributes:
       label: its name in tables, as in the paper.
-      init: (params0, key) -> trainable, what the optimiser holds; never params0's own buffers, as
-        the train step donates it.
+      init: (params0, key) -> trainable, the tree that the optimiser updates; never params0's own
+        buffers, because the train step donates it.
       delta: (trainable, params0) -> the update of the weights, which the penalty sees; a tree of
         the leaves that change, dense or `LowRank`. Multiplied out it is the task vector.
       forward: (apply, params0, trainable, inputs) -> outputs while training.
-      outputs: (apply, params0, vectors, coefficients, inputs) -> outputs of the edited models, by
-        which task vectors are evaluated.
+      outputs: (apply, params0, vectors, coefficients, inputs) -> outputs of the edited models, for
+        evaluation of task vectors.
       whole: whether every leaf of params0 is trained.
       loss: (apply, params0, trainable, inputs, head, labels, moment) -> the loss of the task; None:
         the cross-entropy of what `forward` returns.
