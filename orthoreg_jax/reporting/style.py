@@ -29,7 +29,7 @@ PALETTE = {
     "attention": ("#007a5a", "#35c79a"),
     "lora": ("#7d2a6c", "#f7c9e6"),
     "given": ("#6b5a00", "#dcc75a"),
-    "delta": ("#9c2f2f", "#ff9b8f"),
+    "delta": ("#4434b8", "#8f7bff"),
 }
 MARKERS = {
     "full": "o",
