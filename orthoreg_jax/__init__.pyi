@@ -33,9 +33,9 @@ from .evaluation.checkpoint_accuracy import measure_accuracies as measure_accura
 from .evaluation.checkpoint_accuracy import measure_accuracy as measure_accuracy
 from .evaluation.checkpoint_accuracy import sweep_accuracy as sweep_accuracy
 from .evaluation.disentanglement import measure_disentanglement as measure_disentanglement
-from .evaluation.layers import layer_names as layer_names
-from .evaluation.layers import scale_layers as scale_layers
-from .evaluation.layers import search_layer_scales as search_layer_scales
+from .evaluation.layer_scales import layer_names as layer_names
+from .evaluation.layer_scales import scale_layers as scale_layers
+from .evaluation.layer_scales import search_layer_scales as search_layer_scales
 from .evaluation.selection import choose_addition as choose_addition
 from .evaluation.selection import choose_negation as choose_negation
 from .experiment.vectors import load_task_vectors as load_task_vectors

@@ -28,7 +28,7 @@ PALETTE = {
     "linearized": ("#bb4e00", "#f2924a"),
     "attention": ("#007a5a", "#35c79a"),
     "lora": ("#7d2a6c", "#f7c9e6"),
-    "given": ("#6b5a00", "#dcc75a"),
+    "given": ("#3d3900", "#fff3a0"),
     "delta": ("#4434b8", "#8f7bff"),
 }
 MARKERS = {
