@@ -179,7 +179,8 @@ def _say_written(out: pathlib.Path, layout: str) -> None:
 
 
 def _merge(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-    from .publishing.merge import Data, MergerChoice, merge_models, merge_run, merge_vectors
+    from .publishing.merge import Data, merge_models, merge_run, merge_vectors
+    from .publishing.merger_choice import MergerChoice
 
     keep_compiled()
     pairs = [text.partition("=") for text in options.option]

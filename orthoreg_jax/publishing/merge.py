@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,19 +12,15 @@ from orthoreg_jax.arithmetic.paths import unflatten
 from orthoreg_jax.clip.checkpoint import Checkpoint, load_checkpoint, save_edited
 from orthoreg_jax.clip.differences import ModelVector, base_problem
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
-from orthoreg_jax.evaluation.results import Results, Run
 from orthoreg_jax.evaluation.results_file import read_results
 from orthoreg_jax.experiment.setup import reopen
-from orthoreg_jax.merging import SPACES, Merger, make_merger
 from orthoreg_jax.merging.files import Merged, Source, check_alike, merge_files
 from orthoreg_jax.progress import say
-from orthoreg_jax.reporting.tables import markdown_rows, percent
 from orthoreg_jax.tasks.task import Task
 from orthoreg_jax.trees import StoredTree
-from orthoreg_jax.versions import version
 
-from .alpha import Measured, choose_alpha, compare_merged
-from .cards import Card, Shown
+from .alpha import choose_alpha, compare_merged
+from .cards import Shown
 from .finished_run import (
     check_request,
     describe_model,
@@ -33,71 +29,10 @@ from .finished_run import (
     load_pretrained,
     open_measured,
 )
-from .fitting import FITTED, fit_merger, read_fitted
+from .fitting import fit_merger
 from .measure import load_measured
-
-# The card's sentence about the text tower, by whether the vectors change it.
-TEXT_TOWER = {
-    False: "The text tower is the pre-trained one.",
-    True: "The text tower is merged in the same way, so the zero-shot heads change, too.",
-}
-RECORDED_PACKAGES = ("orthoreg-jax", "jax", "numpy")
-
-
-class MergerChoice(NamedTuple):
-    """A merger by name, and its settings.
-
-    Attributes:
-      name: a key of `MERGERS` or `FITTED`.
-      options: its parameters, as text.
-      draw: the seed for its random numbers.
-      space: a key of `SPACES` to merge in; "" merges in the space of the weights.
-      match: the norm that vectors are scaled to first, see `match_norms`; "" for none.
-    """
-
-    name: str
-    options: Mapping[str, str]
-    draw: int = 0
-    space: str = ""
-    match: str = ""
-
-    @property
-    def fitted(self) -> bool:
-        """Whether it looks at images."""
-        return self.name in FITTED
-
-    def check(self) -> None:
-        """Refuses bad parameters.
-
-        Raises:
-          ValueError: no such merger or parameter, or a value that is none for it.
-        """
-        if not self.fitted:
-            self.make()
-            return
-        read_fitted(self.name, self.options)
-        if self.space:
-            raise ValueError(f"--space: {self.name} merges in the space of the weights alone")
-
-    def make(self) -> tuple[Merger, jax.Array | None]:
-        """Makes a merger that is not fitted, and a key if it draws random numbers."""
-        merger = make_merger(self.name, self.options)
-        if self.space:
-            merger = SPACES[self.space](merger)
-        return merger, jax.random.key(self.draw) if merger.random else None
-
-    def describe(self) -> str:
-        """Describes the parameters in words."""
-        texts = [f"{key} = {value}" for key, value in self.options.items()]
-        if self.fitted:
-            texts.append("fitted on validation images of the tasks, without their labels")
-        elif self.make()[0].random:
-            texts.append(f"seed {self.draw}")
-        if self.space:
-            texts.append(f"in the space {self.space}")
-        if self.match:
-            texts.append(f"the task vectors scaled to their {self.match} norm")
-        return ", ".join(texts) or "default parameters"
+from .merge_card import accuracy_table, describe_source, merge_card, run_accuracies
+from .merger_choice import MergerChoice
 
 
 def merge_run(
@@ -164,7 +99,7 @@ def merge_run(
     assert chosen is not None
     models = [f"model of {known[task]}: {model}" for task in names
               if (model := describe_model(run, task))]  # fmt: skip
-    card = _card(
+    card = merge_card(
         checkpoint,
         str(results["config"]["model"]),
         merger,
@@ -174,7 +109,7 @@ def merge_run(
             for task, content in zip(names, merged.sha256, strict=True)
         },
         f" ({describe_training(run)})",
-        _measured(results, run, measured),
+        run_accuracies(results, run, measured),
         notes=models,
     )
     texts = {"README.md": card.format(layout)}
@@ -345,11 +280,11 @@ def _merge(
             (task.title, found.zero_shot[name], found.single[name], found.test[name])
             for name, task in tasks.items()
         ]
-        measured = _accuracy_table(rows, found.at_edge)
+        measured = accuracy_table(rows, found.at_edge)
     names = [f"τ_{name}" for name in tasks] or [f"τ_{n}" for n in range(1, len(sources) + 1)]
     files = zip(sources, names, merged.sha256, strict=True)
-    described = {_describe(source): (name, content) for source, name, content in files}
-    card = _card(checkpoint, base, merger, alpha, described, "", measured, beyond, notes)
+    described = {describe_source(source): (name, content) for source, name, content in files}
+    card = merge_card(checkpoint, base, merger, alpha, described, "", measured, beyond, notes)
     texts = {"README.md": card.format(layout)}
     return save_edited(out, checkpoint, merged.vector, alpha, texts, overwrite, layout)
 
@@ -367,64 +302,3 @@ def _merge_sources(
     with jax.default_matmul_precision("highest"):
         found = fit_merger(merger.name, merger.options, checkpoint, rows, tasks, merger.match)
     return Merged(found, sha256)
-
-
-def _describe(source: Source) -> str:
-    revision = source.revision if isinstance(source, ModelVector) else ""
-    return f"`{source.path}`" + (f" at revision `{revision}`" if revision else "")
-
-
-def _measured(results: Results, run: Run, measured: Measured | None) -> Shown:
-    if measured is None:
-        by_hand = "Not measured: α was given by hand. Run `orthoreg measure --model .` to measure."
-        return Shown(by_hand)
-    zero_shot, single = results["zero_shot"]["test"], run["single"]["test"]
-    rows = [
-        (results["tasks"][task], zero_shot[task], single[task], value)
-        for task, value in measured.test.items()
-    ]
-    return _accuracy_table(rows, measured.at_edge)
-
-
-def _accuracy_table(rows: Sequence[tuple[str, float, float, float]], at_edge: bool) -> Shown:
-    cells = [(title, *map(percent, values)) for title, *values in rows]
-    header = ("Test accuracy, %", "zero-shot", "its own model", "this model")
-    edge = " It is the largest tried; a larger one might be better." if at_edge else ""
-    note = f"α is the best on validation, by mean normalised accuracy.{edge}"
-    return Shown(
-        f"{markdown_rows(header, cells)}\n\n{note}", tuple((row[0], row[-1]) for row in rows)
-    )
-
-
-def _card(
-    checkpoint: Checkpoint,
-    model: str,
-    merger: MergerChoice,
-    alpha: float,
-    sources: Mapping[str, tuple[str, str]],
-    made_by: str,
-    measured: Shown,
-    beyond: Sequence[str] = (),
-    notes: Sequence[str] = (),
-) -> Card:
-    """The model card; `beyond` are leaves of the vector outside the image tower."""
-    origins = [f"pre-trained weights: SHA-256 `{checkpoint.sha256}`"]
-    origins += [
-        f"{name} of {source}: SHA-256 `{content}`" for source, (name, content) in sources.items()
-    ]
-    towers = "towers merge" if beyond else "image tower merges"
-    names = ", ".join(name for name, _ in sources.values())
-    return Card(
-        title=f"{model}, {len(sources)} tasks merged by {merger.name}",
-        model=model,
-        kind=f"whose {towers} {len(sources)} task vectors",
-        formula=f"θ₀ + {alpha:g} · {merger.name}({names})",
-        vector=f"the change of the weights by fine-tuning on one task{made_by}",
-        text=f"The merger is `{merger.name}` with {merger.describe()}. {TEXT_TOWER[bool(beyond)]}",
-        measured=measured,
-        origins=[*origins, *notes],
-        command="merge",
-        source="",
-        versions=[(name, version(name)) for name in RECORDED_PACKAGES],
-        tags=["model-merging"],
-    )

@@ -13,7 +13,8 @@ import orthoreg_jax as oj
 from orthoreg_jax.arithmetic.paths import unflatten
 from orthoreg_jax.clip.config import ClipConfig
 from orthoreg_jax.clip.weights import param_shapes
-from orthoreg_jax.publishing.merge import MergerChoice, merge_models, merge_vectors
+from orthoreg_jax.publishing.merge import merge_models, merge_vectors
+from orthoreg_jax.publishing.merger_choice import MergerChoice
 
 EXPERTS = 8
 
