@@ -6,7 +6,6 @@ import contextlib
 import functools
 import itertools
 import json
-import math
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from orthoreg_jax.arithmetic.paths import flatten, unflatten
 from orthoreg_jax.arithmetic.task_vectors import norm
-from orthoreg_jax.config import GIVEN, SEARCHES, flatten_config
+from orthoreg_jax.config import GIVEN, flatten_config
 from orthoreg_jax.evaluation.accuracy import EvaluationSet, Evaluator, put_evaluation_set
 from orthoreg_jax.evaluation.comparisons import Correct, compare_methods
 from orthoreg_jax.evaluation.disentanglement import disentanglement_error
@@ -45,6 +43,7 @@ from .experiment import Experiment, Method
 from .given import GIVEN_FACTS
 from .run_folder import open_folder, sharing
 from .samples import write_samples
+from .searches import count_rounds, searches
 from .vectors import open_vector
 
 
@@ -55,7 +54,7 @@ def expect_evaluation(experiment: Experiment, plan: Plan) -> None:
             experiment.vector_path(method.name, seed, task).is_file()
             for task in experiment.config.tasks
         ):
-            plan.expect(_label(method, seed), method.mode.outputs, _all_rounds(experiment.config))
+            plan.expect(_label(method, seed), method.mode.outputs, count_rounds(experiment.config))
 
 
 def _runs(experiment: Experiment) -> list[tuple[Method, int]]:
@@ -264,8 +263,8 @@ def _evaluate_or_read(
     of_pairs = _put(experiment, paired, {"test": config.evaluation.max_disentanglement_images})
     grid = config.evaluation.disentanglement_alphas
     analogies = [text.split(":") for text in config.evaluation.analogies]
-    searches = _searches(config)
-    with Progress(_label(method, seed), _all_rounds(config), plan=plan) as progress:
+    asked = searches(config)
+    with Progress(_label(method, seed), count_rounds(config), plan=plan) as progress:
 
         def advance() -> None:
             progress.update()
@@ -281,7 +280,7 @@ def _evaluate_or_read(
             pretrained_norm=float(norm(experiment.params0)),
             zero_shot=zero_shot,
         )
-        edited, *others = map(make_edited, searches)
+        edited, *others = map(make_edited, asked)
         single = edited.single()
         run: Run = {
             "method": method.name,
@@ -316,42 +315,9 @@ def _evaluate_or_read(
     return run, edited.correct
 
 
-def _searches(config: ConfigDict) -> list[ConfigDict]:
-    """Options of the alpha search, and of the other search if requested."""
-    options = config.evaluation
-    return [options] + [_other_options(options)] * options.other_search
-
-
-def _all_rounds(config: ConfigDict) -> int:
-    """Steps of progress for a method and seed."""
-    options, tasks = config.evaluation, len(config.tasks)
-    rounds = sum(_rounds(each, tasks) for each in _searches(config)) + 2 * tasks
-    rounds += 2 * _sweeps(options) * len(options.analogies)
-    return rounds + math.comb(len(options.disentanglement_tasks), 2)
-
-
 def _given_model(file: StoredTree) -> GivenModel:
     name, sha256, revision = (str(file.about[key]) for key in GIVEN_FACTS)
     return {"name": name, "sha256": sha256, "revision": revision}
-
-
-def _other_options(options: ConfigDict) -> ConfigDict:
-    """The `evaluation` options with the other alpha search, and no alphas per task."""
-    other = options.copy_and_resolve_references()
-    other.alpha_search = next(name for name in SEARCHES if name != options.alpha_search)
-    other.per_task_rounds = 0
-    return other
-
-
-def _sweeps(options: ConfigDict) -> int:
-    """The number of sweeps in one search for alpha."""
-    return 1 if options.alpha_search == "grid" else 1 + int(options.refinements)
-
-
-def _rounds(options: ConfigDict, tasks: int) -> int:
-    """Steps of progress: for each task three sweeps and a test per share, then per-task alphas."""
-    counted = tasks * (3 * _sweeps(options) + len(options.control_shares))
-    return counted + (options.per_task_rounds > 0)
 
 
 def _measured_on(experiment: Experiment) -> dict[str, Any]:
