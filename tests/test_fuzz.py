@@ -280,7 +280,7 @@ def test_files_of_a_run(finished, inputs, tmp_path, monkeypatch):
     evaluator = evaluation.make_evaluator(experiment, method.mode.outputs)
 
     def numbers():
-        return evaluation._evaluate_or_read(experiment, evaluator, {}, method, 3)[0]
+        return evaluation._evaluate_or_read(experiment, evaluator, {}, {}, method, 3)[0]
 
     found = numbers()
     fuzz(folder / "config.json", lambda: setup.reopen(folder))

@@ -143,7 +143,8 @@ def write_model(
         stated = to_open_clip(like.config) | {"preprocess_cfg": to_preprocess_cfg(values, size)}
         files[OPEN_CLIP] = _json(stated)
     with replacing_folder(target) as scratch:
-        _write_weights(scratch / output.file, read, output, param_shapes(like.config), dtype)
+        path = scratch / output.file
+        _write_weights(path, read, output, param_shapes(like.config), dtype, str(target))
         for name in TOKENIZER if output.holds("logit_scale") else ():
             if (like.tokenizer_directory / name).is_file():
                 shutil.copy(like.tokenizer_directory / name, scratch / name)
@@ -158,7 +159,12 @@ def _json(table: Any) -> str:
 
 
 def _write_weights(
-    path: pathlib.Path, read: Read, output: Output, shapes: Mapping[str, Any], dtype: Any
+    path: pathlib.Path,
+    read: Read,
+    output: Output,
+    shapes: Mapping[str, Any],
+    dtype: Any,
+    place: str,
 ) -> None:
     """Writes a safetensors file: the header's length, the header, and tensor after tensor."""
     rows = [row for row in LAYOUTS[output.table].rows if output.holds(row.path)]
@@ -181,7 +187,7 @@ def _write_weights(
                 with np.errstate(over="ignore"):  # it is looked for
                     tensor = np.array(to_theirs(row, part), dtype=dtype, order="C")
                 name = key.removeprefix(output.prefix)
-                check_finite({name: tensor}, f"{path.name}: not written", advice)
+                check_finite({name: tensor}, f"{place}: not written", advice)
                 file.write(tensor.reshape(-1).view(np.uint8).data)
 
 

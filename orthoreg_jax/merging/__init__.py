@@ -6,12 +6,13 @@ import inspect
 from collections.abc import Callable, Mapping
 
 from .angles import model_stock, slerp
+from .applying import merge_task_vectors
 from .balance import pcb
 from .centring import cart
 from .elementwise import average, breadcrumbs, consensus, dare, dare_ties, task_arithmetic, ties
 from .fitted import adamerging, diagonal_fisher, entropy, fisher, regmean
 from .interference import wudi
-from .merger import Merger, merge_task_vectors
+from .merger import Merger
 from .norms import match_norms
 from .parameters import read_options
 from .spaces import core_space, dc_merge, knots

@@ -16,8 +16,7 @@ from orthoreg_jax.arithmetic.rules import Rules
 from orthoreg_jax.arithmetic.task_vectors import check_same
 from orthoreg_jax.trees import StoredTree
 
-from .merger import (
-    Merger,
+from .applying import (
     Piece,
     check_fits,
     find_cutoff,
@@ -27,6 +26,7 @@ from .merger import (
     plan,
     stack_cutoffs,
 )
+from .merger import Merger
 from .norms import match_source_norms
 
 
@@ -94,10 +94,7 @@ def merge_files(
         files = list(match_source_norms(files, match))
     cutoffs = None
     if jax.eval_shape(find_cutoff, merger, jax.tree.leaves(shapes)) is not None:
-        vectors = ([file.read(name) for name in file.shapes] for file in files)
-        # Waits for each result, so that the next vector is read only after this one is freed.
-        found = [jax.block_until_ready(find_cutoff(merger, vector)) for vector in vectors]
-        cutoffs = stack_cutoffs(found)
+        cutoffs = stack_cutoffs([_find_cutoff(merger, file) for file in files])
     if merger.joint is not None:
         size = sum(math.prod(leaf.shape) for leaf in flatten(shapes).values())
         cutoffs = join_cutoffs(merger, cutoffs, lambda: _slices(files, shapes, pieces), size)
@@ -122,6 +119,13 @@ def merge_files(
 
 
 _merge_slice = jax.jit(merge_slice, static_argnames=("merger", "piece"))
+
+
+def _find_cutoff(merger: Merger, file: Source) -> jax.Array | None:
+    """Finds one file's cutoff, and frees its vector before the next one is read."""
+    # Copied, leaf by leaf: JAX would hold NumPy's memory until some later call.
+    leaves = [jnp.array(file.read(name)) for name in file.shapes]
+    return jax.block_until_ready(find_cutoff(merger, leaves))
 
 
 def check_alike(sources: Sequence[Source]) -> Any:

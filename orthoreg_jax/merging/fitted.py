@@ -19,12 +19,12 @@ from orthoreg_jax.arithmetic.decompositions import pseudo_inverse
 from orthoreg_jax.arithmetic.matrices import Matrix, Rules, as_matrices, from_matrices, read_leaf
 from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.arithmetic.task_vectors import check_same, task_vector_rows
+from orthoreg_jax.arithmetic.types import PyTree
 
+from .applying import merge_task_vectors, plan
 from .elementwise import average, breadcrumbs
-from .merger import merge_task_vectors, plan
 from .parameters import check_count, check_within
 
-PyTree = Any
 Trees = Sequence[PyTree] | Mapping[str, PyTree]
 
 

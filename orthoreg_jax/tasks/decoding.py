@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+import PIL  # light, and what names `load_tasks` as needing the extra where it is missing
 from jaxtyping import UInt8
 
 if TYPE_CHECKING:

@@ -179,7 +179,8 @@ def read_known(
     root, lists = _listed_places(data, name, known)
     notes: list[Note] = []
     halved = on_side = False
-    if _there(directories["test"]):
+    packed = unread(data, name) and not _hold_folders(directories["test"])
+    if _there(directories["test"]) and not packed:
         if "val" in directories:
             directories["val"] = [_by_any_name(place) for place in directories["val"]]
         present = _present(directories)
@@ -221,13 +222,17 @@ def read_known(
         parts = [f"no data at {' or '.join(places)}, nor the set {REPOSITORIES[name].name} in the "
                  "hub's cache, which `orthoreg data prepare` fetches"]  # fmt: skip
         if root.is_dir() and lists:
-            parts.append(f"{shown(root)} is there, but no list says which image is in which split")
+            parts.append(f"{shown(root)} exists, but no list says which image is in which split")
         parts += filter(None, [unread(data, name)])
         parts.append(f"it is described at {known.source} (licence: {known.licence})")
         raise NotThereError("; ".join(parts))
     splits, more = with_validation(read, present, needed, name, halved)
     content = Content(tuple(labels), splits, (*more, *notes))
     return upright(content) if on_side else content
+
+
+def _hold_folders(places: Sequence[pathlib.Path]) -> bool:
+    return any(each.is_dir() for place in places if place.is_dir() for each in place.iterdir())
 
 
 def upright(content: Content) -> Content:

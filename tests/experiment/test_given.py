@@ -182,7 +182,7 @@ def test_what_does_not_fit_is_refused_at_once(base, models, inputs, tmp_path, ca
     (["--base", "x"], "--base: for --models or --experts, which are missing"),
     ([], "give --config; or --models TASK=MODEL"),
     (["--models", "a=x", "--base", "embedded", "--tasks", "a"], "--tasks: for --experts only"),
-    (["--models", "a=x", "a=y", "--base", "embedded"], "tasks is .*none twice"),
+    (["--models", "a=x", "a=y", "--base", "embedded"], "tasks is .*all different"),
     (["--experts", "fusionbench/ViT-B/32", "--tasks", "none"], "has models of cars"),
 ])  # fmt: skip
 def test_options(options, message, tmp_path, capsys):

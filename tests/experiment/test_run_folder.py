@@ -97,7 +97,7 @@ def measured_again(monkeypatch):
 def read(experiment):
     (method, _) = experiment.methods
     evaluator = evaluation.make_evaluator(experiment, method.mode.outputs)
-    return evaluation._evaluate_or_read(experiment, evaluator, {}, method, 3)[0]
+    return evaluation._evaluate_or_read(experiment, evaluator, {}, {}, method, 3)[0]
 
 
 def test_numbers_belong_to_the_vectors_that_they_were_measured_on(

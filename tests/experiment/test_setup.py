@@ -29,7 +29,7 @@ def config(tmp_path):
 
 def test_another_training_set_than_the_recipes_is_said(config, tmp_path):
     experiment = prepare(config, tmp_path / "run")
-    said = "180 training images, but the field's recipe has 68257: other steps"
+    said = "180 training images, but the field's recipe has 68257: the number of steps differs"
     assert str(experiment.tasks["svhn"].remarks()[0]).startswith(said)
     # MNIST is of a name that the field has, too, and that counts where its epochs are the recipe's.
     assert "\n" not in experiment.describe()
