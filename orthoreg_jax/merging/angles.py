@@ -7,15 +7,13 @@ are those that the models have as seen from theta_0.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .merger import Merger, shown_as_called
 from .parameters import check_within
+from .types import Cutoffs, Key, Values
 
-Values = Float[Array, "t ..."]
 PARALLEL = 0.9995  # of a cosine: beyond it, published code interpolates along the straight line
 
 
@@ -49,7 +47,7 @@ def slerp(t: float = 0.5) -> Merger:
     return Merger(_slerp, (t,), reads="tensors", tasks=2, at_most=2)
 
 
-def _slerp(values: Values, cutoffs: Any, key: Any, t: float) -> Float[Array, ...]:
+def _slerp(values: Values, cutoffs: Cutoffs, key: Key, t: float) -> Float[Array, ...]:
     del cutoffs, key
     first, second = _directions(values)
     cosine = jnp.clip(jnp.sum(first * second), -1.0, 1.0)
@@ -87,7 +85,7 @@ def model_stock() -> Merger:
     return Merger(_model_stock, reads="tensors")
 
 
-def _model_stock(values: Values, cutoffs: Any, key: Any) -> Float[Array, ...]:
+def _model_stock(values: Values, cutoffs: Cutoffs, key: Key) -> Float[Array, ...]:
     del cutoffs, key
     mean, tasks = jnp.mean(values, axis=0), len(values)
     if tasks == 1:

@@ -20,6 +20,7 @@ from orthoreg_jax.arithmetic.types import PyTree
 
 from .merger import Merger
 from .order_statistics import kth_smallest
+from .types import Cutoffs, Key
 
 BLOCK = 2**16  # entries merged at once where entries are independent
 
@@ -190,7 +191,7 @@ def stack_cutoffs(cutoffs: Sequence[Any]) -> Float[Array, "t ..."] | None:
 
 
 def join_cutoffs(
-    merger: Merger, cutoffs: Any, stacks: Callable[[], Iterable[Any]], size: int
+    merger: Merger, cutoffs: Cutoffs, stacks: Callable[[], Iterable[Any]], size: int
 ) -> Float[Array, "t ..."]:
     """Appends what `merger.joint` finds to the cutoffs.
 
@@ -217,7 +218,7 @@ def join_cutoffs(
 
 
 @functools.partial(jax.jit, static_argnames="merger")
-def _joint_values(merger: Merger, stack: Any, cutoffs: Any) -> Float[Array, "t n"]:
+def _joint_values(merger: Merger, stack: Any, cutoffs: Cutoffs) -> Float[Array, "t n"]:
     assert merger.joint is not None
     flat = stack.reshape(len(stack), -1)
     return merger.joint.values(flat.astype(wide_type(flat.dtype)), cutoffs, *merger.options)
@@ -225,7 +226,7 @@ def _joint_values(merger: Merger, stack: Any, cutoffs: Any) -> Float[Array, "t n
 
 @functools.partial(jax.jit, static_argnames=("merger", "piece"))
 def _merge_leaf(
-    leaves: Sequence[Any], cutoffs: Any, key: Any, merger: Merger, piece: Piece
+    leaves: Sequence[Any], cutoffs: Cutoffs, key: Key, merger: Merger, piece: Piece
 ) -> Inexact[Array, ...]:
     values = jnp.stack(leaves)
     if not piece.stacked:
@@ -238,7 +239,7 @@ def _merge_leaf(
 
 
 def _merge_on_host(
-    values: Inexact[np.ndarray, "t ..."], cutoffs: Any, key: Any, merger: Merger, piece: Piece
+    values: Inexact[np.ndarray, "t ..."], cutoffs: Cutoffs, key: Key, merger: Merger, piece: Piece
 ) -> Inexact[Array, ...]:
     """Same as `_merge_leaf`, without compilation."""
     if not piece.stacked:
@@ -296,7 +297,7 @@ def _behind_tasks(reading: Matrix, axes: int) -> Matrix:
 
 
 def _merge(
-    values: Float[Array, "t ..."], cutoffs: Float[Array, "t ..."] | None, key: Any, merger: Merger
+    values: Float[Array, "t ..."], cutoffs: Float[Array, "t ..."] | None, key: Key, merger: Merger
 ) -> Float[Array, ...]:
     """Calls `merger.merge` on finite numbers only; NaN wherever an input was not finite."""
     finite = jnp.isfinite(values)
@@ -307,7 +308,7 @@ def _merge(
     return jnp.where(good, merged, jnp.nan)
 
 
-def _merge_numpy(values: Any, cutoffs: Any, key: Any, merger: Merger) -> Any:
+def _merge_numpy(values: Any, cutoffs: Cutoffs, key: Key, merger: Merger) -> Any:
     """Same as `_merge`, for a NumPy matrix."""
     if np.isfinite(values).all():
         return merger.merge(values, cutoffs, key, *merger.options)
@@ -315,7 +316,7 @@ def _merge_numpy(values: Any, cutoffs: Any, key: Any, merger: Merger) -> Any:
 
 
 def _merge_blocks(
-    values: Float[Array, "t n"], cutoffs: Float[Array, "t ..."] | None, key: Any, merger: Merger
+    values: Float[Array, "t n"], cutoffs: Float[Array, "t ..."] | None, key: Key, merger: Merger
 ) -> Float[Array, " n"]:
     """Merges independent entries, one block after another.
 

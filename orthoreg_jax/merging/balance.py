@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
@@ -11,8 +10,8 @@ from jaxtyping import Array, Float, Inexact
 from .merger import Joint, Merger, shown_as_called
 from .order_statistics import kth_magnitude
 from .parameters import check_within
+from .types import Cutoffs, Key, Values
 
-Values = Float[Array, "t ..."]
 CLAMPED = 1e-4  # share of magnitudes at either end that count as the one next to them
 
 
@@ -82,7 +81,7 @@ def _balance(values: Values, cutoffs: Float[Array, "t c"], share: float) -> Valu
     return jnp.exp(len(values) * jnp.square(place)) * between
 
 
-def _pcb(values: Values, cutoffs: Any, key: Any, share: float) -> Float[Array, ...]:
+def _pcb(values: Values, cutoffs: Cutoffs, key: Key, share: float) -> Float[Array, ...]:
     del key
     magnitude, _ = _clamped(values, cutoffs)
     axes = (-1, *[1] * (values.ndim - 1))

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from .directions import leading, norms, product
 from .merger import Merger, shown_as_called
 from .parameters import check_within
+from .types import Cutoffs, Key
 
 
 @shown_as_called
@@ -48,7 +49,11 @@ def cart(share: float = 0.12, lambda_: float = 2.0) -> Merger:
 
 
 def _cart(
-    values: Float[Array | np.ndarray, "t m n"], cutoffs: Any, key: Any, share: float, scale: float
+    values: Float[Array | np.ndarray, "t m n"],
+    cutoffs: Cutoffs,
+    key: Key,
+    share: float,
+    scale: float,
 ) -> Any:
     del cutoffs, key
     rank = max(1, int(share * min(values.shape[1:])))

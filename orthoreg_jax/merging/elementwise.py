@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, Inexact
 from .merger import Merger, shown_as_called
 from .parameters import check_among, check_count, check_within
 from .sparsify import Sparsifier, agreed, band, drop, everything, largest
+from .types import Key
 
 OVER = ("vector", "tensor")
 ELECTIONS = ("sum", "count")
@@ -32,7 +33,7 @@ DROPPED = (
     "the probability that an entry is dropped, from 0 to below 1: 0.9 for 90 %; 1 minus what "
     "other programs call density"
 )
-BAND = (
+ALLOWED_BAND = (
     "fractions 0 <= beta < gamma <= 1, gamma from 0.5: beta of the entries are too small, "
     "1 - gamma too large. "
     "From mergekit's density and gamma, beta = 1 - gamma - density and gamma = 1 - gamma; the "
@@ -64,7 +65,7 @@ def _cutoff(
 def _merge(
     values: Float[Array, "t ..."],
     cutoffs: Float[Array, " t"] | None,
-    key: Any,
+    key: Key,
     sparsifier: Sparsifier,
     elect: str,
     combine: str,
@@ -251,8 +252,8 @@ def breadcrumbs(beta: float = 0.85, gamma: float = 0.993) -> Merger:
       >>> oj.merge_task_vectors(vectors, oj.breadcrumbs(beta=0.5, gamma=1.0))["w"].tolist()
       [0.0, 0.0, 0.0, 0.0, 0.0, 6.0, 7.0, 8.0, 9.0, 10.0]
     """
-    gamma = check_within("breadcrumbs", "gamma", gamma, (0.5, 1), BAND)
-    beta = check_within("breadcrumbs", "beta", beta, (0, gamma), BAND, excluded=(gamma,))
+    gamma = check_within("breadcrumbs", "gamma", gamma, (0.5, 1), ALLOWED_BAND)
+    beta = check_within("breadcrumbs", "beta", beta, (0, gamma), ALLOWED_BAND, excluded=(gamma,))
     return elementwise(band(beta, gamma), "", "sum")
 
 

@@ -8,15 +8,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
 
 from orthoreg_jax.arithmetic.decompositions import svd
 
 from .directions import norms, present, product
 from .merger import Merger, shown_as_called
 from .parameters import check_count, check_within
+from .types import Cutoffs, Key, Matrices
 
-Values = Float[Array | np.ndarray, "t m n"]
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam
 
 
@@ -57,7 +56,7 @@ def wudi(steps: int = 0, learning_rate: float = 1e-5) -> Merger:
     return Merger(_wudi, (steps, rate), reads="matrices")
 
 
-def _wudi(values: Values, cutoffs: Any, key: Any, steps: int, learning_rate: float) -> Any:
+def _wudi(values: Matrices, cutoffs: Cutoffs, key: Key, steps: int, learning_rate: float) -> Any:
     del cutoffs, key
     xp = values.__array_namespace__()
     sizes = norms(values)
@@ -70,7 +69,7 @@ def _wudi(values: Values, cutoffs: Any, key: Any, steps: int, learning_rate: flo
     return _descend(lambda tau: 2 * (product(gram, tau) - target), start, steps, learning_rate)
 
 
-def _minimum(units: Values, sizes: Any) -> Any:
+def _minimum(units: Matrices, sizes: Any) -> Any:
     """The solution, from the directions of all tasks side by side.
 
     With [N_1 ... N_T] = U S [V_1 ... V_T], N_t = tau_t / ||tau_t||, the normal equations become

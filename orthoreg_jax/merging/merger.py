@@ -8,12 +8,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec
 
-import numpy as np
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Float
 
 Options = ParamSpec("Options")
 
-Values = Inexact[Array | np.ndarray, "t ..."]
 Cutoff = Callable[..., Float[Array, "*c"]]  # (leaves of a whole task vector, *options)
 
 

@@ -20,7 +20,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from orthoreg_jax.arithmetic.decompositions import svd
 
@@ -29,8 +28,7 @@ from .elementwise import elementwise
 from .merger import Merger, shown_as_called
 from .parameters import check_count, check_within
 from .sparsify import largest
-
-Values = Float[Array | np.ndarray, "t m n"]
+from .types import Cutoffs, Key, Matrices
 
 
 def knots(merger: Merger) -> Merger:
@@ -127,7 +125,9 @@ def dc_merge(rank: int = 0, rho: float = 0.0, share: float = 0.001) -> Merger:
     return Merger(_dc_merge, (rank, rho, share), reads="matrices")
 
 
-def _dc_merge(values: Values, cutoffs: Any, key: Any, rank: int, rho: float, share: float) -> Any:
+def _dc_merge(
+    values: Matrices, cutoffs: Cutoffs, key: Key, rank: int, rho: float, share: float
+) -> Any:
     xp = values.__array_namespace__()
     tasks, most = len(values), max(1, min(values.shape[1:]) // len(values))
     rank = min(rank, most) if rank else most
@@ -181,13 +181,13 @@ def _inside(name: str, merge: Any, merger: Any) -> Merger:
     )
 
 
-def _knots(values: Values, cutoffs: Any, key: Any, merger: Merger) -> Any:
+def _knots(values: Matrices, cutoffs: Cutoffs, key: Key, merger: Merger) -> Any:
     outputs = _row_space(values)
     merged = _merge_core(merger, product(values, outputs.T), key)
     return product(merged, outputs)
 
 
-def _core(values: Values, cutoffs: Any, key: Any, merger: Merger) -> Any:
+def _core(values: Matrices, cutoffs: Cutoffs, key: Key, merger: Merger) -> Any:
     outputs = _row_space(values)
     inputs = _row_space(values.swapaxes(1, 2)).T
     merged = _merge_core(merger, product(product(inputs.T, values), outputs.T), key)
@@ -207,7 +207,7 @@ def _row_space(values: Any) -> Any:
     return right[0, :rank]
 
 
-def _merge_core(merger: Merger, values: Any, key: Any) -> Any:
+def _merge_core(merger: Merger, values: Any, key: Key) -> Any:
     """Merges coordinates by a merger of any kind; NumPy's if they are."""
     if merger.reads == "matrices" or not isinstance(values, np.ndarray):
         return merger.merge(values, None, key, *merger.options)
@@ -215,5 +215,5 @@ def _merge_core(merger: Merger, values: Any, key: Any) -> Any:
 
 
 @functools.partial(jax.jit, static_argnames="merger")
-def _merge_compiled(values: Any, key: Any, merger: Merger) -> Any:
+def _merge_compiled(values: Any, key: Key, merger: Merger) -> Any:
     return merger.merge(values, None, key, *merger.options)

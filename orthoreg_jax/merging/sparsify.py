@@ -10,9 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
 from .order_statistics import kth_magnitude
-
-Values = Float[Array, "t ..."]  # one tensor of each of t task vectors
-Cutoffs = Float[Array, " t"] | None
+from .types import Cutoffs, Key, Values
 
 
 class Sparsifier(NamedTuple):
@@ -59,19 +57,19 @@ def agreed(k: int, scale: float) -> Sparsifier:
     return Sparsifier(_keep_agreed, (k, scale))
 
 
-def _keep_all(values: Values, cutoffs: Cutoffs, key: Any) -> Values:
+def _keep_all(values: Values, cutoffs: Cutoffs, key: Key) -> Values:
     del cutoffs, key
     return values
 
 
-def _keep_from(values: Values, cutoffs: Cutoffs, key: Any, k: float) -> Values:
+def _keep_from(values: Values, cutoffs: Cutoffs, key: Key, k: float) -> Values:
     del key, k
     assert cutoffs is not None
     limits = cutoffs.astype(values.dtype).reshape(-1, *[1] * (values.ndim - 1))
     return jnp.where(jnp.abs(values) >= limits, values, 0)
 
 
-def _keep_largest(values: Values, cutoffs: Cutoffs, key: Any, k: float) -> Values:
+def _keep_largest(values: Values, cutoffs: Cutoffs, key: Key, k: float) -> Values:
     del cutoffs
     own = jax.vmap(lambda value: _smallest_kept([value], k))(values)
     return _keep_from(values, own, key, k)
@@ -82,7 +80,7 @@ def _smallest_kept(leaves: Sequence[Inexact[Array, ...]], k: float) -> Float[Arr
     return kth_magnitude(leaves, max(1, int(size * k / 100)))
 
 
-def _drop(values: Values, cutoffs: Cutoffs, key: Any, p: float) -> Values:
+def _drop(values: Values, cutoffs: Cutoffs, key: Key, p: float) -> Values:
     del cutoffs
     # One task after another, so that memory holds only one task's random bits.
     kept = jax.lax.map(
@@ -92,7 +90,7 @@ def _drop(values: Values, cutoffs: Cutoffs, key: Any, p: float) -> Values:
     return jnp.where(kept, values / (1 - p), 0)
 
 
-def _keep_band(values: Values, cutoffs: Cutoffs, key: Any, beta: float, gamma: float) -> Values:
+def _keep_band(values: Values, cutoffs: Cutoffs, key: Key, beta: float, gamma: float) -> Values:
     del cutoffs, key
     size = values[0].size
     # Keeps at least one entry, however small the tensor.
@@ -107,7 +105,7 @@ def _keep_band(values: Values, cutoffs: Cutoffs, key: Any, beta: float, gamma: f
     return jax.vmap(keep)(values)
 
 
-def _keep_agreed(values: Values, cutoffs: Cutoffs, key: Any, k: int, scale: float) -> Values:
+def _keep_agreed(values: Values, cutoffs: Cutoffs, key: Key, k: int, scale: float) -> Values:
     del cutoffs, key
     others = jnp.sum(values, axis=0) - values
     needed = jnp.abs(values) >= scale * jnp.abs(others)

@@ -8,15 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from jaxtyping import Array, Float
-
 from .directions import leading, mean, norms, orthogonal, product
 from .merger import Merger, shown_as_called
 from .parameters import check_count, check_within
-
-Values = Float[Array | np.ndarray, "t m n"]
-Cutoffs = Float[Array, " t"] | None
+from .types import Cutoffs, Key, Matrices
 
 
 @shown_as_called
@@ -54,7 +49,7 @@ def tsv_m(rank: int = 0) -> Merger:
     return Merger(_tsv_m, (check_count("tsv_m", "rank", rank, allowed),), reads="matrices")
 
 
-def _tsv_m(values: Values, cutoffs: Cutoffs, key: Any, rank: int) -> Any:
+def _tsv_m(values: Matrices, cutoffs: Cutoffs, key: Key, rank: int) -> Any:
     tasks, side = len(values), min(values.shape[1:])
     rank = min(rank, side) if rank else max(1, side // tasks)
     left, scale, right = leading(values, rank)
@@ -80,7 +75,7 @@ def iso_c() -> Merger:
     return Merger(_iso_c, reads="matrices")
 
 
-def _iso_c(values: Values, cutoffs: Cutoffs, key: Any) -> Any:
+def _iso_c(values: Matrices, cutoffs: Cutoffs, key: Key) -> Any:
     # Directions below rounding error have value 0, and vectors of zeros.
     left, scale, right = leading(values.sum(axis=0)[None], min(values.shape[1:]))
     return mean(scale) * product(left, right)
@@ -119,7 +114,7 @@ def iso_cts(common_space_fraction: float = 0.8) -> Merger:
     return Merger(_iso_cts, (share,), reads="matrices")
 
 
-def _iso_cts(values: Values, cutoffs: Cutoffs, key: Any, common_space_fraction: float) -> Any:
+def _iso_cts(values: Matrices, cutoffs: Cutoffs, key: Key, common_space_fraction: float) -> Any:
     tasks, side = len(values), min(values.shape[1:])
     specific = round((side - int(side * common_space_fraction)) / tasks)
     specific = min(specific, side // tasks)
