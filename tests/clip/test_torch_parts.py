@@ -132,3 +132,21 @@ def test_processors_of_transformers_5(base, tuned, tmp_path):
     ours = preprocessing.normalize(jnp.asarray(preprocessing.resize([picture])))
     features = image_encoder(found.config)(found.params["visual"], ours)
     assert relative_error(features, expected.detach().numpy()) < 1e-5
+
+
+@pytest.mark.parametrize("layout, kind", [
+    ("transformers", "CLIPModel"),
+    ("vision", "CLIPVisionModel"),
+    ("vision-bare", "CLIPVisionModel"),
+    ("vision-projection", "CLIPVisionModelWithProjection"),
+])  # fmt: skip
+def test_what_we_write_is_loaded_whole(base, tmp_path, layout, kind):
+    oj.save_checkpoint(tmp_path / "out", base.params, like=base, layout=layout)
+    model, report = getattr(transformers, kind).from_pretrained(
+        tmp_path / "out", output_loading_info=True
+    )
+    assert not any(report.values())
+    with torch.no_grad():
+        if kind == "CLIPModel":
+            model = transformers.CLIPVisionModelWithProjection.from_pretrained(tmp_path / "out")
+        assert_features(base, features(model.eval(), base))
