@@ -26,7 +26,7 @@ class Option(NamedTuple):
     comment: str
 
 
-def read_options() -> list[Option]:
+def parse_options() -> list[Option]:
     """All options, in the order of the source; METHOD stands for each method in `per_method`."""
     text = SOURCE.read_text(encoding="utf-8")
     lines = text.splitlines()
@@ -74,7 +74,7 @@ def options_text() -> str:
     width = min(WIDEST, shutil.get_terminal_size().columns) - 2
     lines = ["options of the config, with their defaults; comments in full: orthoreg init FILE.py"]
     section: str | None = None
-    for option in read_options():
+    for option in parse_options():
         own, _, name = option.name.rpartition(".")
         if own != section:
             section = own

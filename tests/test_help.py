@@ -8,7 +8,7 @@ import pytest
 
 from orthoreg_jax import cli
 from orthoreg_jax.config import default_config, flatten_config, override
-from orthoreg_jax.option_list import options_text, read_options
+from orthoreg_jax.option_list import options_text, parse_options
 
 # What --help may take of the processor, where Python itself takes 15 ms.
 SECONDS = 0.1
@@ -19,7 +19,7 @@ def listed():
     flat = flatten_config(default_config())
     methods = {name.split(".")[1] for name in flat if name.startswith("per_method.")}
     found = {}
-    for option in read_options():
+    for option in parse_options():
         for method in methods if "METHOD" in option.name else ("",):
             name = option.name.replace("METHOD", method)
             if name in flat or "METHOD" not in option.name:  # modes alone have no strength
@@ -33,7 +33,7 @@ def test_the_list_is_every_option_at_its_default():
 
 def test_what_is_listed_can_be_pasted():
     text = options_text()
-    for option in read_options():
+    for option in parse_options():
         assert f"    --config.{option.name}=" in text
     lines = [line.strip() for line in text.splitlines() if line.startswith("    --config.")]
     config = default_config()

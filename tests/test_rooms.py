@@ -82,3 +82,20 @@ def test_only_decompositions_call_lapack():
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
         }
         assert not called & names, path
+
+
+# `main` is twice the command's door; figures are called after what they show, as their files are.
+TWICE = {"main", "norms", "singular_values"}
+
+
+def test_a_name_stands_for_one_thing():
+    places = {}
+    for name, path in NAMES.items():
+        for node in ast.parse(path.read_text()).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [node]
+            for target in targets:
+                found = getattr(target, "name", None) or getattr(target, "id", None)
+                found = found or getattr(getattr(target, "target", None), "id", None)
+                if found and not found.startswith("_"):
+                    places.setdefault(found, set()).add(name)
+    assert {each: where for each, where in places.items() if len(where) > 1}.keys() <= TWICE

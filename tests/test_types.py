@@ -10,7 +10,7 @@ import pytest
 
 from orthoreg_jax import config
 from orthoreg_jax.config.value_types import entry
-from orthoreg_jax.option_list import read_options
+from orthoreg_jax.option_list import parse_options
 
 PROGRAM = """
 import jax
@@ -129,5 +129,5 @@ def written(value):
 def test_declared_types_are_those_of_the_defaults():
     stub = pathlib.Path(config.__file__).with_name("typed.pyi").read_text()
     classes = {node.name: node for node in ast.parse(stub).body if isinstance(node, ast.ClassDef)}
-    expected = {option.name: written(option.default) for option in read_options()}
+    expected = {option.name: written(option.default) for option in parse_options()}
     assert annotations("Options", classes) == expected

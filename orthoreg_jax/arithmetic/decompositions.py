@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-Matrices = Float[Array | np.ndarray, "k m n"]
+MatrixStack = Float[Array | np.ndarray, "k m n"]
 Square = Float[Array | np.ndarray, "k m m"]
 
 
@@ -39,7 +39,7 @@ class Svd(NamedTuple):
     right: Float[Array | np.ndarray, "k s n"]
 
 
-def svd(matrices: Matrices, rank: int | None = None) -> Svd:
+def svd(matrices: MatrixStack, rank: int | None = None) -> Svd:
     """The thin singular value decomposition of each matrix.
 
     For float32 it comes from the eigenvectors of A A^T in float64, in a tenth of the time of
@@ -70,7 +70,7 @@ def svd(matrices: Matrices, rank: int | None = None) -> Svd:
     return found
 
 
-def svdvals(matrices: Matrices) -> Float[Array | np.ndarray, "k s"]:
+def svdvals(matrices: MatrixStack) -> Float[Array | np.ndarray, "k s"]:
     """Singular values of each matrix in descending order, as in `svd`; differentiable if traced.
 
     Args:

@@ -24,8 +24,8 @@ from orthoreg_jax.tasks.batches import limited_rows
 
 from .experiment import Experiment
 
-FORMAT = 1
-NAME = "samples.json"
+SAMPLES_FORMAT = 1
+SAMPLES_FILE = "samples.json"
 PICTURES = 6  # of each task, chosen by a fixed seed
 SIDE = 64  # largest, of a picture
 EDITS = ("single", "added", "negated")
@@ -76,7 +76,7 @@ def write_samples(
       zero_shot: which test images the pre-trained model gets right, by task.
       answers: which ones the edited models get right, by method, for each seed.
     """
-    path, config = experiment.folder / NAME, experiment.config
+    path, config = experiment.folder / SAMPLES_FILE, experiment.config
     seed, share = config.seeds[0], str(config.evaluation.control_shares[0])
     made_from = json_sha256([share, experiment.inputs, [_numbers(run) for run in runs]])
     if path.is_file() and _made_from(path) == made_from:
@@ -94,7 +94,7 @@ def write_samples(
             for image, column in zip(tasks[task]["images"], said.T.tolist(), strict=True):
                 image["answers"] |= dict(zip(names, column, strict=True))
     samples: Samples = {
-        "format": FORMAT,
+        "format": SAMPLES_FORMAT,
         "made_from": made_from,
         "share": share,
         "seed": seed,
@@ -109,7 +109,7 @@ def read_samples(folder: pathlib.Path) -> Samples | None:
     Raises:
       StorageError: it is damaged.
     """
-    path = folder / NAME
+    path = folder / SAMPLES_FILE
     if not path.is_file():
         return None
     try:
@@ -117,7 +117,7 @@ def read_samples(folder: pathlib.Path) -> Samples | None:
     except StorageError as error:
         raise StorageError(f"{error}; delete it, and run the stage `evaluate` again") from error
     checked: Samples = samples
-    return checked if samples.get("format") == FORMAT else None
+    return checked if samples.get("format") == SAMPLES_FORMAT else None
 
 
 def _made_from(path: pathlib.Path) -> str:

@@ -11,11 +11,11 @@ import time
 
 from .watch import Watch
 
-NAME = "decisions"
+DECISION_KEY = "decisions"
 # Processes that train together wait for one another in what follows a yes, so the first process is
 # never more than one yes ahead.
 KEPT = 8
-POLL_SECONDS = 0.002
+DECISION_POLL_SECONDS = 0.002
 
 
 class Decisions:
@@ -31,11 +31,11 @@ class Decisions:
         self._asked += 1
         if self._watch.process == 0:
             self._yes = [*self._yes, *([self._asked] if answer else [])][-KEPT:]
-            self._watch.post(NAME, json.dumps([self._asked, self._yes]))
+            self._watch.post(DECISION_KEY, json.dumps([self._asked, self._yes]))
             return answer
         while self._known < self._asked:
-            text = self._watch.read_one(NAME, 0)
+            text = self._watch.read_one(DECISION_KEY, 0)
             self._known, self._yes = json.loads(text) if text else (0, [])
             if self._known < self._asked:
-                time.sleep(POLL_SECONDS)
+                time.sleep(DECISION_POLL_SECONDS)
         return self._asked in self._yes

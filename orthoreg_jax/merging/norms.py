@@ -11,8 +11,8 @@ import numpy as np
 
 from orthoreg_jax.arithmetic.precision import wide_type
 from orthoreg_jax.arithmetic.task_vectors import norm, task_vector_rows
+from orthoreg_jax.arithmetic.types import PyTree
 
-PyTree = Any
 TARGETS: dict[str, Callable[[Any], Any]] = {"mean": np.mean, "smallest": np.min, "largest": np.max}
 
 

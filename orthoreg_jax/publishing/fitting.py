@@ -28,10 +28,10 @@ from orthoreg_jax.tasks.loading import load_images
 from orthoreg_jax.tasks.task import Task
 
 SPLIT = "val"
-BATCH = 16  # images of each task at a step of AdaMerging, as published
+ADAMERGING_BATCH = 16  # images of each task at a step of AdaMerging, as published
 
 
-class Given(NamedTuple):
+class FittingData(NamedTuple):
     """What a merger is fitted on; vectors, images and heads are in the same order.
 
     Attributes:
@@ -56,11 +56,11 @@ class Given(NamedTuple):
 
 
 def _adamerging(
-    given: Given, steps: int = 500, learning_rate: float = 1e-3, initial: float = 0.3
+    given: FittingData, steps: int = 500, learning_rate: float = 1e-3, initial: float = 0.3
 ) -> Any:
     apply, params0 = image_encoder(given.checkpoint.config), given.checkpoint.params["visual"]
     normalize = given.checkpoint.preprocessing.normalize
-    size = min(BATCH, *(len(each) for each in given.images))
+    size = min(ADAMERGING_BATCH, *(len(each) for each in given.images))
     count = min(len(each) for each in given.images) // size
     batches = [
         jnp.stack([each[number * size : (number + 1) * size] for each in given.images])
@@ -80,7 +80,7 @@ def _adamerging(
     )
 
 
-def _regmean(given: Given, alpha: float = 0.9) -> Any:
+def _regmean(given: FittingData, alpha: float = 0.9) -> Any:
     tower, grams = given.checkpoint.tower, []
     kernels = [path for path in flatten(given.vectors[0]) if path.endswith("/kernel")]
     for number, images in enumerate(given.images):
@@ -98,7 +98,7 @@ def _regmean(given: Given, alpha: float = 0.9) -> Any:
     return regmean(given.vectors, grams, alpha, matrices=_rules(given))
 
 
-def _fisher(given: Given) -> Any:
+def _fisher(given: FittingData) -> Any:
     apply, fishers = image_encoder(given.checkpoint.config), []
     for number, head in enumerate(given.heads):
 
@@ -120,7 +120,7 @@ FITTED: dict[str, Callable[..., Any]] = {
     "regmean": _regmean,
     "fisher": _fisher,
 }
-IMAGES = 256
+MOST_IMAGES = 256
 
 
 def read_fitted(name: str, options: Mapping[str, str]) -> tuple[dict[str, Any], int]:
@@ -130,9 +130,9 @@ def read_fitted(name: str, options: Mapping[str, str]) -> tuple[dict[str, Any], 
       ValueError: no such parameter, or a value that is none for it.
     """
     parameters = list(inspect.signature(FITTED[name]).parameters.values())[1:]
-    known = {each.name: each.default for each in parameters} | {"images": IMAGES}
+    known = {each.name: each.default for each in parameters} | {"images": MOST_IMAGES}
     values = read_options(name, known, options)
-    count = values.pop("images", IMAGES)
+    count = values.pop("images", MOST_IMAGES)
     allowed = "images of each task, a whole number from 1"
     if check_count(name, "images", count, allowed) == 0:
         raise ValueError(f"{name}: images is 0; give {allowed}")
@@ -174,9 +174,9 @@ def fit_merger(
     say(f"{name}: fitting on validation images, without their labels: {numbers}")
     own = [jax.tree.map(jnp.asarray, vector["visual"]) for vector in vectors]
     with jax.numpy_dtype_promotion("standard"):  # Adam of optax promotes types by itself
-        merged = FITTED[name](Given(checkpoint, own, images, heads), **values)
+        merged = FITTED[name](FittingData(checkpoint, own, images, heads), **values)
     return {"visual": jax.tree.map(np.asarray, merged)}
 
 
-def _rules(given: Given) -> Any:
+def _rules(given: FittingData) -> Any:
     return rules_for_part(given.vectors[0], VISUAL_MATRICES)

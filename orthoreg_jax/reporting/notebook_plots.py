@@ -13,13 +13,11 @@ from .geometry_plots import add_cosine_bar, draw_cosines, draw_errors
 from .panels import Panels, as_percent
 from .style import INK, styled
 
-Numbers = Float[Array | np.ndarray, "..."]
+Series = Float[Array | np.ndarray, "..."]
 
 
 @styled
-def plot_alphas(
-    alphas: Sequence[float] | Numbers, accuracy: Numbers, tasks: Sequence[str]
-) -> Figure:
+def plot_alphas(alphas: Sequence[float] | Series, accuracy: Series, tasks: Sequence[str]) -> Figure:
     """Accuracy of an edited model over alpha: a line for each task, and their mean.
 
     Args:
@@ -53,7 +51,7 @@ def plot_alphas(
 
 
 @styled
-def plot_cosines(cosines: Numbers, names: Sequence[str]) -> Figure:
+def plot_cosines(cosines: Series, names: Sequence[str]) -> Figure:
     """Cosines between task vectors as a heat map, in which white is orthogonal.
 
     Args:
@@ -83,7 +81,7 @@ def plot_cosines(cosines: Numbers, names: Sequence[str]) -> Figure:
 
 @styled
 def plot_disentanglement(
-    alphas: Sequence[float] | Numbers, error: Numbers, tasks: Sequence[str] = ("first", "second")
+    alphas: Sequence[float] | Series, error: Series, tasks: Sequence[str] = ("first", "second")
 ) -> Figure:
     """The disentanglement error of two task vectors as a heat map over both alphas.
 
@@ -117,7 +115,7 @@ def plot_disentanglement(
 
 
 @styled
-def plot_singular_values(values: Mapping[str, Numbers]) -> Figure:
+def plot_singular_values(values: Mapping[str, Series]) -> Figure:
     """Singular values of weight updates, largest first, a line for each.
 
     Args:

@@ -35,7 +35,7 @@ class File(NamedTuple):
     here: bool
 
 
-class Plan(NamedTuple):
+class FetchPlan(NamedTuple):
     """What a task needs from the hub.
 
     Attributes:
@@ -89,7 +89,7 @@ def prepare_tasks(
     data.mkdir(parents=True, exist_ok=True)
     table = read_table(source, data)
     splits = dict.fromkeys(names, SPLITS) | ({control: SPLITS[1:]} if control else {})
-    plans: list[Plan] = []
+    plans: list[FetchPlan] = []
     problems: list[str] = []
     for name, needed in splits.items():
         with _collected(problems, name, say):
@@ -122,7 +122,7 @@ def _collected(problems: list[str], name: str, say: Callable[[str], None]) -> It
 
 def plan_task(
     data: pathlib.Path, table: Mapping[str, Any], name: str, needed: Sequence[str]
-) -> Plan:
+) -> FetchPlan:
     """What must be fetched for a task; the hub is asked only if its data is not here.
 
     Raises:
@@ -132,7 +132,7 @@ def plan_task(
     try:
         task = load_task(data, table, name, needed)
         counts = ", ".join(f"{len(data)} {split}" for split, data in task.splits.items())
-        return Plan(name, f"{counts} images", set_)
+        return FetchPlan(name, f"{counts} images", set_)
     except NotThereError:
         if not set_.name:
             raise
@@ -149,7 +149,7 @@ def _repository(table: Mapping[str, Any], name: str) -> Repository:
     return REPOSITORIES.get(name, Repository(""))
 
 
-def _ask(name: str, set_: Repository, needed: Sequence[str], commit: str) -> Plan:
+def _ask(name: str, set_: Repository, needed: Sequence[str], commit: str) -> FetchPlan:
     """Asks the hub for a set's files, or for its parquet conversion of a set in another form."""
     import huggingface_hub
 
@@ -184,7 +184,7 @@ def _ask(name: str, set_: Repository, needed: Sequence[str], commit: str) -> Pla
     stated = (info.card_data or {}).get("license") or "not stated there"
     stated = ", ".join(stated) if isinstance(stated, list) else stated
     licence = f"{KNOWN[name].licence if name in KNOWN else 'unknown'}; on the hub: {stated}"
-    return Plan(name, "", set_, info.sha, tuple(map(describe, paths)), licence)
+    return FetchPlan(name, "", set_, info.sha, tuple(map(describe, paths)), licence)
 
 
 @contextlib.contextmanager
@@ -213,7 +213,7 @@ def _check_room(size: int, cache: pathlib.Path) -> None:
         )
 
 
-def fetch_task(data: pathlib.Path, plan: Plan) -> None:
+def fetch_task(data: pathlib.Path, plan: FetchPlan) -> None:
     """Fetches a plan's missing files, and records the revision in the data folder.
 
     Raises:
@@ -226,7 +226,7 @@ def fetch_task(data: pathlib.Path, plan: Plan) -> None:
     write_json(data / RECORD, records(data) | {record_key(plan.set_): record})
 
 
-def _download(plan: Plan, missing: Sequence[File]) -> None:
+def _download(plan: FetchPlan, missing: Sequence[File]) -> None:
     """Downloads files into the hub's cache."""
     import huggingface_hub
 

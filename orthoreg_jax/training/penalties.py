@@ -18,7 +18,7 @@ from orthoreg_jax.penalties.tak import Factors, kronecker_penalty, merge_kroneck
 from orthoreg_jax.penalties.taujp import tau_jacobian_penalty
 from orthoreg_jax.tasks.loading import Feed, Rotation
 
-PROJECTION = "projection"  # the image tower's last layer
+PROJECTION_PATH = "projection"  # the image tower's last layer
 
 
 @runtime_checkable
@@ -121,9 +121,9 @@ def _quadratic_form(apply: Any, params0: Params, delta: Update, known: Any) -> F
 def _weigh(factors: Factors, projection: float) -> dict[str, Any]:
     """Multiplies the term of the final projection."""
     weighed = dict(factors)
-    if PROJECTION in weighed:
-        last = weighed[PROJECTION]
-        weighed[PROJECTION] = last._replace(outputs=projection * last.outputs)
+    if PROJECTION_PATH in weighed:
+        last = weighed[PROJECTION_PATH]
+        weighed[PROJECTION_PATH] = last._replace(outputs=projection * last.outputs)
     return weighed
 
 

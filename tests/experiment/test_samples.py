@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from orthoreg_jax.config import load_config
-from orthoreg_jax.experiment.samples import NAME, PICTURES, by_class, picture, read_samples
+from orthoreg_jax.experiment.samples import PICTURES, SAMPLES_FILE, by_class, picture, read_samples
 from orthoreg_jax.experiment.setup import prepare
 from orthoreg_jax.storage import StorageError, read_sealed
 from orthoreg_jax.tasks.batches import limited_rows
@@ -69,15 +69,15 @@ def test_answers_are_those_that_were_counted(inputs, finished, samples, tmp_path
 
 def test_they_are_made_once_and_again_when_they_are_gone_or_damaged(finished, inputs, tmp_path):
     copy = shutil.copytree(finished, tmp_path / "run")
-    before = (copy / NAME).stat().st_mtime_ns
+    before = (copy / SAMPLES_FILE).stat().st_mtime_ns
     assert orthoreg("evaluate", inputs, copy) == 0
-    assert (copy / NAME).stat().st_mtime_ns == before
-    whole = (copy / NAME).read_bytes()
-    (copy / NAME).write_bytes(whole[:-40])
+    assert (copy / SAMPLES_FILE).stat().st_mtime_ns == before
+    whole = (copy / SAMPLES_FILE).read_bytes()
+    (copy / SAMPLES_FILE).write_bytes(whole[:-40])
     with pytest.raises(StorageError, match=r"samples\.json.*delete it, and run the stage `eval"):
         read_samples(copy)
     assert orthoreg("evaluate", inputs, copy) == 0
-    assert (copy / NAME).read_bytes() == whole
+    assert (copy / SAMPLES_FILE).read_bytes() == whole
 
 
 def test_accuracy_by_class_is_a_mean_over_images_and_seeds():
