@@ -91,7 +91,9 @@ def test_when_one_is_killed_the_other_says_so_and_ends(inputs, tmp_path, victim)
     lines = [line for line in said[other].splitlines() if line.startswith("orthoreg: ")]
     assert len(lines) == 1 and lines[0].startswith(GONE.format(other, victim))
     assert said[other].splitlines()[-1] == lines[0]  # in place of what JAX says
-    assert "coordination" not in said[other] and "stack trace" not in said[other]
+    # A request that was under way when the other process died may leave a warning of JAX's, one
+    # line; what JAX says before it aborts, it does not say.
+    assert "Terminating process" not in said[other] and "stack trace" not in said[other]
 
 
 def test_processes_with_other_options_refuse_to_train(inputs, tmp_path):
