@@ -200,7 +200,7 @@ def test_an_agreement_is_the_same_step_wherever_each_one_is(seed):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(240)
     assert len(stopped) == 4 and len(set(stopped.values())) == 1, stopped
 
 
@@ -217,7 +217,7 @@ def test_all_hear_the_first_ones_answers_wherever_each_one_is(seed):
             time.sleep(pause)
             heard[process].append(own.ask(answer if process == 0 else rng.random() < 0.5))
             if heard[process][-1]:
-                barrier.wait(60)
+                barrier.wait(240)
 
     threads = [
         threading.Thread(target=run, args=(i, rng.choices([0, 0.001], k=len(answers))), daemon=True)
@@ -226,5 +226,5 @@ def test_all_hear_the_first_ones_answers_wherever_each_one_is(seed):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(240)
     assert sum(answers) > KEPT and heard == [answers] * 3
