@@ -5,11 +5,11 @@ exchange results in the run folder, which all must be able to see. When one ends
 """
 
 from .interruption import StoppedError as StoppedError
+from .processes import agree_to_save as agree_to_save
 from .processes import blame as blame
 from .processes import compare as compare
 from .processes import connect as connect
 from .processes import fetch as fetch
-from .processes import first_decides as first_decides
 from .processes import is_first as is_first
 from .processes import leave as leave
 from .processes import wait as wait

@@ -4,9 +4,7 @@ SIGTERM and Ctrl-C are recorded, and acted on at the next point where nothing is
 raised directly by a signal could come anywhere, and is lost if it comes while foreign code calls
 Python. A second signal does raise one.
 
-Processes that train together must stop after the same step. Each counts the steps it has passed.
-When one is asked to stop, all post their counts and go on. The step after the largest of these
-counts is one that no process has passed yet, so all stop there.
+Processes that train together stop after the same step; see `agreement`.
 """
 
 from __future__ import annotations
@@ -15,11 +13,11 @@ import contextlib
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
+from .agreement import Agreement
 from .watch import Watch
 
 SIGNAL_NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
@@ -39,17 +37,20 @@ class _Interruption:
 
     def __init__(self) -> None:
         self.number: int | None = None  # first signal, in this or another process
-        self.watch: Watch | None = None
-        self._lock = threading.Lock()
-        self._passed = 0
-        self._counted = False  # whether this process's count is on the board
-        self._last: int | None = None  # the step after which all stop
+        self._agreement: Agreement | None = None
+
+    def agree_by(self, watch: Watch) -> None:
+        """Stops with the other processes from now on."""
+        self._agreement = Agreement(watch, "stop")
+        watch.on_poll.append(self._hear)
 
     def note(self, number: int, frame: FrameType | None = None) -> None:
         """Handles a signal."""
         if self.number is not None:
             raise KeyboardInterrupt
         self.number = number
+        if self._agreement is not None:
+            self._agreement.ask(str(number))
         name = SIGNAL_NAMES[signal.Signals(number)]
         with contextlib.suppress(OSError, RuntimeError):  # a signal may interrupt another write
             text = f"orthoreg: {name}: stopping after this step (repeat to stop at once)"
@@ -57,34 +58,21 @@ class _Interruption:
 
     def pass_step(self) -> bool:
         """Counts a step, and returns whether to stop after it."""
-        if self.watch is None:
-            return self.number is not None
-        with self._lock:
-            self._passed += 1
-            counted = self._counted
-        while counted and self._last is None:  # the other counts arrive within a second
-            time.sleep(0.02)
-        return self.due()
+        return self.number is not None if self._agreement is None else self._agreement.pass_step()
 
     def due(self) -> bool:
         """Whether the agreed step has passed."""
-        if self.watch is None:
-            return self.number is not None
-        return self._last is not None and self._passed >= self._last
+        return self.number is not None if self._agreement is None else self._agreement.due()
 
-    def read(self, board: dict[str, dict[int, str]]) -> None:
-        """Takes part in the agreement; called by the watch thread."""
-        assert self.watch is not None
-        if self.number is not None and self.watch.process not in board.get("stop", {}):
-            self.watch.post("stop", str(self.number))
-        if "stop" in board and not self._counted:
-            self.number = self.number or int(next(iter(board["stop"].values())))
-            with self._lock:
-                self._counted = True
-                self.watch.post("passed", str(self._passed))
-        counts = board.get("passed", {})
-        if len(counts) == self.watch.processes:
-            self._last = max(map(int, counts.values())) + 1
+    def alone(self) -> bool:
+        """Whether there are no other processes to stop with."""
+        return self._agreement is None
+
+    def _hear(self, board: object) -> None:
+        """Takes over the signal of another process."""
+        assert self._agreement is not None
+        if self._agreement.reason:
+            self.number = self.number or int(self._agreement.reason)
 
 
 _state = _Interruption()
@@ -95,8 +83,7 @@ def agree_by(watch: Watch) -> None:
 
     With several processes JAX handles SIGTERM itself; this call takes it over.
     """
-    _state.watch = watch
-    watch.on_poll.append(_state.read)
+    _state.agree_by(watch)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _state.note)
 
@@ -113,7 +100,7 @@ def listening() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if _state.watch is None:
+        if _state.alone():
             _state.number = None
 
 

@@ -12,12 +12,12 @@ import numpy as np
 from orthoreg_jax.arithmetic.types import PyTree
 
 from . import interruption
-from .decisions import Decisions
+from .agreement import Agreement
 from .watch import Watch
 
 HEARTBEAT_SECONDS = 15  # silence after which a process is considered dead
 _watch: Watch | None = None
-_decisions: Decisions | None = None
+_saving: Agreement | None = None
 
 
 def connect(
@@ -38,7 +38,7 @@ def connect(
     """
     import jax
 
-    global _watch, _decisions
+    global _watch, _saving
     given = [value is not None for value in (coordinator, processes, process)]
     if any(given) and not all(given):
         raise ValueError(
@@ -60,7 +60,7 @@ def connect(
     _watch = Watch(global_state.client, global_state.process_id, global_state.num_processes)
     _watch.start()
     interruption.agree_by(_watch)
-    _decisions = Decisions(_watch)
+    _saving = Agreement(_watch, "save")
 
 
 def leave(code: int, reason: str = "") -> None:
@@ -125,9 +125,19 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def first_decides(answer: bool) -> bool:
-    """The first process's answer; all processes call this equally often, at the same points."""
-    return answer if _decisions is None else _decisions.ask(answer)
+def agree_to_save(wanted: bool) -> bool:
+    """Whether all processes save a state after this step, as one of them wanted to.
+
+    All processes call this after every step, and meet when they save.
+    """
+    if _saving is None:
+        return wanted
+    if wanted:
+        _saving.ask()
+    due = _saving.pass_step()
+    if due:
+        _saving.renew()
+    return due
 
 
 def wait(place: str) -> None:

@@ -23,7 +23,9 @@ POLL_SECONDS = 0.5
 LINGER_SECONDS = 10.0  # time for the others to read why this process ends
 # Messages of JAX's runtime about the end of another process, with the number of that process.
 FATAL = b"Terminating process because the JAX distributed service detected fatal errors"
-COMMENT = re.compile(rb"^[EFW]\d{4} \S+ +\d+ (coordination_service|client\.h)", re.MULTILINE)
+COMMENT = re.compile(
+    rb"^[EFW]\d{4} \S+ +\d+ (coordination_service|client\.h|preemption)", re.MULTILINE
+)
 HOLD_SECONDS = 2.0
 SILENT = re.compile(rb"stopped sending heartbeats\):\s*(?:\S*task:)?(\d+)")
 GONE = (
@@ -64,15 +66,6 @@ class Watch:
             name, process = key.removeprefix(BOARD).split("/")
             board.setdefault(name, {})[int(process)] = text
         return board
-
-    def read_one(self, name: str, process: int) -> str | None:
-        """One message; None if it has not been posted."""
-        try:
-            return self._client.key_value_try_get(f"{BOARD}{name}/{process}")
-        except Exception as error:
-            if "NOT_FOUND" in str(error):
-                return None
-            raise
 
     def wait_for(self, name: str) -> dict[int, str]:
         """Waits until all processes have posted under a name; returns their messages."""

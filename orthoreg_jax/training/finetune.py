@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 
 from orthoreg_jax.clip.zeroshot import Head
-from orthoreg_jax.hosts import first_decides, interruption, is_first
+from orthoreg_jax.hosts import agree_to_save, interruption, is_first
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import StorageError, write_text
 from orthoreg_jax.tasks.loading import Feed
@@ -87,8 +87,7 @@ def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings)
     """
     with contextlib.ExitStack() as stack:
         saved, states = None, job.folder / "state"
-        # All processes look before any of them makes the folder.
-        if first_decides(job.checkpoint_every > 0 or states.is_dir()):
+        if job.checkpoint_every or states.is_dir():
             saved = stack.enter_context(StateFolder(states, job.keep_checkpoints))
             state = saved.restore(state)
         first = int(state.step)
@@ -113,10 +112,8 @@ def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings)
             # After the last update the task vector is saved, not the state.
             stopping = interruption.pass_step() and number + 1 < job.steps
             due = job.checkpoint_every > 0 and (number + 1) % job.checkpoint_every == 0
-            if job.checkpoint_minutes:
-                # One clock decides, so all processes save together; not after the last update.
-                late = time.monotonic() - saved_at >= 60 * job.checkpoint_minutes
-                due |= first_decides(late) and number + 1 < job.steps
+            late = 0 < 60 * job.checkpoint_minutes <= time.monotonic() - saved_at
+            due |= agree_to_save(late) and number + 1 < job.steps
             save = stopping or due
             lines = log.fetch(everything=save or number + 1 == job.steps)
             if events is not None:
