@@ -1,6 +1,7 @@
-"""The options of a config for `--help`, read from the source that defines them.
+"""The options of a config, for `--help` and `init`, read from the source that defines them.
 
-Importing that module would import ml_collections, which takes longer than all of --help.
+Comments are in the source alone, and importing it would import ml_collections, which takes longer
+than all of --help.
 """
 
 from __future__ import annotations
@@ -19,11 +20,21 @@ INDENT = 6
 
 
 class Option(NamedTuple):
-    """An option: its dotted name, its default, and its comment."""
+    """An option.
+
+    Attributes:
+      name: dotted.
+      default: its value.
+      source: how the source writes the default.
+      comment: what the source says of it.
+      above: all lines of the source since the option before.
+    """
 
     name: str
     default: Any
+    source: str
     comment: str
+    above: tuple[str, ...]
 
 
 def parse_options() -> list[Option]:
@@ -37,35 +48,50 @@ def parse_options() -> list[Option]:
     )
     names = {"config": ""}  # variable -> dotted name of its section
     found: list[Option] = []
-    about = ""  # comment on the section
+    above: list[str] = []
+    about, end = "", 0
     for node in function.body:
-        comment = _comment_above(lines, node.lineno) or about
+        own = lines[end : node.lineno - 1] if end else []
+        comment = _last_comment(own) or about
+        above = [*above, *own]
+        end = node.end_lineno or node.lineno
         if isinstance(node, ast.For):  # the loop over methods
-            found += (Option(f"per_method.METHOD.{name}", 0.0, comment)
-                      for name in ("learning_rate", "strength"))  # fmt: skip
-        if not isinstance(node, ast.Assign):
-            continue
-        targets = [ast.unparse(target) for target in node.targets]
-        holder, _, last = targets[0].rpartition(".")
-        name = f"{names[holder]}.{last}".strip(".") if holder else ""
-        about = ""
-        if ast.unparse(node.value) == "ConfigDict()":
-            names |= dict.fromkeys(targets, name)
-            about = comment
+            added = [(f"per_method.METHOD.{name}", "0.0") for name in ("learning_rate", "strength")]
+        elif isinstance(node, ast.Assign):
+            targets = [ast.unparse(target) for target in node.targets]
+            holder, _, last = targets[0].rpartition(".")
+            name = f"{names[holder]}.{last}".strip(".") if holder else ""
+            if ast.unparse(node.value) == "ConfigDict()":
+                names |= dict.fromkeys(targets, name)
+                about = comment  # it, and the lines above, are those of the first option, too
+                continue
+            added = [(name, _source(lines, node.value))]
         else:
-            # An expression in this package's own source, with only numbers and texts.
-            value = eval(compile(ast.Expression(node.value), str(SOURCE), "eval"))  # noqa: S307
-            found.append(Option(name, value, comment))
+            above = []
+            continue
+        for name, source in added:
+            # Expressions in this package's own source, with only numbers and texts.
+            value = eval(source)  # noqa: S307
+            found.append(Option(name, value, source, comment, tuple(above)))
+            about, above = "", []
     return found
 
 
-def _comment_above(lines: list[str], number: int) -> str:
-    """The comment above line `number`, counted from 1."""
+def _source(lines: list[str], node: ast.expr) -> str:
+    """The text of an expression; ast's own function takes longer than all else here."""
+    part = lines[node.lineno - 1 : node.end_lineno]
+    part[-1] = part[-1][: node.end_col_offset]
+    return "\n".join([part[0][node.col_offset :], *part[1:]])
+
+
+def _last_comment(lines: list[str]) -> str:
+    """The text of the last comment in some lines, if nothing but blank lines follow it."""
     found: list[str] = []
-    for line in reversed(lines[: number - 1]):
-        if not line.strip().startswith("#"):
+    for line in reversed(lines):
+        if line.strip():
+            found.insert(0, line.strip().removeprefix("#").strip())
+        elif found:
             break
-        found.insert(0, line.strip().removeprefix("#").strip())
     return " ".join(found)
 
 

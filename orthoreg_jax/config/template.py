@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import os
 import pathlib
-import re
 
+from orthoreg_jax.option_list import parse_options
 from orthoreg_jax.storage import replacing
-
-from .options import default_config
 
 CONFIG_TEMPLATE = '''\
 """What this experiment is to show.
@@ -29,8 +25,6 @@ def get_config() -> ConfigDict:
 {options}
     return config
 '''
-SECTION = re.compile(r"    config\.(\w+) = (\1 = )?ConfigDict\(\)|    \w+\.\w+ = ConfigDict\(\)")
-METHOD = '    config.per_method["full"].learning_rate = 0.0'
 
 
 def write_template(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -51,30 +45,12 @@ def write_template(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def _options() -> str:
-    """Lines of `default_config` between its first and last, as comments."""
-    source = inspect.getsource(default_config)
-    lines = source.splitlines()
-    (function,) = ast.parse(source).body
-    assert isinstance(function, ast.FunctionDef)
-    # First and last lines of statements; the lines between statements are comments.
-    ends = {node.lineno: (node, node.end_lineno or node.lineno) for node in function.body}
-    first = next(line for line in ends if lines[line - 1] == "    config = ConfigDict()")
+    """Every option with what is above it in `default_config`, as comments."""
     found: list[str] = []
-    at = first + 1
-    while at < len(lines):
-        node, end = ends.get(at, (None, at))
-        text = lines[at - 1 : end]
-        if isinstance(node, ast.For):
-            found.append(_commented(METHOD))
-        elif node is None:
-            found += text
-        elif not SECTION.fullmatch(text[0]):
-            name = text[0].strip()
-            prefix = "" if name.startswith("config.") else "config."
-            found += map(_commented, [f"    {prefix}{name}", *text[1:]])
-        at = end + 1
-    return "\n".join(found)
-
-
-def _commented(line: str) -> str:
-    return f"    # {line[4:]}"
+    for option in parse_options():
+        if option.name == "per_method.METHOD.strength":
+            continue  # a mode without a penalty has none
+        path = option.name.replace(".METHOD", '["full"]')
+        found += [*option.above, *f"    # config.{path} = {option.source}".splitlines()]
+    lines = (line if not line or "#" in line[:6] else f"    # {line[4:]}" for line in found)
+    return "\n".join(lines).lstrip("\n")
