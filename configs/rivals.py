@@ -14,19 +14,16 @@ Expected:  arXiv 2602.17385 reports 86.0 Abs for TAK; for DELTA 88.3 at alpha 1 
 TAK knows the other tasks, DELTA does not: compare each with its own kind.
 """
 
+import pathlib
+
 from ml_collections import ConfigDict
 
-from orthoreg_jax.config import default_config
-from orthoreg_jax.tasks.catalogue import BENCHMARKS
+from orthoreg_jax.config import load_config
 
 
 def get_config() -> ConfigDict:
-    """Eight tasks, ImageNet as control."""
-    config = default_config()
-    config.model = "ViT-B/32"
-    config.data = "data"
-    config.tasks = BENCHMARKS[8]
-    config.control = "imagenet"
+    """Changes from paper.py."""
+    config = load_config(pathlib.Path(__file__).with_name("paper.py"))
     config.methods = ("full", "linearized+tak", "delta+drift")
     config.linearized.normalized = True
     config.penalty.tak.strength = 100.0
@@ -35,16 +32,7 @@ def get_config() -> ConfigDict:
     config.penalty.tak.projection = 0.01
     config.penalty.drift.strength = 500.0
     config.penalty.drift.images = 2000
-    config.training.learning_rate = 1e-5
     config.per_method["linearized+tak"].learning_rate = 3e-4
-    config.training.epochs = -1.0
-    config.training.batch_size = 128
-    config.training.warmup = 500.0
-    config.training.weight_decay = 0.1
     config.training.clip_norm = 1e9  # none
-    config.training.checkpoint_every = 1000
-    config.evaluation.batch_size = 256
-    config.evaluation.alpha_search = "grid"
     config.evaluation.alphas = tuple(step / 10 for step in range(11))
-    config.evaluation.other_search = True
     return config

@@ -16,7 +16,7 @@ import PIL.Image
 from jaxtyping import Bool, Int, UInt8
 
 from orthoreg_jax.arithmetic.task_vectors import add_task_vectors
-from orthoreg_jax.evaluation.accuracy import Evaluator, put_evaluation_set
+from orthoreg_jax.evaluation.accuracy import EvaluationSet, Evaluator, put_evaluation_set
 from orthoreg_jax.evaluation.comparisons import ZERO_SHOT, Correct
 from orthoreg_jax.evaluation.results import Run
 from orthoreg_jax.storage import StorageError, json_sha256, read_sealed, write_sealed
@@ -81,7 +81,11 @@ def write_samples(
     made_from = json_sha256([share, experiment.inputs, [_numbers(run) for run in runs]])
     if path.is_file() and _made_from(path) == made_from:
         return
-    tasks = {task: _task(experiment, task, zero_shot, answers, share) for task in config.tasks}
+    tasks, sets = {}, {}
+    for task in config.tasks:
+        images, labels = experiment.images(task, "test", PICTURES)
+        tasks[task] = _task(experiment, task, images, labels, zero_shot, answers, share)
+        sets[task] = _put(experiment, task, images, labels)
     first = {run["method"]: run for run in runs if run["seed"] == seed}
     for method in experiment.methods:
         taus, run = vectors(method.name, seed), first[method.name]
@@ -89,7 +93,8 @@ def write_samples(
         for task, tau in taus.items():
             alphas = (run["addition"]["alpha"], run["negation"][task]["shares"][share]["alpha"])
             rows = np.array([[0, 0], [1, 0], [0, alphas[0]], [-alphas[1], 0]], np.float32)
-            said = _answers(experiment, evaluators[method.mode.outputs], [tau, total], rows, task)
+            evaluator = evaluators[method.mode.outputs]
+            said = evaluator.predictions([tau, total], rows, sets[task])
             names = [ZERO_SHOT, *(f"{method.name}/{edit}" for edit in EDITS)]
             for image, column in zip(tasks[task]["images"], said.T.tolist(), strict=True):
                 image["answers"] |= dict(zip(names, column, strict=True))
@@ -136,6 +141,8 @@ def _numbers(run: Run) -> list[Any]:
 def _task(
     experiment: Experiment,
     task: str,
+    pictures: UInt8[np.ndarray, "k h w 3"],
+    shown: Int[np.ndarray, " k"],
     zero_shot: Correct,
     answers: Mapping[str, Sequence[Correct]],
     share: str,
@@ -151,7 +158,6 @@ def _task(
         for method, seeds in answers.items()
         for edit, key in keys.items()
     }
-    images, shown = experiment.images(task, "test", PICTURES)
     return {
         "classes": [name if isinstance(name, str) else name[0] for name in classes],
         "counts": np.bincount(labels, minlength=len(classes)).tolist(),
@@ -160,7 +166,7 @@ def _task(
         },
         "images": [
             {"picture": picture(image), "label": int(label), "answers": {}}
-            for image, label in zip(images, shown, strict=True)
+            for image, label in zip(pictures, shown, strict=True)
         ],
     }
 
@@ -186,12 +192,10 @@ def picture(image: UInt8[np.ndarray, "h w 3"]) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _answers(
-    experiment: Experiment, evaluator: Evaluator, vectors: list[Any], rows: Any, task: str
-) -> Int[np.ndarray, "rows n"]:
-    """What edits of the model take a task's few images for."""
+def _put(
+    experiment: Experiment, task: str, images: np.ndarray, labels: np.ndarray
+) -> EvaluationSet:
+    """A task's few images, for the evaluators."""
     devices = experiment.local.mesh.size
     batch = -(-PICTURES // devices) * devices
-    images = experiment.images(task, "test", PICTURES)
-    data = put_evaluation_set(experiment.heads[task], *images, batch, experiment.local)
-    return evaluator.predictions(vectors, rows, data)
+    return put_evaluation_set(experiment.heads[task], images, labels, batch, experiment.local)

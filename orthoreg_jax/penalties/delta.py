@@ -43,6 +43,11 @@ def scaled_features(
     return own, unit(params0, inputs) + jnp.asarray(alpha, change.dtype) * change
 
 
+def squared_distance(own: Float[Array, "b p"], linear: Float[Array, "b p"]) -> Float[Array, ""]:
+    """Mean squared distance of features; the linear model's get no gradient."""
+    return jnp.mean(jnp.sum(jnp.square(own - jax.lax.stop_gradient(linear)), axis=-1))
+
+
 def delta_distance(
     apply: Apply,
     params0: Params,
@@ -77,5 +82,4 @@ def delta_distance(
       >>> print(oj.delta_distance(apply, before, none, none, jnp.array([[3.0, 4.0]])))
       0.0
     """
-    own, linear = scaled_features(apply, params0, student, teacher, inputs, alpha)
-    return jnp.mean(jnp.sum(jnp.square(own - jax.lax.stop_gradient(linear)), axis=-1))
+    return squared_distance(*scaled_features(apply, params0, student, teacher, inputs, alpha))

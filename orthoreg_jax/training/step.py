@@ -163,11 +163,10 @@ def make_train_step(
         return apply(params, normalize(images))
 
     def omega(trainable: Trainable, penalty: Penalty, params0: Params, known: Any) -> Array:
-        if mode.penalised is None:
-            return penalty.value(features, params0, mode.delta(trainable, params0), known)
-        updates = mode.penalised(trainable, params0)
+        several = mode.penalised or (lambda *given: (mode.delta(*given),))
+        updates = several(trainable, params0)
         terms = [penalty.value(features, params0, update, known) for update in updates]
-        return sum(terms[1:], start=terms[0])
+        return functools.reduce(jnp.add, terms)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(

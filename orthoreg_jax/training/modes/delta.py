@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from orthoreg_jax.arithmetic.task_vectors import task_vector
 from orthoreg_jax.arithmetic.types import Apply, Inputs, Params, Trainable, Update
 from orthoreg_jax.clip.zeroshot import Head
-from orthoreg_jax.penalties.delta import scaled_features
+from orthoreg_jax.penalties.delta import scaled_features, squared_distance
 
 from .mode import Mode, Moment
 
@@ -61,8 +61,7 @@ def delta(options: ConfigDict) -> Mode:
         own, linear = scaled_features(apply, params0, student, teacher, inputs, alpha)
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels
         terms = [cross_entropy(head.logits(each), labels).mean() for each in (own, linear)]
-        apart = jnp.sum(jnp.square(own - jax.lax.stop_gradient(linear)), axis=-1)
-        return terms[0] + terms[1] + options.weight * jnp.mean(apart)
+        return terms[0] + terms[1] + options.weight * squared_distance(own, linear)
 
     def updates(trainable: Trainable, params0: Params) -> tuple[Update, ...]:
         return tuple(task_vector(trainable[name], params0) for name in ("student", "teacher"))
