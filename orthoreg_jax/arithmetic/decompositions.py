@@ -111,7 +111,8 @@ def _svd(matrix: Any, size: int) -> tuple[Any, Any, Any]:
         return _cut(np.linalg.svd(matrix, full_matrices=False), size)
     wide = matrix.astype(np.float64)
     # float64 holds the squares of float32 numbers, and of numbers 1e-7 times as large.
-    left = np.linalg.eigh(wide @ wide.T).eigenvectors[:, ::-1][:, :size]
+    # Copied: a view would hold all vectors while other matrices are decomposed.
+    left = np.linalg.eigh(wide @ wide.T).eigenvectors[:, ::-1][:, :size].copy()
     right = left.T @ wide
     values = np.linalg.norm(right, axis=1)
     return left, values, right / np.where(values > 0, values, 1.0)[:, None]
