@@ -29,7 +29,6 @@ from orthoreg_jax.training.modes.mode import edited_outputs
 from orthoreg_jax.training.schedule import count_warmup
 from orthoreg_jax.trees import save_tree
 
-LARGEST = 260  # fine-tunings at once; 10 GB of states for the embedded model
 ADDED = (
     "test",
     "absolute",
@@ -47,7 +46,14 @@ class Bench:
     """Runs trials of one base model; they share compiled evaluation functions."""
 
     def __init__(
-        self, model: str, workdir: pathlib.Path, base: str, workers: int, vectors: bool
+        self,
+        model: str,
+        workdir: pathlib.Path,
+        base: str,
+        *,
+        workers: int,
+        vectors: bool,
+        at_once: int,
     ) -> None:
         """Reads the model and the tasks.
 
@@ -57,13 +63,14 @@ class Bench:
           base: the config that trials modify, with all tasks.
           workers: processes that make batches.
           vectors: also store the trials' task vectors.
+          at_once: fine-tunings in one program; a trial's are never divided.
         """
         overrides = [f"model={model}", "evaluation.disentanglement_tasks="]
         self.config = load_config(base, [*overrides, "evaluation.feature_images=0"])
         path = pathlib.Path(model)
         self.kept = Kept(workdir / (path.parent.name if path.is_dir() else model))
         self.kept.folder.mkdir(parents=True, exist_ok=True)
-        self._workers, self._keep = workers, vectors
+        self._workers, self._keep, self._at_once = workers, vectors, at_once
         self.experiment = prepare(self.config, self.kept.folder / "unused")
         self.tasks = list(self.config.tasks)
         self._evaluators: dict[Any, Evaluator] = {}
@@ -84,7 +91,7 @@ class Bench:
             if self.kept.found(trial, negate) is None:
                 fleets.setdefault((trial.mode, trial.steps, trial.form), []).append(trial)
         for (mode, steps, form), group in fleets.items():
-            size = max(1, LARGEST // len(self.tasks))
+            size = max(1, self._at_once // len(self.tasks))
             for start in range(0, len(group), size):
                 part = group[start : start + size]
                 self._run_fleet(mode, steps, form, part, subsets, negate)

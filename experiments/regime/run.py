@@ -128,13 +128,21 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
     parser.add_argument("--vectors", action="store_true", help="keep the task vectors")
+    parser.add_argument(
+        "--at-once",
+        type=int,
+        default=260,
+        help="fine-tunings in one program; 260 take 10 GB for the embedded model, and on a CPU one "
+        "trial at a time (1) keeps its results sooner",
+    )
     arguments = parser.parse_args()
     bench = Bench(
         arguments.model,
         arguments.workdir,
         arguments.config,
-        arguments.workers,
-        arguments.vectors,
+        workers=arguments.workers,
+        vectors=arguments.vectors,
+        at_once=arguments.at_once,
     )
     with jax.default_matmul_precision(bench.config.matmul_precision):
         for phase in arguments.phases:
