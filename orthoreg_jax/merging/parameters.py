@@ -12,7 +12,7 @@ ELSEWHERE = {
     "density": "if it is the fraction kept: k = 100 * density for ties, p = 1 - density for dare, "
     "beta = gamma - density for breadcrumbs",
     "drop_rate": "it is p",
-    "initial_rank_ratio": "it is share",
+    "initial_rank_ratio": "it is fraction",
     "iter_num": "it is steps",
     "keep_ratio": "if it is the fraction kept: k = 100 * keep_ratio for ties, p = 1 - keep_ratio "
     "for dare",
@@ -20,7 +20,7 @@ ELSEWHERE = {
     "majority_sign_method": 'it is elect: "total" is sum, "frequency" count',
     "merge_func": "it is combine",
     "param_value_mask_rate": "if it is the fraction left out: k = 100 * (1 - it)",
-    "pcb_ratio": "it is share",
+    "pcb_ratio": "it is fraction",
     "prior": "it is lambda",
     "prun_thre_k": "it is k",
     "reset_thresh": "above 1 it is k, else k = 100 * reset_thresh",
@@ -128,7 +128,7 @@ def read_options(
                 f"merger {merger}: no parameter {key!r}{hint}; it has {shown or 'none'}"
             )
         kind = type(known[own])
-        # What is no int may be a share to its author: the merger says what it wants instead.
+        # Who passes 0.5 to an int means a fraction: the merger itself says what it takes instead.
         kinds = (int, float) if kind is int else (kind,)
         given, example = f"merger {merger}: {key}={text}", f"{key}={known[own]}"
         values[own] = _read(text, kinds, given, example)

@@ -6,9 +6,9 @@
 | core space | U^T tau_t V^T | U and V: the inputs and outputs that any task changes |
 | DC-Merge's cover | U^T tau_t V^T | U and V: leading directions of each task, decorrelated |
 
-The first two lose nothing, so that sums and means stay the same; they change what mergers do that
-look at single entries (TIES, DARE), and what a share of all singular values is. Both were published
-for LoRA, whose updates have few directions.
+The first two lose nothing, so sums and means stay the same. They change mergers that look at single
+entries (TIES, DARE), and how many singular values a fraction of all keeps. Both were published for
+LoRA, whose updates have few directions.
 """
 
 from __future__ import annotations
@@ -86,23 +86,24 @@ def core_space(merger: Merger) -> Merger:
 
 
 @shown_as_called
-def dc_merge(rank: int = 0, rho: float = 0.0, share: float = 0.001) -> Merger:
+def dc_merge(rank: int = 0, rho: float = 0.0, fraction: float = 0.001) -> Merger:
     """DC-Merge: evens out singular values, and merges within the decorrelated leading directions.
 
     Each tau_t is cut to `rank` singular triples U_t S_t V_t, and S_t is smoothed (see `rho`). With
-    U = polar([U_1 ... U_T]) and V likewise, M_t = U^T U_t S_t V_t V^T. Of each M_t the largest
-    magnitudes stay (a share of `share`), the sign of their sum is elected, and the entries of that
-    sign are averaged, as by `ties`. Of the result only the block of each task's own directions
-    stays: tau = U (mask * M) V. Leaves that are not matrices are averaged.
+    U = polar([U_1 ... U_T]) and V likewise, M_t = U^T U_t S_t V_t V^T. Each M_t keeps its
+    entries of largest magnitude, the sign of their sum is elected, and the entries of that sign are
+    averaged, as `ties` does. Of the result only the blocks of each task's own directions stay:
+    tau = U (mask * M) V. Leaves that are not matrices are averaged.
 
     Defaults are those of the authors' code for full fine-tuning. For LoRA it takes the adapter's
     rank, and rho 5 or 1. merge-and-rebase adds the M_t up where nothing else is said.
 
     Args:
-      rank: singular values kept of each task, an int; 0, or above it: min(m, n) / T, rounded down.
+      rank: singular values kept of each task, an int; at most min(m, n) / T rounded down, which 0
+        stands for.
       rho: 0: singular values as they are; 1: all equal; above 1: evenly spaced, the largest at most
         rho times the smallest. Their sum stays.
-      share: of the entries of each M_t that are kept, at least one: above 0 and up to 1.
+      fraction: of each M_t's entries to keep, at least one; above 0 and up to 1.
 
     Raises:
       ValueError: a parameter out of its range.
@@ -112,7 +113,7 @@ def dc_merge(rank: int = 0, rho: float = 0.0, share: float = 0.001) -> Merger:
 
     Examples:
       >>> oj.dc_merge(rank=16, rho=5.0)
-      dc_merge(rank=16, rho=5.0, share=0.001)
+      dc_merge(rank=16, rho=5.0, fraction=0.001)
     """
     allowed = "the number of singular values kept of each task, an int, or 0 for min(m, n)/T"
     rank = check_count("dc_merge", "rank", rank, allowed)
@@ -120,13 +121,13 @@ def dc_merge(rank: int = 0, rho: float = 0.0, share: float = 0.001) -> Merger:
     rho = check_within("dc_merge", "rho", rho, (0, math.inf), allowed, excluded=(math.inf,))
     if 0 < rho < 1:
         raise ValueError(f"dc_merge: rho is {rho}; give {allowed}")
-    allowed = "a share of entries kept, above 0 and up to 1: 0.001 for 0.1 %"
-    share = check_within("dc_merge", "share", share, (0, 1), allowed, excluded=(0,))
-    return Merger(_dc_merge, (rank, rho, share), reads="matrices")
+    allowed = "the fraction of entries to keep, above 0 and up to 1: 0.001 for 0.1 %"
+    fraction = check_within("dc_merge", "fraction", fraction, (0, 1), allowed, excluded=(0,))
+    return Merger(_dc_merge, (rank, rho, fraction), reads="matrices")
 
 
 def _dc_merge(
-    values: Matrices, cutoffs: Cutoffs, key: Key, rank: int, rho: float, share: float
+    values: Matrices, cutoffs: Cutoffs, key: Key, rank: int, rho: float, fraction: float
 ) -> Any:
     xp = values.__array_namespace__()
     tasks, most = len(values), max(1, min(values.shape[1:]) // len(values))
@@ -137,7 +138,7 @@ def _dc_merge(
     before = product(inputs.T, left).reshape(-1, tasks, rank) * scale
     after = product(right, outputs.T).reshape(tasks, rank, -1)
     cores = product(xp.moveaxis(before, 1, 0), after)
-    merged = _merge_core(elementwise(largest(100 * share, "tensor"), "sum", "mean"), cores, None)
+    merged = _merge_core(elementwise(largest(100 * fraction, "tensor"), "sum", "mean"), cores, None)
     own = xp.arange(tasks * rank) // rank
     merged = xp.where(own[:, None] == own, merged, xp.zeros_like(merged))
     return product(product(inputs, merged), outputs)

@@ -22,7 +22,7 @@ def vectors(tasks, scale=1.0, dtype=jnp.float32):
     ]
 
 
-def oracle(rows, share):
+def oracle(rows, fraction):
     flat = np.stack([np.concatenate([np.ravel(row[name]) for name in SHAPES]) for row in rows])
     tasks, size = flat.shape
 
@@ -36,7 +36,7 @@ def oracle(rows, share):
 
     magnitude = clamp(np.abs(flat), 1e-4, 1 - 1e-4)
     balance = np.exp(tasks * spread(magnitude) ** 2) * np.tanh(flat * flat.sum(axis=0))
-    weights = spread(clamp(balance, 1 - share, 1.0))
+    weights = spread(clamp(balance, 1 - fraction, 1.0))
     merged = (weights * np.sign(flat) * magnitude).sum(axis=0)
     merged = merged / np.maximum(weights.sum(axis=0), 1e-12)
     parts = np.split(merged, np.cumsum([np.prod(shape) for shape in SHAPES.values()])[:-1])
@@ -44,15 +44,15 @@ def oracle(rows, share):
 
 
 @pytest.mark.parametrize(
-    "tasks, share, scale", [(3, 0.1, 1.0), (2, 0.5, 1e-2), (4, 1.0, 0.3), (1, 0.2, 1.0)]
+    "tasks, fraction, scale", [(3, 0.1, 1.0), (2, 0.5, 1e-2), (4, 1.0, 0.3), (1, 0.2, 1.0)]
 )
 @pytest.mark.parametrize("traced", [False, True])
-def test_steps(tasks, share, scale, traced):
+def test_steps(tasks, fraction, scale, traced):
     with jax.enable_x64(True):
         rows = vectors(tasks, scale, jnp.float64)
-        merge = lambda rows: oj.merge_task_vectors(rows, oj.pcb(share))  # noqa: E731
+        merge = lambda rows: oj.merge_task_vectors(rows, oj.pcb(fraction))  # noqa: E731
         found = (jax.jit(merge) if traced else merge)(rows)
-    for name, leaf in oracle(rows, share).items():
+    for name, leaf in oracle(rows, fraction).items():
         np.testing.assert_allclose(found[name], leaf, atol=1e-10)
 
 

@@ -8,9 +8,9 @@ import pytest
 import orthoreg_jax as oj
 
 
-def oracle(values, share, scale):
+def oracle(values, fraction, scale):
     middle = values.mean(axis=0)
-    rank = max(1, int(share * min(values.shape[1:])))
+    rank = max(1, int(fraction * min(values.shape[1:])))
     total = middle.copy()
     for value in values:
         left, singular, right = np.linalg.svd(value - middle, full_matrices=False)
@@ -23,13 +23,13 @@ def merged(values, merger, **others):
     return np.asarray(oj.merge_task_vectors(rows, merger, **others)["w"])
 
 
-@pytest.mark.parametrize("share, scale", [(0.12, 2.0), (0.5, 0.7), (1.0, 3.0), (0.3, 0.0)])
+@pytest.mark.parametrize("fraction, scale", [(0.12, 2.0), (0.5, 0.7), (1.0, 3.0), (0.3, 0.0)])
 @pytest.mark.parametrize("shape", [(8, 5), (4, 10), (1, 6)])
-def test_formula(share, scale, shape):
+def test_formula(fraction, scale, shape):
     values = np.random.default_rng(0).normal(size=(4, *shape))
     with jax.enable_x64(True):
-        found = merged(values, oj.cart(share, scale))
-    np.testing.assert_allclose(found, oracle(values, share, scale), atol=1e-12)
+        found = merged(values, oj.cart(fraction, scale))
+    np.testing.assert_allclose(found, oracle(values, fraction, scale), atol=1e-12)
 
 
 def test_all_directions_leave_the_mean():

@@ -104,7 +104,7 @@ def test_random_mergers_draw_within():
     assert np.linalg.matrix_rank(one, tol=1e-3) <= 4  # of the inputs and outputs that there are
 
 
-def dc_oracle(values, rank, rho, share):
+def dc_oracle(values, rank, rho, fraction):
     tasks = len(values)
     rank = rank or min(values.shape[1:]) // tasks
     lefts, scales, rights = [], [], []
@@ -126,21 +126,21 @@ def dc_oracle(values, rank, rho, share):
          for a, s, b in zip(lefts, scales, rights, strict=True)]
     )  # fmt: skip
     mask = np.kron(np.eye(tasks), np.ones((rank, rank)))
-    return inputs @ (mask * ties_of(cores, 100 * share)) @ outputs
+    return inputs @ (mask * ties_of(cores, 100 * fraction)) @ outputs
 
 
 @pytest.mark.parametrize(
-    "rank, rho, share", [(0, 0.0, 0.2), (2, 1.0, 0.5), (3, 5.0, 0.3), (2, 2.0, 1.0)]
+    "rank, rho, fraction", [(0, 0.0, 0.2), (2, 1.0, 0.5), (3, 5.0, 0.3), (2, 2.0, 1.0)]
 )
 @pytest.mark.parametrize("shape", [(13, 10), (9, 14)])
 @pytest.mark.parametrize("traced", [False, True])
-def test_dc_merge_in_numpy(rank, rho, share, shape, traced):
+def test_dc_merge_in_numpy(rank, rho, fraction, shape, traced):
     values = np.random.default_rng(0).normal(size=(3, *shape))
     with jax.enable_x64(True):
         rows = [{"w": jnp.asarray(value)} for value in values]
-        merge = lambda rows: oj.merge_task_vectors(rows, oj.dc_merge(rank, rho, share))["w"]  # noqa: E731
+        merge = lambda rows: oj.merge_task_vectors(rows, oj.dc_merge(rank, rho, fraction))["w"]  # noqa: E731
         found = (jax.jit(merge) if traced else merge)(rows)
-    np.testing.assert_allclose(found, dc_oracle(values, rank, rho, share), atol=1e-9)
+    np.testing.assert_allclose(found, dc_oracle(values, rank, rho, fraction), atol=1e-9)
 
 
 def test_dc_merge_of_fewer_directions_than_its_rank():
@@ -157,7 +157,7 @@ def test_orthogonal_tasks_are_merely_added_by_dc_merge():
                        for s in (slice(0, 4), slice(4, 8))])  # fmt: skip
     with jax.enable_x64(True):
         np.testing.assert_allclose(
-            merged(values, oj.dc_merge(share=4 / 64)), values.sum(axis=0), atol=1e-9
+            merged(values, oj.dc_merge(fraction=4 / 64)), values.sum(axis=0), atol=1e-9
         )
 
 
