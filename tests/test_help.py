@@ -43,6 +43,10 @@ def test_what_is_listed_can_be_pasted():
     assert "      Optimiser steps for each task, if `epochs` is 0." in text.splitlines()
 
 
+def test_every_option_has_its_own_words():
+    assert [option.name for option in parse_options() if not option.comment] == []
+
+
 def help_of(capsys, *words):
     with pytest.raises(SystemExit) as ended:
         cli.main([*words, "--help"])

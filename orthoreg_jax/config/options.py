@@ -93,12 +93,13 @@ def default_config() -> Options:
     # The same by factors of the control task's validation images, as images of no task in
     # particular: nothing is known of the other tasks. With the mode "delta" it is DELTA.
     penalty.drift = ConfigDict()
-    # lambda, used by the methods with "+drift"; as published for DELTA, not tuned here.
+    # Lambda of methods with "+drift"; as published for DELTA, not tuned here.
     penalty.drift.strength = 500.0
-    # Images for the factors, chosen by a fixed seed; 0: all.
+    # Validation images for the factors, chosen with a fixed seed; 0: all.
     penalty.drift.images = 256
-    # See penalty.tak; as published.
+    # Curvature of the features divided by their norm; as published.
     penalty.drift.normalized = True
+    # What the final projection's term is multiplied by; as published.
     penalty.drift.projection = 0.1
 
     # Values for one method, instead of training.learning_rate and its penalty's strength; 0.0: no
@@ -116,22 +117,24 @@ def default_config() -> Options:
     # features before that.
     config.linearized.normalized = False
 
-    # Adapters of the mode "lora": dW = (alpha / rank) B A.
     config.lora = lora = ConfigDict()
+    # Rank of the adapters of the mode "lora": dW = (alpha / rank) B A.
     lora.rank = 8
+    # Scale of the adapters: dW = (alpha / rank) B A.
     lora.alpha = 8.0
     # Kernels with an adapter: "qkvo" (attention's in- and output), "qkv", "qv", "mlp" or "all".
     lora.placement = "qkvo"
 
-    # The mode "delta"; its values are as published.
+    # The mode "delta"; its values are as published. Each step trains at alpha times the updates,
+    # with alpha drawn from a range that opens from 1 alone to [low, high].
     config.delta = delta = ConfigDict()
-    # It trains at alpha times its updates, alpha drawn at each step from a range that opens from 1
-    # alone to low and high.
+    # Lower end of the range of alpha in the last step, at most 1.
     delta.low = 0.5
+    # Upper end of the range of alpha in the last step, at least 1.
     delta.high = 2.0
-    # By the share of steps that are done, to the power of this.
+    # The range opens by the fraction of steps done, to this power.
     delta.power = 0.5
-    # Weight of the squared distance between its model and the linear one beside it.
+    # Weight of the squared distance between the model's and the linearised model's outputs.
     delta.weight = 1.0
 
     config.training = training = ConfigDict()
@@ -140,11 +143,12 @@ def default_config() -> Options:
     # Passes over each task's training images; -1.0: as many as in the field's recipe
     # (`tasks/catalogue.py`), for the field's tasks only.
     training.epochs = 0.0
+    # Images at each step, over all devices.
     training.batch_size = 128
     # Peak of the cosine schedule, which ends at 0.
     training.learning_rate = 1e-5
-    # Linear warm-up: below 1, a share of the steps; from 1 up, a number of steps. During n steps of
-    # warm-up, step k, counted from 1, has k / n of the peak.
+    # Linear warm-up: below 1, a fraction of the steps; from 1 up, a number of steps. During n steps
+    # of warm-up, step k, counted from 1, has k / n of the peak.
     training.warmup = 0.1
     # "adamw", or "muon": Muon on the kernels of linear layers and LoRA's factors, with updates of
     # AdamW's size, and AdamW on everything else.
@@ -153,7 +157,7 @@ def default_config() -> Options:
     training.weight_decay = 0.1
     # Largest global norm of the gradient.
     training.clip_norm = 1.0
-    # Smallest share of an image's area that a random resized crop keeps; 1.0: no augmentation.
+    # Smallest fraction of an image's area that a random resized crop keeps; 1.0: no augmentation.
     training.crop_scale = 0.9
     # Type of activations: "float32" or "bfloat16". Parameters and penalty stay float32.
     training.dtype = "float32"
@@ -180,6 +184,7 @@ def default_config() -> Options:
     training.keep_checkpoints = 2
 
     config.evaluation = evaluation = ConfigDict()
+    # Images in one call of the model, over all devices; changes speed and memory only.
     evaluation.batch_size = 256
     # Keep all validation and test images on the device if they are not larger than this together;
     # otherwise they stay in the host's memory and are sent batch by batch.
@@ -205,18 +210,20 @@ def default_config() -> Options:
     )
     # Shares of the zero-shot control accuracy that negation must preserve.
     evaluation.control_shares = (0.95, 0.9, 0.8)
-    # Images to use from each task's validation and test split, chosen with a fixed seed; 0: all.
+    # Images to use from each task's validation split, chosen with a fixed seed; 0: all.
     evaluation.max_val_images = 0
+    # Images to use from each task's test split, chosen with a fixed seed; 0: all.
     evaluation.max_test_images = 0
     # Task analogies "a:b:c:d" of four of `tasks` (a is to b as c is to d): accuracy on d of
     # tau_c + (tau_b - tau_a), which saw no image of d.
     evaluation.analogies = ()
-    # Tasks whose disentanglement error is measured, pair by pair, over `disentanglement_alphas` for
-    # both, on at most `max_disentanglement_images` test images of each (0: all); empty: none.
+    # Tasks whose disentanglement error is measured, pair by pair; empty: none.
     evaluation.disentanglement_tasks = ()
+    # Values of both alphas at which the disentanglement error is measured.
     evaluation.disentanglement_alphas = (
         *(-3.0, -2.5, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
     )
+    # Test images of each task for the disentanglement error; 0: all.
     evaluation.max_disentanglement_images = 256
     # Test images of each task for measuring the sensitivity to each feature and the products J tau;
     # 0: not measured.
