@@ -6,7 +6,7 @@ import argparse
 import os
 import pathlib
 import sys
-from typing import Any
+from typing import Any, TypeAlias
 
 from .completion import SHELLS
 
@@ -64,6 +64,10 @@ class _Parser(argparse.ArgumentParser):
         return f"{super().format_help()}\n{options_text()}"
 
 
+# The class that add_subparsers returns has no public name.
+Subcommands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Builds the parser of all commands."""
     # allow_abbrev is off, because "--conf.x" must be an error, not an abbreviation of --config.
@@ -107,7 +111,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_data(commands: Any) -> None:
+def _add_data(commands: Subcommands) -> None:
     text = "check the data of tasks, or fetch missing data from the hub"
     data = commands.add_parser("data", help=text, description=text, allow_abbrev=False)
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -138,7 +142,7 @@ def _add_given(command: argparse.ArgumentParser) -> None:
     add("--control", default="", help="task whose accuracy negation must keep")
 
 
-def _add_export(commands: Any) -> None:
+def _add_export(commands: Subcommands) -> None:
     text = "export an edited model of a finished run as a Hugging Face directory with a model card"
     export = commands.add_parser("export", help=text, description=text, allow_abbrev=False)
     add = export.add_argument
@@ -162,14 +166,15 @@ def _add_layout(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_merge(commands: Any) -> None:
+def _add_merge(commands: Subcommands) -> None:
     text = "merge task vectors of a run, of models or of files into a CLIP directory with its card"
     merge = commands.add_parser("merge", help=text, description=text, allow_abbrev=False)
     add = merge.add_argument
     add("--merger", required=True, help="average, ties, tsv_m, wudi, ...; adamerging, "
         "regmean or fisher, which use validation images of --tasks")  # fmt: skip
     add("--option", nargs="*", default=[], metavar="NAME=VALUE", help="parameters, e.g. k=30")
-    add("--space", default="", choices=("knots", "core"), help="merge in a basis of all vectors")
+    add("--space", default="", choices=("knots", "core"), help="merge in a basis that all vectors "
+        "share: of their outputs (knots), or of inputs and outputs (core)")  # fmt: skip
     add("--match-norms", default="", choices=("mean", "smallest", "largest"),
         help="scale the vectors to one norm first")  # fmt: skip
     add("--out", required=True, type=pathlib.Path, help="directory to write; must be new")
@@ -195,7 +200,7 @@ def _add_merge(commands: Any) -> None:
     files("--data", default="", help="data to choose alpha on: embedded (default), or a folder")
 
 
-def _add_vector(commands: Any) -> None:
+def _add_vector(commands: Subcommands) -> None:
     text = "write a fine-tuned model's task vector (its difference from the base) as safetensors"
     vector = commands.add_parser("vector", help=text, description=text, allow_abbrev=False)
     add = vector.add_argument
@@ -205,7 +210,7 @@ def _add_vector(commands: Any) -> None:
     add("--visual-only", action="store_true", help="ignore the model's text tower")
 
 
-def _add_push(commands: Any) -> None:
+def _add_push(commands: Subcommands) -> None:
     text = "upload a directory that export or merge wrote to the hub, with its card"
     push = commands.add_parser("push", help=text, description=text, allow_abbrev=False)
     add = push.add_argument
@@ -214,7 +219,7 @@ def _add_push(commands: Any) -> None:
     add("--private", action="store_true", help="create it as a private repository")
 
 
-def _add_measure(commands: Any) -> None:
+def _add_measure(commands: Subcommands) -> None:
     text = "print a model's accuracies, using the zero-shot head from its own text tower"
     measure = commands.add_parser("measure", help=text, description=text, allow_abbrev=False)
     add = measure.add_argument

@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .types import PyTree
+
 MatrixStack = Float[Array | np.ndarray, "k m n"]
 Square = Float[Array | np.ndarray, "k m m"]
 
@@ -100,7 +102,7 @@ def pseudo_inverse(matrices: Square) -> Square:
     return np.stack(found) if found else matrices
 
 
-def _svd(matrix: Any, size: int) -> tuple[Any, Any, Any]:
+def _svd(matrix: np.ndarray, size: int) -> tuple[Any, Any, Any]:
     rows, columns = matrix.shape
     if rows > columns:
         left, values, right = _svd(matrix.T, size)
@@ -118,7 +120,7 @@ def _svd(matrix: Any, size: int) -> tuple[Any, Any, Any]:
     return left, values, right / np.where(values > 0, values, 1.0)[:, None]
 
 
-def _svdvals(matrix: Any) -> Any:
+def _svdvals(matrix: np.ndarray) -> Any:
     if not np.isfinite(matrix).all():
         return np.nan
     if matrix.dtype == np.float64:
@@ -128,7 +130,7 @@ def _svdvals(matrix: Any) -> Any:
     return np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[::-1], 0))
 
 
-def _pseudo_inverse(matrix: Any, rounding: float) -> Any:
+def _pseudo_inverse(matrix: np.ndarray, rounding: float) -> np.ndarray:
     if not np.isfinite(matrix).all():
         return np.full_like(matrix, np.nan)
     values, vectors = np.linalg.eigh(matrix.astype(np.float64))
@@ -142,13 +144,13 @@ def _cut(parts: Any, rank: int | None) -> tuple[Any, Any, Any]:
     return left[:, :rank], values[:rank], right[:rank]
 
 
-def _one_by_one(decompose: Callable[[Any], Any], name: str) -> Any:
+def _one_by_one(decompose: Callable[[Any], Any], name: str) -> Callable[..., Any]:
     """Decomposes a traced matrix: never as a batch, even under vmap; NaN if it is not finite."""
 
     @jax.custom_jvp
     @jax.custom_batching.sequential_vmap
     @functools.wraps(decompose)
-    def guarded(matrix: Any) -> Any:
+    def guarded(matrix: Float[Array, "m n"]) -> PyTree:
         finite = jnp.all(jnp.isfinite(matrix))
         parts = decompose(jnp.where(finite, matrix, 0))
         return jax.tree.map(lambda part: jnp.where(finite, part, jnp.nan), parts)
@@ -187,14 +189,16 @@ def _traced_svdvals_jvp(primals: Any, tangents: Any) -> Any:
 _LOCK = threading.Lock()  # two concurrent limits would restore each other's value
 
 
-def _each(decompose: Callable[[Any], Any], matrices: Any) -> Iterator[Any]:
+def _each(
+    decompose: Callable[[Any], Any], matrices: Float[Array | np.ndarray, "t m n"]
+) -> Iterator[Any]:
     """Applies a function to several matrices at a time, one thread each.
 
     On matrices of these sizes LAPACK's own threads mostly wait for one another.
     """
     with _LOCK, _controller().limit(limits=1, user_api="blas"):
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            yield from pool.map(decompose, matrices)
+            yield from pool.map(decompose, np.asarray(matrices))
 
 
 @functools.cache

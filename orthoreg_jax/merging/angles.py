@@ -32,7 +32,7 @@ def slerp(t: float = 0.5) -> Merger:
     the origin their angle is tiny, so that they mostly average. Neither uses theta_0.
 
     Args:
-      t: share of the way from the first vector to the second, from 0 to 1.
+      t: fraction of the way from the first vector to the second, from 0 to 1.
 
     Raises:
       ValueError: t out of its range; when vectors are merged, not two of them.
@@ -43,7 +43,7 @@ def slerp(t: float = 0.5) -> Merger:
       >>> oj.slerp(0.25)
       slerp(t=0.25)
     """
-    t = check_within("slerp", "t", t, (0, 1), "a share of the way, from 0 to 1")
+    t = check_within("slerp", "t", t, (0, 1), "a fraction of the way, from 0 to 1")
     return Merger(_slerp, (t,), reads="tensors", tasks=2, at_most=2)
 
 

@@ -9,29 +9,31 @@ All functions take NumPy arrays or traced ones, and return the same.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import numpy as np
 
 from orthoreg_jax.arithmetic.decompositions import svd
 
+from .types import Floats, Matrices
 
-def product(left: Any, right: Any) -> Any:
+
+def product(left: Floats, right: Floats) -> Floats:
     """A matrix product in full precision."""
     with jax.default_matmul_precision("highest"):  # of traced ones
         return left @ right
 
 
-def norms(values: Any) -> Any:
+def norms(values: Matrices) -> Floats:
     """Norm of each matrix, computed so that squares cannot overflow."""
     xp = values.__array_namespace__()
-    largest = abs(values).max(axis=(1, 2))
+    largest = xp.abs(values).max(axis=(1, 2))
     scaled = values / xp.where(largest > 0, largest, 1)[:, None, None]
     return largest * xp.linalg.norm(scaled, axis=(1, 2))
 
 
-def leading(values: Any, rank: int, sizes: Any = 0.0) -> tuple[Any, Any, Any]:
+def leading(
+    values: Matrices, rank: int, sizes: Floats | float = 0.0
+) -> tuple[Floats, Floats, Floats]:
     """The first `rank` singular triples of each matrix, concatenated; 0 where missing.
 
     `sizes`: what the largest singular value of each counts as where it is smaller.
@@ -44,13 +46,13 @@ def leading(values: Any, rank: int, sizes: Any = 0.0) -> tuple[Any, Any, Any]:
     return left, scale.reshape(-1), right.reshape(-1, values.shape[2])
 
 
-def orthogonal(factor: Any) -> Any:
+def orthogonal(factor: Floats) -> Floats:
     """The polar factor U V^T of U S V^T, over directions above rounding."""
     left, scale, right = svd(factor[None])
     return product(left[0] * present(scale, factor.shape), right[0])
 
 
-def present(scale: Any, shape: tuple[int, ...], sizes: Any = 0.0) -> Any:
+def present(scale: Floats, shape: tuple[int, ...], sizes: Floats | float = 0.0) -> Floats:
     """1 for singular values (t, s), descending, above rounding; 0 for the others."""
     xp = scale.__array_namespace__()
     rounding = np.finfo(scale.dtype).eps * max(shape)
@@ -59,6 +61,6 @@ def present(scale: Any, shape: tuple[int, ...], sizes: Any = 0.0) -> Any:
     return (scale > limit[:, None]).astype(scale.dtype)
 
 
-def mean(scale: Any) -> Any:
+def mean(scale: Floats) -> Floats | np.floating:
     """Mean over singular values above rounding."""
     return scale.sum() / (scale > 0).sum().astype(scale.dtype).clip(1)

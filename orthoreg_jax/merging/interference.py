@@ -14,7 +14,7 @@ from orthoreg_jax.arithmetic.decompositions import svd
 from .directions import norms, present, product
 from .merger import Merger, shown_as_called
 from .parameters import check_count, check_within
-from .types import Cutoffs, Key, Matrices
+from .types import Cutoffs, Floats, Key, Matrices
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam
 
@@ -69,7 +69,7 @@ def _wudi(values: Matrices, cutoffs: Cutoffs, key: Key, steps: int, learning_rat
     return _descend(lambda tau: 2 * (product(gram, tau) - target), start, steps, learning_rate)
 
 
-def _minimum(units: Matrices, sizes: Any) -> Any:
+def _minimum(units: Matrices, sizes: Floats) -> Floats:
     """The solution, from the directions of all tasks side by side.
 
     With [N_1 ... N_T] = U S [V_1 ... V_T], N_t = tau_t / ||tau_t||, the normal equations become
@@ -84,13 +84,15 @@ def _minimum(units: Matrices, sizes: Any) -> Any:
     own = xp.moveaxis((right * there[:, None]).reshape(-1, tasks, columns), 1, 0)
     total = xp.zeros_like(own[0])
     for number in range(tasks):
-        share = product(own[number], own[number].T)
-        total = total + sizes[number] * product(share, (scale**2)[:, None] * own[number])
+        span = product(own[number], own[number].T)
+        total = total + sizes[number] * product(span, (scale**2)[:, None] * own[number])
     inverse = there / xp.where(there > 0, scale, 1)
     return product(left * inverse, total)
 
 
-def _descend(gradient: Callable[[Any], Any], start: Any, steps: int, rate: float) -> Any:
+def _descend(
+    gradient: Callable[[Floats], Floats], start: Floats, steps: int, rate: float
+) -> Floats:
     """`steps` steps of Adam; NumPy's, or traced."""
     xp = start.__array_namespace__()
 

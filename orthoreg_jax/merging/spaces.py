@@ -28,7 +28,7 @@ from .elementwise import elementwise
 from .merger import Merger, shown_as_called
 from .parameters import check_count, check_within
 from .sparsify import largest
-from .types import Cutoffs, Key, Matrices
+from .types import Cutoffs, Floats, Key, Matrices
 
 
 def knots(merger: Merger) -> Merger:
@@ -128,7 +128,7 @@ def dc_merge(rank: int = 0, rho: float = 0.0, fraction: float = 0.001) -> Merger
 
 def _dc_merge(
     values: Matrices, cutoffs: Cutoffs, key: Key, rank: int, rho: float, fraction: float
-) -> Any:
+) -> Floats:
     xp = values.__array_namespace__()
     tasks, most = len(values), max(1, min(values.shape[1:]) // len(values))
     rank = min(rank, most) if rank else most
@@ -144,7 +144,7 @@ def _dc_merge(
     return product(product(inputs, merged), outputs)
 
 
-def _smooth(scale: Any, rho: float) -> Any:
+def _smooth(scale: Floats, rho: float) -> Floats:
     """Singular values of each task, descending along a line; those that are missing stay 0."""
     if not rho:
         return scale
@@ -182,20 +182,20 @@ def _inside(name: str, merge: Any, merger: Any) -> Merger:
     )
 
 
-def _knots(values: Matrices, cutoffs: Cutoffs, key: Key, merger: Merger) -> Any:
+def _knots(values: Matrices, cutoffs: Cutoffs, key: Key, merger: Merger) -> Floats:
     outputs = _row_space(values)
     merged = _merge_core(merger, product(values, outputs.T), key)
     return product(merged, outputs)
 
 
-def _core(values: Matrices, cutoffs: Cutoffs, key: Key, merger: Merger) -> Any:
+def _core(values: Matrices, cutoffs: Cutoffs, key: Key, merger: Merger) -> Floats:
     outputs = _row_space(values)
     inputs = _row_space(values.swapaxes(1, 2)).T
     merged = _merge_core(merger, product(product(inputs.T, values), outputs.T), key)
     return product(product(inputs, merged), outputs)
 
 
-def _row_space(values: Any) -> Any:
+def _row_space(values: Matrices) -> Floats:
     """Orthonormal rows that span those of all matrices; one row at least."""
     if isinstance(values, jax.core.Tracer):
         raise ValueError(
@@ -208,7 +208,7 @@ def _row_space(values: Any) -> Any:
     return right[0, :rank]
 
 
-def _merge_core(merger: Merger, values: Any, key: Key) -> Any:
+def _merge_core(merger: Merger, values: Matrices, key: Key) -> Floats:
     """Merges coordinates by a merger of any kind; NumPy's if they are."""
     if merger.reads == "matrices" or not isinstance(values, np.ndarray):
         return merger.merge(values, None, key, *merger.options)
@@ -216,5 +216,5 @@ def _merge_core(merger: Merger, values: Any, key: Key) -> Any:
 
 
 @functools.partial(jax.jit, static_argnames="merger")
-def _merge_compiled(values: Any, key: Key, merger: Merger) -> Any:
+def _merge_compiled(values: Matrices, key: Key, merger: Merger) -> Floats:
     return merger.merge(values, None, key, *merger.options)

@@ -72,26 +72,32 @@ UNITS = {
         },
     ),
     ("iso_cts", "common_space_fraction"): ("a fraction from 0 to 1", {80: "80; .* 0.8 for 80 %"}),
-    ("pcb", "share"): ("of each task's entries", {10: "pcb: share is 10; .* 0.1 for 10 %", 0: "0"}),
-    ("slerp", "t"): ("share of the way", {50: "t is 50; give a share of the way, from 0 to 1"}),
+    ("pcb", "fraction"): (
+        "of each task's entries",
+        {10: "pcb: fraction is 10; .* 0.1 for 10 %", 0: "fraction is 0"},
+    ),
+    ("slerp", "t"): ("fraction of the way", {50: "t is 50; give a share of the way, from 0 to 1"}),
     ("wudi", "steps"): (
         "of Adam, an int",
         {-1: "steps is -1", 3e2: "steps is 300.0; .* as an int"},
     ),
     ("wudi", "learning_rate"): ("in units of the weights", {-1e-5: "learning_rate is -1e-05"}),
-    ("cart", "share"): (
-        "share|of the singular values that are kept",
-        {8: "cart: share is 8; .* 0.12 for 12 %", 0: "share is 0"},
+    ("cart", "fraction"): (
+        "of each distance's singular values to keep",
+        {8: "cart: fraction is 8; .* 0.12 for 12 %", 0: "fraction is 0"},
     ),
-    ("cart", "lambda_"): ("multiplied by, from 0", {-1: "lambda_ is -1; give a number from 0"}),
+    ("cart", "lambda_"): (
+        "factor of the sum of the distances",
+        {-1: "lambda_ is -1; give a number from 0"},
+    ),
     ("dc_merge", "rank"): ("singular values kept of each task, an int", {0.125: "rank is 0.125"}),
     ("dc_merge", "rho"): (
         "0: singular values as they are; 1: all equal",
         {0.2: "rho is 0.2; give 0 .as they are., 1 .all equal.", -1: "rho is -1"},
     ),
-    ("dc_merge", "share"): (
-        "of the entries of each M_t that are kept",
-        {0.0: "share is 0.0; .* 0.001 for 0.1 %", 10: "share is 10"},
+    ("dc_merge", "fraction"): (
+        "of each M_t's entries to keep",
+        {0.0: "fraction is 0.0; .* 0.001 for 0.1 %", 10: "fraction is 10"},
     ),
     ("regmean", "alpha"): (
         "the paper's alpha",
