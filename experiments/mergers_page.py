@@ -138,14 +138,14 @@ def verdict(cells: Mapping[tuple[str, str], Cell]) -> list[str]:
     """Conclusions from the numbers, in words."""
     found, lines = gains(cells), []
     if not found:
-        return ["No method is there both without and with the penalty."]
+        return ["No method has results both without and with the penalty."]
     modes = {mode: make_mode(mode, default_config()).label for mode, _ in found}
     beyond = {k: v for k, v in found.items() if abs(statistics.fmean(v)) > statistics.stdev(v)}
     up = [key for key, values in beyond.items() if statistics.fmean(values) > 0]
     lines.append(
         f"Of {len(found)} pairs of mode and merger, the penalty raises Abs by more than the gain's "
         f"standard deviation over seeds in {len(up)}, lowers it by more than that in "
-        f"{len(beyond) - len(up)}, and is not told apart from 0 in {len(found) - len(beyond)}."
+        f"{len(beyond) - len(up)}, and is within noise in {len(found) - len(beyond)}."
     )
     rows = []
     for name in TRIED:
@@ -230,8 +230,8 @@ def report(arguments: argparse.Namespace) -> None:
         f"accuracy. Alphas are those that make ‖ατ‖ {grids[0]} of ‖Σ τ_t‖, for TSV-M "
         f"{grids[1]}, for Iso also {more}; *: one of the seeds is at an end of its grid. Own "
         f"parameters ({own}) are chosen with the first seed and kept for the others. The plain "
-        "average is the sum with another α, and so has no row. Linearised models "
-        "are evaluated as such.\n",
+        "average is the sum at another α, so it has no row. Linearised models are evaluated as "
+        "linearised.\n",
         *([f"Not finished: {', '.join(missing)}.\n"] if missing else []),
         "## Verdict\n",
         *(f"{line}\n" for line in verdict(cells)),

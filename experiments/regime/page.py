@@ -313,17 +313,18 @@ def main() -> None:
             words,
             "## All modes, with and without\n",
             table + "\n",
-            "Gap closed: of the way from zero-shot to single-task accuracy. Penalty left: Σ ‖G − "
-            "I‖ at the end, of its value for no update. Flat α: the least and the greatest that "
-            "lose at most a point of mean validation accuracy.\n",
+            "Gap closed: how much of the gap between zero-shot and single-task accuracy addition "
+            "closes. Penalty left: Σ ‖G − I‖ at the end, relative to its value without an update. "
+            "Flat α: the smallest and the largest α within a point of the best mean validation "
+            "accuracy.\n",
             "## Gains, on the same images\n",
             gains + "\n",
-            "With the penalty minus without, points; in brackets the 95 % bootstrap interval over "
-            "test images, bold where it has no 0. A lower target is better.\n",
+            "With the penalty minus without, in points; in brackets the 95 % bootstrap interval "
+            "over test images, bold where it excludes 0. A lower target is better.\n",
             "## Where it begins\n",
             "![Gains over steps](regime.png)\n",
             begins + "\n",
-            "Σ rates × √side: the sum of learning rates, which is about how far Adam can move an "
+            "Σ rates × √side: the sum of the learning rates, about as far as Adam can move an "
             "entry, in units of an entry of an orthonormal update.\n",
             "## Every λ\n",
             every_strength(trials) + "\n",
