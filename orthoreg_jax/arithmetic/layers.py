@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,16 +15,32 @@ from .rules import LORA_LEAVES, Adapter, Matrix, Reading, Skip, shape_of, withou
 from .types import PyTree
 
 Shapes = Mapping[str, tuple[int, ...]]  # by path, without nnx's "/value"
+# Names of layers: Conv_0, ConvTranspose_1, conv, conv2, down_conv, but not conversation.
+CONVOLUTION = re.compile(r"(^|_)conv(transpose|local)?(\d|_|$)")
+HAIKU_CONVOLUTION = re.compile(r"(?:^|_)conv(\d)_d")
 
 
-def layer_rules(library: str, tree: PyTree) -> dict[str, Reading]:
+def layer_rules(library: str, tree: PyTree, spatial: int | None = None) -> dict[str, Reading]:
     """Rules for those leaves of a library's stock layers that need one.
 
-    Covers multi-head attention, convolutions, layers stacked by scan or vmap, and LoRA in nnx. For
-    Equinox, whose layers are nodes of the tree, it also covers linear layers (which are
-    (outputs, inputs) there), embeddings and normalisations. Layers of flax and Haiku are recognised
-    by the names of their leaves and by matching shapes. An ambiguous leaf gets no rule and is an
-    error later if it needs one: a `DenseGeneral` over several axes, for example.
+    Covers multi-head attention, `DenseGeneral`, convolutions, layers stacked by scan or vmap, and
+    LoRA in nnx. For Equinox, whose layers are nodes of the tree, it also covers linear layers
+    (which are (outputs, inputs) there), embeddings and normalisations. Layers of flax and Haiku are
+    recognised by their leaves' names and shapes, the shape of the bias above all.
+
+    An ambiguous leaf gets no rule, and is an error later if it needs one:
+
+    * a convolution without bias in linen or nnx, unless `spatial` tells its axes: one over images
+      looks like a stack of those over sequences. Its layer must be called conv.
+    * a convolution over one input channel, which looks like one channel by channel; in Equinox,
+      one of several groups. Columns of different groups see different inputs.
+
+    Args:
+      library: "linen", "nnx", "equinox" or "haiku".
+      tree: all parameters, or their shapes; for Equinox the module itself, as
+        `eqx.filter(model, eqx.is_inexact_array)`.
+      spatial: axes over which convolutions without bias slide, 2 for images; all axes before them
+        stack layers.
 
     Args:
       library: "linen", "nnx", "equinox" or "haiku".
@@ -35,7 +52,7 @@ def layer_rules(library: str, tree: PyTree) -> dict[str, Reading]:
       `{"head/kernel": oj.Skip("frozen"), **oj.layer_rules("linen", params)}`.
 
     Raises:
-      ValueError: an unknown library.
+      ValueError: an unknown library, or `spatial` is below 1.
 
     Examples:
       >>> attention = {"query": {"kernel": jnp.zeros((8, 2, 4))},
@@ -45,18 +62,21 @@ def layer_rules(library: str, tree: PyTree) -> dict[str, Reading]:
       out/kernel    (2, 4, 8)  (8 rows, 8 columns)
       query/kernel  (8, 2, 4)  (8 rows, 8 columns)
     """
+    if spatial is not None and not (isinstance(spatial, int) and spatial > 0):
+        raise ValueError(f"spatial is {spatial!r}; give a number of axes from 1, such as 2")
     if library == "equinox":
         return _equinox_rules(tree)
-    if library not in READ_BY_NAME:
+    if not isinstance(library, str) or library not in READ_BY_NAME:
         allowed = ", ".join(map(repr, [*READ_BY_NAME, "equinox"]))
-        raise ValueError(f"library {library!r}; allowed: {allowed}")
+        came = repr(library) if isinstance(library, str) else f"a {type(library).__name__}"
+        raise ValueError(f"library is {came}; allowed: {allowed}")
     shapes = {
         without_value(path): shape_of(leaf) for path, leaf in flatten(tree, is_low_rank).items()
     }
     found: dict[str, Reading] = {}
     for path in shapes:
         node, _, name = path.rpartition("/")
-        reading = READ_BY_NAME[library](shapes, node, name)
+        reading = READ_BY_NAME[library](shapes, node, name, spatial)
         if reading is not None:
             found[glob.escape(node if isinstance(reading, Adapter) else path)] = reading
     return found
@@ -66,7 +86,7 @@ def _below(node: str, name: str) -> str:
     return f"{node}/{name}".lstrip("/")
 
 
-def _flax(shapes: Shapes, node: str, name: str) -> Reading | None:
+def _flax(shapes: Shapes, node: str, name: str, spatial: int | None) -> Reading | None:
     """Rules for linen and nnx, whose leaves have the same names and layouts."""
     if name in LORA_LEAVES:
         return Adapter(*LORA_LEAVES)
@@ -80,37 +100,62 @@ def _flax(shapes: Shapes, node: str, name: str) -> Reading | None:
             return Matrix((-3,), (-2, -1))
         if part == "out":
             return Matrix((-3, -2), (-1,))
-    return _kernel(shapes[_below(node, name)], shapes.get(_below(node, "bias")), part)
+    if not CONVOLUTION.search(part.lower()):
+        spatial = None
+    elif len(shapes[_below(node, name)]) == 3:
+        spatial = 1
+    return _kernel(shapes[_below(node, name)], shapes.get(_below(node, "bias")), spatial)
 
 
-def _haiku(shapes: Shapes, node: str, name: str) -> Reading | None:
-    shape = shapes[_below(node, name)]
+def _haiku(shapes: Shapes, node: str, name: str, spatial: int | None) -> Reading | None:
+    shape, layer = shapes[_below(node, name)], node.rpartition("/")[2]
     if name == "b" and len(shape) > 1:
         return Skip("a bias, by its name")
-    outputs = -2 if "transpose" in node.rpartition("/")[2] else -1
-    return _kernel(shape, shapes.get(_below(node, "b")), node, outputs) if name == "w" else None
+    if name != "w":
+        return None
+    said = HAIKU_CONVOLUTION.search(layer)
+    outputs = -2 if "transpose" in layer else -1
+    return _kernel(shape, shapes.get(_below(node, "b")), int(said[1]) if said else None, outputs)
 
 
 def _kernel(
-    shape: tuple[int, ...], bias: tuple[int, ...] | None, layer: str, outputs: int = -1
+    shape: tuple[int, ...],
+    bias: tuple[int, ...] | None,
+    spatial: int | None,
+    outputs: int = -1,
 ) -> Reading | None:
-    """The rule for a kernel (..., in, out) of three or more axes; None if fewer, or ambiguous."""
+    """The rule for a kernel (..., in, out) of three or more axes; None if fewer, or ambiguous.
+
+    Args:
+      shape: of the kernel.
+      bias: its shape, if there is one: (stack..., out), or as many last axes as the outputs have.
+      spatial: axes that a convolution slides over, where they are known.
+      outputs: the axis of the outputs.
+    """
     axes = len(shape)
     if axes < 3:
         return None
-    if "conv" not in layer.rpartition("/")[2].lower():
-        stacked = bias == (*shape[:-2], shape[-1])
-        return Matrix() if stacked and bias != shape[1:] else None
-    # (height, width, in, out); stacked layers have one more axis, and so do their biases.
-    first = 0 if bias is None else len(bias) - 1
-    fits = axes <= 4 if bias is None else bias == (*shape[:first], shape[outputs])
-    columns = outputs % axes
-    rows = tuple(axis for axis in range(first, axes) if axis != columns)
-    return Matrix(rows, (columns,)) if fits else None
+    columns, first = (outputs % axes,), 0
+    if bias is not None:
+        first = len(bias) - 1
+        stacked = bias == (*shape[:first], shape[outputs])
+        several = 1 < len(bias) < axes and bias == shape[-len(bias) :]
+        if stacked == several:
+            return None
+        if several:
+            return Matrix(tuple(range(axes - len(bias))), tuple(range(axes - len(bias), axes)))
+    elif spatial is not None and axes >= spatial + 2:
+        first = axes - spatial - 2
+    else:
+        return None
+    rows = tuple(axis for axis in range(first, axes) if axis not in columns)
+    one_channel = len(rows) > 1 and shape[rows[-1]] == 1
+    return None if one_channel else Matrix(rows, columns)
 
 
-# Library -> function of (shapes, path of a layer, name of its leaf) that gives the leaf's reading.
-READ_BY_NAME: dict[str, Callable[[Shapes, str, str], Reading | None]] = {
+# Library -> function of (shapes, path of a layer, name of its leaf, axes of convolutions without
+# bias) that gives the leaf's reading.
+READ_BY_NAME: dict[str, Callable[[Shapes, str, str, int | None], Reading | None]] = {
     "linen": _flax,
     "nnx": _flax,
     "haiku": _haiku,
@@ -142,6 +187,8 @@ def _equinox(layer: Any, name: str) -> Reading | None:
     if kind.endswith("Norm"):
         return Skip("of a normalisation")
     if not name.startswith("weight"):
+        return None
+    if getattr(layer, "groups", 1) > 1 and kind.startswith("Conv"):
         return None
     # (outputs, inputs); (outputs, inputs, height, width) in a convolution.
     spatial = layer.num_spatial_dims if kind.startswith("Conv") else 0

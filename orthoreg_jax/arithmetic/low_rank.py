@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from .precision import wide_type
+from .precision import power_of_two, wide_type
 from .types import TaskVector, Update
 
 
@@ -84,9 +84,16 @@ def dense(delta: Update) -> TaskVector:
     )
 
 
+class ScaledSquare(NamedTuple):
+    """A number as unit^2 * relative, so that it does not overflow; see `power_of_two`."""
+
+    unit: Float[Array, "*k"]
+    relative: Float[Array, "*k"]
+
+
 def squared_deviation(
     update: LowRank, precision: jax.lax.PrecisionLike = "highest"
-) -> Float[Array, "*k"]:
+) -> ScaledSquare:
     r"""|| G - I ||_F^2 of the smaller side's Gram matrix, by r x r algebra alone.
 
     With P = left^T left, Q = right right^T, scale s and smaller side n:
@@ -97,6 +104,8 @@ def squared_deviation(
     inner = jnp.einsum("...mi,...mj->...ij", left, left, precision=precision)
     outer = jnp.einsum("...in,...jn->...ij", right, right, precision=precision)
     product = jnp.asarray(update.scale, dtype) ** 2 * jnp.matmul(inner, outer, precision=precision)
+    unit = power_of_two(jnp.max(jnp.abs(product), axis=(-2, -1), initial=0))
+    product = product / unit[..., None, None]
     fourth = jnp.sum(product * jnp.swapaxes(product, -1, -2), axis=(-2, -1))
     second = jnp.trace(product, axis1=-2, axis2=-1)
-    return fourth - 2 * second + min(update.shape[-2:])
+    return ScaledSquare(unit, fourth - 2 * second / unit + min(update.shape[-2:]) / unit**2)

@@ -19,8 +19,10 @@ from .rules import (
     Rules,
     Skip,
     Unread,
+    check_rules,
     read_leaf,
     read_leaves,
+    shadowed_rules,
     shape_of,
     unused_rules,
     without_value,
@@ -75,19 +77,27 @@ def select_leaves(tree: PyTree, rules: Rules | None = None) -> dict[str, tuple[A
       ValueError: as `select_matrices`; a leaf is not an array; one of two factors is missing.
     """
     check_arrays(tree, "tree of updates")
+    check_rules(rules)
     leaves = flatten(tree, is_low_rank)
     unused = unused_rules(tree, rules or {})
     if unused:
-        raise ValueError(
-            f"matrices: no leaf matches {', '.join(map(repr, unused))}; patterns are globs over "
-            f"whole paths; the paths are {', '.join(leaves)}"
-        )
+        raise ValueError(f"matrices: {'; '.join(_why_unused(each, rules) for each in unused)}; the "
+                         f"paths are {', '.join(leaves)}")  # fmt: skip
     selected = read_updates(leaves, rules)
     if not selected:
-        raise ValueError(
-            f"the tree has no weight matrix: {describe_matrices(tree, rules) or 'it is empty'}"
-        )
+        table = f", only these leaves:\n{describe_matrices(tree, rules)}" if leaves else ""
+        raise ValueError(f"the tree has no weight matrix{table or '; it is empty'}")
     return selected
+
+
+def _why_unused(pattern: str, rules: Rules | None) -> str:
+    reading = (rules or {})[pattern]
+    if isinstance(reading, Adapter):
+        return (
+            f"no node matches {pattern!r} and has leaves {reading.left!r} and {reading.right!r}; "
+            "the pattern of an Adapter is a glob over the node that holds both factors"
+        )
+    return f"no leaf matches {pattern!r}; patterns are globs over whole paths"
 
 
 def read_updates(
@@ -145,7 +155,7 @@ def has_matrices(tree: PyTree, rules: Rules | None = None) -> bool:
 def describe_matrices(tree: PyTree, rules: Rules | None = None) -> str:
     """A table of every leaf: path, shape, and how it is read or why it is not.
 
-    Rules that match no leaf are listed below it.
+    Rules that match no leaf, or only leaves that rules before them match, are listed below it.
 
     Args:
       tree: any pytree of arrays or of `jax.ShapeDtypeStruct`.
@@ -159,6 +169,7 @@ def describe_matrices(tree: PyTree, rules: Rules | None = None) -> str:
       bias   (3,)       -- 1-D: a bias, scale or scalar
       heads  (8, 2, 4)  (8 rows, 8 columns)
     """
+    check_rules(rules)
     lines = [("leaf", "shape", "read as")]
     leaves = flatten(tree, is_low_rank)
     for path, leaf in leaves.items():
@@ -167,7 +178,13 @@ def describe_matrices(tree: PyTree, rules: Rules | None = None) -> str:
     widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
     table = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in lines]
     unused = unused_rules(tree, rules or {})
-    return "\n".join(table + [f"rule {pattern!r} matches no leaf" for pattern in unused])
+    notes = [f"rule {pattern!r} matches no leaf" for pattern in unused]
+    notes += [
+        f"rule {pattern!r} never applies: the rules before it match its leaves first"
+        for pattern in shadowed_rules(leaves, rules or {})
+        if pattern not in unused
+    ]
+    return "\n".join(table + notes)
 
 
 def _describe_leaf(path: str, leaves: Mapping[str, Any], rules: Rules | None) -> str:
@@ -196,4 +213,7 @@ def _describe_leaf(path: str, leaves: Mapping[str, Any], rules: Rules | None) ->
 def _describe_size(shape: tuple[int, ...], reading: Matrix) -> str:
     leaf = jax.ShapeDtypeStruct(shape, jnp.float32)
     count, rows, columns = jax.eval_shape(lambda x: as_matrices(x, reading), leaf).shape
-    return f"{count} x " * (count != 1) + f"({rows} rows, {columns} columns)"
+    sides = [
+        f"{side} {name}{'s' * (side != 1)}" for side, name in ((rows, "row"), (columns, "column"))
+    ]
+    return f"{count} x " * (count != 1) + f"({', '.join(sides)})"

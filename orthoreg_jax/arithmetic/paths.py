@@ -19,8 +19,20 @@ def leaf_path(path: tuple[Any, ...]) -> str:
 
 
 def flatten(tree: PyTree, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
-    """All leaves of any pytree by their path, in the tree's order."""
-    return {leaf_path(path): leaf for path, leaf in jax.tree.leaves_with_path(tree, is_leaf)}
+    """All leaves of any pytree by their path, in the tree's order.
+
+    Raises:
+      ValueError: two leaves have one path as text, as in {"a/b": x, "a": {"b": y}}.
+    """
+    found: dict[str, Any] = {}
+    for key, leaf in jax.tree.leaves_with_path(tree, is_leaf):
+        path = leaf_path(key)
+        if path in found:
+            raise ValueError(
+                f"two leaves have the path {path!r}; rename a key, so that each has its own"
+            )
+        found[path] = leaf
+    return found
 
 
 def check_arrays(tree: PyTree, name: str) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -117,6 +117,7 @@ Reading = Matrix | Adapter | Skip
 
 # Names of leaves that are vectors; further axes stack them or split them by heads.
 VECTORS = ("bias", "scale", "offset", "gamma", "beta")
+EMBEDDINGS = {"emb", "wte", "wpe"}  # parts of names of layers, besides all with "embed"
 LORA_LEAVES = ("lora_a", "lora_b")  # the names in nnx and, in capitals, in peft
 MOST = 12  # leaves listed in one message
 ADVICE = (
@@ -125,8 +126,9 @@ ADVICE = (
     "for (rows, heads, head_dim), Matrix(rows=(0, 1), columns=(2,)) for (heads, head_dim, "
     "columns), Matrix(rows=(0, 1, 2), columns=(3,)) for a convolution, Adapter('lora_a', 'lora_b') "
     "for two leaves that are one update, or Skip('why') to leave it out. "
-    "`layer_rules(library, tree)` gives the rules for stock layers, VISUAL_MATRICES those for a "
-    "CLIP; `describe_matrices(tree, rules)` lists all leaves"
+    "`layer_rules(library, tree)` gives the rules for stock layers (spatial=2 for convolutions "
+    "over images without bias), VISUAL_MATRICES those for a CLIP; `describe_matrices(tree, rules)` "
+    "lists all leaves"
 )
 Rules = Mapping[str, Reading]
 
@@ -158,10 +160,6 @@ def read_leaf(path: str, leaf: Any, rules: Rules | None = None) -> Reading | Unr
     shape, dtype = shape_of(leaf), getattr(leaf, "dtype", type(leaf))
     weights = jnp.issubdtype(dtype, jnp.floating)
     for pattern, reading in (rules or {}).items():
-        if not isinstance(reading, Reading):
-            raise ValueError(
-                f"rule {pattern!r} is {reading!r}; allowed: Matrix(...), Adapter(...), Skip('why')"
-            )
         if matches(path, pattern, reading):
             if not isinstance(reading, Skip) and not weights:
                 raise ValueError(
@@ -176,7 +174,7 @@ def read_leaf(path: str, leaf: Any, rules: Rules | None = None) -> Reading | Unr
         return Skip(f"{dtype}: no weights")
     if len(shape) < 2:
         return Skip(f"{len(shape)}-D: a bias, scale or scalar")
-    if name in VECTORS:
+    if name.lower() in VECTORS:
         return Skip("a bias or scale, by its name")
     if "embed" in name.lower():
         return Skip("an embedding, by its name")
@@ -188,7 +186,7 @@ def read_leaf(path: str, leaf: Any, rules: Rules | None = None) -> Reading | Unr
         parent = parents[-1].lower()
         if "norm" in parent or parent.rstrip("_0123456789") == "ln":
             return Skip("the weight of a normalisation, by its name")
-        if "embed" in parent:
+        if "embed" in parent or not EMBEDDINGS.isdisjoint(parent.split("_")):
             return Unread("named like an embedding, or a layer that makes one")
     return Matrix()
 
@@ -200,6 +198,7 @@ def read_leaves(leaves: Mapping[str, Any], rules: Rules | None = None) -> dict[s
       ValueError: leaves need a rule and have none (one message lists them all), or a rule does not
         fit.
     """
+    check_rules(rules)
     readings = {path: read_leaf(path, leaf, rules) for path, leaf in leaves.items()}
     unread = {path: each for path, each in readings.items() if isinstance(each, Unread)}
     if unread:
@@ -210,6 +209,24 @@ def read_leaves(leaves: Mapping[str, Any], rules: Rules | None = None) -> dict[s
         lines[MOST:] = [f"and {len(lines) - MOST} more leaves"] * (len(lines) > MOST)
         raise ValueError("\n  ".join([*lines, ADVICE]))
     return {path: each for path, each in readings.items() if not isinstance(each, Unread)}
+
+
+def check_rules(rules: Any) -> None:
+    """Checks that rules are a dict of readings, or None.
+
+    Raises:
+      ValueError: they are not.
+    """
+    if rules is not None and not isinstance(rules, Mapping):
+        raise ValueError(
+            f"matrices is a {type(rules).__name__}; give a dict from patterns to readings, such as "
+            '{"*/kernel": Matrix()}'
+        )
+    for pattern, reading in (rules or {}).items():
+        if not isinstance(reading, Reading):
+            raise ValueError(
+                f"rule {pattern!r} is {reading!r}; allowed: Matrix(...), Adapter(...), Skip('why')"
+            )
 
 
 def shape_of(leaf: Any) -> tuple[int, ...]:
@@ -241,6 +258,15 @@ def unused_rules(tree: PyTree, rules: Rules) -> list[str]:
         if not any(matches(path, pattern, reading) for path in leaves)
         and not any(_may_match_below(path, pattern) for path in masked)
     ]
+
+
+def shadowed_rules(paths: Iterable[str], rules: Rules) -> list[str]:
+    """Patterns that never apply, because a pattern before them matches each of their leaves."""
+    applied = {
+        next((pattern for pattern, each in rules.items() if matches(path, pattern, each)), None)
+        for path in paths
+    }
+    return [pattern for pattern in rules if pattern not in applied]
 
 
 def _may_match_below(path: str, pattern: str) -> bool:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Inexact
 from orthoreg_jax.arithmetic.low_rank import LowRank, dense, is_low_rank, squared_deviation
 from orthoreg_jax.arithmetic.matrices import as_matrices, select_leaves
 from orthoreg_jax.arithmetic.meshes import automatically_sharded
-from orthoreg_jax.arithmetic.precision import wide_type
+from orthoreg_jax.arithmetic.precision import power_of_two, wide_type
 from orthoreg_jax.arithmetic.rules import Matrix, Rules
 from orthoreg_jax.arithmetic.types import Update
 
@@ -118,8 +118,8 @@ def _low_rank_penalty(
     # The rank is below both sides, so ||G - I||^2 >= side - rank >= 1, away from the kink.
     squared = squared_deviation(update, precision)
     if form == "released":
-        return jnp.sqrt(squared)
-    return squared + max(0, update.shape[-1] - update.shape[-2])
+        return squared.unit * jnp.sqrt(squared.relative)
+    return squared.unit**2 * squared.relative + max(0, update.shape[-1] - update.shape[-2])
 
 
 # A custom derivative, because plain autodiff takes three matrix products where two are enough, and
@@ -171,7 +171,7 @@ def _deviation(
     gram = jnp.einsum(
         equation, matrices, matrices, precision=precision, preferred_element_type=dtype
     )
-    return gram - jnp.eye(gram.shape[-1], dtype=dtype)
+    return gram - jnp.eye(gram.shape[-1], dtype=dtype)[None]
 
 
 class _Norm(NamedTuple):
@@ -182,12 +182,7 @@ class _Norm(NamedTuple):
 
 
 def _norm(deviation: Float[Array, "k s s"]) -> _Norm:
-    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(deviation)), axis=(1, 2))
-    _, exponent = jnp.frexp(largest)
-    # Squares of E overflow long before E does; at magnitudes seen in training the unit is 1.
-    power = jnp.ldexp(jnp.ones_like(largest), exponent - 1)
-    unit = jnp.where(largest > 2.0**40, power, 1.0)
-    unit = jnp.where(jnp.isfinite(largest), unit, jnp.nan)
+    unit = power_of_two(jnp.max(jnp.abs(deviation), axis=(1, 2)))
     squared = jnp.sum(jnp.square(deviation / unit[:, None, None]), axis=(1, 2))
     # sqrt has no derivative at 0; keep 0 out of it, for second derivatives at orthonormal updates.
     zero = squared == 0

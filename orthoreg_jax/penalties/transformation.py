@@ -29,7 +29,8 @@ class OrthogonalityPenaltyState(NamedTuple):
       count: updates made so far; the argument of a scheduled strength.
       anchor: pre-trained weights, with `optax.MaskedNode` for leaves that are not penalised. None
         if the state does not keep it.
-      penalty: the penalty at the last update, not multiplied by the strength; for logs.
+      penalty: for logs: the penalty of the parameters that the last update was made from, not
+        multiplied by the strength; 0 before the first.
     """
 
     count: Int[Array, ""]  # type: ignore[assignment]  # optax's name for it
@@ -50,7 +51,8 @@ def add_orthogonality_penalty(
 
     Trains exactly as the penalty in the loss does, without a change to the loss. It must be the
     first in a chain, before clipping and the optimiser, where updates are still gradients of the
-    loss. For factors that a rule reads as an `Adapter`, the update is the change of their product.
+    loss. For factors that a rule reads as an `Adapter`, the update is the change of their product
+    since `init`; a term of the loss has the whole product. Where one factor was 0, they are equal.
 
     Inside `optax.masked` or `optax.multi_transform`, anchor and rules may be those of the whole
     model: leaves that are masked out are skipped.
@@ -147,10 +149,12 @@ def add_orthogonality_penalty(
                 else "keep_anchor=False: call "
                 "optimizer.update(gradients, state, params, anchor=pretrained)"
             )
+        check_same(params, updates, ("params", "updates"))
         if not keep_anchor:
             anchor = _like(params, anchor)
             check_same(params, anchor, ("params", "anchor"))
         old = state.anchor if keep_anchor else penalised(params, anchor)
+        _check_as_at_init(params, old)
         new = jax.tree.map(
             lambda old, new: optax.MaskedNode() if is_masked(old) else new,
             old,
@@ -181,11 +185,15 @@ def _is_node(node: Any) -> bool:
 
 
 def _change(new: Any, old: Any) -> Any:
-    """The update from old to new weights; for products, from the factors alone."""
+    """The update from old to new weights; for products, from the factors alone.
+
+    A B - A_0 B_0 = (A - A_0) B + A_0 (B - B_0): the difference of the products themselves would
+    cancel all digits of a small change.
+    """
     if not is_low_rank(new):
         return new - old
-    left = jnp.concatenate([new.left, -old.left], axis=-1)
-    right = jnp.concatenate([new.right, old.right], axis=-2)
+    left = jnp.concatenate([new.left - old.left, old.left], axis=-1)
+    right = jnp.concatenate([new.right, new.right - old.right], axis=-2)
     return LowRank(left, right, new.scale)
 
 
@@ -200,6 +208,18 @@ def _like(params: Params, anchor: Params) -> Params:
         )
     except ValueError:
         return anchor  # its structure differs: the check names the leaves
+
+
+def _check_as_at_init(params: Params, anchor: Params) -> None:
+    """Checks that the parameters have the leaves of the anchor, which has the penalised ones."""
+    now = {path: jnp.shape(leaf) for path, leaf in flatten(params).items()}
+    for path, leaf in flatten(anchor).items():
+        if now.get(path) != jnp.shape(leaf):
+            came = f"the shape {now[path]}" if path in now else "no such leaf"
+            raise ValueError(
+                f"leaf {path!r} had the shape {jnp.shape(leaf)} when the optimiser was "
+                f"initialised, and params have {came}; initialise it with these parameters"
+            )
 
 
 def _check_not_donated(tree: PyTree, name: str) -> None:

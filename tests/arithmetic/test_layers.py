@@ -30,8 +30,8 @@ class Images(linen.Module):
         return Block()(x)[0], linen.BatchNorm(use_running_average=True)(y)
 
 
-def sizes(library, tree):
-    rules = oj.layer_rules(library, tree)
+def sizes(library, tree, spatial=None):
+    rules = oj.layer_rules(library, tree, spatial)
     return {path: leaf.shape for path, leaf in select_matrices(tree, rules).items()}
 
 
@@ -42,7 +42,9 @@ def linen_params(module, *inputs):
 
 def test_linen():
     params = linen_params(Images(), jnp.zeros((1, 4), int), jnp.zeros((1, 8, 8, 3)))
-    assert sizes("linen", params) == {
+    with pytest.raises(ValueError, match="(?s)'Conv_0/kernel' of shape .* has no rule.*spatial=2"):
+        sizes("linen", params)
+    assert sizes("linen", params, spatial=2) == {
         **{f"Block_0/attn/{name}/kernel": shape for name, shape in HEADS.items()},
         "Block_0/conv/kernel": (1, 48, 16),
         "Block_0/dense/kernel": (1, 16, 16),
@@ -129,19 +131,65 @@ def test_haiku():
     }
 
 
-def test_what_names_leave_open_is_left_to_a_rule():
-    for shape, bias in (((4, 3, 4), (3, 4)), ((3, 3, 4), (3, 4)), ((2, 3, 3, 4, 5), None)):
-        tree = {"conv" if bias is None else "general": {"kernel": jnp.zeros(shape)}}
-        if bias:
-            tree["general"]["bias"] = jnp.zeros(bias)
+KERNELS = [  # shape, bias, name, spatial -> count of matrices, rows, columns; None: ambiguous
+    ((3, 3, 16, 32), (32,), "layers_0", None, (1, 144, 32)),  # in a Sequential
+    ((3, 3, 16, 32), (32,), "down", None, (1, 144, 32)),
+    ((5, 3, 3, 4, 6), (5, 6), "down", None, (5, 36, 6)),
+    ((3, 16, 16), None, "conv1", None, (1, 48, 16)),
+    ((3, 3, 16, 16), None, "Conv_0", None, None),  # an image's, or three of sequences stacked
+    ((3, 3, 16, 16), None, "Conv_0", 2, (1, 144, 16)),
+    ((3, 3, 16, 16), None, "Conv_0", 1, (3, 48, 16)),
+    ((2, 3, 3, 4, 5), None, "conv", 2, (2, 36, 5)),
+    ((16, 4, 6), None, "conversation", None, None),  # of DenseGeneral
+    ((16, 4, 6), None, "unconv", 2, None),
+    ((3, 3, 1, 16), (16,), "Conv_0", None, None),  # of one channel, or channel by channel
+    ((3, 3, 1, 16), None, "Conv_0", 2, None),
+    ((16, 4, 6), (4, 6), "general", None, (1, 16, 24)),
+    ((4, 6, 16), (16,), "general", None, (1, 24, 16)),
+    ((3, 8, 4), (3, 4), "dense", None, (3, 8, 4)),
+    ((3, 3, 4), (3, 4), "general", None, None),  # three layers, or outputs (3, 4)
+]
+
+
+@pytest.mark.parametrize("shape, bias, name, spatial, expected", KERNELS)
+def test_a_kernel_is_read_by_its_bias_and_left_open_where_that_does_not_tell(
+    shape, bias, name, spatial, expected
+):
+    layer = {"kernel": jnp.zeros(shape)} | ({"bias": jnp.zeros(bias)} if bias else {})
+    if expected is None:
         with pytest.raises(ValueError, match="has no rule"):
-            sizes("linen", tree)
+            sizes("linen", {name: layer}, spatial)
+    else:
+        assert sizes("linen", {name: layer}, spatial) == {f"{name}/kernel": expected}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("features", [16, (4, 6)])
+def test_dense_general_of_linen(bias, features):
+    params = linen_params(linen.DenseGeneral(features, axis=(-2, -1), use_bias=bias, name="unconv"),
+                          jnp.zeros((2, 5, 7)))  # fmt: skip
+    if bias:
+        assert sizes("linen", {"unconv": params}) == {"unconv/kernel": (1, 35, np.prod(features))}
+    else:
+        with pytest.raises(ValueError, match="'unconv/kernel' of shape .* has no rule"):
+            sizes("linen", {"unconv": params})
+
+
+def test_groups_of_equinox_are_left_to_a_rule():
+    model = {"conv": eqx.nn.Conv2d(4, 8, 3, groups=2, key=jax.random.key(0))}
+    with pytest.raises(ValueError, match="'conv/weight' of shape .* has no rule"):
+        sizes("equinox", eqx.filter(model, eqx.is_inexact_array))
+
+
+def test_what_names_leave_open_is_left_to_a_rule():
     # A kernel called query is of several heads only if an output of as many heads says so.
     dense = {"query": {"kernel": jnp.zeros((2, 8, 8))}, "out": {"kernel": jnp.zeros((2, 8, 8))}}
     with pytest.raises(ValueError, match="'query/kernel' of shape .* has no rule"):
         sizes("linen", dense)
-    with pytest.raises(ValueError, match="library 'torch'; allowed: 'linen', 'nnx', 'haiku'"):
+    with pytest.raises(ValueError, match="library is 'torch'; allowed: 'linen', 'nnx', 'haiku'"):
         oj.layer_rules("torch", dense)
+    with pytest.raises(ValueError, match="spatial is 0; give a number of axes from 1"):
+        oj.layer_rules("linen", dense, spatial=0)
 
 
 # Two leaves that are one update

@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from orthoreg_jax import LowRank, Matrix, dense, describe_matrices, orthogonality_penalty
+from orthoreg_jax import (
+    Adapter,
+    LowRank,
+    Matrix,
+    add_orthogonality_penalty,
+    dense,
+    describe_matrices,
+    orthogonality_penalty,
+)
 
 # (layers, m, n, rank): tall, wide, square, rank 1, one stack of several.
 SHAPES = [((), 40, 12, 3), ((), 12, 40, 3), ((2,), 16, 16, 8), ((3,), 9, 30, 1), ((2, 2), 8, 6, 5)]
@@ -85,3 +93,48 @@ def test_shown_by_its_shapes():
     assert (
         repr(random_update((2,), 6, 4, 3)) == "LowRank(left=(2, 6, 3), right=(2, 3, 4), scale=0.5)"
     )
+
+
+def exact(left, right, old_left, old_right):
+    """Value and gradient of || D^T D - I || for D = A B - A_0 B_0, rows >= columns, in float64."""
+    a, b, a0, b0 = (np.asarray(each, np.float64) for each in (left, right, old_left, old_right))
+    change = a @ b - a0 @ b0
+    deviation = change.T @ change - np.eye(change.shape[1])
+    value = np.linalg.norm(deviation)
+    slope = 2 * change @ deviation / value
+    return value, slope @ b.T, a.T @ slope
+
+
+@pytest.mark.parametrize("size, rank", [((64, 16), 4), ((768, 96), 8), ((9, 9), 2)])
+@pytest.mark.parametrize("moved", [1e-6, 1e-4, 1e-2, 1.0])
+def test_a_small_change_of_factors_keeps_its_digits(size, rank, moved):
+    """LoRA that goes on from factors whose product is not 0: A B - A_0 B_0 would cancel."""
+    draw = np.random.default_rng(3).normal
+    old = {
+        "lora_a": jnp.asarray(draw(size=(size[0], rank)), jnp.float32),
+        "lora_b": jnp.asarray(draw(size=(rank, size[1])), jnp.float32),
+    }
+    new = jax.tree.map(
+        lambda leaf: leaf + jnp.asarray(moved * draw(size=leaf.shape), jnp.float32), old
+    )
+    optimizer = add_orthogonality_penalty(1.0, matrices={"*": Adapter("lora_a", "lora_b")})
+    state = optimizer.init(old)
+    still, _ = optimizer.update(jax.tree.map(jnp.zeros_like, old), state, old)
+    assert not any(np.any(leaf) for leaf in still.values())
+    found, state = optimizer.update(jax.tree.map(jnp.zeros_like, old), state, new)
+    value, *slopes = exact(*new.values(), *old.values())
+    np.testing.assert_allclose(state.penalty, value, rtol=2e-5)
+    for name, slope in zip(new, slopes, strict=True):
+        assert np.linalg.norm(found[name] - slope) < 1e-4 * np.linalg.norm(slope)
+
+
+@pytest.mark.parametrize("size", [1e2, 2e4, 1e6, 1e8])
+def test_large_factors_keep_value_and_gradient(size):
+    draw = np.random.default_rng(4).normal
+    left, right = (jnp.asarray(size * draw(size=shape), jnp.float32) for shape in ((12, 2), (2, 7)))
+    penalty = lambda update: orthogonality_penalty({"w": update})  # noqa: E731
+    value, gradient = jax.value_and_grad(penalty)(LowRank(left, right))
+    expected, *slopes = exact(left, right, np.zeros((12, 2)), np.zeros((2, 7)))
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for found, slope in zip((gradient.left, gradient.right), slopes, strict=True):
+        assert np.linalg.norm(found - slope) < 1e-4 * np.linalg.norm(slope)

@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from orthoreg_jax import (
+    Adapter,
     LowRank,
     Matrix,
     Skip,
     add_orthogonality_penalty,
+    describe_matrices,
     orthogonality_penalty,
 )
+from orthoreg_jax.arithmetic.rules import check_rules
 
 SHAPES = [(1, 1), (1, 5), (5, 1), (4, 4), (7, 3), (3, 7), (64, 16), (16, 48)]
 
@@ -508,3 +511,60 @@ def test_updates_keep_their_type_under_a_schedule():
         optimizer = add_orthogonality_penalty(strength)
         updates, _ = optimizer.update(params, optimizer.init(params), {"w": params["w"] * 2})
         assert updates["w"].dtype == jnp.bfloat16
+
+
+def test_what_the_parameters_lack_is_said_by_name():
+    params = {"a": {"kernel": jnp.ones((4, 8))}, "b": jnp.ones(8)}
+    optimizer = add_orthogonality_penalty(1.0)
+    state = optimizer.init(params)
+    with pytest.raises(ValueError, match="params and updates differ in structure; .* a/kernel"):
+        optimizer.update({"c": {"kernel": jnp.ones((4, 8))}, "b": jnp.ones(8)}, state, params)
+    other = {"a": {"kernel": jnp.ones((8, 4))}, "b": jnp.ones(8)}
+    with pytest.raises(ValueError, match=r"'a/kernel' had the shape \(4, 8\) when .* \(8, 4\)"):
+        optimizer.update(other, state, other)
+    other = {"c": {"kernel": jnp.ones((4, 8))}, "b": jnp.ones(8)}
+    with pytest.raises(ValueError, match="'a/kernel' .* params have no such leaf"):
+        optimizer.update(other, state, other)
+
+
+def test_two_leaves_of_one_path_are_refused():
+    tree = {"a/b": random_update((4, 3), 0.5), "a": {"b": random_update((4, 3), 0.5)}}
+    with pytest.raises(ValueError, match="two leaves have the path 'a/b'"):
+        orthogonality_penalty(tree)
+
+
+def test_under_strict_rank_promotion():
+    update = {"w": random_update((4, 3), 0.5), "lora": LowRank(jnp.ones((8, 2)), jnp.ones((2, 6)))}
+    expected = orthogonality_penalty(update)
+    with jax.numpy_rank_promotion("raise"):
+        assert orthogonality_penalty(update) == expected
+        optimizer = add_orthogonality_penalty(1.0)
+        optimizer.update(update, optimizer.init(update), update)
+
+
+def test_rules_say_what_is_wrong_with_them():
+    tree = {"q": {"lora_a": jnp.ones((4, 2)), "lora_b": jnp.ones((2, 3))}, "k": jnp.ones((4, 3))}
+    with pytest.raises(
+        ValueError, match=r"no node matches '\*' and has leaves 'lora_A' and 'lora_B'"
+    ):
+        orthogonality_penalty(tree, matrices={"*": Adapter("lora_A", "lora_B")})
+    with pytest.raises(ValueError, match="matrices is a list; give a dict from patterns"):
+        check_rules([Matrix()])
+    with pytest.raises(ValueError, match="the tree has no weight matrix; it is empty"):
+        orthogonality_penalty({})
+    with pytest.raises(
+        ValueError, match="no weight matrix, only these leaves:\nleaf  shape  read as"
+    ):
+        orthogonality_penalty({"b": jnp.ones(3)})
+    rules = {"*/lora_?": Skip("other"), "k": Matrix(), "q/lora_a": Skip("never")}
+    assert describe_matrices(tree, rules).endswith(
+        "\nrule 'q/lora_a' never applies: the rules before it match its leaves first"
+    )
+    assert "(1 row, 1 column)" in describe_matrices({"temperature": jnp.ones((1, 1))})
+
+
+@pytest.mark.parametrize("layer", ["tok_emb", "wte", "pos_emb", "embed_tokens", "wpe_1"])
+def test_weights_named_like_embeddings_need_a_rule(layer):
+    with pytest.raises(ValueError, match=f"'{layer}/weight' .*named like an embedding"):
+        orthogonality_penalty({layer: {"weight": jnp.ones((9, 4))}})
+    assert "-- a bias or scale" in describe_matrices({"attention": {"BIAS": jnp.ones((2, 4))}})
