@@ -23,7 +23,8 @@ def pcb(fraction: float = 0.1) -> Merger:
     q_t in [0, 1] is where they lie between them. An entry's balance is
     b_t = exp(T q_t^2) tanh(tau_t * sum_u tau_u). w_t rises from 0 at b_t's quantile 1 - fraction to
     1 at its maximum, and tau = sum_t w_t sgn(tau_t) a_t / sum_t w_t. An entry whose weights are
-    all 0 is 0.
+    all 0 is 0. The result jumps there: an entry that one task alone wins, by however little, is
+    that task's; so a few entries in a million depend on rounding.
 
     The products of task vectors are not normalised, so the result depends on the vectors' length:
     longer ones saturate the tanh. This is the authors' code; alpha is near 1 there (their
@@ -87,9 +88,11 @@ def _pcb(values: Values, cutoffs: Cutoffs, key: Key, fraction: float) -> Float[A
     axes = (-1, *[1] * (values.ndim - 1))
     low, high = (cutoffs[:, end].astype(values.dtype).reshape(axes) for end in (2, 3))
     spread = jnp.where(high > low, high - low, 1)
-    weights = (jnp.clip(_balance(values, cutoffs, fraction), low, high) - low) / spread
-    # A mean of one entry does not depend on its weight: rounding must not make it one.
-    weights = jnp.where(weights > 16 * jnp.finfo(values.dtype).eps, weights, 0)
+    above = jnp.clip(_balance(values, cutoffs, fraction), low, high) - low
+    # A mean of one entry does not depend on its weight: rounding of the balance must not make it
+    # one. Rounding is relative to the balance; its spread may be a thousand times as large.
+    rounding = 16 * jnp.finfo(values.dtype).eps * jnp.abs(low)
+    weights = jnp.where(above > rounding, above, 0) / spread
     total = jnp.sum(weights, axis=0)
     mean = jnp.sum(weights * jnp.sign(values) * magnitude, axis=0)
     return mean / jnp.where(total > 0, total, 1)

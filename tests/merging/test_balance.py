@@ -56,6 +56,21 @@ def test_steps(tasks, fraction, scale, traced):
         np.testing.assert_allclose(found[name], leaf, atol=1e-10)
 
 
+@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.5])
+def test_float32_keeps_what_is_just_above_the_cut(fraction):
+    """Updates have heavy tails: the balance at the cut is a thousandth of its maximum."""
+    rng = np.random.default_rng(1)
+    wide = [{"w": 3e-3 * rng.standard_t(3, size=(500, 800))} for _ in range(3)]
+    narrow = [{"w": jnp.asarray(row["w"], jnp.float32)} for row in wide]
+    with jax.enable_x64(True):
+        exact = [{"w": jnp.asarray(row["w"], jnp.float64)} for row in narrow]
+        expected = np.asarray(oj.merge_task_vectors(exact, oj.pcb(fraction))["w"])
+    found = np.asarray(oj.merge_task_vectors(narrow, oj.pcb(fraction))["w"])
+    differs = abs(found - expected) > 1e-4 * abs(expected) + 1e-7
+    assert differs.sum() <= 4  # entries at the cut itself, of 400,000
+    assert np.linalg.norm((found - expected)[~differs]) < 1e-5 * np.linalg.norm(expected)
+
+
 def test_from_files_and_with_a_zero_vector(tmp_path):
     rows = [*vectors(2), jax.tree.map(jnp.zeros_like, vectors(1)[0])]
     files = [tmp_path / f"{number}.safetensors" for number in range(3)]
