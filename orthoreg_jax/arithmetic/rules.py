@@ -97,6 +97,12 @@ class Adapter:
 class Skip:
     """A leaf left out on purpose, and the reason, which the report shows.
 
+    Attributes:
+      reason: why.
+      stacked: whether the first axis stacks tensors of several layers, such as their biases.
+        Mergers with statistics over a tensor (`ties(over="tensor")`, `slerp`) then take each by
+        itself, as in models whose layers are not stacked.
+
     Examples:
       >>> update = {"table": jnp.ones((9, 4)), "kernel": jnp.eye(4)}
       >>> print(oj.orthogonality_penalty(update, matrices={"table": oj.Skip("rows are looked up")}))
@@ -104,6 +110,7 @@ class Skip:
     """
 
     reason: str
+    stacked: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

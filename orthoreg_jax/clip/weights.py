@@ -248,8 +248,8 @@ VISUAL_MATRICES: Rules = {
     "*class_embedding": Skip("one vector"),
     "*position_embedding": Matrix(),
     "*blocks/*/kernel": Matrix(),
-    "*blocks/*/bias": Skip("biases, one vector per layer"),
-    "*blocks/*/scale": Skip("layer norm scales, one vector per layer"),
+    "*blocks/*/bias": Skip("biases, one vector per layer", stacked=True),
+    "*blocks/*/scale": Skip("layer norm scales, one vector per layer", stacked=True),
     "*projection/kernel": Matrix(),
 }
 # The same, with the text tensors; an embedding needs a rule to be read as a matrix.

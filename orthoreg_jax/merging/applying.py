@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Inexact
 from orthoreg_jax.arithmetic.matrices import as_matrices, from_matrices
 from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.arithmetic.precision import wide_type
-from orthoreg_jax.arithmetic.rules import Adapter, Matrix, Rules, read_leaves, rules_for_part
+from orthoreg_jax.arithmetic.rules import Adapter, Matrix, Rules, Skip, read_leaves, rules_for_part
 from orthoreg_jax.arithmetic.task_vectors import check_all_same, task_vector_rows
 from orthoreg_jax.arithmetic.types import PyTree
 
@@ -171,6 +171,7 @@ def plan(vector: PyTree, merger: Merger, rules: Rules | None) -> dict[str, Piece
         used = () if reading is None else (*reading.rows, *reading.columns)
         free = merger.reads == "entries" or reading is not None
         stacked = axes >= 3 and free and 0 not in {axis % axes for axis in used}
+        stacked |= axes >= 2 and isinstance(found, Skip) and found.stacked
         pieces[path] = Piece(number, reading, stacked)
     return pieces
 

@@ -139,9 +139,10 @@ def ties(
     Over files, `over="vector"` takes two passes: one for the cutoff of each vector.
 
     Args:
-      k: per cent of entries kept, above 1 and up to 100; 100 times the fraction kept.
+      k: per cent of entries kept, above 1 and up to 100; 100 times the fraction kept. Of n entries
+        it keeps k n / 100, rounded down, and at least one.
       over: what is trimmed as a whole: "vector" or "tensor" (a matrix of a stacked leaf, or a
-        leaf).
+        leaf; vectors that are stacked need a rule that says so, `Skip(why, stacked=True)`).
       elect: "sum" of values or "count" of signs.
       combine: "mean" over the entries that agree, or their "sum".
 

@@ -21,6 +21,7 @@ def tsv_m(rank: int = 0) -> Merger:
     With tau_t = U_t S_t V_t^T of each matrix cut to `rank` singular values, U = [U_1 ... U_T],
     S and V likewise: tau = polar(U) S polar(V)^T, where polar(U) is the orthonormal matrix nearest
     to U. The papers take alpha = 1. If the tasks' leading spaces are orthogonal, this is the sum.
+    Leaves that are not matrices are averaged.
 
     The authors' code cuts to floor(min(m, n) / T), which is 0 if there are more tasks than
     min(m, n); here it is at least 1. Where published code has an option, it is the fraction of
@@ -62,7 +63,7 @@ def iso_c() -> Merger:
 
     With sum_t tau_t = U S V^T of each matrix: tau = mean(S) U V^T. The papers choose alpha on
     validation data (1.3 for ViT-B/32 and 8 tasks). The mean is over singular values above rounding
-    error, so adapters of low rank keep their scale.
+    error, so adapters of low rank keep their scale. Leaves that are not matrices are averaged.
 
     Reference: "No Task Left Behind: Isotropic Model Merging with Common and Task-Specific
       Subspaces", ICML 2025 (arXiv 2502.04959), algorithm 1.

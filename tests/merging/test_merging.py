@@ -500,3 +500,29 @@ def test_sums_of_many_small_numbers_are_taken_in_float32():
     for merged in (oj.add_task_vectors(rows), oj.merge_task_vectors(rows, oj.task_arithmetic())):
         assert merged["w"].dtype == jnp.bfloat16
         np.testing.assert_allclose(np.float32(merged["w"]), 1.0, rtol=5e-3)
+
+
+@pytest.mark.parametrize(
+    "merger",
+    [oj.ties(30, over="tensor"), oj.breadcrumbs(0.5, 0.9), oj.slerp(0.3), oj.model_stock()],
+)
+def test_vectors_of_stacked_layers_are_tensors_of_their_own(merger):
+    """As in a model whose layers are not stacked, with which published programs work."""
+    rng = np.random.default_rng(2)
+    rows = [
+        {"kernel": jnp.asarray(rng.normal(size=(3, 8, 16)), jnp.float32),
+         "bias": jnp.asarray(rng.normal(size=(3, 16)), jnp.float32)}
+        for _ in range(2)
+    ]  # fmt: skip
+    rules = {"kernel": oj.Matrix(), "bias": oj.Skip("biases", stacked=True)}
+    found = oj.merge_task_vectors(rows, merger, matrices=rules)
+    apart = [
+        {f"{name}{layer}": leaf[layer] for name, leaf in row.items() for layer in range(3)}
+        for row in rows
+    ]
+    expected = oj.merge_task_vectors(apart, merger)
+    for name, leaf in found.items():
+        for layer in range(3):
+            np.testing.assert_allclose(leaf[layer], expected[f"{name}{layer}"], rtol=1e-6)
+    together = oj.merge_task_vectors(rows, merger, matrices=rules | {"bias": oj.Skip("biases")})
+    assert np.abs(together["bias"] - found["bias"]).max() > 1e-3
