@@ -29,11 +29,11 @@ from orthoreg_jax.evaluation.bootstrap import Interval
 from orthoreg_jax.reporting.style import styled, to_png
 from orthoreg_jax.reporting.tables import markdown_rows
 from orthoreg_jax.storage import replacing, write_json, write_text
-from orthoreg_jax.training.modes import MODES, make_mode
+from orthoreg_jax.training.modes import make_mode
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 SHARES = ("0.95", "0.9", "0.8")
-LABELS = {mode: make_mode(mode, default_config()).label for mode in MODES}
+LABELS = {mode: make_mode(mode, default_config()).label for mode in RATES}  # those with trials
 COLOURS = {1.0: "#D55E00", 10.0: "#009E73"}
 
 

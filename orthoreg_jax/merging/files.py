@@ -124,7 +124,7 @@ _merge_slice = jax.jit(merge_slice, static_argnames=("merger", "piece"))
 def _find_cutoff(merger: Merger, file: Source) -> jax.Array | None:
     """Finds one file's cutoff, and frees its vector before the next one is read."""
     # Copied, leaf by leaf: JAX would hold NumPy's memory until some later call.
-    leaves = [jnp.array(file.read(name)) for name in file.shapes]
+    leaves = [jax.block_until_ready(jnp.array(file.read(name))) for name in file.shapes]
     return jax.block_until_ready(find_cutoff(merger, leaves))
 
 
@@ -159,7 +159,8 @@ def _read_all(files: Sequence[Source], path: str, place: int | None) -> jax.Arra
     shape = leaf.shape if place is None else (1, *leaf.shape[1:])
     values = jnp.zeros((len(files), *shape), leaf.dtype)
     for number, file in enumerate(files):
-        values = _fill(values, file.read(path, place), number)
+        # Waited for: calls under way would hold what other files gave.
+        values = jax.block_until_ready(_fill(values, file.read(path, place), number))
     return values
 
 

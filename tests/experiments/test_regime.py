@@ -2,6 +2,7 @@
 
 import pathlib
 import sys
+import tarfile
 
 import jax
 import numpy as np
@@ -16,7 +17,10 @@ from orthoreg_jax.experiment.finetuning import finetune_all
 from orthoreg_jax.experiment.setup import prepare
 from orthoreg_jax.storage import write_json
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "experiments" / "regime"))
+EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
+RESULTS = EXPERIMENTS / "results"
+sys.path.insert(0, str(EXPERIMENTS / "regime"))
+import page  # noqa: E402
 from fleet import Replica, finetune_fleet  # noqa: E402
 
 
@@ -53,7 +57,9 @@ def test_a_trial_is_measured_as_a_run_is_and_kept(inputs, tmp_path):
     from kept import Trial
 
     plain, _ = trials = [Trial("full", 1e-3, 6, 3, strength) for strength in (0.0, 2.0)]
-    bench = Bench(str(inputs.parent / "model"), tmp_path, str(inputs), workers=1, vectors=True)
+    bench = Bench(
+        str(inputs.parent / "model"), tmp_path, str(inputs), workers=1, vectors=True, at_once=26
+    )
     with jax.default_matmul_precision("highest"):
         found = bench.run(trials, {"2": ["first", "second"]}, negate=True)
     folder = bench.kept.folder
@@ -81,3 +87,14 @@ def test_a_trial_is_measured_as_a_run_is_and_kept(inputs, tmp_path):
     assert (folder / f"{plain.name}.json").stat().st_mtime_ns == before
     write_json(folder / f"{plain.name}.json", {**found[0], "negation": None})
     assert bench.kept.found(plain) and bench.kept.found(plain, negate=True) is None
+
+
+def test_the_page_is_what_the_stored_trials_say(tmp_path, monkeypatch):
+    """Of every mode with trials: modes that came later have none."""
+    with tarfile.open(RESULTS / "regime_trials.tar.xz") as packed:
+        packed.extractall(tmp_path, filter="data")
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["page.py", "--workdir", str(tmp_path / "regime")])
+    page.main()
+    for name in ("regime.md", "regime.json"):
+        assert (tmp_path / name).read_text() == (RESULTS / name).read_text()

@@ -16,12 +16,12 @@ from orthoreg_jax.clip.weights import param_shapes
 from orthoreg_jax.publishing.merge import merge_models, merge_vectors
 from orthoreg_jax.publishing.merger_choice import MergerChoice
 
-EXPERTS = 8
+EXPERTS = 5
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """A base of 35 MB whose image tower is most of it, an expert and its vector, under 8 names."""
+    """A base of 35 MB, most of it image tower; an expert and its vector, under several names."""
     folder = tmp_path_factory.mktemp("models")
     like = oj.load_checkpoint("embedded")
     sizes = {"width": 256, "layers": 10, "heads": 4, "mlp_width": 1024}
