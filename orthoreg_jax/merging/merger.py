@@ -63,12 +63,6 @@ class Merger:
     def __repr__(self) -> str:
         return self.call or getattr(self.merge, "__name__", "merger")
 
-    def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
-        """What a notebook shows with treescope: the call, too."""
-        from treescope import rendering_parts
-
-        return rendering_parts.text(repr(self))
-
 
 def shown_as_called(make: Callable[Options, Merger]) -> Callable[Options, Merger]:
     """Decorates a function so that its mergers print as the call, with all parameters."""
