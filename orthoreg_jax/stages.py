@@ -70,6 +70,8 @@ def run_experiment(
                     expect_finetuning(experiment, plan)
                 if "evaluate" in stages:
                     expect_evaluation(experiment, plan)
+                if is_first():
+                    print(f"to do: {plan.describe_work() or 'nothing new'}", file=sys.stderr)
                 if "finetune" in stages:
                     finetune_all(experiment, plan)
                 if "evaluate" in stages:
