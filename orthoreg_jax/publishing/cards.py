@@ -67,7 +67,7 @@ def _loading(layout: str) -> tuple[str, str, str]:
 MADE_BY = "Made by `orthoreg "  # every card says so
 
 
-class Row(NamedTuple):
+class AccuracyRow(NamedTuple):
     """Test accuracies on one task.
 
     Attributes:
@@ -87,11 +87,11 @@ class Shown(NamedTuple):
     """A card's text on accuracies, and the rows of its table."""
 
     text: str
-    rows: tuple[Row, ...] = ()
+    rows: tuple[AccuracyRow, ...] = ()
 
 
-def show_accuracies(compared: Sequence[str], rows: Sequence[Row], note: str) -> Shown:
-    """The table of a card; `compared` names the models of `Row.compared`."""
+def show_accuracies(compared: Sequence[str], rows: Sequence[AccuracyRow], note: str) -> Shown:
+    """The table of a card; `compared` names the models of `AccuracyRow.compared`."""
     header = ("Test accuracy, %", "images", *compared, "this model")
     cells = [
         (row.title, f"{row.images}", *map(percent, (*row.compared, row.accuracy))) for row in rows
@@ -152,7 +152,7 @@ class Card(NamedTuple):
 def _front(
     model: str,
     title: str,
-    rows: Sequence[Row],
+    rows: Sequence[AccuracyRow],
     tags: Sequence[str],
     library: str,
     pipeline: str,

@@ -22,7 +22,7 @@ from orthoreg_jax.reporting.summary import (
 from orthoreg_jax.reporting.tables import share_text
 from orthoreg_jax.trees import load_tree
 
-from .cards import Card, Row, Shown, show_accuracies
+from .cards import AccuracyRow, Card, Shown, show_accuracies
 from .finished_run import (
     check_request,
     describe_model,
@@ -39,7 +39,7 @@ class Edit(NamedTuple):
     tasks: tuple[str, ...]
     sign: str  # "+" or "-"
     alpha: float
-    rows: tuple[Row, ...]  # compared with zero-shot
+    rows: tuple[AccuracyRow, ...]  # compared with zero-shot
     note: str
 
     @property
@@ -116,9 +116,9 @@ def choose_edit(
     names, rows, note = tasks or tuple(known), [], ""
     images, limited = count_images(results), describe_validation(results)
 
-    def row(task: str, accuracy: float, title: str = "") -> Row:
+    def row(task: str, accuracy: float, title: str = "") -> AccuracyRow:
         zero_shot = results["zero_shot"]["test"][task]
-        return Row(title or known[task], images[task], (zero_shot,), accuracy)
+        return AccuracyRow(title or known[task], images[task], (zero_shot,), accuracy)
 
     if forget:
         share = control_shares(results)[0]

@@ -21,7 +21,7 @@ from orthoreg_jax.tasks.task import Task
 from orthoreg_jax.trees import StoredTree
 
 from .alpha import choose_alpha, compare_merged
-from .cards import Row, Shown
+from .cards import AccuracyRow, Shown
 from .finished_run import (
     check_request,
     describe_model,
@@ -281,7 +281,7 @@ def _merge(
         for name, task in tasks.items():
             images = ImageCount(len(task.splits["test"]), len(task.splits["test"]))
             compared = found.zero_shot[name], found.single[name]
-            rows.append(Row(task.title, images, compared, found.test[name]))
+            rows.append(AccuracyRow(task.title, images, compared, found.test[name]))
         measured = accuracy_table(rows, found.at_edge)
     names = [f"τ_{name}" for name in tasks] or [f"τ_{n}" for n in range(1, len(sources) + 1)]
     files = zip(sources, names, merged.sha256, strict=True)

@@ -12,7 +12,7 @@ from orthoreg_jax.reporting.summary import count_images, describe_validation
 from orthoreg_jax.versions import version
 
 from .alpha import Measured
-from .cards import Card, Row, Shown, show_accuracies
+from .cards import AccuracyRow, Card, Shown, show_accuracies
 from .merger_choice import MergerChoice
 
 # The card's sentence about the text tower, by whether the vectors change it.
@@ -37,13 +37,13 @@ def run_accuracies(results: Results, run: Run, measured: Measured | None) -> Sho
     zero_shot, single = results["zero_shot"]["test"], run["single"]["test"]
     titles, images = results["tasks"], count_images(results)
     rows = [
-        Row(titles[task], images[task], (zero_shot[task], single[task]), value)
+        AccuracyRow(titles[task], images[task], (zero_shot[task], single[task]), value)
         for task, value in measured.test.items()
     ]
     return accuracy_table(rows, measured.at_edge, describe_validation(results))
 
 
-def accuracy_table(rows: Sequence[Row], at_edge: bool, limited: str = "") -> Shown:
+def accuracy_table(rows: Sequence[AccuracyRow], at_edge: bool, limited: str = "") -> Shown:
     """Accuracies by task, compared with zero-shot and the task's own model.
 
     Args:
