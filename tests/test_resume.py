@@ -92,6 +92,24 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert not (tmp_path / "run" / path / "state").exists()
 
 
+def test_few_steps_are_under_way_and_every_finished_one_is_counted(inputs, tmp_path, monkeypatch):
+    """So that a signal is soon obeyed, and the speed shown is that of the device."""
+    from orthoreg_jax.training import finetune
+
+    counted, under_way, original = [], [], finetune._MetricsLog.count_finished
+
+    def count(self):
+        counted.append(original(self))
+        under_way.append(len(self._running))
+        return counted[-1]
+
+    monkeypatch.setattr(finetune._MetricsLog, "count_finished", count)
+    options = ["--config.methods=full", "--config.training.steps=25"]
+    assert orthoreg("finetune", inputs, tmp_path / "run", *options) == 0
+    assert len(counted) == sum(counted) == 2 * 25  # of two tasks
+    assert max(under_way) <= finetune.AHEAD and under_way[24] == under_way[-1] == 0
+
+
 def test_a_kill_loses_no_more_than_the_minutes_between_states(finished, inputs, tmp_path):
     """By default there are states by time: here one after every step."""
     options = ["--config.training.checkpoint_minutes=1e-9", "--config.methods=full"]

@@ -197,7 +197,7 @@ class _MetricsLog:
 
     def fetch(self, everything: bool) -> list[dict[str, Any]]:
         """New lines of the log: those due at `log_every`, or all; and any that is not finite."""
-        if not everything and len(self._pending) < 2 * self._every:
+        if not everything and len(self._pending) < self._every + min(self._every, AHEAD):
             return []
         ready = len(self._pending) if everything else self._every
         fetched = jax.device_get(self._pending[:ready])
