@@ -3,11 +3,14 @@
 import os
 import pty
 import re
+import signal
 import struct
+import sys
 
 import pytest
 
 from orthoreg_jax import progress
+from orthoreg_jax.hosts import interruption
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.time_left import KNOWN_SECONDS, Plan, spoken
 
@@ -200,6 +203,20 @@ def test_80_columns_show_the_loss_and_the_time_left(clock):
 
     *_, last = shown_on_a_terminal(80, show)
     assert last == f"{label}  400/500  loss 0.1235  10 s of ~16 min+ left"
+
+
+def test_what_a_signal_leads_to_is_said_on_a_line_of_its_own(clock, monkeypatch):
+    def show(terminal):
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with Progress("a", 5, terminal) as bar, interruption.listening():
+            take(clock, bar, 1, 1.0)
+            with interruption.leading_to("all is well"):
+                os.kill(os.getpid(), signal.SIGINT)
+            take(clock, bar, 1, 1.0)
+
+    said = "orthoreg: Ctrl-C: stopping; all is well (repeat to stop at once)"
+    lines = shown_on_a_terminal(80, show)
+    assert lines[:3] == ["a  0/5", "a  1/5", said] and lines[3].startswith("a  2/5")
 
 
 @pytest.mark.parametrize(

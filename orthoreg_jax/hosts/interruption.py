@@ -56,7 +56,8 @@ class _Interruption:
         name = SIGNAL_NAMES[signal.Signals(number)]
         with contextlib.suppress(OSError, RuntimeError):  # a signal may interrupt another write
             text = f"orthoreg: {name}: stopping; {self.outcome} (repeat to stop at once)"
-            print(text, file=sys.stderr, flush=True)
+            below = "\n" if sys.stderr.isatty() else ""  # a progress line may be there
+            print(f"{below}{text}", file=sys.stderr, flush=True)
 
     def pass_step(self) -> bool:
         """Counts a step, and returns whether to stop after it."""
