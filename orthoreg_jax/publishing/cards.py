@@ -174,7 +174,7 @@ def _front(
     results = [
         EvalResult(
             task_type=ZERO_SHOT,
-            dataset_type=re.sub("[^a-z0-9]+", "-", row.title.lower()),
+            dataset_type=re.sub("[^a-z0-9]+", "-", row.title.lower()).strip("-"),
             dataset_name=row.title,
             dataset_split="test",
             metric_type="accuracy",

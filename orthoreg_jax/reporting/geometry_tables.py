@@ -145,7 +145,7 @@ def _rule(seeds: int) -> str:
     if seeds < 2:
         return (
             "With one seed no claim is decided, because another one might tell the opposite; "
-            "without → with. Add seeds (`config.seeds`) to decide."
+            "without → with. More `seeds` decide."
         )
     return (
         "Accuracies: yes or no if the 95 % confidence interval over test images excludes 0 and the "

@@ -200,7 +200,10 @@ def describe_validation(results: Results) -> str:
     if not any(count.is_limited for count in count_images(results, "val").values()):
         return ""
     limit = results["config"]["evaluation.max_val_images"]
-    return f"α is chosen on at most {limit} validation images of each (evaluation.max_val_images)."
+    return (
+        f"α is chosen on at most {limit} validation images of each task "
+        "(evaluation.max_val_images)."
+    )
 
 
 def span(numbers: Iterable[int]) -> str:

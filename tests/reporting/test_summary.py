@@ -78,7 +78,7 @@ def test_what_the_numbers_rest_on_is_said(results):
     ]
     assert describe_images(results) == (
         "Measured on 70 to 100 test images of each task. α is chosen on at most 19 validation "
-        "images of each (evaluation.max_val_images)."
+        "images of each task (evaluation.max_val_images)."
     )
 
 
