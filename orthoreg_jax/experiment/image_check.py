@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 
@@ -26,13 +27,13 @@ def check_images(experiment: Experiment, stages: Sequence[str], most: int = MOST
 
     Args:
       experiment: from `prepare`.
-      stages: the stages to run; training images are left out if none of them trains.
+      stages: the stages to run; training images are left out if nothing is to be trained.
       most: with more images than this to decode, none is, and a note says so.
 
     Raises:
       ValueError: images are damaged. The error names them by task.
     """
-    trains = "finetune" in stages and any(name != GIVEN for name in experiment.config.methods)
+    trains = "finetune" in stages and _lacks_vectors(experiment)
     found = {
         (name, split): (data, rows)
         for name, task in experiment.tasks.items()
@@ -55,6 +56,16 @@ def check_images(experiment: Experiment, stages: Sequence[str], most: int = MOST
     if count:
         seconds = time.monotonic() - start
         say(f"decoded all {count} images before the run begins, none is damaged ({seconds:.1f} s)")
+
+
+def _lacks_vectors(experiment: Experiment) -> bool:
+    """Whether a task vector is still to be trained."""
+    config = experiment.config
+    every = itertools.product(config.methods, config.seeds, config.tasks)
+    return any(
+        method != GIVEN and not experiment.vector_path(method, seed, task).is_file()
+        for method, seed, task in every
+    )
 
 
 def _not_decoded(data: Split) -> Int[np.ndarray, " n"]:

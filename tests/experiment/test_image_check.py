@@ -77,6 +77,20 @@ def test_all_damage_is_named_at_once_of_what_the_stages_read(config):
     assert "train" not in str(caught.value).replace(str(config.parent), "")
 
 
+def test_training_images_are_left_out_once_all_is_trained(config, capfd):
+    experiment = opened(config)
+    for method in ("full", "full+orthoreg"):
+        for task in ("first", "second"):
+            path = experiment.vector_path(method, 3, task)
+            path.parent.mkdir(parents=True)
+            path.touch()
+    check_images(experiment, STAGES)
+    assert "decoded all 10 images before" in capfd.readouterr().err  # 4 are val, 6 are test
+    path.unlink()
+    check_images(experiment, STAGES)
+    assert "decoded all 46 images before" in capfd.readouterr().err
+
+
 def test_what_was_decoded_is_not_decoded_again(config, capfd):
     """By `data check`, or by a run before; a file that has changed since then is."""
     check_images(opened(config), STAGES)
