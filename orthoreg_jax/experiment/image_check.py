@@ -55,7 +55,8 @@ def check_images(experiment: Experiment, stages: Sequence[str], most: int = MOST
         raise ValueError("data: " + "\n  ".join(problems))
     if count:
         seconds = time.monotonic() - start
-        say(f"decoded all {count} images before the run begins, none is damaged ({seconds:.1f} s)")
+        images = "1 image" if count == 1 else f"{count} images"
+        say(f"decoded {images} before the run begins, none is damaged ({seconds:.1f} s)")
 
 
 def _lacks_vectors(experiment: Experiment) -> bool:
