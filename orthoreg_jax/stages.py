@@ -43,6 +43,7 @@ def run_experiment(
     from .config import validate
     from .experiment.evaluation import evaluate_all, expect_evaluation
     from .experiment.finetuning import expect_finetuning, finetune_all
+    from .experiment.image_check import check_images
     from .experiment.setup import prepare
     from .hosts import compare, interruption, is_first
     from .reporting.report import write_report
@@ -62,12 +63,15 @@ def run_experiment(
                 for name, task in experiment.tasks.items():
                     for remark in task.remarks():
                         print(f"{name}: {remark}", file=sys.stderr)
+            check_images(experiment, stages)
             with interruption.listening():
                 plan = Plan()
                 if "finetune" in stages:
                     expect_finetuning(experiment, plan)
                 if "evaluate" in stages:
                     expect_evaluation(experiment, plan)
+                if is_first():
+                    print(f"to do: {plan.describe_work() or 'nothing new'}", file=sys.stderr)
                 if "finetune" in stages:
                     finetune_all(experiment, plan)
                 if "evaluate" in stages:

@@ -79,13 +79,35 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     options = [f"--config.training.checkpoint_every={every}", "--config.methods=full"]
     signal_at(2, number)
     assert orthoreg("finetune", inputs, tmp_path / "run", *options) == 128 + number
-    assert "first: saved and stopped after 3 updates; repeat the command" in capfd.readouterr().err
+    said, name = capfd.readouterr().err, interruption.SIGNAL_NAMES[number]
+    outcome = "the steps under way are finished, then the state is saved"
+    assert f"orthoreg: {name}: stopping; {outcome} (repeat to stop at once)" in said
+    assert "full seed 3 first: saved and stopped after 3 updates; repeat the command" in said
     assert orthoreg("finetune", inputs, tmp_path / "run", *options) == 0
+    assert "full seed 3 first  6/6" in capfd.readouterr().err  # of all updates, not of the rest
     path = pathlib.Path("full") / "seed3" / "first"
     for name in ("vector.safetensors", "metrics.jsonl"):
         file = path / name
         assert (tmp_path / "run" / file).read_bytes() == (finished / file).read_bytes()
     assert not (tmp_path / "run" / path / "state").exists()
+
+
+def test_few_steps_are_under_way_and_every_finished_one_is_counted(inputs, tmp_path, monkeypatch):
+    """So that a signal is soon obeyed, and the speed shown is that of the device."""
+    from orthoreg_jax.training import finetune
+
+    counted, under_way, original = [], [], finetune._MetricsLog.count_finished
+
+    def count(self):
+        counted.append(original(self))
+        under_way.append(len(self._running))
+        return counted[-1]
+
+    monkeypatch.setattr(finetune._MetricsLog, "count_finished", count)
+    options = ["--config.methods=full", "--config.training.steps=25"]
+    assert orthoreg("finetune", inputs, tmp_path / "run", *options) == 0
+    assert len(counted) == sum(counted) == 2 * 25  # of two tasks
+    assert max(under_way) <= finetune.AHEAD and under_way[24] == under_way[-1] == 0
 
 
 def test_a_kill_loses_no_more_than_the_minutes_between_states(finished, inputs, tmp_path):
@@ -149,7 +171,11 @@ def test_a_signal_while_measuring_keeps_what_is_measured(
 
     monkeypatch.setattr(EditedModels, "single", signal_and_measure)
     assert orthoreg("evaluate", inputs, copy) == 130
-    assert "orthoreg: stopped; finished work is kept" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    outcome = "evaluate full+orthoreg seed 3 begins again next time, finished evaluations are kept"
+    assert (
+        f"Ctrl-C: stopping; {outcome} (repeat" in said and f"orthoreg: stopped; {outcome}" in said
+    )
     assert (copy / "full" / "seed3" / "evaluation.json").is_file()
     assert not (copy / "full+orthoreg" / "seed3" / "evaluation.json").exists()
 

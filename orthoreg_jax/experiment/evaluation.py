@@ -54,7 +54,8 @@ def expect_evaluation(experiment: Experiment, plan: Plan) -> None:
             experiment.vector_path(method.name, seed, task).is_file()
             for task in experiment.config.tasks
         ):
-            plan.expect(_label(method, seed), method.mode.outputs, count_rounds(experiment.config))
+            label, rounds = _label(method, seed), count_rounds(experiment.config)
+            plan.expect(label, method.mode.outputs, rounds, "evaluation")
 
 
 def _runs(experiment: Experiment) -> list[tuple[Method, int]]:
@@ -264,7 +265,12 @@ def _evaluate_or_read(
     grid = config.evaluation.disentanglement_alphas
     analogies = [text.split(":") for text in config.evaluation.analogies]
     asked = searches(config)
-    with Progress(_label(method, seed), count_rounds(config), plan=plan) as progress:
+    label = _label(method, seed)
+    outcome = f"{label} begins again next time, finished evaluations are kept"
+    with (
+        interruption.leading_to(outcome),
+        Progress(label, count_rounds(config), plan=plan) as progress,
+    ):
 
         def advance() -> None:
             progress.update()

@@ -108,10 +108,11 @@ class Experiment:
         return image_encoder(self.checkpoint.config, dtype, training.remat, gather)
 
     def describe(self) -> str:
-        """A line that describes the run, and one for each task that differs from the recipe."""
+        """A line that describes the run, and one for each task that is trained unlike others."""
         config, count = self.config, sum(map(np.size, jax.tree.leaves(self.checkpoint.params)))
         device = jax.devices()[0].device_kind
-        said = "".join(f"\n{name}: {text}" for name, text in self._others_epochs().items())
+        lines = [*self._others_epochs().items(), *self._repeated().items()]
+        said = "".join(f"\n{name}: {text}" for name, text in lines)
         return (
             f"model {config.model} ({count / 1e6:.1f} M parameters), {len(config.tasks)} tasks and "
             f"control {config.control}, methods {', '.join(config.methods)}, seeds "
@@ -132,6 +133,19 @@ class Experiment:
         }
         return {name: note for name, note in notes.items()
                 if note.what and note not in self.tasks[name].notes}  # fmt: skip
+
+    def _repeated(self) -> dict[str, str]:
+        """Notes on trained tasks that have fewer images than a batch."""
+        if all(method == GIVEN for method in self.config.methods):
+            return {}
+        size = self.config.training.batch_size
+        counts = {name: len(self.tasks[name].splits["train"]) for name in self.config.tasks}
+        return {
+            name: f"its {count} training images are fewer than training.batch_size, {size}, so "
+            "every batch has some of them more than once"
+            for name, count in counts.items()
+            if count < size
+        }
 
     def facts(self, stages: Sequence[str]) -> dict[str, Any]:
         """Facts that all processes must agree on, by name."""

@@ -36,7 +36,8 @@ def expect_finetuning(experiment: Experiment, plan: Plan) -> None:
     """Adds what is to be fine-tuned to a run's plan."""
     for method in (each for each in experiment.methods if each.name != GIVEN):
         for seed, task in _unfinished(experiment, method):
-            plan.expect(_label(method, seed, task), method.name, experiment.steps(task))
+            label, steps = _label(method, seed, task), experiment.steps(task)
+            plan.expect(label, method.name, steps, "fine-tuning")
 
 
 def finetune_all(experiment: Experiment, plan: Plan | None = None) -> None:
@@ -83,7 +84,7 @@ def _unfinished(experiment: Experiment, method: Method) -> list[tuple[int, str]]
 
 
 def _label(method: Method, seed: int, task: str) -> str:
-    return f"finetune {method.name} seed {seed} {task}"
+    return f"{method.name} seed {seed} {task}"
 
 
 def _finetune_method(

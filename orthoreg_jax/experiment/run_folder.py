@@ -82,9 +82,13 @@ def _write_provenance(experiment: Experiment) -> None:
             file=sys.stderr,
         )
     if changed := _name_changed(facts["inputs"], experiment.inputs):
+        trains = any(name != GIVEN for name in experiment.config.methods)
+        retrained = _to_retrain(experiment, facts["inputs"]) if trains else []
+        kept = "vectors of other tasks are kept" if retrained else "task vectors are kept"
+        trained = f"{', '.join(retrained)} will be trained on them, " if retrained else ""
         print(
-            f"{experiment.folder}: {', '.join(changed)} changed; measuring on them again; task "
-            "vectors are kept",
+            f"{experiment.folder}: {', '.join(changed)} changed; {trained}{kept}, and the stage "
+            "`evaluate` measures again",
             file=sys.stderr,
         )
     facts["inputs"] = experiment.inputs
@@ -199,21 +203,42 @@ def check_inputs(experiment: Experiment) -> None:
     old, new = _read_provenance(path)["inputs"], experiment.inputs
     model = [f"model {name}" for name in {**old.get("model", {}), **new["model"]}
              if old.get("model", {}).get(name) != new["model"].get(name)]  # fmt: skip
-    tasks = [
-        task
-        for task in experiment.config.tasks
-        if _training_inputs(old, task) != _training_inputs(new, task)
-    ]
+    tasks = _to_retrain(experiment, old)
     made = [path for path in _begun(experiment.folder) if model or _depends(path, tasks)]
     if model or made:
         differing = [*model, *(f"training images or prompts of task {task}" for task in tasks)]
         folders = ", ".join(str(each.relative_to(experiment.folder)) for each in made[:5])
         remedy = f", or delete {folders}{' ...' if len(made) > 5 else ''} to train again"
+        redrawn = [text for task in tasks if (text := _redrawn(experiment, old, task))]
         raise ValueError(
             f"{path}: this run started with other files ({', '.join(differing)}: their hashes "
-            "differ); choose another --workdir, or restore the old files"
+            f"differ){''.join(redrawn)}; choose another --workdir, or restore the old files"
             f"{remedy if not model else ''}"
         )
+
+
+def _to_retrain(experiment: Experiment, old: dict[str, Any]) -> list[str]:
+    """Tasks whose training inputs differ from the old ones."""
+    new = experiment.inputs
+    return [
+        task
+        for task in experiment.config.tasks
+        if _training_inputs(old, task) != _training_inputs(new, task)
+    ]
+
+
+def _redrawn(experiment: Experiment, old: dict[str, Any], task: str) -> str:
+    """Says that a validation split was drawn anew because the number of images changed."""
+    before, now = (
+        sum(facts.get("splits", {}).get(split, {}).get("images", 0) for split in ("train", "val"))
+        for facts in (old.get("tasks", {}).get(task, {}), experiment.inputs["tasks"][task])
+    )
+    if not experiment.tasks[task].holds_out or before == now:
+        return ""
+    return (
+        f"; {task} had {before} images in train, now {now}: its validation images are held out of "
+        "train, and drawn anew when an image is added or removed"
+    )
 
 
 def _training_inputs(inputs: dict[str, Any], task: str) -> Any:

@@ -21,6 +21,7 @@ from .agreement import Agreement
 from .watch import Watch
 
 SIGNAL_NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+KEPT = "finished work is kept"
 
 
 class StoppedError(Exception):
@@ -37,6 +38,7 @@ class _Interruption:
 
     def __init__(self) -> None:
         self.number: int | None = None  # first signal, in this or another process
+        self.outcome = KEPT  # what a signal leads to now
         self._agreement: Agreement | None = None
 
     def agree_by(self, watch: Watch) -> None:
@@ -53,8 +55,9 @@ class _Interruption:
             self._agreement.ask(str(number))
         name = SIGNAL_NAMES[signal.Signals(number)]
         with contextlib.suppress(OSError, RuntimeError):  # a signal may interrupt another write
-            text = f"orthoreg: {name}: stopping after this step (repeat to stop at once)"
-            print(text, file=sys.stderr, flush=True)
+            text = f"orthoreg: {name}: stopping; {self.outcome} (repeat to stop at once)"
+            below = "\n" if sys.stderr.isatty() else ""  # a progress line may be there
+            print(f"{below}{text}", file=sys.stderr, flush=True)
 
     def pass_step(self) -> bool:
         """Counts a step, and returns whether to stop after it."""
@@ -105,6 +108,16 @@ def listening() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def leading_to(outcome: str) -> Iterator[None]:
+    """Says, when a signal comes while open, that stopping has this outcome."""
+    before, _state.outcome = _state.outcome, outcome
+    try:
+        yield
+    finally:
+        _state.outcome = before
+
+
+@contextlib.contextmanager
 def undivided() -> Iterator[None]:
     """Delays Ctrl-C until the end of the block, for threads that would not survive it."""
     if threading.current_thread() is not threading.main_thread():
@@ -132,7 +145,7 @@ def stop_if_due() -> None:
       StoppedError: the run was asked to stop.
     """
     if _state.due():
-        stop("stopped; finished work is kept")
+        stop(f"stopped; {_state.outcome}")
 
 
 def stop_if_asked() -> None:
@@ -142,7 +155,7 @@ def stop_if_asked() -> None:
       StoppedError: the run was asked to stop.
     """
     if _state.number is not None:
-        stop("stopped; finished work is kept")
+        stop(f"stopped; {_state.outcome}")
 
 
 def stop(text: str) -> NoReturn:

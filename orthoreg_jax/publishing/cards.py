@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from orthoreg_jax.clip.config import HUB_NAMES
 from orthoreg_jax.clip.saving import OUTPUTS
+from orthoreg_jax.reporting.summary import ImageCount
+from orthoreg_jax.reporting.tables import markdown_rows, percent
 
 CARD_TEMPLATE = """\
 ---
@@ -65,11 +67,36 @@ def _loading(layout: str) -> tuple[str, str, str]:
 MADE_BY = "Made by `orthoreg "  # every card says so
 
 
+class AccuracyRow(NamedTuple):
+    """Test accuracies on one task.
+
+    Attributes:
+      title: the task's.
+      images: how many of its test images were used.
+      compared: accuracies of the models that the edited one is compared with.
+      accuracy: the edited model's.
+    """
+
+    title: str
+    images: ImageCount
+    compared: tuple[float, ...]
+    accuracy: float
+
+
 class Shown(NamedTuple):
-    """A card's text on accuracies, and the model's test accuracies by task title."""
+    """A card's text on accuracies, and the rows of its table."""
 
     text: str
-    test: tuple[tuple[str, float], ...] = ()
+    rows: tuple[AccuracyRow, ...] = ()
+
+
+def show_accuracies(compared: Sequence[str], rows: Sequence[AccuracyRow], note: str) -> Shown:
+    """The table of a card; `compared` names the models of `AccuracyRow.compared`."""
+    header = ("Test accuracy, %", "images", *compared, "this model")
+    cells = [
+        (row.title, f"{row.images}", *map(percent, (*row.compared, row.accuracy))) for row in rows
+    ]
+    return Shown(f"{markdown_rows(header, cells)}\n\n{note}", tuple(rows))
 
 
 class Card(NamedTuple):
@@ -107,7 +134,7 @@ class Card(NamedTuple):
         """The card of a model in a layout, in the hub's format."""
         usage, library, task = _loading(layout)
         return CARD_TEMPLATE.format(
-            front=_front(self.model, self.title, self.measured.test, self.tags, library, task),
+            front=_front(self.model, self.title, self.measured.rows, self.tags, library, task),
             usage=usage,
             title=self.title,
             kind=self.kind,
@@ -125,7 +152,7 @@ class Card(NamedTuple):
 def _front(
     model: str,
     title: str,
-    accuracies: Sequence[tuple[str, float]],
+    rows: Sequence[AccuracyRow],
     tags: Sequence[str],
     library: str,
     pipeline: str,
@@ -135,7 +162,7 @@ def _front(
     Args:
       model: the pre-trained one, named as the base if the hub has it.
       title: of the card.
-      accuracies: on test, by the titles of tasks.
+      rows: of its table of accuracies.
       tags: in addition to those of every edited CLIP.
       library: that loads it.
       pipeline: the hub's name of what it does.
@@ -147,13 +174,14 @@ def _front(
     results = [
         EvalResult(
             task_type=ZERO_SHOT,
-            dataset_type=re.sub("[^a-z0-9]+", "-", name.lower()),
-            dataset_name=name,
+            dataset_type=re.sub("[^a-z0-9]+", "-", row.title.lower()).strip("-"),
+            dataset_name=row.title,
             dataset_split="test",
             metric_type="accuracy",
-            metric_value=round(value, 4),
+            metric_name=f"accuracy on {row.images} test images",
+            metric_value=round(row.accuracy, 4),
         )
-        for name, value in accuracies
+        for row in rows
     ]
     data = ModelCardData(
         base_model=repository if on_hub else None,

@@ -16,11 +16,13 @@ from orthoreg_jax.reporting.summary import (
     control_name,
     control_shares,
     control_title,
+    count_images,
+    describe_validation,
 )
-from orthoreg_jax.reporting.tables import markdown_rows, percent, share_text
+from orthoreg_jax.reporting.tables import share_text
 from orthoreg_jax.trees import load_tree
 
-from .cards import Card, Shown
+from .cards import AccuracyRow, Card, Shown, show_accuracies
 from .finished_run import (
     check_request,
     describe_model,
@@ -37,7 +39,7 @@ class Edit(NamedTuple):
     tasks: tuple[str, ...]
     sign: str  # "+" or "-"
     alpha: float
-    rows: tuple[tuple[str, float, float], ...]  # title, zero-shot and own test accuracy
+    rows: tuple[AccuracyRow, ...]  # compared with zero-shot
     note: str
 
     @property
@@ -103,7 +105,7 @@ def choose_edit(
       ValueError: tasks are unknown or appear twice, both `tasks` and `forget` are given, or there
         are several but not all tasks, without alpha.
     """
-    known, zero_shot = results["tasks"], results["zero_shot"]["test"]
+    known = results["tasks"]
     unknown = [task for task in (*tasks, *([forget] if forget else [])) if task not in known]
     if unknown:
         raise ValueError(f"tasks {', '.join(unknown)}: the run has {', '.join(known)}")
@@ -112,26 +114,32 @@ def choose_edit(
     if forget and tasks:
         raise ValueError("--tasks adds and --forget subtracts: give only one of them")
     names, rows, note = tasks or tuple(known), [], ""
+    images, limited = count_images(results), describe_validation(results)
+
+    def row(task: str, accuracy: float, title: str = "") -> AccuracyRow:
+        zero_shot = results["zero_shot"]["test"][task]
+        return AccuracyRow(title or known[task], images[task], (zero_shot,), accuracy)
+
     if forget:
         share = control_shares(results)[0]
         found, control = run["negation"][forget]["shares"][share], control_name(results)
         names, chosen = (forget,), found["alpha"]
         rows = [
-            (known[forget], zero_shot[forget], found["target"]),
-            (f"{control_title(results)} (control)", zero_shot[control], found["control"]),
+            row(forget, found["target"]),
+            row(control, found["control"], f"{control_title(results)} (control)"),
         ]
         note = (
             f"α gives the lowest validation accuracy on {known[forget]} that keeps "
-            f"{share_text(share)} of the zero-shot accuracy on the control task."
+            f"{share_text(share)} of the zero-shot accuracy on the control task. {limited}"
         )
     elif len(names) == 1:
         chosen = 1.0
-        rows = [(known[names[0]], zero_shot[names[0]], run["single"]["test"][names[0]])]
+        rows = [row(names[0], run["single"]["test"][names[0]])]
         note = "Fine-tuned on this task alone."
     elif set(names) == set(known):
         chosen = run["addition"]["alpha"]
-        rows = [(known[task], zero_shot[task], run["addition"]["test"][task]) for task in names]
-        note = "α is the best on validation, by mean normalised accuracy."
+        rows = [row(task, run["addition"]["test"][task]) for task in names]
+        note = f"α is the best on validation, by mean normalised accuracy. {limited}"
     elif alpha is None:
         raise ValueError(
             f"--tasks {','.join(names)}: the run chose alpha for single tasks and for all "
@@ -142,16 +150,16 @@ def choose_edit(
     if alpha is not None and (alpha != chosen or not rows):
         rows, note = [], "The run did not measure this edit: its α was given by hand."
     sign = "-" if forget else "+"
-    return Edit(names, sign, chosen if alpha is None else alpha, tuple(rows), note)
+    return Edit(names, sign, chosen if alpha is None else alpha, tuple(rows), note.strip())
 
 
 def make_card(results: Results, run: Run, edit: Edit, checkpoint: Checkpoint) -> Card:
     """Makes the model card."""
     config: Any = results["config"]
     provenance: Any = results["provenance"]
-    cells = [(title, percent(before), percent(after)) for title, before, after in edit.rows]
-    header = ("Test accuracy, %", "zero-shot", "this model")
-    text = f"{markdown_rows(header, cells)}\n\n{edit.note}" if cells else edit.note
+    measured = (
+        show_accuracies(["zero-shot"], edit.rows, edit.note) if edit.rows else Shown(edit.note)
+    )
     splits = provenance["inputs"]["tasks"]
     data = [
         f"{results['tasks'][task]} (`{task}`): {splits[task]['splits']['train']['images']} "
@@ -169,7 +177,7 @@ def make_card(results: Results, run: Run, edit: Edit, checkpoint: Checkpoint) ->
         vector=f"the change of the image tower by fine-tuning on one task "
         f"({describe_training(run)})",
         text="The text tower is the pre-trained one.",
-        measured=Shown(text, tuple((title, after) for title, _, after in edit.rows)),
+        measured=measured,
         origins=[f"pre-trained weights: SHA-256 `{checkpoint.sha256}`", *data],
         command="export",
         source=" from a run; its `config.json` lists every option, its `provenance.json` the "

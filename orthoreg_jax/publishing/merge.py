@@ -16,11 +16,12 @@ from orthoreg_jax.evaluation.results_file import read_results
 from orthoreg_jax.experiment.setup import reopen
 from orthoreg_jax.merging.files import Merged, Source, check_alike, merge_files
 from orthoreg_jax.progress import say
+from orthoreg_jax.reporting.summary import ImageCount
 from orthoreg_jax.tasks.task import Task
 from orthoreg_jax.trees import StoredTree
 
 from .alpha import choose_alpha, compare_merged
-from .cards import Shown
+from .cards import AccuracyRow, Shown
 from .finished_run import (
     check_request,
     describe_model,
@@ -276,10 +277,11 @@ def _merge(
         with jax.default_matmul_precision("highest"):  # as runs have by default
             found = compare_merged(checkpoint, merged.vector, sources, tasks)
         alpha = found.alpha
-        rows = [
-            (task.title, found.zero_shot[name], found.single[name], found.test[name])
-            for name, task in tasks.items()
-        ]
+        rows = []
+        for name, task in tasks.items():
+            images = ImageCount(len(task.splits["test"]), len(task.splits["test"]))
+            compared = found.zero_shot[name], found.single[name]
+            rows.append(AccuracyRow(task.title, images, compared, found.test[name]))
         measured = accuracy_table(rows, found.at_edge)
     names = [f"τ_{name}" for name in tasks] or [f"τ_{n}" for n in range(1, len(sources) + 1)]
     files = zip(sources, names, merged.sha256, strict=True)

@@ -8,11 +8,11 @@ from orthoreg_jax.clip.checkpoint import Checkpoint
 from orthoreg_jax.clip.differences import ModelVector
 from orthoreg_jax.evaluation.results import Results, Run
 from orthoreg_jax.merging.files import Source
-from orthoreg_jax.reporting.tables import markdown_rows, percent
+from orthoreg_jax.reporting.summary import count_images, describe_validation
 from orthoreg_jax.versions import version
 
 from .alpha import Measured
-from .cards import Card, Shown
+from .cards import AccuracyRow, Card, Shown, show_accuracies
 from .merger_choice import MergerChoice
 
 # The card's sentence about the text tower, by whether the vectors change it.
@@ -35,22 +35,26 @@ def run_accuracies(results: Results, run: Run, measured: Measured | None) -> Sho
         by_hand = "Not measured: α was given by hand. Run `orthoreg measure --model .` to measure."
         return Shown(by_hand)
     zero_shot, single = results["zero_shot"]["test"], run["single"]["test"]
+    titles, images = results["tasks"], count_images(results)
     rows = [
-        (results["tasks"][task], zero_shot[task], single[task], value)
+        AccuracyRow(titles[task], images[task], (zero_shot[task], single[task]), value)
         for task, value in measured.test.items()
     ]
-    return accuracy_table(rows, measured.at_edge)
+    return accuracy_table(rows, measured.at_edge, describe_validation(results))
 
 
-def accuracy_table(rows: Sequence[tuple[str, float, float, float]], at_edge: bool) -> Shown:
-    """Accuracies by task: title, zero-shot, the task's own model, the merged model; shares."""
-    cells = [(title, *map(percent, values)) for title, *values in rows]
-    header = ("Test accuracy, %", "zero-shot", "its own model", "this model")
-    edge = " It is the largest tried; a larger one might be better." if at_edge else ""
-    note = f"α is the best on validation, by mean normalised accuracy.{edge}"
-    return Shown(
-        f"{markdown_rows(header, cells)}\n\n{note}", tuple((row[0], row[-1]) for row in rows)
-    )
+def accuracy_table(rows: Sequence[AccuracyRow], at_edge: bool, limited: str = "") -> Shown:
+    """Accuracies by task, compared with zero-shot and the task's own model.
+
+    Args:
+      rows: one for each task.
+      at_edge: whether alpha is the largest one tried.
+      limited: a sentence on the images that alpha was chosen on, if these were not all.
+    """
+    edge = "It is the largest tried; a larger one might be better." if at_edge else ""
+    chosen = "α is the best on validation, by mean normalised accuracy."
+    note = " ".join(filter(None, (chosen, edge, limited)))
+    return show_accuracies(("zero-shot", "its own model"), rows, note)
 
 
 def merge_card(

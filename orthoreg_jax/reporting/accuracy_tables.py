@@ -16,6 +16,7 @@ from .summary import (
     control_name,
     control_shares,
     control_title,
+    describe_images,
     estimate,
     find_comparison,
     group_methods,
@@ -51,6 +52,7 @@ def summary_table(results: Results) -> Table:
         "its accuracy divided by the same method's single-task accuracy. Negation: mean accuracy "
         f"on the forgotten task / on the control task ({control_title(results)}), keeping that "
         "share of zero-shot control accuracy on the validation set.",
+        describe_images(results),
     ]
     methods = sorted(group_methods(results), key=_knows_others)
     for method in methods:

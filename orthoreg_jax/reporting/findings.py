@@ -15,6 +15,7 @@ from .summary import (
     images_tested,
     penalty_pairs,
     single_mean,
+    span,
     standard_error,
     target_mean,
     tasks_at_edge,
@@ -42,14 +43,12 @@ def _footing(results: Results) -> str:
     seeds = sorted({run["seed"] for run in results["runs"]})
     given = all(method.is_given for method in group_methods(results))
     made = "one given model for each task" if given else _count(len(seeds), "seed")
-    least, most = min(counts), max(counts)
-    span = f"{least}" if least == most else f"{least} to {most}"
     error = standard_error(
         {task: results["zero_shot"]["test"][task] for task in results["tasks"]}, images
     )
     text = (
         f"These numbers come from {made} and {sum(counts)} test images of "
-        f"{_count(len(counts), 'task')} ({span} each). Zero-shot accuracy is "
+        f"{_count(len(counts), 'task')} ({span(counts)} each). Zero-shot accuracy is "
         f"{percent(zero_shot_mean(results))} % (mean over tasks, standard error "
         f"{percent(error)} points)."
     )

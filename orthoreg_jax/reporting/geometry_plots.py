@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from orthoreg_jax.evaluation.results import Results, Run
 
 from .geometry_tables import task_cosine
-from .panels import BAND, WIDTH, Panels, as_percent, some_of, task_panels
+from .panels import BAND, WIDTH, Panels, as_percent, some_of, task_panels, whole_numbers
 from .style import CARD, INK, SOFT, styled
 from .summary import MethodRuns, group_methods
 
@@ -63,12 +63,17 @@ def cosines(results: Results) -> Panels:
     names, count = list(results["tasks"]), len(results["tasks"])
     diagonal = np.eye(count, dtype=bool)  # always 1, so it is left out
     # A symmetric scale, so that white is orthogonal.
-    limit = max(*(np.abs(values[~diagonal]).max(initial=0) for values in maps.values()), 1e-3)
+    limit = cosine_limit([values[~diagonal] for values in maps.values()])
     panels, methods = _maps(results, ("method", "task", "other", "cosine"), means, 1.2)
     for axes, method in zip(panels.axes, methods, strict=True):
         image = draw_cosines(panels, axes, maps[method.name], names, limit)
     add_cosine_bar(panels, image)
     return panels
+
+
+def cosine_limit(values: Iterable[Float[np.ndarray, " _"]]) -> float:
+    """End of the colour scale; at least 0.01, so that what is written as .000 is pale."""
+    return max(*(float(np.abs(each).max(initial=0)) for each in values), 0.01)
 
 
 def draw_cosines(
@@ -127,10 +132,12 @@ def disentanglement(results: Results) -> Panels:
     highest = max(values.max() for values in maps.values())
     for axes, method in zip(panels.axes, methods, strict=True):
         image = draw_errors(panels, axes, maps[method.name], alphas, highest)
+    pairs = {tuple(pair["tasks"]) for run in results["runs"] for pair in run["disentanglement"]}
+    names = next(iter(pairs)) if len(pairs) == 1 else ("the first task", "the second task")
     for axes in panels.axes[-panels.columns :]:
-        axes.set_xlabel("α of the second task")
+        axes.set_xlabel(f"α of {names[1]}")
     for axes in panels.axes[:: panels.columns]:
-        axes.set_ylabel("α of the first task")
+        axes.set_ylabel(f"α of {names[0]}")
     panels.bar(image, "ξ")
     return panels
 
@@ -204,6 +211,7 @@ def singular_values(results: Results) -> Panels:
             lowest = min([lowest, *mean[mean > 2 * floor].tolist()])
         axes.axhline(1, color=INK, linestyle=(0, (1, 2)), linewidth=1)
         axes.set_yscale("log")
+        whole_numbers(axes.xaxis)
     panels.axes[0].set_ylim(lowest / 2, None)
     # Labels such as 0.001, because powers would not be written as text.
     plain = functools.partial(np.format_float_positional, precision=2, fractional=False, trim="-")

@@ -83,7 +83,7 @@ def features_table(results: Results) -> Table | None:
     return Table("Features that tasks use", header, (zero_shot, *rows), notes)
 
 
-WITHIN_NOISE = "within noise"
+WITHIN_NOISE, ONE_SEED = "within noise", "one seed"  # verdicts that decide nothing
 # Claim -> the number that it is about, which should be lower with OrthoReg.
 CLAIMS: dict[str, Callable[[Run], float | None]] = {
     "Columns of an update are closer to orthogonal (mean |cos|)": lambda run: _mean(
@@ -132,14 +132,27 @@ def claims_table(results: Results) -> Table | None:
     ]
     note = (
         "The paper's claims about training with OrthoReg rather than without, tested in this run. "
-        "Accuracies: yes or no if the 95 % confidence interval over test images excludes 0 "
-        "and, with several seeds, the difference exceeds two standard errors over seeds. Others: "
-        "yes or no if all seeds agree; without → with; no change: equal at the digits shown. The "
-        "paper's theory covers overlap, ‖J τ‖ and ξ, but it does not measure them. At equal α, ξ "
-        "compares edits of unequal length where the penalty makes vectors longer."
+        f"{_rule(max(len(other.runs) for _, other in pairs))} The paper's theory covers overlap, "
+        "‖J τ‖ and ξ, but it does not measure them. At equal α, ξ compares edits of unequal length "
+        "where the penalty makes vectors longer."
     )
     header = ("Claim", *(plain.label for plain, _ in pairs))
     return Table("The paper's claims, put to the test", header, tuple(rows), (note,), len(header))
+
+
+def _rule(seeds: int) -> str:
+    """When a claim counts as decided."""
+    if seeds < 2:
+        return (
+            "With one seed no claim is decided, because another one might tell the opposite; "
+            "without → with. More `seeds` decide."
+        )
+    return (
+        "Accuracies: yes or no if the 95 % confidence interval over test images excludes 0 and the "
+        "difference exceeds two standard errors over seeds. Others: yes or no if all seeds agree, "
+        f"as {seeds} would by chance in one of {2 ** (seeds - 1)} claims; without → with; no "
+        "change: equal at the digits shown."
+    )
 
 
 def _accuracy_verdict(
@@ -149,10 +162,12 @@ def _accuracy_verdict(
     found = find_comparison(results, plain.name, other.name, measure)
     if found is None:
         return NONE
+    difference, deviation = points(found["difference"]), found["deviation"]
+    if deviation is None:
+        return f"{ONE_SEED}: {difference}"
     low, high = sorted((sign * found["low"], sign * found["high"]))
-    deviation, seeds = found["deviation"] or 0.0, len(other.runs)
-    clear = abs(found["difference"]) > 2 * deviation / math.sqrt(seeds)  # over seeds, too
-    return f"{_word(clear and low > 0, clear and high < 0)}: {points(found['difference'])}"
+    clear = abs(found["difference"]) > 2 * deviation / math.sqrt(len(other.runs))  # over seeds, too
+    return f"{_word(clear and low > 0, clear and high < 0)}: {difference}"
 
 
 def _verdict(pair: tuple[MethodRuns, MethodRuns], measure: Callable[[Run], float | None]) -> str:
@@ -164,9 +179,11 @@ def _verdict(pair: tuple[MethodRuns, MethodRuns], measure: Callable[[Run], float
     ]
     if not changes:
         return NONE
-    word = _word(all(new < old for old, new in changes), all(new > old for old, new in changes))
     old, new = (statistics.fmean(values) for values in zip(*changes, strict=True))
     first, second = f"{old:.3g}", f"{new:.3g}"
+    if len(changes) < 2:
+        return f"{ONE_SEED}: {first} → {second}"
+    word = _word(all(new < old for old, new in changes), all(new > old for old, new in changes))
     if first == second and word != WITHIN_NOISE:
         return f"no change: {first}"
     return f"{word}: {first} → {second}"

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
-from .geometry_plots import add_cosine_bar, draw_cosines, draw_errors
+from .geometry_plots import add_cosine_bar, cosine_limit, draw_cosines, draw_errors
 from .panels import Panels, as_percent
 from .style import INK, styled
 
@@ -72,7 +72,7 @@ def plot_cosines(cosines: Series, names: Sequence[str]) -> Figure:
     values = np.asarray(cosines, float)
     _check_shape("cosines", values, (len(names), len(names)), "names and names")
     off = values[~np.eye(len(names), dtype=bool)]
-    limit = max(float(np.abs(off).max(initial=0)), 1e-3)
+    limit = cosine_limit([off])
     panels = Panels(("Cosines of task vectors",), ("panel", "task", "other", "cosine"), 1, 4.0)
     image = draw_cosines(panels, panels.axes[0], values, list(names), limit)
     add_cosine_bar(panels, image)

@@ -161,9 +161,11 @@ class Panels:
 def task_panels(results: Results, header: Sequence[str]) -> Panels:
     """A panel for each task, with a row for each method."""
     methods, titles = group_methods(results), list(results["tasks"].values())
-    panels = Panels(titles, header, 3, 0.55 + 0.2 * len(methods), 0.2, sharey=True)
+    panels = Panels(titles, header, 3, 0.7 + 0.22 * len(methods), 0.2, sharey=True)
+    # A letter is about 0.085 inches wide; the methods' names take 1.7.
+    letters = int((WIDTH - 1.7) / panels.columns / 0.085)
     for axes, title in panels.names.items():
-        axes.set_title(textwrap.shorten(title, 30, placeholder="…"))
+        axes.set_title(textwrap.shorten(title, letters, placeholder="…"))
         axes.set_yticks(range(len(methods)), [method.label for method in methods], color=INK)
         axes.grid(axis="x", visible=False)
     axes.set_ylim(len(methods) - 0.4, -0.6)
@@ -174,6 +176,11 @@ def some_of(count: int) -> Int[np.ndarray, " shown"]:
     """Chooses points of a curve to show: the first, and others at even distances."""
     spread = np.linspace(0, count - 1, 72).astype(int)
     return np.unique(np.append(np.arange(24), spread))[:count]
+
+
+def whole_numbers(axis: Any) -> None:
+    """Few ticks, at whole numbers alone, for steps and positions."""
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
 def as_percent(*axes: Any) -> None:

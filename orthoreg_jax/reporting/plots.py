@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from orthoreg_jax.evaluation.results import Addition, Results, Run, TaskNegation
 
 from .geometry_plots import angles, cosines, disentanglement, norms, singular_values
-from .panels import BAND, Panels, as_percent, some_of, task_panels
+from .panels import BAND, Panels, as_percent, some_of, task_panels, whole_numbers
 from .style import CARD, INK, SOFT, method_look, styled
 from .summary import MethodRuns, control_name, control_shares, group_methods, zero_shot_mean
 from .tables import share_text
@@ -206,6 +206,7 @@ def training(results: Results, metrics: Histories) -> Panels:
             panels.curve(axes, method, steps[shown], np.array(curves)[:, shown], marker="")
         axes.set_xlabel("Step")
         axes.ticklabel_format(useOffset=False)
+        whole_numbers(axes.xaxis)
     panels.legend()
     return panels
 

@@ -151,14 +151,66 @@ def tasks_at_edge(method: MethodRuns, share: str) -> list[str]:
     ]
 
 
+class ImageCount(NamedTuple):
+    """How many images of a split were used, and how many it has."""
+
+    used: int
+    there: int
+
+    def __str__(self) -> str:
+        """The number used, as "60 of 1000" if these are not all."""
+        return f"{self.used} of {self.there}" if self.is_limited else f"{self.used}"
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether images were left out."""
+        return self.used < self.there
+
+
+def count_images(results: Results, split: str = "test") -> dict[str, ImageCount]:
+    """Number of images by task, including the control task; `split` is "val" or "test"."""
+    inputs = cast(dict[str, Any], results["provenance"]["inputs"])["tasks"]
+    limit = cast(int, results["config"][f"evaluation.max_{split}_images"])
+    counts = {
+        name: int(inputs[name]["splits"][split]["images"]) for name in results["zero_shot"][split]
+    }
+    return {name: ImageCount(min(count, limit or count), count) for name, count in counts.items()}
+
+
 def images_tested(results: Results) -> dict[str, int]:
     """Number of test images used, by task, including the control task."""
-    inputs = cast(dict[str, Any], results["provenance"]["inputs"])["tasks"]
-    limit = cast(int, results["config"]["evaluation.max_test_images"])
-    counts = {
-        name: int(inputs[name]["splits"]["test"]["images"]) for name in results["zero_shot"]["test"]
-    }
-    return {name: min(count, limit) if limit else count for name, count in counts.items()}
+    return {name: count.used for name, count in count_images(results).items()}
+
+
+def describe_images(results: Results) -> str:
+    """Sentences on how many images the accuracies and the choice of alpha rest on."""
+    counts = count_images(results).values()
+    text = f"Measured on {span(each.used for each in counts)} test images of each task"
+    if any(each.is_limited for each in counts):
+        limit, there = (
+            results["config"]["evaluation.max_test_images"],
+            span(c.there for c in counts),
+        )
+        text += f" (evaluation.max_test_images is {limit}; the splits have {there})"
+    return f"{text}. {describe_validation(results)}".rstrip()
+
+
+def describe_validation(results: Results) -> str:
+    """A sentence on the limit of validation images; "" if all of them were used."""
+    if not any(count.is_limited for count in count_images(results, "val").values()):
+        return ""
+    limit = results["config"]["evaluation.max_val_images"]
+    return (
+        f"α is chosen on at most {limit} validation images of each task "
+        "(evaluation.max_val_images)."
+    )
+
+
+def span(numbers: Iterable[int]) -> str:
+    """The least and the largest number, as "60 to 80"; one number if they are equal."""
+    found = {*numbers}
+    least, most = min(found), max(found)
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def standard_error(accuracies: dict[str, float], images: dict[str, int]) -> float:

@@ -16,6 +16,9 @@ SPLIT_FOLDERS = {
 }  # on disk
 
 
+HELD_OUT = "images held out of train as the missing validation split (10 %, at most 5000)"
+
+
 class NotThereError(ValueError):
     """Some or all images are missing from the places where a task's images may be."""
 
@@ -79,6 +82,5 @@ def with_validation(
         notes.append(Note(len(splits["val"]), "images of test, half of them, serve as validation"))
     elif cut:
         splits["train"], splits["val"] = cut_validation(splits["train"])
-        what = "images held out of train as the missing validation split (10 %, at most 5000)"
-        notes.append(Note(len(splits["val"]), what))
+        notes.append(Note(len(splits["val"]), HELD_OUT))
     return {split: splits[split] for split in needed}, notes

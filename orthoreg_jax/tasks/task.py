@@ -14,6 +14,7 @@ import numpy as np
 from .arrays import read_arrays
 from .catalogue import KNOWN, entries, other_training_set
 from .class_names import Name, first_name
+from .content import HELD_OUT
 from .facts import Facts, changed_images
 from .hub import read_hub
 from .notes import Note, note
@@ -52,6 +53,11 @@ class Task:
     templates: tuple[str, ...]
     splits: dict[str, Split]
     notes: tuple[Note, ...] = ()
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether its validation split was drawn from train, anew for each number of images."""
+        return any(each.what == HELD_OUT for each in self.notes)
 
     def remarks(self) -> list[Note]:
         """Notes from the search for images, and on what reading them drops or changes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import math
@@ -26,6 +27,10 @@ from .saved_states import StateFolder
 from .sharding import Shardings
 from .step import Metrics, TrainState, TrainStep
 from .tracking import track
+
+# Steps handed to the device before the first of them has finished: enough to keep it busy, and few
+# enough to stop soon.
+AHEAD = 4
 
 
 class DivergedError(Exception):
@@ -95,7 +100,9 @@ def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings)
         events = None
         if job.tensorboard and is_first():
             events = stack.enter_context(Events(job.folder / "events", first))
-        progress = stack.enter_context(Progress(job.label, job.steps - first, plan=job.plan))
+        outcome = "the steps under way are finished, then the state is saved"
+        stack.enter_context(interruption.leading_to(outcome))
+        progress = stack.enter_context(Progress(job.label, job.steps, plan=job.plan, done=first))
         moving = {
             place: context.rotation.batches(first, job.steps)
             for place, context in enumerate(job.contexts)
@@ -125,7 +132,7 @@ def finetune(job: Job, step: TrainStep, state: TrainState, shardings: Shardings)
                     log.write()
                     raise _diverged(state, job, line)
                 progress.update(0, loss=line["loss"], penalty=line["penalty"])
-            progress.update()
+            progress.update(log.count_finished())
             if save:
                 log.write()  # before the state: a resume drops lines after the saved state
                 if saved is None:
@@ -151,10 +158,14 @@ def remove_states(folder: pathlib.Path) -> None:
 def _diverged(state: TrainState, job: Job, line: dict[str, Any]) -> DivergedError:
     with StateFolder(job.folder / "last_good") as saved:
         saved.save(state._replace(finite=jax.numpy.array(True)))  # the last good weights are
-    numbers = ", ".join(f"{name} {line[name]}" for name in ("loss", "penalty", "gradient_norm"))
+    names = {"loss": "loss", "penalty": "penalty", "gradient_norm": "gradient norm"}
+    numbers = ", ".join(
+        f"{name} {'not finite' if line[key] is None else format(line[key], '.4g')}"
+        for key, name in names.items()
+    )
     return DivergedError(
-        f"{job.label}: loss or gradient is not finite at step {line['step']} ({numbers}; None "
-        f"means not finite). The last good weights, after {int(state.step)} updates, are in "
+        f"{job.label}: loss or gradient is not finite at step {line['step']} ({numbers}). "
+        f"The last good weights, after {int(state.step)} updates, are in "
         f"{job.folder / 'last_good'}. Lower "
         "training.learning_rate or penalty.strength, or lengthen training.warmup, and run "
         "again in a new --workdir"
@@ -168,15 +179,25 @@ class _MetricsLog:
         self._path = job.folder / "metrics.jsonl"
         self._steps, self._every = job.steps, job.log_every
         self._pending: list[tuple[int, Metrics]] = []
+        self._running: collections.deque[Any] = collections.deque()  # a number of each step
         self._lines = _lines_before(self._path, first)
 
     def add(self, number: int, metrics: Metrics) -> None:
         """Takes the metrics of a step, which may still be computing."""
         self._pending.append((number, metrics))
+        self._running.append(metrics.loss)
+
+    def count_finished(self) -> int:
+        """Steps that have finished since the last call; waits until few are under way."""
+        count = 0
+        while self._running and (len(self._running) > AHEAD or self._running[0].is_ready()):
+            jax.block_until_ready(self._running.popleft())
+            count += 1
+        return count
 
     def fetch(self, everything: bool) -> list[dict[str, Any]]:
         """New lines of the log: those due at `log_every`, or all; and any that is not finite."""
-        if not everything and len(self._pending) < 2 * self._every:
+        if not everything and len(self._pending) < self._every + min(self._every, AHEAD):
             return []
         ready = len(self._pending) if everything else self._every
         fetched = jax.device_get(self._pending[:ready])

@@ -27,6 +27,20 @@ def config(tmp_path):
     return config
 
 
+@pytest.mark.parametrize("size, said", [(180, False), (181, True)])
+def test_a_batch_of_more_images_than_there_are_is_said(config, tmp_path, size, said):
+    """Of 200 images of SVHN, 20 are held out for validation."""
+    config.training.batch_size = size
+    line = (
+        f"svhn: its 180 training images are fewer than training.batch_size, {size}, so every "
+        "batch has some of them more than once"
+    )
+    experiment = prepare(config, tmp_path / "run")
+    assert experiment.describe().splitlines()[1:] == [line] * said
+    experiment.config.methods = ("given",)  # nothing is trained
+    assert "more than once" not in experiment.describe()
+
+
 def test_another_training_set_than_the_recipes_is_said(config, tmp_path):
     experiment = prepare(config, tmp_path / "run")
     said = "180 training images, but the field's recipe has 68257: the number of steps differs"

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import huggingface_hub
 import jax
 import numpy as np
 import pytest
@@ -70,6 +71,31 @@ def test_weights_and_card(finished, inputs, results, tmp_path, edit):
         assert f"{100 * stated:.2f} |" in card
     assert ("did not measure" in card) == (not measured)
     assert f"θ₀ {'-' if edit == 'forget' else '+'} " in card and found.sha256
+
+
+@pytest.mark.parametrize(
+    "more, titles",
+    [
+        ([], ["first", "second"]),
+        (["--tasks", "second"], ["second"]),
+        (["--forget", "first"], ["first", "others"]),
+    ],
+)
+def test_a_card_says_how_many_images_its_numbers_rest_on(finished, results, tmp_path, more, titles):
+    """A share of the test images is not the test split: not in the table, and not on the hub."""
+    copy = shutil.copytree(finished, tmp_path / "run")
+    limits = {"evaluation.max_test_images": 20, "evaluation.max_val_images": 10}
+    for out, limit in (("whole", {}), ("limited", limits)):
+        change_results(copy, lambda results: results["config"].update(limit))  # noqa: B023
+        assert export(copy, tmp_path / out, *more) == 0
+    for out, images in (("whole", "36"), ("limited", "20 of 36")):
+        card = huggingface_hub.ModelCard.load(tmp_path / out / "README.md")
+        assert card.text.count(f" | {images} | ") == len(titles)
+        assert [each.metric_name for each in card.data.eval_results] == [
+            f"accuracy on {images} test images"
+        ] * len(titles)
+        limited = out == "limited" and more[:1] != ["--tasks"]  # whose alpha is not chosen
+        assert ("at most 10 validation images" in card.text) == limited
 
 
 @pytest.mark.parametrize(

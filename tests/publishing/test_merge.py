@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import huggingface_hub
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +18,7 @@ from orthoreg_jax.experiment.setup import reopen
 from orthoreg_jax.tasks.batches import limited_rows
 from orthoreg_jax.tasks.loading import load_images
 from orthoreg_jax.trees import StoredTree
-from tests.small_run import pretrained
+from tests.small_run import change_results, pretrained
 
 METHOD = "full+orthoreg"
 
@@ -90,6 +91,30 @@ def test_of_a_run_with_alpha_chosen(finished, inputs, tmp_path, capsys):
     for name, accuracy in oj.measure_accuracies(found, found.params, both).items():
         assert re.search(rf"{name} +36 +{100 * accuracy:.2f}", said)
         assert f"{100 * accuracy:.2f} |" in card
+
+
+def test_a_card_of_limited_images_says_so(finished, inputs, tmp_path):
+    """The numbers are those of as many images as it says."""
+    copy = shutil.copytree(finished, tmp_path / "run")
+    limits = {"evaluation.max_test_images": 20, "evaluation.max_val_images": 10}
+    change_results(copy, lambda results: results["config"].update(limits))
+    assert of_run(copy, tmp_path / "out", "--merger", "task_arithmetic") == 0
+    card = huggingface_hub.ModelCard.load(tmp_path / "out" / "README.md")
+    alpha = float(re.search(r"θ₀ \+ ([\d.]+) · ", card.text)[1])
+    names = {"first", "second"}
+    tasks = oj.load_tasks(str(inputs.parent), [*names], "others")
+    total = oj.add_task_vectors([oj.load_tree(path) for path in paths(finished)])
+    for name in names:
+        task = tasks[name]
+        found = oj.sweep_accuracy(
+            pretrained(finished), total, [task], [alpha], split="test", limit=20
+        )
+        assert f"| {task.title} | 20 of 36 | " in card.text
+        assert f" | {100 * found.item():.2f} |" in card.text
+    assert {each.metric_name for each in card.data.eval_results} == {
+        "accuracy on 20 of 36 test images"
+    }
+    assert "α is chosen on at most 10 validation images of each" in card.text
 
 
 def test_of_files_with_options(finished, tmp_path):

@@ -9,8 +9,37 @@ def cells(results):
     return {claim.split(" (")[0]: cell for claim, cell in table.rows}
 
 
-def test_accuracies_are_judged_by_their_interval(results):
+def test_one_seed_decides_nothing(results):
+    """Of one seed "all agree", and its accuracies lack the spread between trainings."""
+    results["runs"][1]["geometry"]["column_cosines"] = {"a": 0.1, "b": 0.1}
+    results["runs"][1]["features"]["overlap"] = None  # as of a run that was not measured there
     verdicts = cells(results)
+    assert verdicts["Negation forgets more"] == "one seed: −5.00"
+    assert verdicts["Columns of an update are closer to orthogonal"] == "one seed: 0.2 → 0.1"
+    assert verdicts["Updates are closer to orthonormal"] == "one seed: 5 → 5"
+    assert verdicts.pop("Tasks use more separate features") == "–"
+    assert all(cell.startswith("one seed: ") for cell in verdicts.values())
+    (note,) = claims_table(results).notes
+    assert "With one seed no claim is decided" in note and "yes or no" not in note
+
+
+def test_a_seed_without_its_counterpart_decides_nothing(two_seeds):
+    """Two seeds with the penalty and one without are one pair."""
+    two_seeds["runs"] = [run for run in two_seeds["runs"] if run["strength"] or run["seed"] == 0]
+    assert cells(two_seeds)["Columns of an update are closer to orthogonal"].startswith("one seed:")
+
+
+@pytest.mark.parametrize(("seeds", "claims"), [(2, 2), (3, 4)])
+def test_how_often_seeds_agree_by_chance_is_said(two_seeds, seeds, claims):
+    """Fair coins: all of n fall on one side with probability 2 / 2^n."""
+    runs = two_seeds["runs"]
+    two_seeds["runs"] += [run | {"seed": 2} for run in runs if run["seed"] == 1][: 2 * (seeds - 2)]
+    (note,) = claims_table(two_seeds).notes
+    assert f"as {seeds} would by chance in one of {claims} claims" in note
+
+
+def test_accuracies_are_judged_by_their_interval(two_seeds):
+    verdicts = cells(two_seeds)
     assert verdicts["One model for all tasks is better"] == "within noise: +0.50"
     # The target's accuracy falls, which is what negation wants.
     assert verdicts["Negation forgets more"] == "yes: −5.00"
@@ -40,9 +69,11 @@ def test_shapes_are_judged_seed_by_seed(two_seeds):
     ("after", "verdict"),
     [(0.19997, "no change: 0.2"), (0.20003, "no change: 0.2"), (0.2006, "no: 0.2 → 0.201")],
 )
-def test_a_change_that_is_not_seen_is_none(results, after, verdict):
-    results["runs"][1]["geometry"]["column_cosines"] = {"a": after, "b": after}
-    assert cells(results)["Columns of an update are closer to orthogonal"] == verdict
+def test_a_change_that_is_not_seen_is_none(two_seeds, after, verdict):
+    for run in two_seeds["runs"]:
+        if run["strength"]:
+            run["geometry"]["column_cosines"] = {"a": after, "b": after}
+    assert cells(two_seeds)["Columns of an update are closer to orthogonal"] == verdict
 
 
 def test_what_was_not_measured_is_left_open(results):

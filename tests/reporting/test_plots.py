@@ -133,6 +133,68 @@ def test_few_points_of_a_long_curve_are_shown(count):
         assert len(shown) == count
 
 
+@pytest.mark.parametrize(("count", "whole"), [(2, True), (3, False)])
+def test_a_title_is_cut_only_where_its_panel_ends(results, count, whole):
+    """Two panels have room for 45 letters, three for 30."""
+    title = "Handwritten digits (a subset of MNIST)"
+    results["tasks"] = dict.fromkeys("ab"[:count], title)
+    if count == 3:
+        results["tasks"]["c"] = "Third"
+        for run in results["runs"]:
+            run["geometry"]["norms"]["c"] = 1.0
+    panels = norms(results)
+    shown = panels.axes[0].get_title(loc="left")
+    assert (shown == title) == whole and shown.startswith("Handwritten digits")
+    panels.figure.draw_without_rendering()
+    (text,) = panels.axes[0].findobj(lambda each: getattr(each, "_text", "") == shown)
+    assert text.get_window_extent().x1 < panels.axes[1].get_window_extent().x0
+
+
+def test_names_of_methods_do_not_touch(results):
+    panels = tasks(results)
+    panels.figure.draw_without_rendering()
+    upper, lower = (each.get_window_extent() for each in panels.axes[0].get_yticklabels())
+    assert upper.y0 - lower.y1 > 0.2 * upper.height
+
+
+def test_steps_and_positions_have_whole_numbers(results):
+    lines = [{"step": step, "loss": 1.0, "penalty": 1.0} for step in range(4)]
+    for run in results["runs"]:
+        spectra = run["geometry"]["singular_values"]
+        run["geometry"]["singular_values"] = {
+            task: {"in/kernel": [list(np.geomspace(1, 0.1, 17))], "out/kernel": [[0.5, 0.2]]}
+            for task in spectra
+        }
+    for panels in (training(results, {"full": [lines]}), singular_values(results)):
+        panels.figure.draw_without_rendering()
+        for axes in panels.axes:
+            low, high = axes.get_xlim()
+            ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+            assert 1 <= len(ticks) <= 7 and all(tick == round(tick) for tick in ticks)
+
+
+def test_cosines_of_nothing_are_pale(results):
+    for run in results["runs"]:
+        run["geometry"]["cosines"] = [[1.0, 0.0004], [0.0004, 1.0]]
+    image = cosines(results).axes[0].collections[0]
+    assert image.get_clim() == (-0.01, 0.01)
+    red, green, blue, _ = image.cmap(image.norm(0.0004))
+    assert min(red, green, blue) > 0.9  # nearly white, and written as .000
+    for run in results["runs"]:
+        run["geometry"]["cosines"] = [[1.0, -0.4], [-0.4, 1.0]]
+    assert cosines(results).axes[0].collections[0].get_clim() == (-0.4, 0.4)
+
+
+def test_axes_of_disentanglement_name_the_tasks_of_the_only_pair(results):
+    """Rows of the error, upwards, are of the first task."""
+    axes = disentanglement(results).axes[0]
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("α of a", "α of b")
+    for run in results["runs"]:
+        run["disentanglement"] += [run["disentanglement"][0] | {"tasks": ["a", "c"]}]
+    axes = disentanglement(results).axes[0]
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("α of the first task", "α of the second task")
+
+
 def test_zero_singular_values_can_be_drawn(results):
     for run in results["runs"]:
         for leaves in run["geometry"]["singular_values"].values():

@@ -4,6 +4,8 @@ import pytest
 
 from orthoreg_jax.reporting.summary import (
     control_shares,
+    count_images,
+    describe_images,
     estimate,
     find_comparison,
     group_methods,
@@ -58,6 +60,26 @@ def test_edges_of_any_seed_count(two_seeds):
 def test_tested_images(results, limit, images):
     results["config"]["evaluation.max_test_images"] = limit
     assert images_tested(results) == {"a": images, "b": images, "c": images}
+
+
+def test_what_the_numbers_rest_on_is_said(results):
+    assert describe_images(results) == (
+        "Measured on 80 test images of each task (evaluation.max_test_images is 80; the splits "
+        "have 100)."
+    )
+    results["config"] |= {"evaluation.max_test_images": 0, "evaluation.max_val_images": 19}
+    results["provenance"]["inputs"]["tasks"]["b"] = {"splits": {
+        "val": {"images": 19}, "test": {"images": 70}
+    }}  # fmt: skip
+    assert [str(each) for each in count_images(results, "val").values()] == [
+        "19 of 20",
+        "19",
+        "19 of 20",
+    ]
+    assert describe_images(results) == (
+        "Measured on 70 to 100 test images of each task. α is chosen on at most 19 validation "
+        "images of each task (evaluation.max_val_images)."
+    )
 
 
 def test_standard_error():
