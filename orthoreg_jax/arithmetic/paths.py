@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import reprlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,6 +46,8 @@ def check_arrays(tree: PyTree, name: str) -> None:
     others = {path: leaf for path, leaf in leaves.items() if not is_array(leaf)}
     if others:
         path, leaf = next(iter(others.items()))
+        if not path:
+            raise not_a_tree(tree, name)
         raise ValueError(
             f"{name}: {len(others)} leaves are not arrays (first: {path!r}, a "
             f"{type(leaf).__name__}); pass arrays only; for an Equinox model, "
@@ -56,6 +59,21 @@ def check_arrays(tree: PyTree, name: str) -> None:
             f"{name}: {len(complex_)} leaves are complex (first: {complex_[0]!r}); weights must "
             "be real: pass the real and imaginary parts as two leaves"
         )
+
+
+def not_a_tree(value: Any, name: str) -> ValueError:
+    """The error for a value that is no tree of arrays at all; a model has one in `params`."""
+    remedy = f"{name}.params" if hasattr(value, "params") else "a tree of arrays"
+    return ValueError(f"{name} is {briefly(value)}, a {type(value).__name__}; give {remedy}")
+
+
+def briefly(value: Any) -> str:
+    """A value in a message: on one line, and shortened if it is long."""
+    shape = getattr(value, "shape", ())
+    if isinstance(shape, tuple) and shape:
+        return f"an array of shape {shape}"
+    text = " ".join(reprlib.repr(value).split())
+    return text if len(text) <= 100 else f"{text[:96]} ..."
 
 
 def check_finite(tree: PyTree, name: str, advice: str) -> None:
@@ -88,7 +106,14 @@ def _is_a(leaf: Any, kind: Any) -> bool:
 
 def is_array(leaf: Any) -> bool:
     """Whether a leaf is an array, a `jax.ShapeDtypeStruct` or a number."""
-    return isinstance(leaf, int | float | complex) or hasattr(leaf, "dtype")
+    if isinstance(leaf, int | float | complex | jax.Array):
+        return True
+    return isinstance(getattr(leaf, "dtype", None), np.dtype)  # other libraries have other types
+
+
+def is_floating(leaf: Any) -> bool:
+    """Whether a leaf is an array, or a number, of a floating point type."""
+    return _is_a(leaf, jnp.floating)
 
 
 def unflatten(leaves: dict[str, Any]) -> dict[str, Any]:

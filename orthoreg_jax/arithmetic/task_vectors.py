@@ -16,8 +16,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from .checks import check_floating, check_precision, check_scale, check_vector, named_vectors
 from .low_rank import dense
-from .paths import check_arrays, flatten, leaf_path
+from .paths import check_arrays, flatten, leaf_path, not_a_tree
 from .precision import wide_type
 from .rules import is_factor
 from .types import PyTree
@@ -30,9 +31,13 @@ def task_vector(finetuned: PyTree, pretrained: PyTree) -> PyTree:
       finetuned: weights after fine-tuning.
       pretrained: weights before fine-tuning, of the same structure and shapes.
 
+    Returns:
+      A tree like both. NumPy computes differences of NumPy arrays.
+
     Raises:
-      ValueError: the trees differ in structure or shape, or hold LoRA's factors, whose difference
-        is not the difference of the weights. The error names the leaves.
+      ValueError: the trees differ in structure or shape, have leaves that are not floating point
+        or that JAX would truncate, or hold LoRA's factors, whose difference is not the difference
+        of the weights. The error names the leaves.
 
     Reference: "Editing models with task arithmetic", ICLR 2023 (arXiv 2212.04089), section 2.
 
@@ -41,7 +46,11 @@ def task_vector(finetuned: PyTree, pretrained: PyTree) -> PyTree:
       >>> oj.task_vector(after, before)
       {'w': Array([0., 2.], dtype=float32)}
     """
+    both = {"finetuned": finetuned, "pretrained": pretrained}
     check_same(finetuned, pretrained, ("finetuned", "pretrained"))
+    for name, tree in both.items():
+        check_floating(tree, name)
+    check_precision(both, numpy_stays=True)
     factors = [path for path in flatten(finetuned) if is_factor(path)]
     if factors:
         raise ValueError(
@@ -61,22 +70,27 @@ def apply_task_vector(
       pretrained: the weights to edit. Leaves that `vector` lacks are unchanged, so the vector of
         an image tower, or of its attention alone, can be applied to the whole model.
       vector: a task vector, or a sum of several; `pretrained` must have each of its leaves.
-      scale: alpha.
+      scale: alpha, one finite number or a scalar array, which may be traced.
 
     Returns:
       A tree like `pretrained`, with the types of its leaves.
 
     Raises:
-      ValueError: a leaf of the vector is not in the weights, or has another shape.
+      ValueError: a leaf of the vector is not in the weights, has another shape, is not floating
+        point, or would be truncated; the vector is a model's weights, or several vectors; the scale
+        is not one finite number.
 
     Examples:
       >>> weights, vector = {"b": jnp.zeros(1), "w": jnp.ones(2)}, {"w": jnp.array([0.0, 2.0])}
       >>> oj.apply_task_vector(weights, vector, 0.5)
       {'b': Array([0.], dtype=float32), 'w': Array([1., 2.], dtype=float32)}
     """
-    check_arrays(vector, "vector")
+    check_vector(vector, "vector")
+    check_scale(scale)
     changes = flatten(dense(vector))
     weights = flatten(pretrained)
+    if list(weights) == [""] and not hasattr(weights[""], "dtype"):
+        raise not_a_tree(pretrained, "pretrained")
     unknown = [path for path in changes if path not in weights]
     if unknown:
         raise ValueError(
@@ -84,7 +98,10 @@ def apply_task_vector(
             f"{_some(list(weights))}): it belongs to another model, or to another part of this one"
         )
     _check_shapes(changes, weights, ("vector", "pretrained"))
-    check_arrays({path: weights[path] for path in changes}, "pretrained")
+    edited = {path: weights[path] for path in changes}
+    check_arrays(edited, "pretrained")
+    check_floating(edited, "pretrained")
+    check_precision({"pretrained": edited})
 
     def edit(path: Any, leaf: Any) -> Any:
         change = changes.get(leaf_path(path))
@@ -102,30 +119,31 @@ def add_task_vectors(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> PyTree
     """sum_t tau_t (task addition, before scaling by alpha).
 
     The sum is taken in float32 (float64 if a vector is float64) and returned in the leaves' type.
+    NumPy adds NumPy arrays.
 
     Args:
-      vectors: a list of task vectors, or a dict by task.
+      vectors: a list of task vectors, or a dict by task. A dict is always read as several vectors:
+        put a single vector that is a dict into a list.
 
     Raises:
-      ValueError: there is no vector, their structures or shapes differ, or leaves are complex.
+      ValueError: there is no vector, or one where several are expected; their structures or shapes
+        differ; leaves are not floating point, or JAX would truncate them; they are models' weights.
 
     Examples:
       >>> oj.add_task_vectors([{"w": jnp.ones(2)}, {"w": jnp.array([0.0, 2.0])}])
       {'w': Array([1., 3.], dtype=float32)}
     """
-    rows = task_vector_rows(vectors)
-    if not rows:
-        raise ValueError("no task vector to add; give at least one")
-    check_all_same(rows)
-    return jax.tree.map(lambda *leaves: _sum(leaves), *rows)
+    rows = read_vectors(vectors)
+    check_precision(rows, numpy_stays=True)
+    return jax.tree.map(lambda *leaves: _sum(leaves), *rows.values())
 
 
 def _sum(leaves: Sequence[Any]) -> Any:
     types = [getattr(leaf, "dtype", jnp.result_type(leaf)) for leaf in leaves]
     same = len({*types}) == 1
     kind = types[0] if same else functools.reduce(jnp.promote_types, types)
-    if not jnp.issubdtype(kind, jnp.floating) or len(leaves) == 1:
-        return functools.reduce(operator.add, leaves)  # integers add exactly
+    if len(leaves) == 1:
+        return leaves[0]
     wide = wide_type(*types)
     total = functools.reduce(operator.add, (_as_type(leaf, wide) for leaf in leaves))
     return _as_type(total, kind)
@@ -136,19 +154,31 @@ def _as_type(leaf: Any, dtype: Any) -> Any:
     return leaf.astype(dtype) if hasattr(leaf, "astype") else np.asarray(leaf, dtype)
 
 
-def check_all_same(rows: Sequence[PyTree]) -> None:
-    """Checks that task vectors have the same structure and shapes.
+def read_vectors(vectors: Any, name: str = "vectors") -> dict[str, PyTree]:
+    """Task vectors by what errors call them, checked, with `LowRank` updates multiplied out.
+
+    Args:
+      vectors: a list of task vectors, or a dict by task.
+      name: what errors call them all.
 
     Raises:
-      ValueError: they are not.
+      ValueError: there is none, or one where several are expected; one cannot be a task vector;
+        or they differ in structure or shapes.
     """
-    for number, row in enumerate(rows):
-        check_same(row, rows[0], (f"vectors[{number}]", "vectors[0]"))
-
-
-def task_vector_rows(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> list[PyTree]:
-    """Task vectors as a list, with `LowRank` updates multiplied out."""
-    return [dense(v) for v in (vectors.values() if isinstance(vectors, Mapping) else vectors)]
+    found = {each: dense(vector) for each, vector in named_vectors(vectors, name).items()}
+    first = next(iter(found))
+    for each, vector in found.items():
+        check_vector(vector, each)
+        try:
+            check_same(vector, found[first], (each, first))
+        except ValueError as error:
+            if not isinstance(vectors, Mapping):
+                raise
+            raise ValueError(
+                f"{error}; {name} is a dict, and so read as task vectors by name: put a single "
+                "vector into a list"
+            ) from None
+    return found
 
 
 def negate_task_vector(vector: PyTree) -> PyTree:
@@ -157,11 +187,16 @@ def negate_task_vector(vector: PyTree) -> PyTree:
     Args:
       vector: a task vector.
 
+    Raises:
+      ValueError: it is several vectors, a model's weights, or has leaves that are not floating
+        point.
+
     Examples:
       >>> oj.negate_task_vector({"w": jnp.array([1.0, -2.0])})
       {'w': Array([-1.,  2.], dtype=float32)}
     """
-    return optax.tree.scale(-1, dense(vector))
+    check_vector(vector, "vector")
+    return jax.tree.map(operator.neg, dense(vector))
 
 
 def analogy(a: PyTree, b: PyTree, c: PyTree) -> PyTree:
@@ -173,7 +208,7 @@ def analogy(a: PyTree, b: PyTree, c: PyTree) -> PyTree:
       c: a task vector.
 
     Raises:
-      ValueError: the vectors differ in structure or shapes.
+      ValueError: as `add_task_vectors`.
 
     Reference: "Editing models with task arithmetic", ICLR 2023, section 5.
 
@@ -183,24 +218,28 @@ def analogy(a: PyTree, b: PyTree, c: PyTree) -> PyTree:
       {'w': Array([12.], dtype=float32)}
     """
     for vector, name in ((a, "a"), (b, "b"), (c, "c")):
-        check_arrays(vector, f"analogy(a, b, c): {name}")
+        check_vector(vector, f"analogy(a, b, c): {name}")
     return add_task_vectors([c, b, negate_task_vector(a)])
 
 
 def norm(vector: PyTree) -> Float[Array, ""]:
-    """||tau||, the Euclidean norm over all leaves, computed in float32 or better.
+    """||tau||, the Euclidean norm over all leaves, computed in float32.
+
+    With `jax_enable_x64` it is computed in float64 for float64 leaves.
 
     Args:
-      vector: a task vector.
+      vector: a task vector. Several of another model than CLIP, in one tree, have one norm: that of
+        all their leaves.
 
     Raises:
-      ValueError: a leaf is not an array.
+      ValueError: it is several vectors of a CLIP, a model's weights, or has leaves that are not
+        floating point.
 
     Examples:
       >>> print(oj.norm({"b": jnp.array([4.0]), "w": jnp.array([3.0])}))
       5.0
     """
-    check_arrays(vector, "vector")
+    check_vector(vector, "vector")
     return optax.tree.norm(_widened(dense(vector)))
 
 
@@ -211,19 +250,17 @@ def cosine_matrix(vectors: Sequence[PyTree] | Mapping[str, PyTree]) -> Float[Arr
     vector with a NaN or infinite entry, or with a squared norm too large for float32.
 
     Args:
-      vectors: a list of task vectors, or a dict by task.
+      vectors: as of `add_task_vectors`.
 
     Raises:
-      ValueError: there is no vector, or their structures or shapes differ.
+      ValueError: as `add_task_vectors`.
 
     Examples:
       >>> print(oj.cosine_matrix([{"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([3.0, 4.0])}]))
       [[1.  0.6]
        [0.6 1. ]]
     """
-    rows = task_vector_rows(vectors)
-    add_task_vectors(rows)  # for its checks
-    rows = [_widened(row) for row in rows]
+    rows = [_widened(vector) for vector in read_vectors(vectors).values()]
     products = jnp.array([[optax.tree.vdot(a, b) for b in rows] for a in rows])
     norms = jnp.sqrt(jnp.diag(products))
     scale = norms[:, None] * norms[None]

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact
 
+from orthoreg_jax.arithmetic.checks import check_precision
 from orthoreg_jax.arithmetic.matrices import as_matrices, from_matrices
-from orthoreg_jax.arithmetic.paths import flatten
+from orthoreg_jax.arithmetic.paths import briefly, flatten
 from orthoreg_jax.arithmetic.precision import wide_type
 from orthoreg_jax.arithmetic.rules import Adapter, Matrix, Rules, Skip, read_leaves, rules_for_part
-from orthoreg_jax.arithmetic.task_vectors import check_all_same, task_vector_rows
+from orthoreg_jax.arithmetic.task_vectors import read_vectors
 from orthoreg_jax.arithmetic.types import PyTree
 
 from .merger import Merger
@@ -56,7 +57,8 @@ def merge_task_vectors(
     mergers of whole vectors, such as `ties()`, the whole result.
 
     Args:
-      vectors: a list of task vectors, or a dict by task; any pytrees of the same structure.
+      vectors: a list of task vectors, or a dict by task; any pytrees of the same structure. A dict
+        is always read as several vectors: put a single vector that is a dict into a list.
       merger: a merger, for example `ties(k=20)` or `tsv_m()`.
       matrices: how leaves are read as matrices, see `orthogonality_penalty`; only mergers of whole
         tensors need it. Rules that match no leaf are ignored, because a task vector may cover only
@@ -67,9 +69,10 @@ def merge_task_vectors(
       A tree like each of the vectors, with the types of their leaves.
 
     Raises:
-      ValueError: not a merger, fewer or more vectors than it takes, vectors of different
-        structure or shapes, leaves that are not floating point or lack a rule they need, a key that
-        is missing or not used.
+      ValueError: not a merger, fewer or more vectors than it takes, one vector where several are
+        expected, vectors of different structure or shapes, models' weights, leaves that are not
+        floating point, that JAX would truncate or that lack a rule they need, a key that is
+        missing, not used or not a key.
 
     Examples:
       >>> vectors = {"mnist": {"w": jnp.array([1.0, 4.0])}, "emoji": {"w": jnp.array([3.0, 0.0])}}
@@ -77,9 +80,10 @@ def merge_task_vectors(
       [2.0, 2.0]
     """
     _check_merger(merger)
-    rows = task_vector_rows(vectors)
-    check_fits(merger, len(rows), key)
-    check_all_same(rows)
+    named = read_vectors(vectors)
+    check_precision(named)
+    check_fits(merger, len(named), key)
+    rows = [jax.tree.map(_as_array, vector) for vector in named.values()]
     pieces = plan(rows[0], merger, matrices)
     cutoffs = stack_cutoffs([find_cutoff(merger, jax.tree.leaves(row)) for row in rows])
     leaves = [flatten(row) for row in rows]
@@ -99,21 +103,26 @@ def merge_task_vectors(
     return jax.tree.unflatten(jax.tree.structure(rows[0]), merged)
 
 
+def _as_array(leaf: Any) -> Any:
+    return leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
+
+
 def _check_merger(merger: Any) -> None:
     if not isinstance(merger, Merger):
         name = getattr(merger, "__name__", merger)
         name = name if isinstance(name, str) and name.isidentifier() else "ties"
         raise ValueError(
-            f"merger is {getattr(merger, '__name__', repr(merger))}, a {type(merger).__name__}; "
-            f"give the value that a merger's function returns, such as oj.{name}()"
+            f"merger is {getattr(merger, '__name__', briefly(merger))}, a {type(merger).__name__}; "
+            f"give the value that a merger's function returns, such as oj.{name}(), after the "
+            "vectors"
         )
 
 
-def check_fits(merger: Merger, tasks: int, key: jax.Array | None) -> None:
+def check_fits(merger: Merger, tasks: int, key: Key) -> None:
     """Checks the number of task vectors, and that there is a key if and only if one is needed.
 
     Raises:
-      ValueError: there are too few vectors or too many, or the key is missing or not used.
+      ValueError: there are too few vectors or too many, or the key is missing, not used or no key.
     """
     if not tasks:
         raise ValueError("no task vector to merge; give at least one")
@@ -131,6 +140,16 @@ def check_fits(merger: Merger, tasks: int, key: jax.Array | None) -> None:
         raise ValueError(f"{merger} draws random numbers: give key=jax.random.key(seed)")
     if not merger.random and key is not None:
         raise ValueError(f"{merger} draws no random numbers: leave out the key")
+    if key is not None and not _is_key(key):
+        seed = key if isinstance(key, int) else 0
+        raise ValueError(f"key is {briefly(key)}; give a random key: key=jax.random.key({seed})")
+
+
+def _is_key(key: Any) -> bool:
+    if not isinstance(key, jax.Array):
+        return False
+    raw = key.dtype == jnp.uint32 and key.ndim == 1  # of jax.random.PRNGKey
+    return raw or (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0)
 
 
 def is_on_host(merger: Merger, values: PyTree) -> bool:

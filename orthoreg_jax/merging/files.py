@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from orthoreg_jax.arithmetic.checks import check_precision
 from orthoreg_jax.arithmetic.paths import flatten, unflatten
 from orthoreg_jax.arithmetic.rules import Rules
 from orthoreg_jax.arithmetic.task_vectors import check_same
@@ -89,6 +90,9 @@ def merge_files(
     files = [StoredTree(each) if isinstance(each, pathlib.Path) else each for each in sources]
     shapes = check_alike(files)
     pieces = plan(shapes, merger, matrices)
+    on_host = is_on_host(merger, ())
+    if not on_host:  # NumPy computes with float64
+        check_precision({str(files[0].path): shapes})
     sha256 = tuple(file.check() for file in files)
     if match:
         files = list(match_source_norms(files, match))
@@ -98,7 +102,6 @@ def merge_files(
     if merger.joint is not None:
         size = sum(math.prod(leaf.shape) for leaf in flatten(shapes).values())
         cutoffs = join_cutoffs(merger, cutoffs, lambda: _slices(files, shapes, pieces), size)
-    on_host = is_on_host(merger, ())
     values: Any
     merged = {}
     for path, shape in flatten(shapes).items():

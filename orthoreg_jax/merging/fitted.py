@@ -15,10 +15,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from orthoreg_jax.arithmetic.checks import check_precision
 from orthoreg_jax.arithmetic.decompositions import pseudo_inverse
 from orthoreg_jax.arithmetic.matrices import Matrix, Rules, as_matrices, from_matrices, read_leaf
 from orthoreg_jax.arithmetic.paths import flatten
-from orthoreg_jax.arithmetic.task_vectors import check_same, task_vector_rows
+from orthoreg_jax.arithmetic.task_vectors import check_same, read_vectors
 from orthoreg_jax.arithmetic.types import PyTree
 
 from .applying import merge_task_vectors, plan
@@ -44,8 +45,8 @@ def fisher(vectors: Trees, fishers: Trees) -> PyTree:
         with the same names.
 
     Raises:
-      ValueError: there is no vector, trees differ in structure or shapes, or there is not one
-        Fisher tree for each vector.
+      ValueError: trees differ in structure or shapes, there is not one Fisher tree for each vector,
+        or as `merge_task_vectors` for the vectors.
 
     Reference: "Merging Models with Fisher-Weighted Averaging", NeurIPS 2022 (arXiv 2111.09832),
       section 3.
@@ -226,8 +227,8 @@ def adamerging(
       The merged task vector; with alpha = 1, the paper's merged model.
 
     Raises:
-      ValueError: there is no vector or no batch, vectors differ in structure or shapes, or a
-        parameter is out of its range.
+      ValueError: there is no batch, a parameter is out of its range, or as `merge_task_vectors` for
+        the vectors.
 
     Reference: "AdaMerging: Adaptive Model Merging for Multi-Task Learning", ICLR 2024
       (arXiv 2310.02575), section 3, layer-wise.
@@ -240,8 +241,7 @@ def adamerging(
       >>> [round(float(entry), 2) for entry in merged["w"]]
       [0.8, 0.1]
     """
-    rows = list(vectors.values()) if isinstance(vectors, Mapping) else list(vectors)
-    merge_task_vectors(rows, average())  # for its checks
+    rows = _read(vectors)
     if not batches:
         raise ValueError("adamerging: 0 batches; give at least one")
     steps = check_count("adamerging", "steps", steps, "a whole number from 0, as an int")
@@ -294,7 +294,13 @@ def entropy(logits: Float[Array, "... c"]) -> Float[Array, ""]:
     return -jnp.mean(jnp.sum(jnp.exp(logs) * logs, axis=-1))
 
 
-def _paired(vectors: Trees, others: Any, name: str) -> tuple[list[PyTree], list[Any]]:
+def _read(vectors: Any) -> list[PyTree]:
+    named = read_vectors(vectors)
+    check_precision(named)
+    return list(named.values())
+
+
+def _paired(vectors: Any, others: Any, name: str) -> tuple[list[PyTree], list[Any]]:
     """Pairs task vectors with their statistics, by position or by name."""
     if isinstance(vectors, Mapping) != isinstance(others, Mapping):
         raise ValueError(f"vectors and {name}: give both as lists, or both as dicts by task")
@@ -302,7 +308,7 @@ def _paired(vectors: Trees, others: Any, name: str) -> tuple[list[PyTree], list[
         if vectors.keys() != others.keys():
             raise ValueError(f"vectors are for {list(vectors)}, {name} for {list(others)}")
         others = [others[task] for task in vectors]
-    rows = task_vector_rows(vectors)
-    if not rows or len(rows) != len(others):
+    rows = _read(vectors)
+    if len(rows) != len(others):
         raise ValueError(f"{len(rows)} vectors and {len(others)} {name}; give one for each")
     return rows, list(others)

@@ -9,9 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from orthoreg_jax.arithmetic.checks import check_precision
 from orthoreg_jax.arithmetic.precision import wide_type
-from orthoreg_jax.arithmetic.task_vectors import norm, task_vector_rows
+from orthoreg_jax.arithmetic.task_vectors import norm, read_vectors
 from orthoreg_jax.arithmetic.types import PyTree
+
+from .parameters import check_among
 
 TARGETS: dict[str, Callable[[Any], Any]] = {"mean": np.mean, "smallest": np.min, "largest": np.max}
 
@@ -33,7 +36,8 @@ def match_norms(vectors: Sequence[PyTree] | Mapping[str, PyTree], to: str = "mea
       A list, or a dict as given, with the types of the leaves.
 
     Raises:
-      ValueError: no vector, another word, or a vector that is 0 or not finite.
+      ValueError: another word, a vector that is 0 or not finite, or as `merge_task_vectors` for the
+        vectors.
 
     Reference: "DisTaC: Conditioning Task Vectors via Distillation for Robust Model Merging", ICLR
       2026 (arXiv 2508.01148), which finds what norms that differ do to mergers.
@@ -43,7 +47,9 @@ def match_norms(vectors: Sequence[PyTree] | Mapping[str, PyTree], to: str = "mea
       >>> [each["w"].tolist() for each in oj.match_norms([long, short])]
       [[0.0, 4.0], [4.0, 0.0]]
     """
-    rows = task_vector_rows(vectors)
+    named = read_vectors(vectors)
+    check_precision(named)
+    rows = list(named.values())
     names = list(vectors) if isinstance(vectors, Mapping) else range(len(rows))
     factors = norm_factors([float(norm(row)) for row in rows], names, to)
     scaled = [
@@ -55,8 +61,7 @@ def match_norms(vectors: Sequence[PyTree] | Mapping[str, PyTree], to: str = "mea
 
 def norm_factors(norms: Sequence[float], names: Sequence[Any] | range, to: str) -> list[float]:
     """What each vector is multiplied by; `names` are for the message."""
-    if to not in TARGETS:
-        raise ValueError(f"match_norms: to is {to!r}; allowed: {', '.join(map(repr, TARGETS))}")
+    check_among("match_norms", "to", to, list(TARGETS))
     if not len(norms):
         raise ValueError("no task vector to scale; give at least one")
     for name, found in zip(names, norms, strict=True):

@@ -6,6 +6,8 @@ import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from orthoreg_jax.arithmetic.paths import briefly
+
 # Other programs' names for parameters, and what to give here instead.
 ELSEWHERE = {
     "consensus_method": "it is elect",
@@ -65,7 +67,7 @@ def check_within(
     except TypeError:
         number = float("nan")
     if not bounds[0] <= number <= bounds[1] or number in excluded:
-        raise ValueError(f"{merger}: {name} is {_shown(value)}; give {allowed}")
+        raise ValueError(f"{merger}: {name} is {briefly(value)}; give {allowed}")
     return number
 
 
@@ -89,7 +91,7 @@ def check_count(merger: str, name: str, value: Any, allowed: str) -> int:
     except TypeError:
         number = -1
     if number < 0:
-        raise ValueError(f"{merger}: {name} is {_shown(value)}; give {allowed}")
+        raise ValueError(f"{merger}: {name} is {briefly(value)}; give {allowed}")
     return number
 
 
@@ -100,7 +102,9 @@ def check_among(merger: str, name: str, value: Any, allowed: Sequence[str]) -> s
       ValueError: it is none of them.
     """
     if value not in allowed:
-        raise ValueError(f"{merger}: {name} is {value!r}; allowed: {', '.join(map(repr, allowed))}")
+        raise ValueError(
+            f"{merger}: {name} is {briefly(value)}; allowed: {', '.join(map(repr, allowed))}"
+        )
     return str(value)
 
 
@@ -142,7 +146,3 @@ def _read(text: str, kinds: tuple[Callable[[str], Any], ...], given: str, exampl
         except ValueError:
             continue
     raise ValueError(f"{given} is not a number; give one, for example {example}")
-
-
-def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, (str, float)) else str(value)

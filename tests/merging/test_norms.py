@@ -57,7 +57,7 @@ def test_refusals(tmp_path):
     rows = vectors()
     with pytest.raises(ValueError, match="to is 'unit'; allowed: 'mean', 'smallest', 'largest'"):
         oj.match_norms(rows, "unit")
-    with pytest.raises(ValueError, match="no task vector to scale"):
+    with pytest.raises(ValueError, match="contains no task vector; give at least one"):
         oj.match_norms([])
     zero = jax.tree.map(jnp.zeros_like, rows[0])
     with pytest.raises(ValueError, match="vector emoji has norm 0 and cannot .* leave it out"):
