@@ -89,3 +89,12 @@ def strict_promotion(request):
     pure = request.path.parent.name in ("arithmetic", "penalties", "merging")
     with jax.numpy_dtype_promotion("strict" if pure else "standard"):
         yield
+
+
+@pytest.fixture
+def untyped():
+    """As for users: without the tests' check of annotated shapes and types."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)

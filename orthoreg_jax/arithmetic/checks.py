@@ -29,17 +29,26 @@ def check_vector(tree: PyTree, name: str) -> None:
     Raises:
       ValueError: it cannot. The error names the leaf, and calls the tree `name`.
     """
-    if isinstance(tree, int | float):
-        raise ValueError(f"{name} is {briefly(tree)}; give a task vector, a tree of arrays")
-    check_arrays(tree, name)
-    _check_single(tree, name)
-    check_floating(tree, name)
+    check_weights(tree, name)
     found = _layer_norm_scale(tree)
     if found > _LARGEST_CHANGE:
         raise ValueError(
             f"{name}: the mean layer-norm scale is {found:.2g}, so these are a model's weights (in "
             "a task vector it is near 0); give oj.task_vector(weights, pretrained)"
         )
+
+
+def check_weights(tree: PyTree, name: str) -> None:
+    """Checks that a tree can be a task vector, or a model's weights.
+
+    Raises:
+      ValueError: it cannot. The error names the leaf, and calls the tree `name`.
+    """
+    if isinstance(tree, int | float):
+        raise ValueError(f"{name} is {briefly(tree)}; give a tree of arrays")
+    check_arrays(tree, name)
+    _check_single(tree, name)
+    check_floating(tree, name)
 
 
 def _check_single(tree: PyTree, name: str) -> None:
@@ -133,15 +142,18 @@ def check_scales(scales: Any, name: str = "scales") -> None:
     Raises:
       ValueError: they are not.
     """
-    array = hasattr(scales, "dtype")
-    if array and isinstance(scales, jax.core.Tracer):
-        good = scales.ndim == 1
-    elif array:
-        good = np.ndim(scales) == 1 and all(map(_is_number, np.asarray(scales)))
+    shaped = hasattr(scales, "dtype")
+    if shaped:
+        good = np.ndim(scales) == 1
     else:
-        good = isinstance(scales, Sequence) and all(map(_is_number, scales))
+        good = isinstance(scales, Sequence) and not isinstance(scales, str)
     if not good:
         raise ValueError(f"{name} is {briefly(scales)}; give a list of finite numbers")
+    if isinstance(scales, jax.core.Tracer):
+        return
+    for place, scale in enumerate(np.asarray(scales) if shaped else scales):
+        if not _is_number(scale):
+            raise ValueError(f"{name}: contains {briefly(scale)} at {place}; give finite numbers")
 
 
 def _is_number(value: Any) -> bool:

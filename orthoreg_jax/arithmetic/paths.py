@@ -72,12 +72,13 @@ def briefly(value: Any) -> str:
     shape = getattr(value, "shape", ())
     if isinstance(shape, tuple) and shape:
         return f"an array of shape {shape}"
+    value = value.item() if isinstance(value, np.generic) else value
     text = " ".join(reprlib.repr(value).split())
     return text if len(text) <= 100 else f"{text[:96]} ..."
 
 
 def check_finite(tree: PyTree, name: str, advice: str) -> None:
-    """Checks that a tree contains no NaN or infinity.
+    """Checks that a tree contains no NaN or infinity; traced leaves pass.
 
     Raises:
       ValueError: it does. The error names the leaf, calls the tree `name` and ends with `advice`.
@@ -96,6 +97,8 @@ def check_finite(tree: PyTree, name: str, advice: str) -> None:
 def _all_finite(leaf: Any) -> bool:
     # Computed where the array is, so that checking an array on a device does not copy it.
     library: Any = jnp if isinstance(leaf, jax.Array) else np
+    if isinstance(leaf, jax.core.Tracer):
+        return True
     return not _is_a(leaf, jnp.inexact) or bool(library.isfinite(leaf).all())
 
 

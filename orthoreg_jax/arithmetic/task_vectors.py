@@ -16,7 +16,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from .checks import check_floating, check_precision, check_scale, check_vector, named_vectors
+from .checks import (
+    check_floating,
+    check_precision,
+    check_scale,
+    check_vector,
+    check_weights,
+    named_vectors,
+)
 from .low_rank import dense
 from .paths import check_arrays, flatten, leaf_path, not_a_tree
 from .precision import wide_type
@@ -228,18 +235,17 @@ def norm(vector: PyTree) -> Float[Array, ""]:
     With `jax_enable_x64` it is computed in float64 for float64 leaves.
 
     Args:
-      vector: a task vector. Several of another model than CLIP, in one tree, have one norm: that of
-        all their leaves.
+      vector: a task vector, or weights. Several vectors in one tree have one norm, that of all
+        their leaves; those of a CLIP are refused.
 
     Raises:
-      ValueError: it is several vectors of a CLIP, a model's weights, or has leaves that are not
-        floating point.
+      ValueError: it is several vectors, or has leaves that are not floating point.
 
     Examples:
       >>> print(oj.norm({"b": jnp.array([4.0]), "w": jnp.array([3.0])}))
       5.0
     """
-    check_vector(vector, "vector")
+    check_weights(vector, "vector")
     return optax.tree.norm(_widened(dense(vector)))
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from orthoreg_jax.arithmetic.paths import flatten
+from orthoreg_jax.arithmetic.paths import briefly, check_arrays, flatten
 from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
 
 from . import weights
@@ -24,7 +24,7 @@ from .open_clip import is_open_clip
 from .opening import Base, open_model
 from .preprocessing import Preprocessing, load_preprocessing
 from .processor import has_processor
-from .saving import Companions, check_output, write_model
+from .saving import Companions, check_output, stored_type, write_model
 from .tensors import hash_file
 
 
@@ -130,6 +130,11 @@ def load_checkpoint(
       >>> clip.params["visual"]["projection"]["kernel"].shape
       (256, 256)
     """
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(
+            f"source is {briefly(source)}, a {type(source).__name__}; give the name of a "
+            "model, or its directory"
+        )
     if base is not None and not isinstance(base, Checkpoint):
         base = load_checkpoint(base)
     known = None if base is None else Base(base.config, flatten(base.params))
@@ -160,6 +165,19 @@ def load_checkpoint(
     return Checkpoint(config, params, directory, sha256, base, files.paths, texts, opened.notes)
 
 
+def check_checkpoint(value: Any, name: str = "checkpoint") -> None:
+    """Checks that a value is a `Checkpoint`, not its parameters or its name.
+
+    Raises:
+      ValueError: it is not. The error calls it `name`.
+    """
+    if not isinstance(value, Checkpoint):
+        raise ValueError(
+            f"{name} is {briefly(value)}, a {type(value).__name__}; give a Checkpoint, as "
+            "oj.load_checkpoint returns it"
+        )
+
+
 def save_checkpoint(
     directory: str | os.PathLike[str],
     params: weights.Weights,
@@ -175,7 +193,7 @@ def save_checkpoint(
       directory: must not exist yet, or be empty.
       params: parameters of the same structure as `like.params`.
       like: the checkpoint whose configuration, tokenizer and preprocessing are kept.
-      dtype: of the tensors in the file.
+      dtype: of the tensors in the file: float16, bfloat16, float32 or float64.
       texts: further files by name, as a model card README.md.
       overwrite: take the place of what the directory holds.
       layout: "transformers"; "vision" or "vision-bare" (CLIPVisionModel: the image tower alone,
@@ -186,8 +204,9 @@ def save_checkpoint(
       The directory. It appears complete or not at all.
 
     Raises:
-      ValueError: the directory holds something, the parameters are not those of `like`, or NaN or
-        infinite, or its preprocessing cannot be read.
+      ValueError: the directory holds something; the parameters are not those of `like`, or NaN or
+        infinite in this type; another type or layout, or a model that the layout cannot state; the
+        preprocessing of `like` cannot be read.
       StorageError: it cannot be written.
 
     Examples:
@@ -196,6 +215,10 @@ def save_checkpoint(
       >>> sorted(path.name for path in folder.iterdir())[:3]
       ['config.json', 'model.safetensors', 'preprocessor_config.json']
     """
+    check_checkpoint(like, "like")
+    check_arrays(params, "params")
+    check_output(layout, {})
+    stored_type(dtype)
     leaves = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
     expected = weights.param_shapes(like.config)
     if differing := expected.keys() ^ leaves.keys():
@@ -214,7 +237,6 @@ def save_checkpoint(
     def read(path: str, place: int | None) -> np.ndarray:
         return leaves[path] if place is None else leaves[path][place : place + 1]
 
-    check_output(layout, {})
     target = _free(directory, overwrite)
     write_model(target, read, like.companions, layout, dtype, texts)
     return target

@@ -20,7 +20,7 @@ from .open_clip import from_open_clip, is_open_clip, read_open_clip
 
 ALONE = (
     "an image tower alone; name the CLIP it was fine-tuned from, which provides the text tower: "
-    "--base, or base= in Python"
+    "base= in Python, --base in commands"
 )
 HUGGINGFACE_SIZES = (
     "hidden_size", "image_size", "intermediate_size", "max_position_embeddings",

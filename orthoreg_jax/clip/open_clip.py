@@ -195,7 +195,7 @@ def to_open_clip(config: ClipConfig) -> dict[str, Any]:
         and key != "bos_token_id"  # of the tokenizer alone
     ]
     if wrong:
-        raise ValueError(f"--layout open_clip: cannot state this model: {'; '.join(wrong)}")
+        raise ValueError(f"layout 'open_clip': cannot state this model: {'; '.join(wrong)}")
     return raw
 
 

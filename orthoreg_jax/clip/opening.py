@@ -58,7 +58,7 @@ def open_model(source: str | os.PathLike[str], base: Base | None = None) -> Open
         if base is None:
             raise ValueError(
                 f"{place}: contains weights but no configuration; name the CLIP it was fine-tuned "
-                "from: --base, or base= in Python"
+                "from: base= in Python, --base in commands"
             )
         config, directory = base.config, None
     elif is_adapter(place):
@@ -89,7 +89,7 @@ def _open_adapter(place: pathlib.Path, base: Base | None) -> Opened:
         hint = f" (it says {trained_on!r})" if trained_on else ""
         raise ValueError(
             f"{place / ADAPTER_CONFIG}: is an adapter; name the CLIP it was trained on{hint}: "
-            "--base, or base= in Python"
+            "base= in Python, --base in commands"
         )
     files = TensorFiles(find_weights(place, ADAPTER_WEIGHTS))
     try:

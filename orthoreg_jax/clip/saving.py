@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from orthoreg_jax.arithmetic.paths import check_finite
+from orthoreg_jax.arithmetic.paths import briefly, check_finite
 from orthoreg_jax.storage import replacing_folder
 
 from .config import ClipConfig
@@ -22,7 +22,7 @@ from .location import OPEN_CLIP_WEIGHTS, TOKENIZER, WEIGHTS
 from .open_clip import OPEN_CLIP, to_open_clip
 from .preprocessing import Preprocessing, write_preprocessing
 from .processor import read_processor, to_preprocess_cfg
-from .tensors import KINDS
+from .tensors import FLOATS, KINDS
 from .weights import LAYOUTS, Row, is_stacked, param_shapes, pieces, to_theirs
 
 PROJECTION = "visual/projection/kernel"
@@ -92,8 +92,8 @@ def check_output(layout: str, changed: Mapping[str, Any]) -> None:
     Raises:
       ValueError: that.
     """
-    if layout not in OUTPUTS:
-        raise ValueError(f"--layout {layout}: allowed are {', '.join(OUTPUTS)}")
+    if not isinstance(layout, str) or layout not in OUTPUTS:
+        raise ValueError(f"layout {briefly(layout)}: allowed are {', '.join(OUTPUTS)}")
     lost = [
         path for path, leaf in changed.items()
         if not OUTPUTS[layout].holds(path) and np.any(np.asarray(leaf))
@@ -101,10 +101,25 @@ def check_output(layout: str, changed: Mapping[str, Any]) -> None:
     if lost:
         others = [name for name, each in OUTPUTS.items() if all(map(each.holds, lost))]
         raise ValueError(
-            f"--layout {layout}: leaves out {', '.join(lost[:5])}"
+            f"layout {layout!r}: leaves out {', '.join(lost[:5])}"
             f"{' ...' if len(lost) > 5 else ''}, which this edit changes; write "
             f"{' or '.join(others)}"
         )
+
+
+def stored_type(dtype: Any) -> np.dtype:
+    """The type of a file's tensors, in a file's order of bytes.
+
+    Raises:
+      ValueError: one that `load_checkpoint` does not read.
+    """
+    try:
+        name = None if dtype is None else np.dtype(dtype).name  # None would be float64
+    except TypeError:
+        name = None
+    if name not in FLOATS:
+        raise ValueError(f"dtype is {briefly(dtype)}; allowed are {', '.join(FLOATS)}")
+    return np.dtype(name).newbyteorder("<")
 
 
 def write_model(
@@ -122,15 +137,15 @@ def write_model(
       read: gives the leaves.
       like: its configuration, tokenizer and preprocessing.
       layout: a key of `OUTPUTS`.
-      dtype: of the tensors in the file.
+      dtype: of the tensors in the file; a type that `load_checkpoint` reads.
       texts: further files by name.
 
     Raises:
-      ValueError: numbers that are NaN or infinite, or a configuration or preprocessing that the
-        layout cannot express.
+      ValueError: another type, numbers that are NaN or infinite, or a configuration or
+        preprocessing that the layout cannot express.
       StorageError: it cannot be written.
     """
-    output = OUTPUTS[layout]
+    output, dtype = OUTPUTS[layout], stored_type(dtype)
     files = dict(texts or {})
     if output.kind:
         config = to_huggingface(like.config)

@@ -11,10 +11,11 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from orthoreg_jax.arithmetic.paths import check_finite, flatten
+from orthoreg_jax.arithmetic.checks import check_vector
+from orthoreg_jax.arithmetic.paths import briefly, check_finite, flatten, not_a_tree
 from orthoreg_jax.arithmetic.task_vectors import check_same
 from orthoreg_jax.arithmetic.types import Params, TaskVector
-from orthoreg_jax.clip.checkpoint import Checkpoint, image_encoder
+from orthoreg_jax.clip.checkpoint import Checkpoint, check_checkpoint, image_encoder
 from orthoreg_jax.clip.zeroshot import pad_heads, zero_shot_head
 from orthoreg_jax.tasks.batches import limited_rows
 from orthoreg_jax.tasks.loading import load_images
@@ -23,6 +24,7 @@ from orthoreg_jax.training.modes.mode import Outputs, edited_outputs
 from orthoreg_jax.training.sharding import make_shardings
 
 from .accuracy import EvaluationSet, Evaluator, put_evaluation_set
+from .checks import check_task, check_whole, read_alphas, read_tasks
 
 
 def measure_accuracy(
@@ -42,8 +44,9 @@ def measure_accuracy(
       Accuracy from 0 to 1. An image whose logits are not finite counts as wrong.
 
     Raises:
-      ValueError: the task has no such split or is not a `Task`, or the parameters are not those of
-        a model: a task vector, another structure, numbers that are not finite.
+      ValueError: the task has no such split or is not a `Task`; the parameters are not those of a
+        model: a task vector, another structure, numbers that are not finite; the batch size is no
+        whole number from 1.
 
     Examples:
       >>> clip = oj.load_checkpoint("embedded")
@@ -51,7 +54,7 @@ def measure_accuracy(
       >>> print(f"{oj.measure_accuracy(clip, clip.params, task, 'val'):.0%}")
       93%
     """
-    _check_tasks([task])
+    check_task(task)
     return measure_accuracies(checkpoint, params, {task.name: task}, split, batch_size)[task.name]
 
 
@@ -75,7 +78,7 @@ def measure_accuracies(
       Accuracies from 0 to 1, by the same names.
 
     Raises:
-      ValueError: no task, or one that has no such split; parameters as for `measure_accuracy`.
+      ValueError: no task, or one that has no such split; others as for `measure_accuracy`.
 
     Examples:
       >>> clip = oj.load_checkpoint("embedded")
@@ -87,7 +90,8 @@ def measure_accuracies(
         raise ValueError(
             f"tasks is a {type(tasks).__name__}; give tasks by name: oj.load_tasks(source, names)"
         )
-    _check_tasks(list(tasks.values()))
+    read_tasks(tasks, split)
+    check_checkpoint(checkpoint)
     _check_weights(checkpoint, params)
     whole = dataclasses.replace(checkpoint, params=params)
     evaluator, sets = open_evaluation(whole, params["visual"], tasks, split, batch_size=batch_size)
@@ -123,7 +127,8 @@ def sweep_accuracy(
 
     Raises:
       ValueError: a task without such a split or of another type, a vector that is not of an image
-        tower, or numbers that are not finite.
+        tower, alphas that are no list of finite numbers, another number that is not finite, a limit
+        or batch size that is no whole number.
 
     Examples:
       >>> clip = oj.load_checkpoint("embedded")
@@ -132,8 +137,8 @@ def sweep_accuracy(
       >>> oj.sweep_accuracy(clip, vector, tasks, [0, 0.5, 1], limit=8).shape
       (3, 1)
     """
-    if not np.isfinite(np.asarray(alphas, float)).all():
-        raise ValueError(f"alphas are {list(alphas)}; give finite numbers")
+    check_checkpoint(checkpoint)
+    grid = read_alphas(alphas)
     (tower,) = visual_parts([vector])
     evaluator, sets = open_evaluation(
         checkpoint,
@@ -144,7 +149,7 @@ def sweep_accuracy(
         limit=limit,
         batch_size=batch_size,
     )
-    return evaluator.accuracies([tower], np.asarray(alphas, float)[:, None], sets)
+    return evaluator.accuracies([tower], grid[:, None], sets)
 
 
 def open_evaluation(
@@ -160,15 +165,12 @@ def open_evaluation(
     """An evaluator for edits of `params0`, an image tower, with one split of each task.
 
     Raises:
-      ValueError: there is no task, or one has no such split.
+      ValueError: there is no task, or one has no such split; a limit or batch size that is
+        no whole number.
     """
-    tasks = list(tasks.values()) if isinstance(tasks, Mapping) else tasks
-    if not tasks:
-        raise ValueError("no task to measure on; give at least one")
-    _check_tasks(tasks)
-    for task in tasks:
-        if split not in task.splits:
-            raise ValueError(f"task {task.name!r} has no split {split!r}, only {list(task.splits)}")
+    tasks = read_tasks(tasks, split)
+    check_whole("limit", limit, 0)
+    check_whole("batch_size", batch_size, 1)
     counts = [len(task.splits[split]) for task in tasks]
     most = max(min(count, limit or count) for count in counts)
     batch_size = min(batch_size, most)  # less padding if all images fit into one batch
@@ -203,33 +205,29 @@ def visual_parts(vectors: Sequence[Any]) -> list[Any]:
     """The image tower's part of task vectors as runs save them, `{"visual": ...}`.
 
     Raises:
-      ValueError: a vector is not that of an image tower alone, or is not finite.
+      ValueError: a vector is not that of an image tower alone, has leaves that are not floating
+        point or not finite, or is a model's.
     """
     for vector in vectors:
         if not isinstance(vector, Mapping) or list(vector) != ["visual"]:
-            found = list(vector) if isinstance(vector, Mapping) else type(vector).__name__
+            found = briefly(list(vector)) if isinstance(vector, Mapping) else briefly(vector)
             raise ValueError(
                 f"a task vector contains {found}; expected {{'visual': ...}}, as runs save it: the "
                 "text tower makes the heads and is never edited"
             )
     for number, vector in enumerate(vectors):
+        check_vector(vector, f"task vector {number}")
         check_finite(vector, f"task vector {number}", "its accuracies would mean nothing")
     return [vector["visual"] for vector in vectors]
 
 
-def _check_tasks(tasks: Sequence[Any]) -> None:
-    for task in tasks:
-        if not isinstance(task, Task):
-            name = task if isinstance(task, str) else "mnist"
-            raise ValueError(
-                f"task is {task!r:.60}, a {type(task).__name__}; give a loaded task: "
-                f"oj.load_tasks('embedded', [{name!r}])[{name!r}]"
-            )
-
-
 def _check_weights(checkpoint: Checkpoint, params: Params) -> None:
     """Refuses trees that cannot be a model's weights, task vectors in particular."""
+    if not isinstance(params, Mapping):
+        raise not_a_tree(params, "params")
     remedy = "give oj.apply_task_vector(checkpoint.params, vector, alpha) to measure a task vector"
+    if "blocks" in params:
+        remedy = "give {**checkpoint.params, 'visual': tower} to measure an image tower"
     missing = [name for name in checkpoint.params if name not in params]
     if missing:
         raise ValueError(

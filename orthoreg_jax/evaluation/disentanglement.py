@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from orthoreg_jax.clip.checkpoint import Checkpoint
+from orthoreg_jax.arithmetic.checks import named_vectors
+from orthoreg_jax.clip.checkpoint import Checkpoint, check_checkpoint
 from orthoreg_jax.tasks.task import Task
 from orthoreg_jax.training.modes.mode import Outputs, edited_outputs
 
 from .accuracy import NO_CLASS, EvaluationSet, Evaluator
 from .checkpoint_accuracy import open_evaluation, visual_parts
+from .checks import read_alphas, read_tasks
 
 
 def disentanglement_error(
@@ -45,11 +47,7 @@ def disentanglement_error(
 
     Reference: "Task Arithmetic in the Tangent Space", NeurIPS 2023 (arXiv 2305.12827), equation 5.
     """
-    grid = np.asarray(alphas, float)
-    if not np.any(grid == 0):
-        raise ValueError(f"alphas {list(alphas)} lack 0, the edit by one vector alone; add it")
-    if not np.isfinite(grid).all():
-        raise ValueError(f"alphas {list(alphas)} include NaN or infinity; remove it")
+    grid = _read_grid(alphas)
     zero, size = int(np.argmax(grid == 0)), len(grid)
     rows = np.stack(np.meshgrid(grid, grid, indexing="ij"), axis=-1).reshape(-1, 2)
     error = np.zeros((size, size))
@@ -58,6 +56,13 @@ def disentanglement_error(
         alone = answers.take([zero], axis=1 - axis)  # the other vector's coefficient is 0
         error += np.mean((answers != alone) | (answers == NO_CLASS), axis=-1)
     return error
+
+
+def _read_grid(alphas: Any) -> Float[np.ndarray, " a"]:
+    grid = read_alphas(alphas)
+    if not np.any(grid == 0):
+        raise ValueError(f"alphas {grid.tolist()} lack 0, the edit by one vector alone; add it")
+    return grid
 
 
 def measure_disentanglement(
@@ -98,22 +103,24 @@ def measure_disentanglement(
       >>> xi.tolist()
       [[0.0, 0.0], [0.0, 0.0]]
     """
+    check_checkpoint(checkpoint)
+    named = named_vectors(vectors)
     if isinstance(vectors, Mapping) and isinstance(tasks, Mapping):
         if set(vectors) != set(tasks):
             raise ValueError(
                 f"vectors of {', '.join(vectors)}, but tasks {', '.join(tasks)}; give the same two"
             )
         vectors = [vectors[name] for name in tasks]
-    vectors, tasks = (
-        list(each.values()) if isinstance(each, Mapping) else list(each)
-        for each in (vectors, tasks)
-    )
+    else:
+        vectors = list(named.values())
+    tasks = read_tasks(tasks, split)
     if len(vectors) != 2 or len(tasks) != 2:
         raise ValueError(
             f"{len(vectors)} vectors and {len(tasks)} tasks; the error is defined for two tasks "
             "and their two vectors: measure more of them pair by pair"
         )
     first, second = visual_parts(vectors)
+    alphas = _read_grid(alphas).tolist()
     evaluator, sets = open_evaluation(
         checkpoint,
         checkpoint.params["visual"],

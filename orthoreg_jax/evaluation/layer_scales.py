@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from orthoreg_jax.arithmetic.checks import check_precision, check_scale, check_scales
 from orthoreg_jax.arithmetic.paths import flatten, unflatten
 from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
 from orthoreg_jax.arithmetic.types import Apply, Inputs, Params, TaskVector
-from orthoreg_jax.clip.checkpoint import Checkpoint
+from orthoreg_jax.clip.checkpoint import Checkpoint, check_checkpoint
 from orthoreg_jax.tasks.task import Task
 
 from .checkpoint_accuracy import open_evaluation, visual_parts
+from .checks import check_whole, read_accuracies, read_tasks
 from .search import search_per_task
 
 BLOCKS, FIRST = "blocks/", ("patch_embedding", "class_embedding", "position_embedding", "pre_norm")
@@ -46,17 +48,20 @@ def scale_layers(
 
     Args:
       vector: `{"visual": ...}`, merged by any merger.
-      scales: one for each of `layer_names`.
+      scales: one finite number for each of `layer_names`.
 
     Raises:
-      ValueError: one that is not of an image tower alone, or another number of scales.
+      ValueError: one that is not of an image tower alone, or whose leaves JAX would truncate;
+        another number of scales, or what is no finite number.
 
     Examples:
       >>> vector = {"visual": {"blocks": {"scale": jnp.ones((2, 1))}}}
       >>> oj.scale_layers(vector, [1.0, 0.5, 2.0, 1.0])["visual"]["blocks"]["scale"].tolist()
       [[0.5], [2.0]]
     """
+    check_scales(scales)
     names = layer_names(vector)
+    check_precision({"vector": vector})
     if len(scales) != len(names):
         raise ValueError(
             f"{len(scales)} scales for {len(names)} layers; give one for each of {', '.join(names)}"
@@ -69,7 +74,7 @@ def search_layer_scales(
     checkpoint: Checkpoint,
     vector: TaskVector,
     tasks: Mapping[str, Task],
-    single: Sequence[float],
+    single: Sequence[float] | Float[np.ndarray, " t"],
     *,
     alpha: float = 1.0,
     rounds: int = 1,
@@ -87,7 +92,7 @@ def search_layer_scales(
       vector: `{"visual": ...}`, merged by any merger.
       tasks: with the split "val", from `load_tasks`.
       single: validation accuracy of each task's own fine-tuned model, in the order of `tasks`.
-      alpha: of all layers, to begin with.
+      alpha: of all layers, to begin with; not 0.
       rounds: how often all layers are gone through.
       limit: images of each task, chosen by a fixed seed; 0: all.
       batch_size: images at a time.
@@ -96,7 +101,8 @@ def search_layer_scales(
       Scales for `scale_layers`, alpha included.
 
     Raises:
-      ValueError: not one accuracy for each task; as `sweep_accuracy`.
+      ValueError: not one accuracy from 0 to 1 for each task; alpha is no number, or 0; rounds are
+        no whole number from 0; as `sweep_accuracy`.
 
     Examples:
       >>> clip = oj.load_checkpoint("embedded")
@@ -106,8 +112,14 @@ def search_layer_scales(
       >>> set(found)
       {1.0}
     """
-    if len(single) != len(tasks):
-        raise ValueError(f"{len(single)} accuracies for {len(tasks)} tasks; give one for each")
+    check_checkpoint(checkpoint)
+    check_scale(alpha, "alpha")
+    if alpha == 0:
+        raise ValueError("alpha is 0, and so every scale would stay 0; give another, such as 1.0")
+    check_whole("rounds", rounds, 0)
+    given, found = read_accuracies(single, "single"), read_tasks(tasks, "val")
+    if given.shape != (len(found),):
+        raise ValueError(f"{given.size} accuracies for {len(found)} tasks; give one for each")
     names, (tower,) = layer_names(vector), visual_parts([vector])
     evaluator, sets = open_evaluation(
         checkpoint,
@@ -118,14 +130,14 @@ def search_layer_scales(
         limit=limit,
         batch_size=batch_size,
     )
-    found = search_per_task(
+    scales = search_per_task(
         lambda rows: evaluator.accuracies([tower], rows, sets),
         alpha,
-        np.asarray(single, float),
+        given,
         rounds,
         len(names),
     )
-    return [float(scale) for scale in found]
+    return [float(scale) for scale in scales]
 
 
 def layered_outputs(

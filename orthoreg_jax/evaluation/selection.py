@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from .checks import check_share, read_accuracies, read_rising
+
 Numbers = Float[np.ndarray, " _"] | Sequence[float]
 
 
@@ -35,16 +37,6 @@ def normalised(
     return accuracy / single
 
 
-def _check_finite(**numbers: Float[np.ndarray, ...]) -> None:
-    for name, values in numbers.items():
-        if not np.isfinite(values).all():
-            where = np.argwhere(~np.isfinite(values))[0].tolist()
-            raise ValueError(
-                f"{name}: contains NaN or infinity, first at {where}; measure that model again, or "
-                "leave its alpha out"
-            )
-
-
 def choose_addition(
     alphas: Numbers, accuracy: Float[np.ndarray, "a t"] | Sequence[Sequence[float]], single: Numbers
 ) -> Choice:
@@ -52,14 +44,15 @@ def choose_addition(
 
     Args:
       alphas: the grid, rising from 0.
-      accuracy: accuracy of the merged model, by alpha and task.
+      accuracy: accuracy of the merged model from 0 to 1, by alpha and task.
       single: accuracy of each task's own fine-tuned model.
 
     Returns:
       The row of the grid, its alpha, and whether it is the last, so a longer grid might change it.
 
     Raises:
-      ValueError: shapes do not match, numbers are NaN or infinite, or a single-task accuracy is 0.
+      ValueError: the grid does not rise from 0, shapes do not match, numbers are NaN or infinite,
+        accuracies are not from 0 to 1, or a single-task accuracy is 0.
 
     Examples:
       >>> alphas, single = np.array([0.0, 0.5, 1.0]), np.array([0.9, 0.8])
@@ -67,13 +60,13 @@ def choose_addition(
       >>> oj.choose_addition(alphas, accuracy, single)
       Choice(position=1, alpha=0.5, at_edge=False)
     """
-    alphas, accuracy, single = (np.asarray(each, float) for each in (alphas, accuracy, single))
-    if accuracy.shape != (len(alphas), len(single)) or accuracy.size == 0:
+    alphas = read_rising(alphas)
+    accuracy, single = read_accuracies(accuracy, "accuracy"), read_accuracies(single, "single")
+    if single.ndim != 1 or accuracy.shape != (len(alphas), len(single)) or accuracy.size == 0:
         raise ValueError(
             f"accuracy has shape {accuracy.shape}, expected one row for each of {len(alphas)} "
-            f"alphas and one column for each of {len(single)} tasks"
+            f"alphas and one column for each of {single.size} tasks"
         )
-    _check_finite(alphas=alphas, accuracy=accuracy, single=single)
     means = normalised(accuracy, single).mean(axis=1)
     index = int(np.argmax(means))
     return Choice(index, float(alphas[index]), index == len(alphas) - 1)
@@ -89,32 +82,29 @@ def choose_negation(alphas: Numbers, target: Numbers, control: Numbers, share: f
       alphas: the grid, rising from 0; weights are theta_0 - alpha * tau.
       target: validation accuracy on the task to forget.
       control: validation accuracy on the control task.
-      share: fraction of the zero-shot control accuracy to keep, e.g. 0.95.
+      share: fraction of the zero-shot control accuracy to keep, above 0 and up to 1, e.g. 0.95.
 
     Returns:
       As `choose_addition`.
 
     Raises:
-      ValueError: the grid does not begin with 0, where the zero-shot control accuracy is measured;
-        there is not one number for each alpha; or numbers are NaN or infinite.
+      ValueError: the grid does not rise from 0, where the zero-shot control accuracy is measured;
+        there is not one number for each alpha; numbers are NaN or infinite; accuracies are not from
+        0 to 1; or the share is no fraction.
 
     Examples:
       >>> alphas, target = np.array([0.0, 0.5, 1.0]), np.array([0.9, 0.4, 0.1])
       >>> oj.choose_negation(alphas, target, np.array([0.7, 0.69, 0.5]), share=0.95)
       Choice(position=1, alpha=0.5, at_edge=False)
     """
-    alphas, target, control = (np.asarray(each, float) for each in (alphas, target, control))
-    if len(alphas) == 0 or alphas[0] != 0:
-        raise ValueError(
-            f"alphas begin with {alphas[:1].tolist()}, expected 0: control accuracy is measured "
-            "relative to the pre-trained model"
-        )
+    alphas = read_rising(alphas)
+    target, control = read_accuracies(target, "target"), read_accuracies(control, "control")
+    check_share(share)
     if not target.shape == control.shape == alphas.shape:
         raise ValueError(
             f"{len(alphas)} alphas, but target has shape {target.shape} and control "
             f"{control.shape}; give one number for each alpha"
         )
-    _check_finite(alphas=alphas, target=target, control=control, share=np.array(share))
     kept = control >= share * control[0]
     index = int(np.argmin(np.where(kept, target, np.inf)))
     return Choice(index, float(alphas[index]), index == len(alphas) - 1)

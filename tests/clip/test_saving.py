@@ -1,6 +1,7 @@
 """Models out, in every layout: tensor by tensor, and read back by our own reader."""
 
 import dataclasses
+import inspect
 import json
 
 import jax
@@ -96,6 +97,32 @@ def test_types(dtype, base, params, tmp_path):
         np.testing.assert_array_equal(tensors[name], tensor.astype(kind))
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, bool, np.complex64, None, "fp16", "<U3"])
+def test_types_that_would_not_be_read_are_refused(dtype, base, tmp_path):
+    with pytest.raises(ValueError, match="dtype is .*; allowed are float16, bfloat16, float32, fl"):
+        oj.save_checkpoint(tmp_path / "out", base.params, base, dtype)
+    assert not any(tmp_path.iterdir())
+
+
+def test_byte_orders_are_those_of_files(base, params, tmp_path):
+    path = oj.save_checkpoint(tmp_path / "out", params, base, ">f4")
+    found = flatten(oj.load_checkpoint(path).params)
+    for name, leaf in flatten(params).items():
+        np.testing.assert_array_equal(found[name], leaf)
+
+
+def test_what_is_no_checkpoint_is_named(base, tmp_path):
+    save, load = map(inspect.unwrap, (oj.save_checkpoint, oj.load_checkpoint))
+    with pytest.raises(ValueError, match="like is {.*, a dict; give a Checkpoint, as oj.load_che"):
+        save(tmp_path / "out", base.params, like=base.params)
+    with pytest.raises(ValueError, match="params is Checkpoint.*; give params.params"):
+        save(tmp_path / "out", base, like=base)
+    for call in (lambda: load(base.params), lambda: load(base)):
+        with pytest.raises(ValueError, match="source is .*; give the name of a model") as e:
+            call()
+        assert len(str(e.value)) < 300
+
+
 @pytest.mark.parametrize("layout", OUTPUTS)
 def test_edits_equal_edits_in_memory(layout, base, params, tmp_path):
     vector = {"visual": jax.tree.map(np.subtract, params["visual"], base.params["visual"])}
@@ -125,7 +152,7 @@ def test_no_change_is_left_out(layout, path, others, base, tmp_path):
 
 
 def test_unknown_layouts_and_infinite_numbers(base, tmp_path):
-    with pytest.raises(ValueError, match="--layout timm: allowed are transformers, vision, visi"):
+    with pytest.raises(ValueError, match="layout 'timm': allowed are transformers, vision, visi"):
         oj.save_checkpoint(tmp_path / "out", base.params, base, layout="timm")
     vector = {"logit_scale": np.array(3e38, np.float32)}
     with pytest.raises(ValueError, match="leaf 'logit_scale' has 1 NaN or infinite values"):

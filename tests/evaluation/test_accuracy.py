@@ -187,9 +187,72 @@ def test_what_is_no_model_or_no_task_is_refused(embedded):
         oj.sweep_accuracy(checkpoint, bad, tasks, [0.0])
     with pytest.raises(ValueError, match="task vector 1: leaf"):
         oj.measure_disentanglement(checkpoint, [vector, bad], tasks, [0.0])
-    with pytest.raises(ValueError, match="alphas are .*give finite numbers"):
+    with pytest.raises(ValueError, match="alphas: contains nan at 1; give finite numbers"):
         oj.sweep_accuracy(checkpoint, vector, tasks, [0.0, np.nan])
     assert repr(task) == f"Task('digits': 10 classes, {counts(task)} images)"
+
+
+def test_every_measurement_checks_what_it_is_given(embedded, untyped):
+    checkpoint, tasks, (vector, _) = embedded
+    params, task = checkpoint.params, tasks["digits"]
+    measures = {
+        "accuracy": lambda c, t, **more: oj.measure_accuracy(c, params, task, "val", **more),
+        "accuracies": lambda c, t, **more: oj.measure_accuracies(c, params, t, "val", **more),
+        "sweep": lambda c, t, **more: oj.sweep_accuracy(c, vector, t, [0.0], **more),
+        "disentanglement": lambda c, t, **more: oj.measure_disentanglement(
+            c, [vector, vector], t, [0.0], split="val", **more
+        ),
+        "layers": lambda c, t, **more: oj.search_layer_scales(c, vector, t, [0.5, 0.5], **more),
+    }
+    for name, measure in measures.items():
+        with pytest.raises(ValueError, match="checkpoint is {.*, a dict; give a Checkpoint, as oj"):
+            measure(params, tasks)
+        for size in (0, -1, 2.5, True):
+            with pytest.raises(
+                ValueError, match=f"batch_size is {size}; give a whole number"
+            ):
+                measure(checkpoint, tasks, batch_size=size)
+        if name in ("accuracy", "accuracies"):
+            continue
+        with pytest.raises(ValueError, match="tasks is one task, 'digits'; give a list, "):
+            measure(checkpoint, task)
+        for limit in (-1, 0.5, None):
+            with pytest.raises(ValueError, match=f"limit is {limit}; give a whole number from 0"):
+                measure(checkpoint, tasks, limit=limit)
+    for alphas, message in ((0.3, "alphas is 0.3; give a list"), ([], "alphas: there is none"),
+                            ("01", "alphas is '01'"), ([None], "contains None at 0")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            oj.sweep_accuracy(checkpoint, vector, tasks, alphas)
+        with pytest.raises(ValueError, match=message):
+            oj.measure_disentanglement(checkpoint, [vector, vector], tasks, alphas)
+
+
+def test_what_is_given_for_parameters_or_a_vector_is_named(embedded, untyped):
+    checkpoint, tasks, (vector, _) = embedded
+    task, params = tasks["digits"], checkpoint.params
+    with pytest.raises(ValueError, match="params is Checkpoint.*; give params.params"):
+        oj.measure_accuracy(checkpoint, checkpoint, task)
+    with pytest.raises(ValueError, match=r"give {\*\*checkpoint.params, 'visual': tower}"):
+        oj.measure_accuracy(checkpoint, params["visual"], task)
+    with pytest.raises(ValueError, match="text, logit_scale.*expected|logit_scale.*expected"):
+        oj.sweep_accuracy(checkpoint, params, tasks, [0.0])
+    with pytest.raises(ValueError, match="task vector 0: the mean layer-norm scale is 0.99, so"):
+        oj.sweep_accuracy(checkpoint, {"visual": params["visual"]}, tasks, [0.0])
+    whole = jax.tree.map(lambda leaf: leaf.astype(int), vector)
+    with pytest.raises(ValueError, match="task vector 1: 1 leaves are not floating point"):
+        oj.measure_disentanglement(checkpoint, [vector, whole], tasks, [0.0])
+    with pytest.raises(ValueError, match="vectors is one task vector"):
+        oj.measure_disentanglement(checkpoint, vector, tasks, [0.0])
+    edited = oj.apply_task_vector(params, vector, 0.5)
+    for message, call in (
+        ("vector: the mean", lambda: oj.apply_task_vector(params, params, 1.0)),
+        (r"vectors\[0\]: the mean", lambda: oj.add_task_vectors([params, params])),
+        (r"vectors\[0\]: the mean", lambda: oj.cosine_matrix([params, edited])),
+        (r"vectors\['a'\]: the", lambda: oj.merge_task_vectors({"a": params}, oj.ties())),
+        ("pretrained is Checkpoint", lambda: oj.apply_task_vector(checkpoint, vector, 0.3)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
 
 
 def counts(task):

@@ -83,5 +83,5 @@ def test_answers_that_are_not_finite_count_as_changed():
         evaluator, ({"kernel": good}, {"kernel": huge}), (data, data), [0.0, 1.0]
     )
     np.testing.assert_array_equal(error, 2.0)
-    with pytest.raises(ValueError, match="include NaN or infinity"):
+    with pytest.raises(ValueError, match="alphas: contains inf at 1; give finite numbers"):
         disentanglement_error(evaluator, ({"kernel": good},) * 2, (data, data), [0.0, np.inf])

@@ -1,5 +1,7 @@
 """Scales of layers: what they multiply, and that the search finds what it says."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,12 +67,40 @@ def test_the_search_is_a_coordinate_search_on_validation(finished, inputs, merge
     np.testing.assert_allclose(found, expected)
 
 
-def test_refusals(finished, merged):
+def test_refusals(finished, inputs, merged, untyped):
     with pytest.raises(ValueError, match=r"2 scales for \d layers; give one for each of embedd"):
         oj.scale_layers(merged, [1.0, 1.0])
     with pytest.raises(ValueError, match="expected {'visual'"):
         oj.scale_layers(merged["visual"], [1.0])
-    with pytest.raises(ValueError, match="1 accuracies for 0 tasks"):
-        oj.search_layer_scales(pretrained(finished), merged, {}, [1.0])
     with pytest.raises(ValueError, match="not finite|finite"):
         oj.layer_names({"visual": {"blocks": {"scale": jnp.full((2, 3), jnp.nan)}}})
+    count = len(oj.layer_names(merged))
+    with pytest.raises(ValueError, match="scales: contains nan at 0; give finite numbers"):
+        oj.scale_layers(merged, [np.nan] * count)
+    double = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), merged)
+    with pytest.raises(ValueError, match="vector: leaf .* is float64"):
+        oj.scale_layers(double, [1.0] * count)
+    model = pretrained(finished)
+    with pytest.raises(ValueError, match="no task to measure on"):
+        oj.search_layer_scales(model, merged, {}, [1.0])
+    tasks = oj.load_tasks(str(inputs.parent), ["first", "second"], "others")
+    tasks = {name: tasks[name] for name in ("first", "second")}
+    search = functools.partial(oj.search_layer_scales, model, merged, tasks)
+    for given, options, message in (
+        ([0.5], {}, "1 accuracies for 2 tasks; give one for each"),
+        ([90, 80], {}, "single: contains 90; give fractions from 0 to 1"),
+        ([0.9, np.nan], {}, "single: contains NaN or infinity"),
+        ([0.9, 0.8], {"alpha": np.nan}, "alpha is nan; give one finite number"),
+        ([0.9, 0.8], {"alpha": 0}, "alpha is 0, and so every scale would stay 0"),
+        ([0.9, 0.8], {"rounds": -1}, "rounds is -1; give a whole number from 0"),
+        ([0.9, 0.8], {"limit": 1.5}, "limit is 1.5; give a whole number from 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            search(given, **options)
+
+
+def test_scales_may_be_traced():
+    vector = {"visual": {"blocks": {"scale": jnp.ones((2, 1))}}}
+    scale = jax.jit(lambda vector, scales: oj.scale_layers(vector, scales))
+    found = scale(vector, jnp.array([1.0, 0.5, 2.0, 1.0]))
+    np.testing.assert_allclose(found["visual"]["blocks"]["scale"], [[0.5], [2.0]])

@@ -64,7 +64,7 @@ def test_negation_comes_near_the_alpha_at_which_control_is_lost(bound):
 
 def test_negation_refines_an_interior_minimum_and_every_share_has_its_own():
     def measure(alphas):
-        target = 0.2 + np.abs(np.log(np.maximum(alphas, 1e-9) / 0.3))
+        target = 0.2 + np.abs(np.log(np.maximum(alphas, 1e-9) / 0.3)) / 100
         return np.stack([target, 0.7 - 0.2 * alphas], axis=1)
 
     found, choices = search_negation(measure, COARSE, [0.95, 0.5], rounds=3)

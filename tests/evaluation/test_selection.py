@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pytest
 
@@ -43,7 +45,7 @@ def test_normalised_needs_a_model_that_learnt_something():
 def test_lists_do_and_what_does_not_fit_is_named():
     assert choose_addition([0, 1], [[0.1, 0.2], [0.3, 0.2]], [0.9, 0.8]) == (1, 1.0, True)
     assert choose_negation([0, 1], [0.9, 0.1], [0.7, 0.7], 0.95) == (1, 1.0, True)
-    with pytest.raises(ValueError, match=r"begin with \[0.1\], expected 0"):
+    with pytest.raises(ValueError, match="begin with 0.1, expected 0"):
         choose_negation([0.1, 0.2], [0.9, 0.1], [0.7, 0.7], 0.95)
     with pytest.raises(ValueError, match="2 alphas, but target has shape"):
         choose_negation([0.0, 0.2], [0.9], [0.7, 0.7], 0.95)
@@ -61,7 +63,49 @@ def test_no_choice_rests_on_what_is_not_finite(bad, which):
         (choose_negation, negation, (0.9,)),
     ):
         numbers[which].reshape(-1)[-1] = bad
-        with pytest.raises(ValueError, match="contains NaN or infinity, first at"):
+        with pytest.raises(ValueError, match="contains (NaN or infinity, first|nan|inf) at"):
             choose(*numbers, *more)
-    with pytest.raises(ValueError, match="share: contains NaN or infinity"):
+    with pytest.raises(ValueError, match="share is nan; give a fraction above 0"):
         choose_negation(ALPHAS, np.ones(4), np.ones(4), np.nan)
+
+
+@pytest.mark.parametrize(
+    "alphas, message",
+    [
+        ([0, 1, 0.5], "alphas: 1 is followed by 0.5, expected a grid that rises"),
+        ([0, 0.5, 0.5], "alphas: 0.5 is followed by 0.5"),
+        ([0.2, 0.5, 1.0], "alphas begin with 0.2, expected 0"),
+        ([-1.0, 0.0, 1.0], "alphas begin with -1, expected 0"),
+        ([], "alphas: there is none"),
+        (0.3, "alphas is 0.3; give a list of finite numbers"),
+        (np.zeros((3, 1)), r"alphas is an array of shape \(3, 1\)"),
+        (["0", "1", "2"], "alphas: contains '0' at 0"),
+    ],
+)
+def test_the_grid_rises_from_0(alphas, message):
+    addition, negation = inspect.unwrap(choose_addition), inspect.unwrap(choose_negation)
+    with pytest.raises(ValueError, match=message):
+        addition(alphas, np.array([[0.1], [0.5], [0.9]]), [1.0])
+    with pytest.raises(ValueError, match=message):
+        negation(alphas, [0.9, 0.5, 0.1], [0.7, 0.7, 0.7], 0.95)
+
+
+@pytest.mark.parametrize("share", [95, 0, -0.5, 1.01, True, "0.95", None, np.inf])
+def test_the_share_is_a_fraction(share):
+    with pytest.raises(ValueError, match="share is .*; give a fraction above 0 and up to 1: 0.95"):
+        inspect.unwrap(choose_negation)([0, 0.5], [0.9, 0.4], [0.7, 0.69], share)
+    assert choose_negation([0, 0.5], [0.9, 0.4], [0.7, 0.69], 1) == (0, 0.0, False)
+
+
+def test_per_cent_and_other_things_are_no_accuracies():
+    per_cent = "contains 70; give fractions from 0 to 1"
+    with pytest.raises(ValueError, match=f"accuracy: {per_cent}"):
+        choose_addition([0, 1], [[0.5], [70.0]], [0.9])
+    with pytest.raises(ValueError, match=f"single: {per_cent}"):
+        choose_addition([0, 1], [[0.5], [0.7]], [70.0])
+    with pytest.raises(ValueError, match=f"target: {per_cent}"):
+        choose_negation([0, 1], [0.5, 70.0], [0.5, 0.5], 0.9)
+    with pytest.raises(ValueError, match=f"control: {per_cent}"):
+        choose_negation([0, 1], [0.5, 0.5], [70.0, 0.5], 0.9)
+    with pytest.raises(ValueError, match="single is {'mnist': 0.9}, a dict; give an array of num"):
+        inspect.unwrap(choose_addition)([0, 1], [[0.5], [0.7]], {"mnist": 0.9})
