@@ -19,5 +19,11 @@ def __getattr__(name: str) -> Any:
         from .versions import version
 
         return version("orthoreg-jax")
+    if name not in __all__ and not name.startswith("_"):
+        import difflib
+
+        near = difflib.get_close_matches(name, __all__, n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise AttributeError(f"{__name__} has no {name!r}{hint}", name=name)
     with explained(f"{__name__}.{name}"):
         return _attribute(name)

@@ -41,8 +41,8 @@ def save_tree(
       metadata: texts to store in the file; the name "sha256" is reserved for the hash.
 
     Raises:
-      ValueError: the tree could not be read back, because it is not nested dicts or a key contains
-        "/"; a number is NaN or infinite; or a name in the metadata is reserved.
+      ValueError: the tree could not be read back, because it is empty, is not nested dicts or a key
+        contains "/"; a number is NaN or infinite; or a name in the metadata is reserved.
       StorageError: the file cannot be written.
 
     Examples:
@@ -52,6 +52,8 @@ def save_tree(
     import safetensors.numpy
 
     _check_depth(tree)
+    if not flatten(tree):
+        raise ValueError(f"{path}: not written: the tree has no arrays")
     if str(jax.tree.structure(unflatten(flatten(tree)))) != str(jax.tree.structure(tree)):
         raise ValueError(
             "save_tree writes nested dicts whose keys are strings without '/'; this tree's leaves "
@@ -104,8 +106,8 @@ def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
       path: path of the file.
 
     Raises:
-      StorageError: no such file, an incomplete safetensors file, one that was changed since, or one
-        that holds NaN or infinity.
+      StorageError: no such file, no safetensors file, an incomplete one, one that was changed since,
+        or one that holds NaN or infinity.
 
     Examples:
       >>> oj.save_tree("vector.safetensors", {"layer": {"kernel": jnp.ones((2, 2))}})
@@ -115,8 +117,7 @@ def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
     import safetensors
     import safetensors.numpy
 
-    if not pathlib.Path(path).is_file():
-        raise StorageError(f"{path}: no such file")
+    _check_there(pathlib.Path(path))
     try:
         with safetensors.safe_open(path, "numpy") as file:
             about = _read_about(file)
@@ -156,8 +157,7 @@ class StoredTree:
         import jax
 
         self.path = pathlib.Path(path)
-        if not self.path.is_file():
-            raise StorageError(f"{path}: no such file")
+        _check_there(self.path)
         with self._open() as file:
             self.about = _read_about(file)
             self.shapes = {}
@@ -207,6 +207,13 @@ class StoredTree:
             raise _unreadable(self.path, error) from error
 
 
+def _check_there(path: pathlib.Path) -> None:
+    if path.is_dir():
+        raise StorageError(f"{path}: is a folder; give a file in it")
+    if not path.is_file():
+        raise StorageError(f"{path}: no such file")
+
+
 def _check_finite(path: str | os.PathLike[str], tree: Any) -> None:
     advice = "it cannot be used: make it again, or leave it out"
     try:
@@ -224,9 +231,10 @@ def _read_about(file: Any) -> dict[str, Any]:
 
 
 def _unreadable(path: str | os.PathLike[str], error: Exception) -> StorageError:
+    ours = pathlib.Path(path).suffix == ".safetensors"
+    remedy = "delete it and run again to make it again" if ours else "give a .safetensors file"
     return StorageError(
-        f"{path}: not a complete safetensors file ({type(error).__name__}: {error}); delete it "
-        "and run again to make it again"
+        f"{path}: not a complete safetensors file ({type(error).__name__}: {error}); {remedy}"
     )
 
 

@@ -49,6 +49,15 @@ def test_the_version_is_the_installed_packages():
     assert oj.__version__ == metadata.version("orthoreg-jax")
 
 
+@pytest.mark.parametrize("name, near", [
+    ("tise", "; did you mean ties"), ("apply_taskvector", "; did you mean apply_task_vector"),
+    ("cosines_matrix", "cosine_matrix"), ("xyzzy", "has no 'xyzzy'$"),
+])  # fmt: skip
+def test_misspelt_names_are_answered_with_near_ones(name, near):
+    with pytest.raises(AttributeError, match=near):
+        getattr(oj, name)
+
+
 def test_nothing_has_two_names():
     assert len({id(getattr(oj, name)) for name in PUBLIC}) == len(PUBLIC)
     for name in FUNCTIONS:

@@ -57,6 +57,8 @@ def nested(levels):
     ({"w": np.ones(2, ml_dtypes.float8_e4m3fn)}, "leaf 'w' is of type float8_e4m3fn, .* allowed"),
     ({"w": np.ones(2, np.complex64)}, "leaf 'w' is of type complex64"),
     ({"w": np.array(["a"])}, "leaf 'w' is of type"),
+    ({}, "tree.safetensors: not written: the tree has no arrays"),
+    ({"a": {}}, "the tree has no arrays"),
     (nested(101), "more than 100 levels deep"),
     (nested(9000), "more than 100 levels deep"),
 ])  # fmt: skip
@@ -83,6 +85,17 @@ def test_files_of_others_that_no_tree_holds(tmp_path, name, kind):
     safetensors.numpy.save_file({name: np.ones(2, kind)}, path)
     with pytest.raises(StorageError, match="tree.safetensors: not a complete safetensors file"):
         load_tree(path)
+
+
+def test_files_that_are_no_trees_are_left_alone(tmp_path):
+    (tmp_path / "README.md").write_text("# Mine\n")
+    for read in (load_tree, StoredTree):
+        with pytest.raises(StorageError, match="README.md: .*; give a .safetensors file$"):
+            read(tmp_path / "README.md")
+        with pytest.raises(StorageError, match=": is a folder; give a file in it"):
+            read(tmp_path)
+        with pytest.raises(StorageError, match="none.safetensors: no such file"):
+            read(tmp_path / "none.safetensors")
 
 
 def test_json_survives_and_refuses_nan(tmp_path):

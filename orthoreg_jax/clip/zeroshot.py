@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, check_checkpoint
 from .config import TextConfig
 from .modules import TextTransformer, normalize
 from .preprocessing import tokenize
@@ -56,13 +56,14 @@ def zero_shot_head(
       templates: prompts with one "{}" each, for example "a photo of a {}".
 
     Raises:
-      ValueError: fewer than two classes, no template, or a template without exactly one "{}".
+      ValueError: not a checkpoint, fewer than two classes, no template, or a template without exactly one "{}".
 
     Examples:
       >>> clip = oj.load_checkpoint("embedded")
       >>> oj.zero_shot_head(clip, ["cat", "dog"], ["a photo of a {}."]).shape
       (2, 256)
     """
+    check_checkpoint(checkpoint)
     if len(classes) < 2:
         raise ValueError(f"{len(classes)} classes; a classification head needs at least 2")
     wrong = [template for template in templates if template.count("{}") != 1]
