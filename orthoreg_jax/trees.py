@@ -106,8 +106,8 @@ def load_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
       path: path of the file.
 
     Raises:
-      StorageError: no such file, no safetensors file, an incomplete one, one that was changed since,
-        or one that holds NaN or infinity.
+      StorageError: no such file, no safetensors file, an incomplete one, one that was changed
+        since, or one that holds NaN or infinity.
 
     Examples:
       >>> oj.save_tree("vector.safetensors", {"layer": {"kernel": jnp.ones((2, 2))}})

@@ -56,7 +56,8 @@ def zero_shot_head(
       templates: prompts with one "{}" each, for example "a photo of a {}".
 
     Raises:
-      ValueError: not a checkpoint, fewer than two classes, no template, or a template without exactly one "{}".
+      ValueError: not a checkpoint, fewer than two classes, no template, or a template without
+        exactly one "{}".
 
     Examples:
       >>> clip = oj.load_checkpoint("embedded")

@@ -27,22 +27,32 @@ def read_alphas(alphas: Any) -> Float[np.ndarray, " a"]:
 
 
 def read_rising(alphas: Any) -> Float[np.ndarray, " a"]:
-    """A grid of alphas that rises from 0, from which one is chosen.
+    """A grid of alphas that rises.
 
     Raises:
       ValueError: it does not.
     """
     grid = read_alphas(alphas)
-    if grid[0] != 0:
-        raise ValueError(
-            f"alphas begin with {grid[0]:g}, expected 0: the unchanged model is one of the choices"
-        )
     falls = np.flatnonzero(np.diff(grid) <= 0)
     if len(falls):
         first, second = grid[falls[0] : falls[0] + 2]
         raise ValueError(
             f"alphas: {first:g} is followed by {second:g}, expected a grid that rises; sort alphas "
             "and accuracies together, as by np.argsort(alphas)"
+        )
+    return grid
+
+
+def read_choices(alphas: Any) -> Float[np.ndarray, " a"]:
+    """A grid of alphas that rises from 0, from which one is chosen.
+
+    Raises:
+      ValueError: it does not.
+    """
+    grid = read_rising(alphas)
+    if grid[0] != 0:
+        raise ValueError(
+            f"alphas begin with {grid[0]:g}, expected 0: the unchanged model is one of the choices"
         )
     return grid
 

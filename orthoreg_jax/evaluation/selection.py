@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from .checks import check_share, read_accuracies, read_rising
+from .checks import check_share, read_accuracies, read_choices
 
 Numbers = Float[np.ndarray, " _"] | Sequence[float]
 
@@ -60,7 +60,7 @@ def choose_addition(
       >>> oj.choose_addition(alphas, accuracy, single)
       Choice(position=1, alpha=0.5, at_edge=False)
     """
-    alphas = read_rising(alphas)
+    alphas = read_choices(alphas)
     accuracy, single = read_accuracies(accuracy, "accuracy"), read_accuracies(single, "single")
     if single.ndim != 1 or accuracy.shape != (len(alphas), len(single)) or accuracy.size == 0:
         raise ValueError(
@@ -97,7 +97,7 @@ def choose_negation(alphas: Numbers, target: Numbers, control: Numbers, share: f
       >>> oj.choose_negation(alphas, target, np.array([0.7, 0.69, 0.5]), share=0.95)
       Choice(position=1, alpha=0.5, at_edge=False)
     """
-    alphas = read_rising(alphas)
+    alphas = read_choices(alphas)
     target, control = read_accuracies(target, "target"), read_accuracies(control, "control")
     check_share(share)
     if not target.shape == control.shape == alphas.shape:

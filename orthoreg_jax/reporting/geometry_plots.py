@@ -13,12 +13,21 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from orthoreg_jax.evaluation.results import Results, Run
 
 from .geometry_tables import task_cosine
-from .panels import BAND, WIDTH, Panels, as_percent, some_of, task_panels, whole_numbers
+from .panels import (
+    BAND,
+    WIDTH,
+    Panels,
+    as_percent,
+    as_powers,
+    some_of,
+    task_panels,
+    whole_numbers,
+)
 from .style import CARD, INK, SOFT, styled
 from .summary import MethodRuns, group_methods
 
@@ -82,11 +91,22 @@ def draw_cosines(
     values: Float[np.ndarray, "t t"],
     names: Sequence[str],
     limit: float,
+    cell: float | None = None,
 ) -> QuadMesh:
-    """One heat map of cosines, numbers on its cells if they have room; the diagonal stays empty."""
+    """One heat map of cosines, numbers on its cells if they have room; the diagonal is grey.
+
+    Args:
+      panels: the figure.
+      axes: the panel.
+      values: the cosines.
+      names: of the task vectors.
+      limit: the largest cosine of the colour scale.
+      cell: width of a cell in inches; None: of a report's panels.
+    """
     count = len(names)
     shown = np.ma.masked_array(values, np.eye(count, dtype=bool))
-    cell = (WIDTH - 1) / panels.columns / count  # inches, nearly
+    cell = cell or (WIDTH - 1) / panels.columns / count  # nearly
+    axes.set_facecolor((SOFT, 0.4))  # where nothing is drawn
     edges = np.arange(count + 1) - 0.5
     colours: Any = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "edgecolors": CARD}
     image = panels.heat(axes, (edges, edges), shown, (names, names), **colours)
@@ -210,13 +230,9 @@ def singular_values(results: Results) -> Panels:
             panels.curve(axes, method, shown + 1, lines, marker="")
             lowest = min([lowest, *mean[mean > 2 * floor].tolist()])
         axes.axhline(1, color=INK, linestyle=(0, (1, 2)), linewidth=1)
-        axes.set_yscale("log")
+        as_powers(axes)
         whole_numbers(axes.xaxis)
     panels.axes[0].set_ylim(lowest / 2, None)
-    # Labels such as 0.001, because powers would not be written as text.
-    plain = functools.partial(np.format_float_positional, precision=2, fractional=False, trim="-")
-    panels.axes[0].yaxis.set_major_formatter(lambda value, _: plain(value))
-    panels.axes[0].yaxis.set_minor_formatter(NullFormatter())
     panels.label("Position among the singular values, largest first", "Singular value")
     panels.legend()
     return panels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import math
 import textwrap
@@ -15,14 +16,15 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from orthoreg_jax.evaluation.results import Results
 
 from .style import INK, MARKERS, SOFT, method_look, method_mode
 from .summary import Estimate, MethodRuns, group_methods
 
-WIDTH = 9.5  # inches, of every figure
+WIDTH = 9.5  # inches, of every figure of a report
+LETTER = 0.08  # inches, nearly, of a letter
 BAND = ("low", "high")  # columns of a curve's band in CSV files; empty without a band
 
 
@@ -35,6 +37,7 @@ class Panels:
       columns: number of columns of panels.
       height: height of a row of panels, in inches.
       extra: height of what all panels share, without the legend, in inches.
+      width: of the figure, in inches.
       options: options of matplotlib's `Figure.subplots`.
     """
 
@@ -45,13 +48,13 @@ class Panels:
         columns: int,
         height: float,
         extra: float = 0.0,
+        width: float = WIDTH,
         **options: Any,
     ) -> None:
         self.columns = min(columns, len(titles))
         rows = math.ceil(len(titles) / self.columns)
         # "compressed" moves panels of a fixed aspect ratio together.
-        size = (WIDTH, rows * height + extra)
-        self.figure = Figure(figsize=size, layout="compressed")
+        self.figure = Figure(figsize=(width, rows * height + extra), layout="compressed")
         grid = self.figure.subplots(rows, self.columns, squeeze=False, **options)
         self.axes: list[Axes] = list(grid.flat)[: len(titles)]
         for unused in grid.flat[len(titles) :]:
@@ -144,8 +147,9 @@ class Panels:
         }
         longest = sorted(map(len, found), reverse=True)
         columns = min(4, len(found))
-        # A letter is about 0.08 inches wide, the marker before it 0.5.
-        while columns > 1 and 0.08 * sum(longest[:columns]) + 0.5 * columns > WIDTH:
+        width = self.figure.get_figwidth()
+        # The marker before a label is about 0.5 inches wide.
+        while columns > 1 and LETTER * sum(longest[:columns]) + 0.5 * columns > width:
             columns -= 1
         self.figure.legend(found.values(), found, loc="outside upper left", ncols=columns)
         lines = math.ceil(len(found) / columns)
@@ -181,6 +185,14 @@ def some_of(count: int) -> Int[np.ndarray, " shown"]:
 def whole_numbers(axis: Any) -> None:
     """Few ticks, at whole numbers alone, for steps and positions."""
     axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+
+
+def as_powers(axes: Axes) -> None:
+    """Makes the y axis logarithmic, with labels such as 0.001: powers would not be text."""
+    plain = functools.partial(np.format_float_positional, precision=2, fractional=False, trim="-")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda value, _: plain(value))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def as_percent(*axes: Any) -> None:

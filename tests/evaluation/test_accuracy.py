@@ -208,9 +208,7 @@ def test_every_measurement_checks_what_it_is_given(embedded, untyped):
         with pytest.raises(ValueError, match="checkpoint is {.*, a dict; give a Checkpoint, as oj"):
             measure(params, tasks)
         for size in (0, -1, 2.5, True):
-            with pytest.raises(
-                ValueError, match=f"batch_size is {size}; give a whole number"
-            ):
+            with pytest.raises(ValueError, match=f"batch_size is {size}; give a whole number"):
                 measure(checkpoint, tasks, batch_size=size)
         if name in ("accuracy", "accuracies"):
             continue
