@@ -20,12 +20,22 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from orthoreg_jax.evaluation.results import Results
 
-from .style import INK, MARKERS, SOFT, method_look, method_mode
+from .style import INK, MARKERS, SOFT, method_look, method_mode, styled
 from .summary import Estimate, MethodRuns, group_methods
 
 WIDTH = 9.5  # inches, of every figure of a report
 LETTER = 0.08  # inches, nearly, of a letter
 BAND = ("low", "high")  # columns of a curve's band in CSV files; empty without a band
+
+
+class ShownFigure(Figure):
+    """A figure that a notebook shows, also where nobody has imported pyplot."""
+
+    @styled
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
 
 
 class Panels:
@@ -54,7 +64,7 @@ class Panels:
         self.columns = min(columns, len(titles))
         rows = math.ceil(len(titles) / self.columns)
         # "compressed" moves panels of a fixed aspect ratio together.
-        self.figure = Figure(figsize=(width, rows * height + extra), layout="compressed")
+        self.figure = ShownFigure(figsize=(width, rows * height + extra), layout="compressed")
         grid = self.figure.subplots(rows, self.columns, squeeze=False, **options)
         self.axes: list[Axes] = list(grid.flat)[: len(titles)]
         for unused in grid.flat[len(titles) :]:

@@ -1,7 +1,11 @@
 """Figures for notebooks draw the numbers that they are given."""
 
+import io
+
 import numpy as np
+import PIL.Image
 import pytest
+from IPython.core.formatters import DisplayFormatter
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import orthoreg_jax as oj
@@ -73,6 +77,13 @@ def test_numbers_on_cells_do_not_overlap_whatever_the_names(count):
     shown = [*axes.get_xticklabels(), *axes.get_yticklabels(), axes.title]
     for box in (text.get_window_extent(renderer) for text in shown):
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1
+
+
+def test_notebooks_show_figures_without_pyplot():
+    figure = oj.plot_cosines(np.eye(2), ["a", "b"])
+    bundle, _ = DisplayFormatter().format(figure)
+    width, height = PIL.Image.open(io.BytesIO(bundle["image/png"])).size
+    assert (width, height) == tuple(int(side) for side in figure.bbox.size)
 
 
 def test_the_diagonal_is_neither_white_nor_coloured():
