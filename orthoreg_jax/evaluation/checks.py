@@ -69,8 +69,8 @@ def read_numbers(values: Any, name: str) -> Float[np.ndarray, ...]:
     except (TypeError, ValueError):
         numbers = None
     if numbers is None:
-        found = type(values).__name__
-        raise ValueError(f"{name} is {briefly(values)}, a {found}; give an array of numbers")
+        kind = type(values).__name__
+        raise ValueError(f"{name} is {briefly(values)}, a {kind}; give an array of numbers")
     if not np.isfinite(numbers).all():
         where = np.argwhere(~np.isfinite(numbers))[0].tolist()
         raise ValueError(
