@@ -231,10 +231,11 @@ def _read_about(file: Any) -> dict[str, Any]:
 
 
 def _unreadable(path: str | os.PathLike[str], error: Exception) -> StorageError:
-    ours = pathlib.Path(path).suffix == ".safetensors"
-    remedy = "delete it and run again to make it again" if ours else "give a .safetensors file"
+    found = f"({type(error).__name__}: {error})"
+    if pathlib.Path(path).suffix != ".safetensors":
+        return StorageError(f"{path}: not a safetensors file {found}; give one")
     return StorageError(
-        f"{path}: not a complete safetensors file ({type(error).__name__}: {error}); {remedy}"
+        f"{path}: not a complete safetensors file {found}; delete it and run again to make it again"
     )
 
 
