@@ -151,7 +151,7 @@ def _repository(table: Mapping[str, Any], name: str) -> Repository:
 
 def _ask(name: str, set_: Repository, needed: Sequence[str], commit: str) -> FetchPlan:
     """Asks the hub for a set's files, or for its parquet conversion of a set in another form."""
-    import huggingface_hub
+    import huggingface_hub.hf_api
 
     hub = huggingface_hub.HfApi()
     asked = [commit or set_.revision] if commit or set_.revision else ["main", CONVERTED]

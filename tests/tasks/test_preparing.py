@@ -249,3 +249,12 @@ def test_the_command_by_the_hub_s_own_settings(server, tmp_path, monkeypatch):
     assert done.returncode == 0 and done.stdout.endswith("dtd: fetched\n"), done.stderr
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert len(load(tmp_path).splits["test"]) == 94
+
+
+def test_data_that_is_ready_needs_nothing_of_the_hub(tmp_path):
+    """In a process of its own: here, other tests have loaded parts of the hub's library."""
+    words = ["data", "prepare", "--tasks", "digits", "--data", "embedded"]
+    command = [sys.executable, "-m", "orthoreg_jax.cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("digits: ready (")
