@@ -25,9 +25,9 @@ def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         )
     names: Sequence[str]
     if options.config is not None:
-        from .config import load_config
+        from .config.loading import read_config
 
-        config = load_config(options.config, overrides)
+        config, _ = read_config(options.config, overrides)
         source, names, control = config.data, config.tasks, config.control
     else:
         benchmarks = {str(size): tasks for size, tasks in BENCHMARKS.items()}
@@ -64,7 +64,9 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         keep_compiled()
         if joins_others(options):
             connect(options.coordinator, options.processes, options.process)
-        run_experiment(_run_config(options, overrides), options.workdir, stages)
+        config, not_measured = _run_config(options, overrides)
+        notes = [not_measured] * bool(not_measured and "evaluate" in stages)
+        run_experiment(config, options.workdir, stages, notes)
         if not is_first():
             return
     # Name the files of the last stage.
@@ -80,10 +82,10 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         print(f"report: {options.workdir / 'report.html'}")
 
 
-def _run_config(options: argparse.Namespace, overrides: Sequence[str]) -> Any:
-    """The config of a run: from its file, from models that are given, or both."""
-    from .config import load_config
+def _run_config(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Any, str]:
+    """The config of a run: from its file, from given models, or both; as `read_config`."""
     from .config.given import with_given
+    from .config.loading import read_config
 
     named: dict[str, Any] = {name: getattr(options, name, None) for name in _GIVEN_OPTIONS}
     used = [f"--{name}" for name, value in named.items() if value]
@@ -96,7 +98,7 @@ def _run_config(options: argparse.Namespace, overrides: Sequence[str]) -> Any:
                 "give --config; or --models TASK=MODEL ... and --base, or --experts SET and "
                 "--tasks, to evaluate models that were fine-tuned elsewhere"
             )
-        return load_config(options.config, overrides)
+        return read_config(options.config, overrides)
     if models and experts:
         raise ValueError("--models and --experts: give only one of them")
     base = named["base"]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from orthoreg_jax.config import default_config, flatten_config, load_config, override, validate
+from orthoreg_jax.config.given import with_given
 from orthoreg_jax.tasks.catalogue import BENCHMARKS, KNOWN
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -234,3 +235,97 @@ def test_text_tensors_take_a_method_that_trains_them(methods, good):
     else:
         with pytest.raises(ValueError, match="False, unless `methods` has full\\+orthoreg or lin"):
             validate(config)
+
+
+def shown(config, *keys):
+    flat = flatten_config(config)
+    return [flat[key] for key in keys]
+
+
+NAMING_TASKS = (
+    *("evaluation.disentanglement_tasks", "evaluation.analogies", "evaluation.feature_images"),
+    "given",
+)
+
+
+@pytest.fixture
+def four(tmp_path):
+    """A config of four tasks and a fifth, whose every option that names tasks does so."""
+    path = tmp_path / "four.py"
+    path.write_text(
+        "from orthoreg_jax.config import default_config\n"
+        "def get_config():\n"
+        "    config, evaluation = (made := default_config()), made.evaluation\n"
+        "    config.tasks = ('a', 'b', 'c', 'd', 'e')\n"
+        "    config.given = tuple(f'{task}=model' for task in config.tasks)\n"
+        "    evaluation.disentanglement_tasks = ('a', 'b', 'c')\n"
+        "    evaluation.analogies = ('a:b:c:d', 'b:c:d:e')\n"
+        "    evaluation.feature_images = 4\n"
+        "    return config\n"
+    )
+    return path
+
+
+PAIRS = "disentanglement of {} (name others in evaluation.disentanglement_tasks)"
+
+
+@pytest.mark.parametrize(
+    "tasks, pairs, analogies, images, left_out",
+    [
+        ("a,b,c,d,e", "abc", ("a:b:c:d", "b:c:d:e"), 4, ""),
+        ("d,c,b,a", "abc", ("a:b:c:d",), 4, "the analogy b:c:d:e"),
+        ("b,c", "bc", (), 4, PAIRS.format("a") + "; the analogy a:b:c:d; the analogy b:c:d:e"),
+        ("a,d", "", (), 4, PAIRS.format("a, b, c") + "; the analogy a:b:c:d; the analogy b:c:d:e"),
+        ("e", "", (), 0, "disentanglement of a, b, c; the analogy a:b:c:d; the analogy b:c:d:e; "
+                         "specialisation, which needs two tasks"),
+    ],
+)  # fmt: skip
+def test_options_that_name_tasks_follow_other_tasks(
+    four, capfd, tasks, pairs, analogies, images, left_out
+):
+    config = load_config(four, [f"tasks={tasks}"])
+    given = tuple(f"{task}=model" for task in "abcde" if task in tasks)
+    assert shown(config, *NAMING_TASKS) == [tuple(pairs), analogies, images, given]
+    named = tasks.replace(",", ", ")
+    said = f"note: not measured with these tasks ({named}): {left_out}\n" if left_out else ""
+    assert capfd.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    [
+        ("evaluation.disentanglement_tasks=a,b", r"two different names from `tasks` \(b, f\)"),
+        ("evaluation.analogies=a:b:c:d", "a:b:c:d, four different names from `tasks`"),
+        ("given=a=model", "TASK=MODEL, once for each of `tasks`"),
+    ],
+)
+def test_what_the_user_asks_for_together_with_tasks_is_refused_if_it_does_not_fit(
+    four, option, message
+):
+    with pytest.raises(ValueError, match=message):
+        load_config(four, ["tasks=b,f", option])
+
+
+def test_features_that_the_user_asks_for_need_two_tasks(four):
+    with pytest.raises(ValueError, match="feature_images is 8, allowed: 0 with a single task"):
+        load_config(four, ["tasks=a", "evaluation.feature_images=8"])
+
+
+def test_a_file_that_does_not_fit_itself_is_refused(four):
+    four.write_text(four.read_text().replace("'e')", "'f')"))
+    with pytest.raises(ValueError, match="evaluation.analogies is"):
+        load_config(four)
+
+
+def test_wrong_types_are_said_before_tasks_are_followed(four):
+    four.write_text(four.read_text().replace("('a:b:c:d', 'b:c:d:e')", "(3,)"))
+    with pytest.raises(ValueError, match=r"analogies is \(3,\), allowed: a list, each entry a te"):
+        load_config(four, ["tasks=a,b"])
+
+
+def test_given_models_replace_a_file_s_tasks(four):
+    config, note = with_given(four, ["a=model", "x=other"], "base", "", "")
+    assert shown(config, *NAMING_TASKS) == [(), (), 4, ("a=model", "x=other")]
+    assert note.startswith("not measured with these tasks (a, x): disentanglement of a, b, c")
+    with pytest.raises(ValueError, match="TASK=MODEL, once for each of `tasks`"):
+        with_given(four, ["a=model", "x=other"], "base", "", "", ["tasks=a"])

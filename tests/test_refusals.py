@@ -14,9 +14,11 @@ import pytest
 from orthoreg_jax import cli, commands
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.config import flatten_config, load_config
-from orthoreg_jax.storage import only_one
+from orthoreg_jax.storage import only_one, read_sealed
 
 from .small_run import orthoreg
+
+CHEAP = "--config.methods=full"
 
 
 def fails(capfd, command, config, workdir, *more):
@@ -37,6 +39,7 @@ def fails(capfd, command, config, workdir, *more):
         ("--config.trainig.steps=3", "did you mean training.steps?"),
         ("--config.training.steps=0", "training.steps is 0, allowed: a whole number from 1 up"),
         ("--config.tasks=first,second,third", "task 'third': is not in"),
+        ("--config.tasks=first,secnd,others2", "did you mean second?\n  task 'others2': is not in"),
         ("--config.training.epochs=-1", "first, second are not among the field's tasks"),
         ("--config.training.epochs=0.1", "some tasks train for no more steps than that (first: 1"),
         ("--config.tasks=evaluation.json", "allowed: names without '/' and no leading '.', other"),
@@ -47,6 +50,19 @@ def fails(capfd, command, config, workdir, *more):
 )
 def test_bad_options(inputs, tmp_path, capfd, option, message):
     assert message in fails(capfd, "run", inputs, tmp_path / "run", option)
+
+
+def test_what_other_tasks_leave_unmeasured_is_said_before_work_and_after_checks(
+    inputs, tmp_path, capfd
+):
+    assert orthoreg("run", inputs, tmp_path / "run", "--config.tasks=first", CHEAP) == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0].startswith("model ") and lines[1] == (
+        "note: not measured with these tasks (first): disentanglement of first, second; "
+        "specialisation, which needs two tasks"
+    )
+    results = read_sealed(tmp_path / "run" / "results.json")
+    assert results["features"] is None and not results["runs"][0]["disentanglement"]
 
 
 def test_missing_config_file(tmp_path, capfd):

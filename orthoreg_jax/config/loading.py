@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import pathlib
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -13,8 +14,9 @@ from ml_collections import ConfigDict
 
 from orthoreg_jax.shipped_configs import locate_config
 
+from .following import follow_tasks
 from .options import Options, default_config, flatten_config, unknown_option
-from .validation import validate
+from .validation import check_types, validate
 from .value_types import describe_kind, entry
 
 NO_KEY = re.compile(r'Key "(.+?)" does not exist')
@@ -22,6 +24,9 @@ NO_KEY = re.compile(r'Key "(.+?)" does not exist')
 
 def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Options:
     """Reads the config from a file's `get_config()`, applies overrides and checks it.
+
+    Where an override replaces `tasks`, the file's options that name tasks follow; standard error
+    gets a line on what is then not measured.
 
     Args:
       path: a Python file whose `get_config()` returns a ConfigDict based on `default_config`; or
@@ -36,6 +41,14 @@ def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Opti
       >>> config.training.steps, config.tasks
       (200, ('mnist', 'emoji'))
     """
+    config, note = read_config(path, overrides)
+    if note:  # not by `say`, which would start JAX's devices before a script has joined others
+        print(f"note: {note}", file=sys.stderr, flush=True)
+    return config
+
+
+def read_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> tuple[Options, str]:
+    """As `load_config`, and what is not measured, which is not printed; see `follow_tasks`."""
     path = locate_config(path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
@@ -51,8 +64,11 @@ def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Opti
             "ConfigDict (is its last line `return config`?)"
         )
     override(config, overrides)
+    check_types(config)
+    named = {text.partition("=")[0] for text in overrides}
+    note = follow_tasks(config, named) if "tasks" in named else ""
     validate(config)
-    return cast(Options, config)
+    return cast(Options, config), note
 
 
 def _reason(error: Exception) -> str:

@@ -21,7 +21,8 @@ from .notes import Note, note
 from .repositories import Repository
 from .sources import read_folder, read_known, read_set
 from .split import Split
-from .table import SPLITS, TABLE, check_entry, check_name, read_table
+from .table import EMBEDDED, SPLITS, TABLE, check_entry, check_name, read_table
+from .unknown import unknown_task
 
 MOST_NAMED = 20
 PROMPTS = ("title", "templates", "classes", "labels")  # keys that the catalogue provides
@@ -78,7 +79,7 @@ class Task:
 def data_directory(source: str) -> pathlib.Path:
     """The folder of a data source: "embedded", or a path."""
     if source == "embedded":
-        return pathlib.Path(__file__).parents[1] / "embedded" / "tasks"
+        return EMBEDDED
     return pathlib.Path(source)
 
 
@@ -192,10 +193,7 @@ def load_task(
             notes = (Note(images, what), *notes)
         task = Task(name, entry["title"], classes, templates, content.splits, notes)
         return _checked(task)
-    raise ValueError(
-        f"is not in {directory / TABLE} ({', '.join(table) or 'no such file'}), and not one of "
-        f"the field's tasks: {', '.join(KNOWN)}"
-    )
+    raise ValueError(unknown_task(directory, table, name))
 
 
 def _load_from(directory: pathlib.Path, source: str, name: str, needed: Sequence[str]) -> Task:

@@ -1,0 +1,45 @@
+"""Words of messages: counts with their noun, and the name that was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun.
+
+    Args:
+      number: how many.
+      noun: of one.
+      plural: of any other number; empty: the noun with an "s".
+
+    Examples:
+      >>> counted(1, "task"), counted(2, "task"), counted(0, "class", "classes")
+      ('1 task', '2 tasks', '0 classes')
+    """
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that is most like `name`; "" if none is.
+
+    Examples:
+      >>> nearest("mnits", ["mnist", "emoji"]), nearest("cats", ["mnist", "emoji"])
+      ('mnist', '')
+    """
+    # Capitals and separators count for nothing: "MNIST" and "fashion-mnist" are near.
+    folded = {each.lower().replace("-", "_"): each for each in known}
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), folded, 1)
+    return folded[near[0]] if near else ""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The question about the nearest name, to end a message with; "" if no name is near.
+
+    Examples:
+      >>> f"no task 'mnits'{did_you_mean('mnits', ['mnist'])}"
+      "no task 'mnits'; did you mean mnist?"
+    """
+    near = nearest(name, known)
+    return f"; did you mean {near}?" if near else ""
