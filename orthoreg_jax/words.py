@@ -21,8 +21,13 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """The known name that is most like `name`; "" if none is.
+
+    Args:
+      name: what was given.
+      known: what exists.
+      likeness: the least, from 0 to 1, as difflib's ratio.
 
     Examples:
       >>> nearest("mnits", ["mnist", "emoji"]), nearest("cats", ["mnist", "emoji"])
@@ -30,7 +35,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     # Capitals and separators count for nothing: "MNIST" and "fashion-mnist" are near.
     folded = {each.lower().replace("-", "_"): each for each in known}
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), folded, 1)
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), folded, 1, likeness)
     return folded[near[0]] if near else ""
 
 

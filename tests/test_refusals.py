@@ -264,6 +264,28 @@ def test_unknown_arguments(tmp_path, capfd):
         assert caught.value.code == 2
 
 
+@pytest.mark.parametrize(
+    "arguments, meant",
+    [
+        (["run", "--steps=10"], "; did you mean --config.training.steps=10?"),
+        (["run", "--steps", "10"], "; did you mean --config.training.steps=VALUE?"),
+        (["run", "--training.steps=10"], "; did you mean --config.training.steps=10?"),
+        (["run", "--lr=1e-4"], "; did you mean --config.training.learning_rate=1e-4?"),
+        (["run", "--modls"], "; did you mean --models?"),
+        (["run", "--batch_size=4"], "; did you mean --config.training.batch_size=4 or "
+                                    "--config.evaluation.batch_size=4?"),
+        (["run", "--elephants"], ""),
+        (["report", "--steps=10"], ""),  # takes no config
+    ],
+)  # fmt: skip
+def test_the_argument_that_was_meant(capfd, arguments, meant):
+    command, *unknown = arguments
+    with pytest.raises(SystemExit):
+        cli.main([command, "--workdir", "x", *unknown])
+    said = f"error: unknown arguments: {' '.join(unknown)}{meant}"
+    assert capfd.readouterr().err.splitlines()[-1].endswith(said)
+
+
 def test_a_reader_that_has_seen_enough(inputs):
     """`orthoreg data check ... | head -1`."""
     command = [sys.executable, "-m", "orthoreg_jax.cli", "data", "check", "--config", str(inputs)]

@@ -15,8 +15,8 @@ from .options import (
     default_config,
     flatten_config,
     split_method,
-    unknown_option,
 )
+from .unknown import unknown_option
 from .value_types import describe_kind, same_kind
 
 
