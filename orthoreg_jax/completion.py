@@ -81,7 +81,9 @@ def _cases(parser: argparse.ArgumentParser, path: str = "") -> Iterator[tuple[st
     commands = subparsers(parser)
     for name, each in commands.items():
         yield from _cases(each, f"{path} {name}".strip())
-    flags, valued, free = [], [], []
+    flags: list[str] = []
+    free: list[str] = []
+    valued: list[argparse.Action] = []
     for action in parser._actions:
         flags += action.option_strings
         if not action.option_strings:

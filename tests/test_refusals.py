@@ -274,7 +274,7 @@ def test_unknown_arguments(tmp_path, capfd):
         (["run", "--modls"], "; did you mean --models?"),
         (["run", "--batch_size=4"], "; did you mean --config.training.batch_size=4 or "
                                     "--config.evaluation.batch_size=4?"),
-        (["run", "--elephants"], ""),
+        (["run", "--zebra"], ""),
         (["report", "--steps=10"], ""),  # takes no config
     ],
 )  # fmt: skip

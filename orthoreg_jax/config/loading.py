@@ -87,7 +87,7 @@ def _reason(error: Exception, file: str) -> str:
     if frames and "ml_collections" in pathlib.Path(frames[-1].filename).parts:
         known = flatten_config(default_config())
         if found := WRONG_TYPE.search(str(error)):
-            return f"{place}{_wrong_type(*found.groups(), known)}"
+            return f"{place}{_wrong_type(known, found[1], found[2], found[3])}"
         if isinstance(error, AttributeError | KeyError) and (found := QUOTED.search(str(error))):
             return f"{place}{found[1]}: {unknown_option(found[1], known)}"
     reason = error.args[0] if isinstance(error, KeyError) and error.args else error
@@ -96,7 +96,7 @@ def _reason(error: Exception, file: str) -> str:
     return f"{place}{type(error).__name__}: {reason}"
 
 
-def _wrong_type(name: str, value: str, kind: str, known: Mapping[str, Any]) -> str:
+def _wrong_type(known: Mapping[str, Any], name: str, value: str, kind: str) -> str:
     """Message about a value that has not the type of its option, given by its last part."""
     options = [key for key in known if key.rpartition(".")[2] == name]
     if not options:
