@@ -25,9 +25,9 @@ def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         )
     names: Sequence[str]
     if options.config is not None:
-        from .config.loading import read_config
+        from .config.loading import load_with_note
 
-        config, _ = read_config(options.config, overrides)
+        config, _ = load_with_note(options.config, overrides)
         source, names, control = config.data, config.tasks, config.control
     else:
         benchmarks = {str(size): tasks for size, tasks in BENCHMARKS.items()}
@@ -83,9 +83,9 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def _run_config(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Any, str]:
-    """The config of a run: from its file, from given models, or both; as `read_config`."""
+    """The config of a run: from its file, from given models, or both; as `load_with_note`."""
     from .config.given import with_given
-    from .config.loading import read_config
+    from .config.loading import load_with_note
 
     named: dict[str, Any] = {name: getattr(options, name, None) for name in _GIVEN_OPTIONS}
     used = [f"--{name}" for name, value in named.items() if value]
@@ -98,7 +98,7 @@ def _run_config(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[
                 "give --config; or --models TASK=MODEL ... and --base, or --experts SET and "
                 "--tasks, to evaluate models that were fine-tuned elsewhere"
             )
-        return read_config(options.config, overrides)
+        return load_with_note(options.config, overrides)
     if models and experts:
         raise ValueError("--models and --experts: give only one of them")
     base = named["base"]

@@ -47,13 +47,13 @@ def load_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Opti
       >>> config.training.steps, config.tasks
       (200, ('mnist', 'emoji'))
     """
-    config, note = read_config(path, overrides)
+    config, note = load_with_note(path, overrides)
     if note:  # not by `say`, which would start JAX's devices before a script has joined others
         print(f"note: {note}", file=sys.stderr, flush=True)
     return config
 
 
-def read_config(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> tuple[Options, str]:
+def load_with_note(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> tuple[Options, str]:
     """As `load_config`, and what is not measured, which is not printed; see `follow_tasks`."""
     path = locate_config(path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
