@@ -270,7 +270,20 @@ def _measure(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 def _init(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     from .config.template import write_template
 
-    print(f"{write_template(options.file)}: every option, at its default; change what you need")
+    if options.config is None and not overrides:
+        path = write_template(options.file)
+        print(f"{path}: every option, at its default; change what you need")
+        return
+    from .config import default_config, flatten_config, load_config, override, validate
+
+    if options.config is None:
+        config = default_config()
+        override(config, overrides)
+        validate(config)
+    else:
+        config = load_config(options.config, overrides)
+    path = write_template(options.file, flatten_config(config))
+    print(f"{path}: every option; those that differ from the defaults are set")
 
 
 COMMANDS = {

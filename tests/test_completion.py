@@ -72,6 +72,7 @@ CONFIGS = [*shipped_configs()]
         ("orthoreg run", "--config.lora.r", "--config.lora.rank="),
         ("orthoreg run --config x --config.training.steps = 3", "--config.see", "--config.seeds="),
         ("orthoreg report", "--config.see", ""),
+        ("orthoreg init mine.py --config", "tw", "twenty"),
     ],
 )
 def test_bash_completes(script, before, word, expected):
