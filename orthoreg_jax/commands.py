@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .arguments import STAGE_HELP
+from .words import counted, plural
 
 
 def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -48,7 +49,10 @@ def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         missing += [facts.name] if facts.problem else []
     if missing:
         names = ", ".join(missing)
-        raise ValueError(f"{len(missing)} of {checked} tasks are missing or wrong: {names}")
+        are = plural(len(missing), "is", "are")
+        raise ValueError(
+            f"{len(missing)} of {counted(checked, 'task')} {are} missing or wrong: {names}"
+        )
 
 
 def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:

@@ -6,19 +6,29 @@ import difflib
 from collections.abc import Iterable
 
 
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """A number with its noun.
+def plural(number: int, one: str, many: str = "") -> str:
+    """A word in the form that goes with a number.
 
     Args:
       number: how many.
-      noun: of one.
-      plural: of any other number; empty: the noun with an "s".
+      one: the form for one.
+      many: for any other number; empty: the first with an "s".
 
     Examples:
-      >>> counted(1, "task"), counted(2, "task"), counted(0, "class", "classes")
-      ('1 task', '2 tasks', '0 classes')
+      >>> plural(1, "task"), plural(0, "task"), plural(2, "is", "are")
+      ('task', 'tasks', 'are')
     """
-    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+    return one if number == 1 else many or f"{one}s"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number and a word in its form; see `plural`.
+
+    Examples:
+      >>> counted(1, "task"), counted(2, "class", "classes")
+      ('1 task', '2 classes')
+    """
+    return f"{number} {plural(number, one, many)}"
 
 
 def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str:

@@ -57,6 +57,7 @@ def test_what_other_tasks_leave_unmeasured_is_said_before_work_and_after_checks(
 ):
     assert orthoreg("run", inputs, tmp_path / "run", "--config.tasks=first", CHEAP) == 0
     lines = capfd.readouterr().err.splitlines()
+    assert ", 1 task and control others, method full, seed 3, on 1 x " in lines[0]
     assert lines[0].startswith("model ") and lines[1] == (
         "note: not measured with these tasks (first): disentanglement of first, second; "
         "specialisation, which needs two tasks"

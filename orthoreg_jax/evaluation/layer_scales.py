@@ -15,6 +15,7 @@ from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
 from orthoreg_jax.arithmetic.types import Apply, Inputs, Params, TaskVector
 from orthoreg_jax.clip.checkpoint import Checkpoint
 from orthoreg_jax.tasks.task import Task
+from orthoreg_jax.words import counted
 
 from .checkpoint_accuracy import open_evaluation, visual_parts
 from .search import search_per_task
@@ -59,7 +60,8 @@ def scale_layers(
     names = layer_names(vector)
     if len(scales) != len(names):
         raise ValueError(
-            f"{len(scales)} scales for {len(names)} layers; give one for each of {', '.join(names)}"
+            f"{counted(len(scales), 'scale')} for {counted(len(names), 'layer')}; give one for "
+            f"each of {', '.join(names)}"
         )
     (tower,) = visual_parts([vector])
     return {"visual": _scaled(tower, jnp.asarray(scales))}
@@ -107,7 +109,10 @@ def search_layer_scales(
       {1.0}
     """
     if len(single) != len(tasks):
-        raise ValueError(f"{len(single)} accuracies for {len(tasks)} tasks; give one for each")
+        raise ValueError(
+            f"{counted(len(single), 'accuracy', 'accuracies')} for {counted(len(tasks), 'task')}; "
+            "give one for each"
+        )
     names, (tower,) = layer_names(vector), visual_parts([vector])
     evaluator, sets = open_evaluation(
         checkpoint,

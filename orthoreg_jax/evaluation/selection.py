@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from orthoreg_jax.words import counted
+
 Numbers = Float[np.ndarray, " _"] | Sequence[float]
 
 
@@ -71,7 +73,7 @@ def choose_addition(
     if accuracy.shape != (len(alphas), len(single)) or accuracy.size == 0:
         raise ValueError(
             f"accuracy has shape {accuracy.shape}, expected one row for each of {len(alphas)} "
-            f"alphas and one column for each of {len(single)} tasks"
+            f"alphas and one column for each of {counted(len(single), 'task')}"
         )
     _check_finite(alphas=alphas, accuracy=accuracy, single=single)
     means = normalised(accuracy, single).mean(axis=1)

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from orthoreg_jax.words import counted
+
 from .arrays import read_arrays
 from .catalogue import KNOWN, entries, other_training_set
 from .class_names import Name, first_name
@@ -163,7 +165,7 @@ def unreadable_images(facts: Sequence[Facts]) -> str:
     if not found:
         return ""
     more = f"\n    and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
-    images = "1 image" if len(found) == 1 else f"{len(found)} images"
+    images = counted(len(found), "image")
     return f"{images} cannot be read:\n    " + "\n    ".join(found[:MOST_NAMED]) + more
 
 
@@ -266,9 +268,9 @@ def _load_entry(
     classes = classes or tuple(label.replace("_", " ") for label in content.labels)
     if len(classes) != len(content.labels):
         raise ValueError(
-            f"its entry in {TABLE} has {len(classes)} classes, but the data has "
-            f"{len(content.labels)}: {', '.join(content.labels[:5])}; give one name for each, in "
-            "this order"
+            f"its entry in {TABLE} has {counted(len(classes), 'class', 'classes')}, but the data "
+            f"has {len(content.labels)}: {', '.join(content.labels[:5])}; give one name for each, "
+            "in this order"
         )
     if len({*classes}) < len(classes):
         raise ValueError("a class name appears twice; the zero-shot head cannot separate the two")
@@ -293,7 +295,9 @@ def _checked(task: Task) -> Task:
             "once, and there must be at least one"
         )
     if len(task.classes) < 2:
-        raise ValueError(f"{len(task.classes)} class; a task needs at least 2")
+        raise ValueError(
+            f"{counted(len(task.classes), 'class', 'classes')}; a task needs at least 2"
+        )
     notes = list(task.notes)
     for split, data in task.splits.items():
         if len(data) == 0:

@@ -88,7 +88,7 @@ def test_what_was_cut_off_goes_on_with_its_file(server, tmp_path, monkeypatch, c
     server.cuts, server.dies = [None, 1500], True
     assert prepare(tmp_path) == 1
     said = capsys.readouterr().err
-    assert "1 of 1 tasks are not ready:\n  dtd: " in said and "the hub does not provide it" in said
+    assert "1 of 1 task is not ready:\n  dtd: " in said and "the hub does not provide it" in said
     assert not (tmp_path / "data" / "hub.json").exists()
     with pytest.raises(ValueError, match="orthoreg data prepare"):  # half of it is not read
         load(tmp_path)

@@ -140,7 +140,7 @@ def test_a_known_task_by_its_published_lists(tmp_path, form):
     row = splits["val"].labels[0]
     np.testing.assert_array_equal(splits["val"].images[0], picture(100 * row))
     (root / paths[0]).unlink()
-    with pytest.raises(ValueError, match="1 of its 45 images are not below"):
+    with pytest.raises(ValueError, match="1 of its 45 images is not below"):
         load_tasks(str(tmp_path), ["resisc45"])
 
 
