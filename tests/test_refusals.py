@@ -200,6 +200,18 @@ def test_full_disk(inputs, small_disk, every, victim):
     assert set(left) <= whole
 
 
+def test_a_run_is_no_model(finished, tmp_path, capfd):
+    assert cli.main(["measure", "--model", str(finished), "--tasks", "digits"]) == 1
+    said = f"{finished}: is a run's folder, not a model; write a model of the run with `orthoreg ex"
+    assert said in capfd.readouterr().err
+    (tmp_path / "config.json").write_text('{"sizes": 3}')
+    assert cli.main(["measure", "--model", str(tmp_path), "--tasks", "digits"]) == 1
+    assert (
+        "config.json: describes no model (it has no model_type); supported"
+        in capfd.readouterr().err
+    )
+
+
 def test_stages_in_the_wrong_order(inputs, tmp_path, capfd):
     message = fails(capfd, "evaluate", inputs, tmp_path / "run")
     assert "4 task vectors are missing" in message and "stage `finetune` first" in message
