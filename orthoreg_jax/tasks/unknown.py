@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from orthoreg_jax.words import nearest
+from orthoreg_jax.words import did_you_mean, nearest
 
 from .catalogue import KNOWN
 from .notes import shown
@@ -21,6 +21,9 @@ def unknown_task(directory: pathlib.Path, table: Mapping[str, Any], name: str) -
     It ends with what to write, where images or an embedded task have the name; else with the
     nearest name, or all names.
     """
+    if directory == EMBEDDED:
+        names = did_you_mean(name, table) or f": {', '.join(table)}"
+        return f"is not one of the embedded tasks{names}"
     file = directory / TABLE
     there = os.path.lexists(file)
     what = f"is not in {shown(file)}{'' if there else ' (no such file)'}"
@@ -31,7 +34,7 @@ def unknown_task(directory: pathlib.Path, table: Mapping[str, Any], name: str) -
         entry = {name: {"classes": ["...", "..."], "templates": ["a photo of a {}."]}}
         arrays = shown(directory / f"{name}.npz")
         return f"{what}, but its images may be in {arrays}; {_write(there, entry)}"
-    if directory != EMBEDDED and name in read_table("embedded", EMBEDDED):
+    if name in read_table("embedded", EMBEDDED):
         entry = {name: {"from": "embedded"}}
         return f"{what}; to use the embedded one, {_write(there, entry)}"
     if near := nearest(name, [*table, *KNOWN]):

@@ -80,3 +80,13 @@ def test_all_names_where_none_is_near(shapes):
     (shapes / "tasks.json").write_text(json.dumps({"tasks": ENTRY}))
     message = refusal(shapes, "elephants")
     assert f"which has shapes; and not one of the field's tasks: {', '.join(KNOWN)}" in message
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [("mnits", "; did you mean mnist?"), ("elephants", ": mnist, digits, fashion_mnist, ")],
+)
+def test_of_the_embedded_tasks(name, message):
+    said = refusal("embedded", name)
+    assert said.startswith(f"data: task {name!r}: is not one of the embedded tasks{message}")
+    assert "tasks.json" not in said
