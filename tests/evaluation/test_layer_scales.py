@@ -70,7 +70,7 @@ def test_refusals(finished, merged):
         oj.scale_layers(merged, [1.0, 1.0])
     with pytest.raises(ValueError, match="expected {'visual'"):
         oj.scale_layers(merged["visual"], [1.0])
-    with pytest.raises(ValueError, match="1 accuracies for 0 tasks"):
+    with pytest.raises(ValueError, match="1 accuracy for 0 tasks"):
         oj.search_layer_scales(pretrained(finished), merged, {}, [1.0])
     with pytest.raises(ValueError, match="not finite|finite"):
         oj.layer_names({"visual": {"blocks": {"scale": jnp.full((2, 3), jnp.nan)}}})
