@@ -23,7 +23,7 @@ EPILOG = """\
 examples:
   orthoreg run --config embedded --workdir runs/embedded
   orthoreg run --config embedded --workdir runs/strong --config.penalty.strength=30
-  orthoreg init mine.py
+  orthoreg init mine.py --config embedded
   orthoreg run --models mnist=A emoji=B --base embedded --workdir runs/given
   orthoreg report --workdir runs/embedded
   orthoreg data check --config embedded
@@ -99,6 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
     init.add_argument(
         "file", type=pathlib.Path, metavar="FILE.py", help="file to write; must be new"
     )
+    _add_config(init, required=False, role="config whose values to set (default: none); ")
     _add_export(commands)
     _add_merge(commands)
     _add_vector(commands)
@@ -230,12 +231,12 @@ def _add_measure(commands: Subcommands) -> None:
     add("--split", default="test", choices=("train", "val", "test"), help="default: test")
 
 
-def _add_config(command: argparse.ArgumentParser, required: bool = True) -> None:
+def _add_config(command: argparse.ArgumentParser, required: bool = True, role: str = "") -> None:
     command.add_argument(
         "--config",
         required=required,
         type=pathlib.Path,
-        help="a Python file with get_config(), or the name of a config in the package, e.g. "
+        help=f"{role}a Python file with get_config(), or the name of a config in the package, e.g. "
         "embedded; override an option with "
         "--config.NAME=VALUE, e.g. --config.training.steps=200",
     )

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 from .arguments import close_output, make_parser
 from .commands import COMMANDS, joins_others
-from .completion import completion_script
+from .completion import completion_script, subparsers
 from .shipped_configs import locate_config
+from .words import nearest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,9 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if spaced and unknown:
         parser.error(f"write --config.{spaced[0]}=VALUE, with an equals sign and no space")
     if unknown:
-        meant = [f"--config.{text[2:]}" for text in unknown if "." in text and text[:2] == "--"]
-        hint = f"; did you mean {' '.join(meant)}?" if meant else ""
-        parser.error(f"unknown arguments: {' '.join(unknown)}{hint}")
+        parser.error(f"unknown arguments: {' '.join(unknown)}{_meant(parser, options, unknown)}")
     if overrides and "config" not in options:
         parser.error(f"{options.command} takes no config, and so no --config.* options")
     if options.command == "completion":  # before any import: shells read it as they start
@@ -50,6 +49,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     leave(code, reason)
     return code
+
+
+def _meant(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, unknown: Sequence[str]
+) -> str:
+    """Question about what unknown arguments may stand for; "" if nothing is like them."""
+    from .config.unknown import meant_options
+    from .option_list import parse_options
+
+    command = subparsers(parser)[options.command]
+    command = subparsers(command).get(getattr(options, "action", ""), command)
+    flags = [text for action in command._actions for text in action.option_strings]
+    found: list[str] = []
+    for text in unknown:
+        name, equals, value = text.partition("=")
+        if not name.startswith("--"):
+            continue
+        if near := nearest(name, flags, likeness=0.8):
+            found.append(near + equals + value)
+        elif "config" in options:
+            keys = meant_options(name[2:], [option.name for option in parse_options()])
+            found += [f"--config.{key}={value or 'VALUE'}" for key in keys]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
 def _act(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[int, str]:

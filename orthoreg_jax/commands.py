@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .arguments import STAGE_HELP
+from .words import counted, plural
 
 
 def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -25,9 +26,9 @@ def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         )
     names: Sequence[str]
     if options.config is not None:
-        from .config import load_config
+        from .config.loading import load_with_note
 
-        config = load_config(options.config, overrides)
+        config, _ = load_with_note(options.config, overrides)
         source, names, control = config.data, config.tasks, config.control
     else:
         benchmarks = {str(size): tasks for size, tasks in BENCHMARKS.items()}
@@ -48,7 +49,10 @@ def _data(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         missing += [facts.name] if facts.problem else []
     if missing:
         names = ", ".join(missing)
-        raise ValueError(f"{len(missing)} of {checked} tasks are missing or wrong: {names}")
+        are = plural(len(missing), "is", "are")
+        raise ValueError(
+            f"{len(missing)} of {counted(checked, 'task')} {are} missing or wrong: {names}"
+        )
 
 
 def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
@@ -64,7 +68,9 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         keep_compiled()
         if joins_others(options):
             connect(options.coordinator, options.processes, options.process)
-        run_experiment(_run_config(options, overrides), options.workdir, stages)
+        config, not_measured = _run_config(options, overrides)
+        notes = [not_measured] * bool(not_measured and "evaluate" in stages)
+        run_experiment(config, options.workdir, stages, notes)
         if not is_first():
             return
     # Name the files of the last stage.
@@ -80,10 +86,10 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         print(f"report: {options.workdir / 'report.html'}")
 
 
-def _run_config(options: argparse.Namespace, overrides: Sequence[str]) -> Any:
-    """The config of a run: from its file, from models that are given, or both."""
-    from .config import load_config
+def _run_config(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Any, str]:
+    """The config of a run: from its file, from given models, or both; as `load_with_note`."""
     from .config.given import with_given
+    from .config.loading import load_with_note
 
     named: dict[str, Any] = {name: getattr(options, name, None) for name in _GIVEN_OPTIONS}
     used = [f"--{name}" for name, value in named.items() if value]
@@ -96,7 +102,7 @@ def _run_config(options: argparse.Namespace, overrides: Sequence[str]) -> Any:
                 "give --config; or --models TASK=MODEL ... and --base, or --experts SET and "
                 "--tasks, to evaluate models that were fine-tuned elsewhere"
             )
-        return load_config(options.config, overrides)
+        return load_with_note(options.config, overrides)
     if models and experts:
         raise ValueError("--models and --experts: give only one of them")
     base = named["base"]
@@ -268,7 +274,20 @@ def _measure(options: argparse.Namespace, overrides: Sequence[str]) -> None:
 def _init(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     from .config.template import write_template
 
-    print(f"{write_template(options.file)}: every option, at its default; change what you need")
+    if options.config is None and not overrides:
+        path = write_template(options.file)
+        print(f"{path}: every option, at its default; change what you need")
+        return
+    from .config import default_config, flatten_config, load_config, override, validate
+
+    if options.config is None:
+        config = default_config()
+        override(config, overrides)
+        validate(config)
+    else:
+        config = load_config(options.config, overrides)
+    path = write_template(options.file, flatten_config(config))
+    print(f"{path}: every option; those that differ from the defaults are set")
 
 
 COMMANDS = {

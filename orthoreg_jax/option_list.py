@@ -98,7 +98,10 @@ def _last_comment(lines: list[str]) -> str:
 def options_text() -> str:
     """The options part of `--help`: by section, each as it is written on the command line."""
     width = min(WIDEST, shutil.get_terminal_size().columns) - 2
-    lines = ["options of the config, with their defaults; comments in full: orthoreg init FILE.py"]
+    lines = [
+        "options of the config, with their defaults; comments in full: orthoreg init FILE.py;",
+        "values of another config, e.g. embedded: orthoreg init FILE.py --config embedded",
+    ]
     section: str | None = None
     for option in parse_options():
         own, _, name = option.name.rpartition(".")

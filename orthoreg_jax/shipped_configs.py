@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pathlib
 
+from .words import did_you_mean
+
 PACKAGE = pathlib.Path(__file__).parent
 # In a wheel they are inside the package, in a checkout next to it.
 FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")
@@ -29,7 +31,8 @@ def locate_config(source: str | os.PathLike[str]) -> pathlib.Path:
     if str(source) in shipped:
         return shipped[str(source)]
     there = f"; {path.stem!r} comes with the package, by this name" if path.stem in shipped else ""
+    meant = "" if there else did_you_mean(path.stem, shipped)
     raise ValueError(
         f"config {str(source)!r}: no such Python file (.py){there}; allowed: a file, or one of "
-        f"{', '.join(shipped)}"
+        f"{', '.join(shipped)}{meant}"
     )

@@ -16,6 +16,7 @@ def run_experiment(
     config: ConfigDict,
     workdir: str | os.PathLike[str],
     stages: Sequence[str] = STAGES,
+    notes: Sequence[str] = (),
 ) -> pathlib.Path:
     """Runs stages like `orthoreg run`; each skips finished work and resumes interrupted work.
 
@@ -23,6 +24,7 @@ def run_experiment(
       config: from `default_config` or `load_config`.
       workdir: the run folder: new, or started with the same config.
       stages: any of "finetune", "evaluate" and "report"; they run in this order.
+      notes: lines on the config, to be printed once everything is checked.
 
     Returns:
       The run folder, with task vectors (`load_task_vectors`), results.json and report.html.
@@ -60,6 +62,8 @@ def run_experiment(
             compare(experiment.facts(stages))
             if is_first():
                 print(experiment.describe(), file=sys.stderr)
+                for note in notes:
+                    print(f"note: {note}", file=sys.stderr)
                 for name, task in experiment.tasks.items():
                     for remark in task.remarks():
                         print(f"{name}: {remark}", file=sys.stderr)

@@ -6,7 +6,13 @@ import subprocess
 import pytest
 
 from orthoreg_jax import cli
-from orthoreg_jax.completion import SHELLS
+from orthoreg_jax.clip.saving import OUTPUTS
+from orthoreg_jax.completion import SHELLS, VALUES
+from orthoreg_jax.config import default_config, flatten_config
+from orthoreg_jax.merging import MERGERS
+from orthoreg_jax.publishing.fitting import FITTED
+from orthoreg_jax.shipped_configs import shipped_configs
+from orthoreg_jax.tasks.experts import EXPERTS
 
 ASK = """
 source "$1"
@@ -27,6 +33,16 @@ def script(tmp_path, capsys):
     return write
 
 
+def complete(script, before, word, folder=None):
+    command = ["bash", "-c", ASK, "bash", script, before, word]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    assert not done.stderr
+    return done.stdout.split()
+
+
+CONFIGS = [*shipped_configs()]
+
+
 @pytest.mark.parametrize(
     "before, word, expected",
     [
@@ -35,16 +51,51 @@ def script(tmp_path, capsys):
         ("orthoreg run", "--conf", "--config"),
         ("orthoreg run --config x", "--work", "--workdir"),
         ("orthoreg report", "--c", ""),
-        ("orthoreg data", "", "check prepare -h --help --config --tasks --data --tfds"),
+        ("orthoreg data", "", "check prepare -h --help"),
+        ("orthoreg data check", "--t", "--tasks"),
+        ("orthoreg data prepare", "--t", "--tasks --tfds"),
         ("orthoreg completion", "z", "zsh"),
         ("orthoreg merge", "--opt", "--option"),
+        ("orthoreg run --config", "embedded_r", "embedded_regime"),
+        ("orthoreg data check --config", "emb", " ".join(CONFIGS[:4])),
+        ("orthoreg run --config =", "fourt", "fourteen"),
+        ("orthoreg merge --layout", "v", "vision vision-bare vision-projection"),
+        ("orthoreg export --method full --layout", "open", "open_clip"),
+        ("orthoreg merge --merger", "ts", "tsv_m"),
+        ("orthoreg merge --space", "k", "knots"),
+        ("orthoreg measure --split", "", "train val test"),
+        ("orthoreg measure --experts", "fu", ""),  # an option of other commands
+        ("orthoreg run --experts", "fusionbench/ViT-L", "fusionbench/ViT-L/14"),
+        ("orthoreg run --workdir", "--", ""),  # a folder, and no option
+        ("orthoreg run --distributed", "--coo", "--coordinator"),  # which takes no value
+        ("orthoreg run --models a=b c=d", "--ba", "--base"),
+        ("orthoreg run", "--config.lora.r", "--config.lora.rank="),
+        ("orthoreg run --config x --config.training.steps = 3", "--config.see", "--config.seeds="),
+        ("orthoreg report", "--config.see", ""),
+        ("orthoreg init mine.py --config", "tw", "twenty"),
     ],
 )
 def test_bash_completes(script, before, word, expected):
-    command = ["bash", "-c", ASK, "bash", script("bash"), before, word]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == expected
-    assert not done.stderr
+    assert complete(script("bash"), before, word) == expected.split()
+
+
+def test_after_config_files_are_completed_too(script, tmp_path):
+    (tmp_path / "here").mkdir()
+    for name in ("emotions.py", "emotions.txt"):
+        (tmp_path / "here" / name).write_text("")
+    found = complete(script("bash"), "orthoreg run --config", "em", tmp_path / "here")
+    assert found == ["emotions.py", *CONFIGS[:4]]
+
+
+def test_every_option_is_completed(script):
+    found = complete(script("bash"), "orthoreg run", "--config.")
+    known = [key for key in flatten_config(default_config()) if not key.startswith("per_method")]
+    assert sorted(found) == sorted(f"--config.{key}=" for key in known)
+
+
+def test_values_are_those_of_their_tables():
+    tables = {"--merger": [*MERGERS, *FITTED], "--layout": OUTPUTS, "--experts": EXPERTS}
+    assert {flag: tuple(table) for flag, table in tables.items()} == VALUES
 
 
 def test_zsh_reads_its_script(script):

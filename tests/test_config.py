@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from orthoreg_jax.config import default_config, flatten_config, load_config, override, validate
+from orthoreg_jax.config.given import with_given
+from orthoreg_jax.config.unknown import SYNONYMS
 from orthoreg_jax.tasks.catalogue import BENCHMARKS, KNOWN
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -96,9 +98,9 @@ def test_overrides_take_the_option_s_type():
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("training.stepz=3", "no such option; did you mean training.steps"),
-        ("training", "no such option"),
-        ("training=3", "no such option"),
+        ("training", "training: is a section; its options are accumulate, batch_size, .*decay$"),
+        ("penalty.tak=3", "is a section; its options are images, normalized, projection, strength"),
+        ("training.steps", "has no value; write --config.training.steps=VALUE$"),
         (
             "training.warmup_steps=3",
             "is now training.warmup, a number of steps from 1 up or a share",
@@ -112,6 +114,50 @@ def test_overrides_take_the_option_s_type():
 def test_bad_overrides(text, message):
     with pytest.raises(ValueError, match=message):
         override(default_config(), [text])
+
+
+@pytest.mark.parametrize(
+    "key, meant",
+    [
+        ("training.stepz", "training.steps"),
+        ("trainig.steps", "training.steps"),
+        ("steps", "training.steps"),
+        ("training.lr", "training.learning_rate"),
+        ("lr", "training.learning_rate"),
+        ("penalty.lambda", "penalty.strength"),
+        ("penalty.weight", "penalty.strength"),  # delta.weight is of another section
+        ("penalty.tak.lambda", "penalty.tak.strength"),
+        ("training.lambda", "penalty.strength"),
+        ("training.bs", "training.batch_size"),
+        ("batch_size", "evaluation.batch_size or training.batch_size"),
+        ("learning_rate", "training.learning_rate"),  # not those of each method
+        ("per_method.lora.lr", "per_method.lora.learning_rate"),
+        ("per_method.full+orthreg.strength", "per_method.full+orthoreg.strength"),
+        ("eval.alphas", "evaluation.alphas"),
+        ("task", "tasks"),
+        ("seed", "seeds"),
+    ],
+)
+def test_the_option_that_was_meant(key, meant):
+    with pytest.raises(ValueError) as caught:
+        override(default_config(), [f"{key}=1"])
+    assert str(caught.value) == f"--config.{key}=1: no such option; did you mean {meant}?"
+
+
+@pytest.mark.parametrize(
+    "key, rest",
+    [("lora.zzz", "lora has alpha, placement, rank"), ("zzz", "`orthoreg run --help` lists all")],
+)
+def test_an_option_that_is_like_no_other(key, rest):
+    with pytest.raises(ValueError) as caught:
+        override(default_config(), [f"{key}=1"])
+    assert str(caught.value) == f"--config.{key}=1: no such option; {rest}"
+
+
+def test_synonyms_are_of_options_and_are_none():
+    last = {key.rpartition(".")[2] for key in flatten_config(default_config())}
+    assert {*SYNONYMS.values()} <= last
+    assert {*SYNONYMS} & last <= {"weight"}
 
 
 @pytest.mark.parametrize(
@@ -176,11 +222,41 @@ def test_all_problems_come_at_once():
 @pytest.mark.parametrize(
     "source, message",
     [
-        ("config.trainin = 3", "trainin: no such option; did you mean training"),
+        ("config.trainin = 3", r"trainin: no such option; did you mean training\?$"),
+        ("config.trainin.steps = 3", r"trainin: no such option; did you mean training\?$"),
         ("config.training.stepz = 3", r"stepz: no such option; did you mean training\.steps\?$"),
+        ("print(config.training.stepz)", r"stepz: no such option; did you mean training\.steps"),
+        ("config.per_method['lor'].strength = 1.0", "lor: no such option; did you mean lora"),
         ("config.training.warmup_steps = 3", "warmup_steps: is now training.warmup, a number"),
-        ("config.training.steps = 'ten'", "str"),
-        ("raise KeyError('of its own')", "of its own"),
+        (
+            "config.training.steps = '10'",
+            r"training\.steps is '10', allowed: a whole number, for example 100$",
+        ),
+        (
+            "config.tasks = 'mnist'",
+            r"tasks is 'mnist', allowed: a list, each entry a text, for example \('mnist', 'fash",
+        ),
+        ("config.seeds = 3", r"seeds is 3, allowed: a list, .*a whole number, for example \(0,\)$"),
+        (
+            "config.penalty.strength = 'a\\nb'",
+            r"strength is 'a\\nb', allowed: a finite number, for",
+        ),
+        ("config.training = 3", "training: is a section; its options are accumulate, batch_s"),
+        ("raise KeyError('of its own')", "KeyError: of its own"),
+        ("raise ValueError('of its own')", "ValueError: of its own"),
+        ("{}.nothing", "AttributeError: 'dict' object has no attribute 'nothing'"),
+        ("x = (", r"SyntaxError: '\(' was never closed$"),
+        ("import nowhere_to_be_found", "nowhere_to_be_found"),
+    ],
+)
+def test_an_error_in_a_file_names_its_line(tmp_path, source, message):
+    with pytest.raises(ValueError, match=f"bad.py': line 4: .*{message}"):
+        load_config(bad_file(tmp_path, source))
+
+
+@pytest.mark.parametrize(
+    "source, message",
+    [
         ("return None", r"returned NoneType.*return config"),
         (
             "config.seeds = (0, 'b')",
@@ -188,18 +264,26 @@ def test_all_problems_come_at_once():
         ),
         ("config.evaluation.alphas = (0.0, 'b')", "alphas .* a list, each entry a finite number"),
         ("config.evaluation.alphas = (0.0, float('nan'))", "alphas .* a finite number"),
-        ("x = (", "SyntaxError"),
-        ("import nowhere_to_be_found", "nowhere_to_be_found"),
     ],
 )
 def test_bad_files(tmp_path, source, message):
-    path = tmp_path / "bad.py"
+    with pytest.raises(ValueError, match=message):
+        load_config(bad_file(tmp_path, source))
+
+
+def bad_file(folder, source):
+    path = folder / "bad.py"
     path.write_text(
         "from orthoreg_jax.config import default_config\n"
         f"def get_config():\n    config = default_config()\n    {source}\n    return config\n"
     )
+    return path
+
+
+def test_an_error_below_the_file_names_the_file_s_own_line(tmp_path):
+    message = "line 4: JSONDecodeError: Expecting value"
     with pytest.raises(ValueError, match=message):
-        load_config(path)
+        load_config(bad_file(tmp_path, "import json; json.loads('')"))
 
 
 def test_missing_file_and_missing_function(tmp_path):
@@ -234,3 +318,97 @@ def test_text_tensors_take_a_method_that_trains_them(methods, good):
     else:
         with pytest.raises(ValueError, match="False, unless `methods` has full\\+orthoreg or lin"):
             validate(config)
+
+
+def shown(config, *keys):
+    flat = flatten_config(config)
+    return [flat[key] for key in keys]
+
+
+NAMING_TASKS = (
+    *("evaluation.disentanglement_tasks", "evaluation.analogies", "evaluation.feature_images"),
+    "given",
+)
+
+
+@pytest.fixture
+def four(tmp_path):
+    """A config of four tasks and a fifth, whose every option that names tasks does so."""
+    path = tmp_path / "four.py"
+    path.write_text(
+        "from orthoreg_jax.config import default_config\n"
+        "def get_config():\n"
+        "    config, evaluation = (made := default_config()), made.evaluation\n"
+        "    config.tasks = ('a', 'b', 'c', 'd', 'e')\n"
+        "    config.given = tuple(f'{task}=model' for task in config.tasks)\n"
+        "    evaluation.disentanglement_tasks = ('a', 'b', 'c')\n"
+        "    evaluation.analogies = ('a:b:c:d', 'b:c:d:e')\n"
+        "    evaluation.feature_images = 4\n"
+        "    return config\n"
+    )
+    return path
+
+
+PAIRS = "disentanglement of {} (name others in evaluation.disentanglement_tasks)"
+
+
+@pytest.mark.parametrize(
+    "tasks, pairs, analogies, images, left_out",
+    [
+        ("a,b,c,d,e", "abc", ("a:b:c:d", "b:c:d:e"), 4, ""),
+        ("d,c,b,a", "abc", ("a:b:c:d",), 4, "the analogy b:c:d:e"),
+        ("b,c", "bc", (), 4, PAIRS.format("a") + "; the analogy a:b:c:d; the analogy b:c:d:e"),
+        ("a,d", "", (), 4, PAIRS.format("a, b, c") + "; the analogy a:b:c:d; the analogy b:c:d:e"),
+        ("e", "", (), 0, "disentanglement of a, b, c; the analogy a:b:c:d; the analogy b:c:d:e; "
+                         "specialisation, which needs two tasks"),
+    ],
+)  # fmt: skip
+def test_options_that_name_tasks_follow_other_tasks(
+    four, capfd, tasks, pairs, analogies, images, left_out
+):
+    config = load_config(four, [f"tasks={tasks}"])
+    given = tuple(f"{task}=model" for task in "abcde" if task in tasks)
+    assert shown(config, *NAMING_TASKS) == [tuple(pairs), analogies, images, given]
+    named = tasks.replace(",", ", ")
+    said = f"note: not measured with these tasks ({named}): {left_out}\n" if left_out else ""
+    assert capfd.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    [
+        ("evaluation.disentanglement_tasks=a,b", r"two different names from `tasks` \(b, f\)"),
+        ("evaluation.analogies=a:b:c:d", "a:b:c:d, four different names from `tasks`"),
+        ("given=a=model", "TASK=MODEL, once for each of `tasks`"),
+    ],
+)
+def test_what_the_user_asks_for_together_with_tasks_is_refused_if_it_does_not_fit(
+    four, option, message
+):
+    with pytest.raises(ValueError, match=message):
+        load_config(four, ["tasks=b,f", option])
+
+
+def test_features_that_the_user_asks_for_need_two_tasks(four):
+    with pytest.raises(ValueError, match="feature_images is 8, allowed: 0 with a single task"):
+        load_config(four, ["tasks=a", "evaluation.feature_images=8"])
+
+
+def test_a_file_that_does_not_fit_itself_is_refused(four):
+    four.write_text(four.read_text().replace("'e')", "'f')"))
+    with pytest.raises(ValueError, match="evaluation.analogies is"):
+        load_config(four)
+
+
+def test_wrong_types_are_said_before_tasks_are_followed(four):
+    four.write_text(four.read_text().replace("('a:b:c:d', 'b:c:d:e')", "(3,)"))
+    with pytest.raises(ValueError, match=r"analogies is \(3,\), allowed: a list, each entry a te"):
+        load_config(four, ["tasks=a,b"])
+
+
+def test_given_models_replace_a_file_s_tasks(four):
+    config, note = with_given(four, ["a=model", "x=other"], "base", "", "")
+    assert shown(config, *NAMING_TASKS) == [(), (), 4, ("a=model", "x=other")]
+    assert note.startswith("not measured with these tasks (a, x): disentanglement of a, b, c")
+    with pytest.raises(ValueError, match="TASK=MODEL, once for each of `tasks`"):
+        with_given(four, ["a=model", "x=other"], "base", "", "", ["tasks=a"])

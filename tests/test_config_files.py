@@ -33,7 +33,7 @@ def test_a_file_goes_before_a_name(tmp_path, monkeypatch):
     "source, message",
     [
         ("configs/embedded.py", "'embedded' comes with the package, by this"),
-        ("embeded", "one of embedded, embedded_analogies"),
+        ("embeded", r"one of embedded, embedded_analogies.*; did you mean embedded\?$"),
         ("none.py", r"no such Python file \(.py\); allowed"),
         ("", "no such Python file"),
     ],
@@ -79,6 +79,44 @@ def test_its_lines_work_when_they_are_taken_in(tmp_path):
         before = config.to_dict()
         exec(statement, {"config": config})
         assert config.to_dict() == before, key
+
+
+@pytest.mark.parametrize("name", shipped_configs.shipped_configs())
+def test_the_template_of_a_config_is_that_config(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    file = pathlib.Path("mine.py")
+    assert cli.main(["init", "mine.py", "--config", name]) == 0
+    config, text = load_config(name), file.read_text()
+    assert load_config(file).to_dict() == config.to_dict()
+    assert max(map(len, text.splitlines())) <= 100
+    default = flatten_config(default_config())
+    changed = [key for key, value in flatten_config(config).items() if value != default[key]]
+    assert len(re.findall(r"^    config\.(.+?) = ", text, re.M)) == len(changed) > 2
+    # An option is set or commented out, and not both.
+    names = re.findall(r"^    (?:# )?config\.([a-z_.]+) = ", text, re.M)
+    assert len(names) == len(set(names))
+
+
+def test_the_template_takes_options_of_the_command_line(tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    options = ["--config.training.steps=7", "--config.per_method.lora+orthoreg.strength=2"]
+    assert cli.main(["init", str(file), *options]) == 0
+    lines = [line for line in file.read_text().splitlines() if line.startswith("    config.")]
+    assert lines == [
+        '    config.per_method["lora+orthoreg"].strength = 2.0',
+        "    config.training.steps = 7",
+    ]
+    embedded = tmp_path / "embedded.py"
+    assert cli.main(["init", str(embedded), "--config", "embedded", "--config.tasks=mnist"]) == 0
+    assert "note: not measured with these tasks (mnist)" in capsys.readouterr().err
+    assert load_config(embedded).tasks == ("mnist",)
+
+
+def test_no_folder_is_made_for_a_template(tmp_path, capfd):
+    assert cli.main(["init", str(tmp_path / "nofolder" / "mine.py")]) == 1
+    said = f"{tmp_path}/nofolder: no such folder; create it, or give another name"
+    assert said in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_there_is_not_written_over(tmp_path, capfd):

@@ -14,9 +14,11 @@ import pytest
 from orthoreg_jax import cli, commands
 from orthoreg_jax.clip.checkpoint import load_checkpoint
 from orthoreg_jax.config import flatten_config, load_config
-from orthoreg_jax.storage import only_one
+from orthoreg_jax.storage import only_one, read_sealed
 
 from .small_run import orthoreg
+
+CHEAP = "--config.methods=full"
 
 
 def fails(capfd, command, config, workdir, *more):
@@ -37,6 +39,7 @@ def fails(capfd, command, config, workdir, *more):
         ("--config.trainig.steps=3", "did you mean training.steps?"),
         ("--config.training.steps=0", "training.steps is 0, allowed: a whole number from 1 up"),
         ("--config.tasks=first,second,third", "task 'third': is not in"),
+        ("--config.tasks=first,secnd,others2", "did you mean second?\n  task 'others2': is not in"),
         ("--config.training.epochs=-1", "first, second are not among the field's tasks"),
         ("--config.training.epochs=0.1", "some tasks train for no more steps than that (first: 1"),
         ("--config.tasks=evaluation.json", "allowed: names without '/' and no leading '.', other"),
@@ -47,6 +50,20 @@ def fails(capfd, command, config, workdir, *more):
 )
 def test_bad_options(inputs, tmp_path, capfd, option, message):
     assert message in fails(capfd, "run", inputs, tmp_path / "run", option)
+
+
+def test_what_other_tasks_leave_unmeasured_is_said_before_work_and_after_checks(
+    inputs, tmp_path, capfd
+):
+    assert orthoreg("run", inputs, tmp_path / "run", "--config.tasks=first", CHEAP) == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert ", 1 task and control others, method full, seed 3, on 1 x " in lines[0]
+    assert lines[0].startswith("model ") and lines[1] == (
+        "note: not measured with these tasks (first): disentanglement of first, second; "
+        "specialisation, which needs two tasks"
+    )
+    results = read_sealed(tmp_path / "run" / "results.json")
+    assert results["features"] is None and not results["runs"][0]["disentanglement"]
 
 
 def test_missing_config_file(tmp_path, capfd):
@@ -183,6 +200,18 @@ def test_full_disk(inputs, small_disk, every, victim):
     assert set(left) <= whole
 
 
+def test_a_run_is_no_model(finished, tmp_path, capfd):
+    assert cli.main(["measure", "--model", str(finished), "--tasks", "digits"]) == 1
+    said = f"{finished}: is a run's folder, not a model; write a model of the run with `orthoreg ex"
+    assert said in capfd.readouterr().err
+    (tmp_path / "config.json").write_text('{"sizes": 3}')
+    assert cli.main(["measure", "--model", str(tmp_path), "--tasks", "digits"]) == 1
+    assert (
+        "config.json: describes no model (it has no model_type); supported"
+        in capfd.readouterr().err
+    )
+
+
 def test_stages_in_the_wrong_order(inputs, tmp_path, capfd):
     message = fails(capfd, "evaluate", inputs, tmp_path / "run")
     assert "4 task vectors are missing" in message and "stage `finetune` first" in message
@@ -246,6 +275,28 @@ def test_unknown_arguments(tmp_path, capfd):
         with pytest.raises(SystemExit) as caught:
             cli.main(arguments)
         assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments, meant",
+    [
+        (["run", "--steps=10"], "; did you mean --config.training.steps=10?"),
+        (["run", "--steps", "10"], "; did you mean --config.training.steps=VALUE?"),
+        (["run", "--training.steps=10"], "; did you mean --config.training.steps=10?"),
+        (["run", "--lr=1e-4"], "; did you mean --config.training.learning_rate=1e-4?"),
+        (["run", "--modls"], "; did you mean --models?"),
+        (["run", "--batch_size=4"], "; did you mean --config.training.batch_size=4 or "
+                                    "--config.evaluation.batch_size=4?"),
+        (["run", "--zebra"], ""),
+        (["report", "--steps=10"], ""),  # takes no config
+    ],
+)  # fmt: skip
+def test_the_argument_that_was_meant(capfd, arguments, meant):
+    command, *unknown = arguments
+    with pytest.raises(SystemExit):
+        cli.main([command, "--workdir", "x", *unknown])
+    said = f"error: unknown arguments: {' '.join(unknown)}{meant}"
+    assert capfd.readouterr().err.splitlines()[-1].endswith(said)
 
 
 def test_a_reader_that_has_seen_enough(inputs):

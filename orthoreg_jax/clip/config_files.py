@@ -55,9 +55,17 @@ def read_config(directory: str | pathlib.Path, base: ClipConfig | None = None) -
     except (OSError, ValueError, RecursionError) as error:  # not JSON, or not text
         raise ValueError(f"{path}: is not JSON ({error}); download or save it again") from error
     kind = raw.get("model_type") if isinstance(raw, dict) else None
-    if kind not in ("clip", "clip_vision_model"):
+    if kind is None and isinstance(raw, dict) and "methods" in raw:
         raise ValueError(
-            f"{path}: describes a model of type {kind!r}; supported: 'clip' (for example "
+            f"{directory}: is a run's folder, not a model; write a model of the run with `orthoreg "
+            f"export --workdir {directory} --method METHOD --out DIRECTORY`, or `orthoreg merge`"
+        )
+    if kind not in ("clip", "clip_vision_model"):
+        described = (
+            f"a model of type {kind!r}" if kind is not None else "no model (it has no model_type)"
+        )
+        raise ValueError(
+            f"{path}: describes {described}; supported: 'clip' (for example "
             "openai/clip-vit-large-patch14) and, with a base, 'clip_vision_model'"
         )
     if kind == "clip_vision_model" and base is None:

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 
 from orthoreg_jax.extras import explained
+from orthoreg_jax.words import counted
 
 from .config import LEGACY_EOS, ClipConfig
 from .processor import PREPROCESSOR, defaults, read_processor
@@ -71,8 +72,8 @@ def tokenize(
     long = [text for text, row in zip(texts, rows, strict=True) if len(row) > length]
     if long:
         raise ValueError(
-            f"{len(long)} texts exceed the model's limit of {length} tokens (first: "
-            f"{long[0]!r}); shorten the class name or the template"
+            f"{counted(len(long), 'text exceeds', 'texts exceed')} the model's limit of "
+            f"{length} tokens (first: {long[0]!r}); shorten the class name or the template"
         )
     padded = [row + [tokenizer.pad_token_id] * (length - len(row)) for row in rows]
     ids = np.array(padded, np.int32).reshape(len(rows), length)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from orthoreg_jax.arithmetic.paths import unflatten
+from orthoreg_jax.words import counted
 
 from .config import ClipConfig
 from .config_files import ALONE
@@ -220,8 +221,8 @@ def misfit_message(problems: list[str], cause: str) -> str:
     )
     hint = cause or "Use the weights that belong to this config."
     return (
-        f"{len(problems)} tensors do not fit the model that its config describes:\n  "
-        f"{shown}{more}\n{hint}"
+        f"{counted(len(problems), 'tensor does', 'tensors do')} not fit the model that its "
+        f"config describes:\n  {shown}{more}\n{hint}"
     )
 
 

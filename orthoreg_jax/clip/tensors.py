@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from orthoreg_jax.words import counted
+
 # Types in safetensors headers -> NumPy's names; other types keep the header's name.
 KINDS = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool",
@@ -138,8 +140,9 @@ def _shards(index: pathlib.Path) -> tuple[pathlib.Path, ...]:
     ]
     if missing or not names:
         raise ValueError(
-            f"{index}: lists {len(names)} files, but {len(missing)} of them are missing "
-            f"({', '.join(missing[:5])}); copy the whole directory again"
+            f"{index}: lists {counted(len(names), 'file')}, but "
+            f"{counted(len(missing), 'of them is', 'of them are')} missing ("
+            f"{', '.join(missing[:5])}); copy the whole directory again"
         )
     return tuple(index.parent / name for name in names)
 

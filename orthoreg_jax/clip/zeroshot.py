@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from orthoreg_jax.words import counted
+
 from .checkpoint import Checkpoint, check_checkpoint
 from .config import TextConfig
 from .modules import TextTransformer, normalize
@@ -66,7 +68,9 @@ def zero_shot_head(
     """
     check_checkpoint(checkpoint)
     if len(classes) < 2:
-        raise ValueError(f"{len(classes)} classes; a classification head needs at least 2")
+        raise ValueError(
+            f"{counted(len(classes), 'class', 'classes')}; a classification head needs at least 2"
+        )
     wrong = [template for template in templates if template.count("{}") != 1]
     if wrong or not templates:
         raise ValueError(

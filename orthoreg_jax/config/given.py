@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from .following import follow_tasks
 from .loading import load_config, override
 from .options import GIVEN, default_config
-from .validation import validate
+from .validation import check_types, validate
 
 # Everything that the report can show, at a size for a first look; a config or overrides change it.
 FIRST_LOOK_ALPHAS = (-2.0, -1.0, 0.0, 1.0, 2.0)
@@ -24,8 +25,8 @@ def with_given(
     data: str,
     control: str,
     overrides: Sequence[str] = (),
-) -> ConfigDict:
-    """A config whose one method is the given models.
+) -> tuple[ConfigDict, str]:
+    """A config whose one method is the given models, and what its file measures but it cannot.
 
     Args:
       file: as of `load_config`; None: the defaults, with every pair of tasks measured for
@@ -59,5 +60,7 @@ def with_given(
         evaluation.max_disentanglement_images = FIRST_LOOK_IMAGES
     config.control = control or config.control
     override(config, overrides)
+    check_types(config)
+    note = follow_tasks(config, {"given", *(text.partition("=")[0] for text in overrides)})
     validate(config)
-    return config
+    return config, note

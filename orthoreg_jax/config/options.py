@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from ml_collections import ConfigDict
@@ -229,22 +227,6 @@ def default_config() -> Options:
     # 0: not measured.
     evaluation.feature_images = 0
     return cast(Options, config.lock())
-
-
-# Options of earlier versions, and what replaces them.
-RENAMED = {
-    "training.warmup_steps": "training.warmup, a number of steps from 1 up or a share below 1",
-}
-
-
-def unknown_option(key: str, known: Iterable[str]) -> str:
-    """Message for an unknown option, given by its dotted name or only the last part of it."""
-    for old, new in RENAMED.items():
-        if key in (old, old.rpartition(".")[2]):
-            return f"is now {new}"
-    last = {name.rpartition(".")[2]: name for name in known}
-    near = difflib.get_close_matches(key, [*known, *last], 1)
-    return f"no such option{f'; did you mean {last.get(near[0], near[0])}?' if near else ''}"
 
 
 def split_method(method: str) -> tuple[str, tuple[str, ...]]:

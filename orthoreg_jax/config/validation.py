@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -15,8 +15,8 @@ from .options import (
     default_config,
     flatten_config,
     split_method,
-    unknown_option,
 )
+from .unknown import unknown_option
 from .value_types import describe_kind, same_kind
 
 
@@ -26,23 +26,35 @@ def validate(config: ConfigDict) -> None:
     Raises:
       ValueError: all problems found, each with the values allowed.
     """
+    check_types(config)  # first, because the checks below rely on them
+    flat, known = flatten_config(config), flatten_config(default_config())
+    wrong = [(key, each.allowed) for key, each in constraints() if not each.good(flat[key])]
+    wrong += _unrelated(flat)
+    order = list(known)
+    wrong.sort(key=lambda problem: order.index(problem[0]))
+    _refuse(_problem(flat, key, allowed) for key, allowed in wrong)
+
+
+def check_types(config: ConfigDict) -> None:
+    """Checks that a config has every option and no other, each with a value of its type.
+
+    Raises:
+      ValueError: all problems found.
+    """
     flat, known = flatten_config(config), flatten_config(default_config())
     problems = [f"{key}: {unknown_option(key, known)}" for key in flat if key not in known]
     problems += [f"{key}: is missing" for key in known if key not in flat]
-    # Wrong types are reported first, because the checks below rely on the types.
     problems += [
         _problem(flat, key, describe_kind(value))
         for key, value in known.items()
         if key in flat and not same_kind(flat[key], value)
     ]
-    if not problems:
-        wrong = [(key, each.allowed) for key, each in constraints() if not each.good(flat[key])]
-        wrong += _unrelated(flat)
-        order = list(known)
-        wrong.sort(key=lambda problem: order.index(problem[0]))
-        problems = [_problem(flat, key, allowed) for key, allowed in wrong]
-    if problems:
-        raise ValueError("config: " + "; ".join(problems))
+    _refuse(problems)
+
+
+def _refuse(problems: Iterable[str]) -> None:
+    if text := "; ".join(problems):
+        raise ValueError(f"config: {text}")
 
 
 def _problem(flat: dict[str, Any], key: str, allowed: str) -> str:
@@ -97,7 +109,7 @@ def _unrelated(flat: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if not ({*pairs} <= {*tasks} and len({*pairs}) == len(pairs) != 1):
         yield (
             "evaluation.disentanglement_tasks",
-            "empty, or at least two different names from `tasks`",
+            f"empty, or at least two different names from `tasks` ({', '.join(tasks)})",
         )
     if flat["evaluation.feature_images"] > 0 and not several:
         yield "evaluation.feature_images", "0 with a single task: overlap needs two"

@@ -12,6 +12,7 @@ from orthoreg_jax.arithmetic.checks import named_vectors
 from orthoreg_jax.clip.checkpoint import Checkpoint, check_checkpoint
 from orthoreg_jax.tasks.task import Task
 from orthoreg_jax.training.modes.mode import Outputs, edited_outputs
+from orthoreg_jax.words import counted
 
 from .accuracy import NO_CLASS, EvaluationSet, Evaluator
 from .checkpoint_accuracy import open_evaluation, visual_parts
@@ -116,8 +117,8 @@ def measure_disentanglement(
     tasks = read_tasks(tasks, split)
     if len(vectors) != 2 or len(tasks) != 2:
         raise ValueError(
-            f"{len(vectors)} vectors and {len(tasks)} tasks; the error is defined for two tasks "
-            "and their two vectors: measure more of them pair by pair"
+            f"{counted(len(vectors), 'vector')} and {counted(len(tasks), 'task')}; the error is "
+            "defined for two tasks and their two vectors: measure more of them pair by pair"
         )
     first, second = visual_parts(vectors)
     alphas = _read_grid(alphas).tolist()

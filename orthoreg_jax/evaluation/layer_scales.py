@@ -16,6 +16,7 @@ from orthoreg_jax.arithmetic.task_vectors import apply_task_vector
 from orthoreg_jax.arithmetic.types import Apply, Inputs, Params, TaskVector
 from orthoreg_jax.clip.checkpoint import Checkpoint, check_checkpoint
 from orthoreg_jax.tasks.task import Task
+from orthoreg_jax.words import counted
 
 from .checkpoint_accuracy import open_evaluation, visual_parts
 from .checks import check_whole, read_accuracies, read_tasks
@@ -64,7 +65,8 @@ def scale_layers(
     check_precision({"vector": vector})
     if len(scales) != len(names):
         raise ValueError(
-            f"{len(scales)} scales for {len(names)} layers; give one for each of {', '.join(names)}"
+            f"{counted(len(scales), 'scale')} for {counted(len(names), 'layer')}; give one for "
+            f"each of {', '.join(names)}"
         )
     (tower,) = visual_parts([vector])
     return {"visual": _scaled(tower, jnp.asarray(scales))}
@@ -119,7 +121,10 @@ def search_layer_scales(
     check_whole("rounds", rounds, 0)
     given, found = read_accuracies(single, "single"), read_tasks(tasks, "val")
     if given.shape != (len(found),):
-        raise ValueError(f"{given.size} accuracies for {len(found)} tasks; give one for each")
+        raise ValueError(
+            f"{counted(given.size, 'accuracy', 'accuracies')} for {counted(len(found), 'task')}; "
+            "give one for each"
+        )
     names, (tower,) = layer_names(vector), visual_parts([vector])
     evaluator, sets = open_evaluation(
         checkpoint,

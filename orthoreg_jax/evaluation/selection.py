@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from orthoreg_jax.words import counted
+
 from .checks import check_share, read_accuracies, read_choices
 
 Numbers = Float[np.ndarray, " _"] | Sequence[float]
@@ -65,7 +67,7 @@ def choose_addition(
     if single.ndim != 1 or accuracy.shape != (len(alphas), len(single)) or accuracy.size == 0:
         raise ValueError(
             f"accuracy has shape {accuracy.shape}, expected one row for each of {len(alphas)} "
-            f"alphas and one column for each of {single.size} tasks"
+            f"alphas and one column for each of {counted(single.size, 'task')}"
         )
     means = normalised(accuracy, single).mean(axis=1)
     index = int(np.argmax(means))

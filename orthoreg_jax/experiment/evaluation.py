@@ -38,6 +38,7 @@ from orthoreg_jax.storage import StorageError, only_one, read_json, read_sealed,
 from orthoreg_jax.time_left import Plan
 from orthoreg_jax.training.modes.mode import edited_outputs
 from orthoreg_jax.trees import StoredTree, load_tree, save_tree
+from orthoreg_jax.words import counted
 
 from .experiment import Experiment, Method
 from .given import GIVEN_FACTS
@@ -92,7 +93,8 @@ def evaluate_all(experiment: Experiment, plan: Plan | None = None) -> Results:
     ]
     if missing:
         raise ValueError(
-            f"{len(missing)} task vectors are missing: {', '.join(missing[:5])}"
+            f"{counted(len(missing), 'task vector is', 'task vectors are')} missing: "
+            f"{', '.join(missing[:5])}"
             f"{' ...' if len(missing) > 5 else ''}; run the stage `finetune` first"
         )
     open_folder(experiment)

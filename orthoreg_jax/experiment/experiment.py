@@ -31,6 +31,7 @@ from orthoreg_jax.training.modes.mode import Mode
 from orthoreg_jax.training.penalties import PENALTIES, Penalty, penalty_options
 from orthoreg_jax.training.sharding import Shardings
 from orthoreg_jax.versions import PACKAGES, version
+from orthoreg_jax.words import counted, plural
 
 from .given import Given, open_given
 from .vectors import task_folder, vector_path
@@ -114,10 +115,11 @@ class Experiment:
         lines = [*self._others_epochs().items(), *self._repeated().items()]
         said = "".join(f"\n{name}: {text}" for name, text in lines)
         return (
-            f"model {config.model} ({count / 1e6:.1f} M parameters), {len(config.tasks)} tasks and "
-            f"control {config.control}, methods {', '.join(config.methods)}, seeds "
-            f"{', '.join(map(str, config.seeds))}, on {jax.device_count()} x {device}, in "
-            f"{self.folder}{said}"
+            f"model {config.model} ({count / 1e6:.1f} M parameters), "
+            f"{counted(len(config.tasks), 'task')} and control {config.control}, "
+            f"{plural(len(config.methods), 'method')} {', '.join(config.methods)}, "
+            f"{plural(len(config.seeds), 'seed')} {', '.join(map(str, config.seeds))}, on "
+            f"{jax.device_count()} x {device}, in {self.folder}{said}"
         )
 
     def _others_epochs(self) -> dict[str, Note]:

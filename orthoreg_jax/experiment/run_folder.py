@@ -160,7 +160,8 @@ def check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
         raise ValueError(f"{path}: is not the config of a run; choose another --workdir")
     # An option that did not exist when the run started had its default value.
     old = json.loads(json.dumps(flatten_config(default_config()))) | translate_options(old)
-    old, new = (each | {"training.warmup": _warmup(each)} for each in (old, new))
+    if _warmup(old) == _warmup(new):
+        old["training.warmup"] = new["training.warmup"]
     differing = [
         f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
         for key in {**old, **new}

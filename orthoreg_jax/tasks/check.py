@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from orthoreg_jax.extras import install
+from orthoreg_jax.words import counted, plural
 
 from .catalogue import KNOWN
 from .class_names import first_name
@@ -52,11 +53,14 @@ class TaskFacts(NamedTuple):
         if not self.splits:
             return wrong
         names = ", ".join(self.classes[:4]) + (", ..." if len(self.classes) > 4 else "")
-        lines = [f"{self.name}: {self.title}, {len(self.classes)} classes ({names})"]
+        classes = counted(len(self.classes), "class", "classes")
+        title = f"{self.title}, {classes} ({names})"
+        lines = [wrong, f"  {title}"] if self.problem else [f"{self.name}: {title}"]
         for split, each in self.splits.items():
+            per_class = f"{each.fewest} to " * (each.fewest < each.most) + f"{each.most} a class"
+            images = plural(each.images, "image")
             lines.append(
-                f"  {split:5} {each.images:7} images, {each.fewest} to {each.most} a class, sha256 "
-                f"{each.sha256[:16]}"
+                f"  {split:5} {each.images:7} {images}, {per_class}, sha256 {each.sha256[:16]}"
             )
         found = [f"{count} of {second} in {first}" for (first, second), count in
                  self.duplicates.items() if count]  # fmt: skip
@@ -64,7 +68,7 @@ class TaskFacts(NamedTuple):
         lines += [f"  {each}" for each in self.notes]
         if self.licence:
             lines.append(f"  licence: {self.licence}")
-        return "\n".join([*lines, wrong] if self.problem else lines)
+        return "\n".join(lines)
 
 
 def check_tasks(

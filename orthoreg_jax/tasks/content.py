@@ -72,7 +72,7 @@ def with_validation(
     if missing:
         raise ValueError(
             f"{place}: has no {' and no '.join(missing)} split"
-            f"{', from which 10 % would be cut for validation' * (cut and not halved)}; it has "
+            f"{' (10 % of train would be validation)' * (cut and 'train' in missing)}; it has "
             f"{', '.join(present.values()) or 'none'}"
         )
     splits = {split: read(split) for split in SPLITS if split in wanted}

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from orthoreg_jax.words import counted, plural
+
 from .class_names import ClassNames, letters_and_digits, plain
 from .decoding import decode
 from .facts import Facts, Stamp, file_stamp
@@ -47,16 +49,15 @@ class FileImages:
         Raises:
           ValueError: the file is not a complete image; the message names it.
         """
-        path = self.root / self.paths[row]
-        return decode(path, shown(path))
+        return decode(self.root / self.paths[row], shown(self.place(row)))
 
     def inspect(self, rows: Rows, whole: bool = False) -> list[Facts]:
         """Facts about some files."""
         return inspect_stored(self, rows, whole, f"images of {shown(self.root)}")
 
     def place(self, row: int) -> str:
-        """Absolute path of the file."""
-        return os.path.abspath(self.root / self.paths[row])
+        """Path of the file."""
+        return str(self.root / self.paths[row])
 
     def name(self, row: int) -> str:
         """Path of the file, starting with the directory of its split."""
@@ -235,9 +236,10 @@ def listed_images(
     if missing:
         broken = f", which {there.broken[missing[0]]}" if missing[0] in there.broken else ""
         raise ValueError(
-            f"{shown(file)}: {len(missing)} of its {len(wanted)} images are not below "
-            f"{shown(root)}, the first is '{shown(missing[0])}'{broken}; "
-            "copy the data again, or use the list that belongs to it"
+            f"{shown(file)}: {len(missing)} of its {counted(len(wanted), 'image')} "
+            f"{plural(len(missing), 'is', 'are')} not below {shown(root)}, the first is "
+            f"'{shown(missing[0])}'{broken}; copy the data again, or use the list that "
+            "belongs to it"
         )
     found = [path for path in paths if path is not None]
     again = [path for path, times in Counter(found).items() if times > 1]

@@ -172,7 +172,7 @@ def is_there(data: pathlib.Path, set_: Repository) -> bool:
 
 def hub_cache() -> pathlib.Path:
     """Folder in which the hub's own library caches downloads."""
-    import huggingface_hub
+    import huggingface_hub.constants  # its package loads submodules only when asked by name
 
     return pathlib.Path(huggingface_hub.constants.HF_HUB_CACHE)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ class Stored(Protocol):
     """Encoded images by row."""
 
     def place(self, row: int) -> str:
-        """Where an image is: a unique name."""
+        """Where an image is: a path that begins with the data folder, as it was given."""
 
     def name(self, row: int) -> str:
         """A short name of the image."""
@@ -60,7 +61,8 @@ def inspect_stored(
     with Kept() as kept, ThreadPoolExecutor(THREADS) as pool, _progress(label, len(rows)) as bar:
         for start in range(0, len(rows), IMAGES_AT_ONCE):
             block = rows[start : start + IMAGES_AT_ONCE]
-            names, seen = [images.place(row) for row in block], time.time()
+            names = [os.path.abspath(images.place(row)) for row in block]
+            seen = time.time()
             stamps = list(pool.map(lambda row: _stamp(images, row), block))
             known = kept.read(names, stamps)
             old = {row: facts._replace(name=shown(images.name(row)))

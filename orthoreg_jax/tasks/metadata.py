@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from orthoreg_jax.words import counted, plural
+
 from .class_names import ClassNames, Name, first_name, labels_in_order
 from .content import Content, with_validation
 from .folder import FileImages, find_images
@@ -162,8 +164,9 @@ def read_tables(
         missing = [file for file in table.files if not (root / file).is_file()]
         if missing:
             raise ValueError(
-                f"{shown(table.path)}: {len(missing)} of its {len(table.files)} images are "
-                f"missing, the first is '{shown(missing[0])}'; copy the data again"
+                f"{shown(table.path)}: {len(missing)} of its {counted(len(table.files), 'image')} "
+                f"{plural(len(missing), 'is', 'are')} missing, the first is "
+                f"'{shown(missing[0])}'; copy the data again"
             )
         named, images = {*table.files}, find_images(root / table.folder).paths
         images = [str(pathlib.PurePosixPath(table.folder, path)) for path in images]

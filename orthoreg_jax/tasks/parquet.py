@@ -12,7 +12,6 @@ import functools
 import io
 import itertools
 import json
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -68,9 +67,9 @@ class ParquetImages:
         return inspect_stored(self, rows, whole, f"images of {self.title}")
 
     def place(self, row: int) -> str:
-        """Absolute path of the file, and the row in it."""
+        """Path of the file, and the row in it."""
         group, within = self._find(row)
-        return f"{os.path.abspath(group.path)}: row {group.first + within}"
+        return f"{group.path}: row {group.first + within}"
 
     def name(self, row: int) -> str:
         """Name of the file, and the row in it."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from orthoreg_jax.progress import Progress
 from orthoreg_jax.storage import write_json
+from orthoreg_jax.words import counted, plural
 
 from .catalogue import KNOWN
 from .content import NotThereError, splits_to_read
@@ -66,7 +67,8 @@ class FetchPlan(NamedTuple):
         here = sum(file.here for file in self.files)
         return (
             f"{self.task}: {self.set_.name}@{self.commit[:12]}, "
-            f"{sum(file.size for file in self.files) / MEGABYTE:.1f} MB in {len(self.files)} files"
+            f"{sum(file.size for file in self.files) / MEGABYTE:.1f} MB in "
+            f"{counted(len(self.files), 'file')}"
             f"{f', {here} of them here' if here else ''}; licence: {self.licence}"
         )
 
@@ -106,7 +108,8 @@ def prepare_tasks(
                 load_task(data, table, plan.task, splits[plan.task])
                 say(f"{plan.task}: fetched")
     if problems:
-        raise ValueError(f"{len(problems)} of {len(splits)} tasks are not ready:\n  "
+        raise ValueError(f"{len(problems)} of {counted(len(splits), 'task')} "
+                         f"{plural(len(problems), 'is', 'are')} not ready:\n  "
                          + "\n  ".join(problems))  # fmt: skip
 
 
@@ -151,7 +154,7 @@ def _repository(table: Mapping[str, Any], name: str) -> Repository:
 
 def _ask(name: str, set_: Repository, needed: Sequence[str], commit: str) -> FetchPlan:
     """Asks the hub for a set's files, or for its parquet conversion of a set in another form."""
-    import huggingface_hub
+    import huggingface_hub.hf_api
 
     hub = huggingface_hub.HfApi()
     asked = [commit or set_.revision] if commit or set_.revision else ["main", CONVERTED]

@@ -47,7 +47,7 @@ class RecordImages:
 
     def place(self, row: int) -> str:
         """Folder of the set, and the record in it."""
-        return f"{self.files[0].parent.resolve()}: {self.name(row)}"
+        return f"{self.files[0].parent}: {self.name(row)}"
 
     def name(self, row: int) -> str:
         """Number and split of the record."""

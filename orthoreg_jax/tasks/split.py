@@ -11,6 +11,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from orthoreg_jax.words import counted
+
 from .facts import Facts
 
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 5000
@@ -117,7 +119,8 @@ class Split:
     labels: Int[np.ndarray, " n"]
 
     def __repr__(self) -> str:
-        return f"Split({len(self)} images of {len(np.unique(self.labels))} classes)"
+        classes = counted(len(np.unique(self.labels)), "class", "classes")
+        return f"Split({counted(len(self), 'image')} of {classes})"
 
     def __len__(self) -> int:
         """Number of images."""

@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from orthoreg_jax.storage import StorageError, read_text
+from orthoreg_jax.words import nearest
 
 from .notes import listed, shown
 
 TABLE = "tasks.json"
+EMBEDDED = pathlib.Path(__file__).parents[1] / "embedded" / "tasks"
 SPLITS = ("train", "val", "test")
 # A task's name also names a folder in a run, beside evaluation.json and other files.
 NAME = re.compile(r"\w[\w.+-]{0,59}")
@@ -89,11 +91,17 @@ def read_table(source: str, directory: pathlib.Path) -> dict[str, Any]:
         raise ValueError(f"data {source!r}: {path} cannot be read ({error})") from error
     table = content.get("tasks") if isinstance(content, dict) else None
     if not isinstance(table, dict):
+        example = json.dumps({"tasks": entry_of_folder("birds")})
         raise ValueError(
-            f'data {source!r}: {path} must read {{"tasks": {{NAME: {{"classes": [...], '
-            '"templates": [...]}}}'
+            f'data {source!r}: {path} has no table "tasks"; its entries belong there, for example '
+            f"{example}"
         )
     return table
+
+
+def entry_of_folder(name: str) -> dict[str, Any]:
+    """The entry of a task whose images are in the folder of its name, for messages."""
+    return {name: {"folder": name, "templates": ["a photo of a {}."]}}
 
 
 def check_entry(entry: object, known: bool = False) -> Mapping[str, Any]:
@@ -119,8 +127,10 @@ def check_entry(entry: object, known: bool = False) -> Mapping[str, Any]:
     keys = ({kind: A_TEXT} if kind else {}) | own | IMAGES[kind] | {"about": ANYTHING}
     if unknown := [key for key in entry if key not in keys]:
         others = f"; for images elsewhere, one of {', '.join(filter(None, IMAGES))}"
+        meant = nearest(unknown[0], [*keys, *(() if kind else filter(None, IMAGES))])
         raise ValueError(
-            f"its entry in {TABLE} has {', '.join(repr(shown(key)) for key in unknown)}; allowed "
+            f"its entry in {TABLE} has {', '.join(repr(shown(key)) for key in unknown)}"
+            f"{f' (did you mean {meant!r}?)' if meant else ''}; allowed "
             f"{f'beside {kind!r}' if kind else 'with images in NAME.npz'}: {', '.join(keys)} "
             f"('about' may contain anything){'' if kind else others}"
         )

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from orthoreg_jax.words import counted
+
 from .arrays import read_arrays
 from .catalogue import KNOWN, entries, other_training_set
 from .class_names import Name, first_name
@@ -21,7 +23,8 @@ from .notes import Note, note
 from .repositories import Repository
 from .sources import read_folder, read_known, read_set
 from .split import Split
-from .table import SPLITS, TABLE, check_entry, check_name, read_table
+from .table import EMBEDDED, SPLITS, TABLE, check_entry, check_name, read_table
+from .unknown import unknown_task
 
 MOST_NAMED = 20
 PROMPTS = ("title", "templates", "classes", "labels")  # keys that the catalogue provides
@@ -78,7 +81,7 @@ class Task:
 def data_directory(source: str) -> pathlib.Path:
     """The folder of a data source: "embedded", or a path."""
     if source == "embedded":
-        return pathlib.Path(__file__).parents[1] / "embedded" / "tasks"
+        return EMBEDDED
     return pathlib.Path(source)
 
 
@@ -162,7 +165,7 @@ def unreadable_images(facts: Sequence[Facts]) -> str:
     if not found:
         return ""
     more = f"\n    and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
-    images = "1 image" if len(found) == 1 else f"{len(found)} images"
+    images = counted(len(found), "image")
     return f"{images} cannot be read:\n    " + "\n    ".join(found[:MOST_NAMED]) + more
 
 
@@ -192,10 +195,7 @@ def load_task(
             notes = (Note(images, what), *notes)
         task = Task(name, entry["title"], classes, templates, content.splits, notes)
         return _checked(task)
-    raise ValueError(
-        f"is not in {directory / TABLE} ({', '.join(table) or 'no such file'}), and not one of "
-        f"the field's tasks: {', '.join(KNOWN)}"
-    )
+    raise ValueError(unknown_task(directory, table, name))
 
 
 def _load_from(directory: pathlib.Path, source: str, name: str, needed: Sequence[str]) -> Task:
@@ -268,9 +268,9 @@ def _load_entry(
     classes = classes or tuple(label.replace("_", " ") for label in content.labels)
     if len(classes) != len(content.labels):
         raise ValueError(
-            f"its entry in {TABLE} has {len(classes)} classes, but the data has "
-            f"{len(content.labels)}: {', '.join(content.labels[:5])}; give one name for each, in "
-            "this order"
+            f"its entry in {TABLE} has {counted(len(classes), 'class', 'classes')}, but the data "
+            f"has {len(content.labels)}: {', '.join(content.labels[:5])}; give one name for each, "
+            "in this order"
         )
     if len({*classes}) < len(classes):
         raise ValueError("a class name appears twice; the zero-shot head cannot separate the two")
@@ -295,7 +295,9 @@ def _checked(task: Task) -> Task:
             "once, and there must be at least one"
         )
     if len(task.classes) < 2:
-        raise ValueError(f"{len(task.classes)} class; a task needs at least 2")
+        raise ValueError(
+            f"{counted(len(task.classes), 'class', 'classes')}; a task needs at least 2"
+        )
     notes = list(task.notes)
     for split, data in task.splits.items():
         if len(data) == 0:

@@ -99,7 +99,7 @@ def test_shards_and_half_precision(tmp_path, base, kind):
           name=places[names[0]])  # fmt: skip
     assert load_checkpoint(tmp_path).sha256 != found.sha256
     (tmp_path / places[names[1]]).unlink()
-    with pytest.raises(ValueError, match="lists 3 files, but 1 of them are missing"):
+    with pytest.raises(ValueError, match="lists 3 files, but 1 of them is missing"):
         load_checkpoint(tmp_path)
     for text in ("{", '{"weight_map": []}', '{"weight_map": {"a": "../b"}}', '{"weight_map": {}}'):
         index.write_text(text)

@@ -113,7 +113,7 @@ def test_crop_must_fit_the_model(tmp_path):
 def test_tokens_are_those_of_the_directory_s_tokenizer(tmp_path):
     checkpoint = load_checkpoint("embedded")
     texts = ["a drawing of a fire truck", "A  Drawing of a fire truck", "star " * 40]
-    with pytest.raises(ValueError, match="1 texts exceed the model's limit of 16 tokens"):
+    with pytest.raises(ValueError, match="1 text exceeds the model's limit of 16 tokens"):
         tokenize(texts, checkpoint.directory, checkpoint.config)
     tokens = tokenize(texts, checkpoint.directory, checkpoint.config, truncate=True)
     assert tokens.shape == (3, checkpoint.config.text.context_length)

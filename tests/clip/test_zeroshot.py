@@ -45,7 +45,7 @@ def test_padding_never_wins():
 @pytest.mark.parametrize(
     "classes, templates, message",
     [
-        (["cat"], ["a {}"], "1 classes; a classification head needs at least 2"),
+        (["cat"], ["a {}"], "1 class; a classification head needs at least 2"),
         (["cat", "dog"], [], "at least one"),
         (["cat", "dog"], ["a {}", "a photo"], "'a photo'"),
         (["cat", "dog"], ["{} and {}"], "'{} and {}'"),

@@ -137,7 +137,7 @@ def test_wrong_arguments_are_named(embedded):
         oj.sweep_accuracy(checkpoint, vector["visual"], tasks, [0.0])
     with pytest.raises(ValueError, match="has leaves strange, which the weights lack"):
         oj.sweep_accuracy(checkpoint, {"visual": {"strange": np.ones(2)}}, tasks, [0.0])
-    with pytest.raises(ValueError, match="1 vectors and 2 tasks"):
+    with pytest.raises(ValueError, match="1 vector and 2 tasks"):
         oj.measure_disentanglement(checkpoint, [vector], list(tasks.values()), [0.0])
 
 

@@ -87,7 +87,7 @@ def test_refusals(finished, inputs, merged, untyped):
     tasks = {name: tasks[name] for name in ("first", "second")}
     search = functools.partial(oj.search_layer_scales, model, merged, tasks)
     for given, options, message in (
-        ([0.5], {}, "1 accuracies for 2 tasks; give one for each"),
+        ([0.5], {}, "1 accuracy for 2 tasks; give one for each"),
         ([90, 80], {}, "single: contains 90; give fractions from 0 to 1"),
         ([0.9, np.nan], {}, "single: contains NaN or infinity"),
         ([0.9, 0.8], {"alpha": np.nan}, "alpha is nan; give one finite number"),

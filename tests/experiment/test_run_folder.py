@@ -228,6 +228,14 @@ def test_warmup_of_as_many_steps_is_the_same_config(inputs, folder, key, value):
     assert options.pop("training.warmup") == 1  # of 6 steps
     write_json(folder / "config.json", options | {key: value})
     check_folder(load_config(inputs), folder)
-    with pytest.raises(ValueError, match=r"training\.warmup was 1, is 2\)"):
+    with pytest.raises(ValueError, match=rf"training\.warmup was {value}, is 2\.0\)"):
         check_folder(load_config(inputs, ["training.warmup=2"]), folder)
     assert reopen(folder).config.training.warmup == value
+
+
+def test_a_share_of_warmup_that_nobody_changed_is_not_named(inputs, folder):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"training.warmup": 0.5}))
+    changed = ["training.steps=60", "training.warmup=0.5"]  # 3 steps of warm-up, and 30
+    with pytest.raises(ValueError, match=r"\(training\.steps was 6, is 60\); choose"):
+        check_folder(load_config(inputs, changed), folder)

@@ -76,7 +76,7 @@ UNITS = {
         "of each task's entries",
         {10: "pcb: fraction is 10; .* 0.1 for 10 %", 0: "fraction is 0"},
     ),
-    ("slerp", "t"): ("fraction of the way", {50: "t is 50; give a fraction of the way, from 0 to 1"}),
+    ("slerp", "t"): ("fraction of the way", {50: "t is 50; give a fraction of the way, from 0"}),
     ("wudi", "steps"): (
         "of Adam, an int",
         {-1: "steps is -1", 3e2: "steps is 300.0; .* as an int"},

@@ -80,7 +80,22 @@ def test_every_image_is_decoded(spoiled):
     }
     text = str(facts)
     assert "  1 image with transparency, which is dropped (train/b/6_alpha.png)" in text
-    assert "mine: MISSING OR WRONG\n  4 images cannot be read" in text
+    assert text.startswith("mine: MISSING OR WRONG\n  4 images cannot be read")
+    assert text.count("mine:") == 1 and "\n  Mine, 2 classes (a, b)\n  train " in text
+
+
+def test_an_image_has_the_path_that_was_given(spoiled, monkeypatch):
+    """By its header, by its content, and when it is read."""
+    monkeypatch.chdir(spoiled)
+    (facts,) = check_tasks(".", ["mine"])
+    assert "\n    mine/train/b/2_half.jpg: cannot be read" in facts.problem
+    with pytest.raises(ValueError, match=r"\n    mine/train/b/3_page\.png: cannot be read"):
+        load_tasks(".", ["mine"])
+    for name in ("3_page.png", "4_empty.png"):
+        (spoiled / "mine" / "train" / "b" / name).unlink()
+    images = load_tasks(".", ["mine"])["mine"].splits["train"].images
+    with pytest.raises(ValueError, match=r"^mine/train/b/5_half\.png: cannot be read"):
+        _ = images[images.paths.index("b/5_half.png")]
 
 
 def test_a_run_sees_by_the_headers_what_is_no_image(spoiled):
@@ -110,7 +125,11 @@ def test_command(data, tmp_path, capsys):
     )
     assert cli.main(["data", "check", "--config", str(config)]) == 1
     out, err = capsys.readouterr()
-    assert "5 images, 2 to 3 a class" in out and "1 of 2 tasks are missing or wrong: dtd" in err
+    assert (
+        "5 images, 2 to 3 a class" in out
+        and "2 images, 1 a class" in out
+        and "1 of 2 tasks is missing or wrong: dtd" in err
+    )
     assert cli.main(["data", "check", "--config", "configs/embedded.py"]) == 0
     out, _ = capsys.readouterr()
     assert out.count("exact duplicates between splits: none") == 6

@@ -152,7 +152,7 @@ def test_a_list_s_directory_is_not_passed_over(tmp_path):
     for split in ("train", "val", "test"):
         (folder / f"{split}.txt").write_text("fox/1.png\nowl/2.png")
     (folder / "test.txt").write_text("fox/2.png")
-    with pytest.raises(ValueError, match="1 of its 1 images are not below.*'fox/2.png'"):
+    with pytest.raises(ValueError, match="1 of its 1 image is not below.*'fox/2.png'"):
         load(tmp_path)
 
 

@@ -120,7 +120,7 @@ def test_images_that_no_table_names_are_counted(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda f: (f / "test/01.png").unlink(), "1 of its 6 images are missing, .* '01.png'"),
+        (lambda f: (f / "test/01.png").unlink(), "1 of its 6 images is missing, .* '01.png'"),
         (lambda f: (f / "test/metadata.csv").unlink(), "test have no table with a column 'label'"),
         (lambda f: (f / "test/metadata.jsonl").write_text("{}"), "keep one of them"),
         (lambda f: write(f / "test", rows_of(6, ["owl", "elk"]), "csv"), "elk match none of the 3"),

@@ -88,7 +88,7 @@ def test_what_was_cut_off_goes_on_with_its_file(server, tmp_path, monkeypatch, c
     server.cuts, server.dies = [None, 1500], True
     assert prepare(tmp_path) == 1
     said = capsys.readouterr().err
-    assert "1 of 1 tasks are not ready:\n  dtd: " in said and "the hub does not provide it" in said
+    assert "1 of 1 task is not ready:\n  dtd: " in said and "the hub does not provide it" in said
     assert not (tmp_path / "data" / "hub.json").exists()
     with pytest.raises(ValueError, match="orthoreg data prepare"):  # half of it is not read
         load(tmp_path)
@@ -249,3 +249,12 @@ def test_the_command_by_the_hub_s_own_settings(server, tmp_path, monkeypatch):
     assert done.returncode == 0 and done.stdout.endswith("dtd: fetched\n"), done.stderr
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert len(load(tmp_path).splits["test"]) == 94
+
+
+def test_data_that_is_ready_needs_nothing_of_the_hub(tmp_path):
+    """In a process of its own: here, other tests have loaded parts of the hub's library."""
+    words = ["data", "prepare", "--tasks", "digits", "--data", "embedded"]
+    command = [sys.executable, "-m", "orthoreg_jax.cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("digits: ready (")

@@ -96,9 +96,10 @@ def test_directories_may_be_called_as_classes_or_labels(tmp_path):
     "spoil, message",
     [
         (lambda f: (f / "animals/train/owl").rename(f / "animals/train/crow"), "crow match none"),
-        (lambda f: (f / "animals/test").rename(f / "animals/tests"), "has no test split"),
+        (lambda f: (f / "animals/test").rename(f / "animals/tests"),
+         "has no test split; it has train$"),
         (lambda f: (f / "animals/train").rename(f / "animals/x"),
-         "has no train split, from which 10 % would be cut for validation; it has test"),
+         r"has no train split \(10 % of train would be validation\); it has test$"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_directories_is_said(tmp_path, spoil, message):
@@ -139,7 +140,7 @@ def test_a_known_task_by_its_published_lists(tmp_path, form):
     row = splits["val"].labels[0]
     np.testing.assert_array_equal(splits["val"].images[0], picture(100 * row))
     (root / paths[0]).unlink()
-    with pytest.raises(ValueError, match="1 of its 45 images are not below"):
+    with pytest.raises(ValueError, match="1 of its 45 images is not below"):
         load_tasks(str(tmp_path), ["resisc45"])
 
 

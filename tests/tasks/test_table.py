@@ -65,12 +65,14 @@ def test_every_key_holds_what_it_should(kind):
     [
         (5, "is 5; it must be a table of keys"),
         ([], "is []; it must be a table"),
-        (GOOD["arrays"] | {"tempaltes": []}, "has 'tempaltes'; allowed with images in"),
+        (GOOD["arrays"] | {"tempaltes": []}, "has 'tempaltes' (did you mean 'templates'?); allo"),
+        (GOOD["folder"] | {"template": []}, "has 'template' (did you mean 'templates'?); allowed"),
         (GOOD["arrays"] | {"labels": ["a"]}, "has 'labels'; allowed with images in NAME.npz"),
         (
             {"folderr": "birds"},
-            "'folderr'; allowed with images in NAME.npz: title, templates, classes, sha256, about "
-            "('about' may contain anything); for images elsewhere, one of from, part_of, folder, ",
+            "'folderr' (did you mean 'folder'?); allowed with images in NAME.npz: title, "
+            "templates, classes, sha256, about ('about' may contain anything); for images "
+            "elsewhere, one of from, part_of, folder, ",
         ),
         (GOOD["folder"] | {"splits": {}}, "has 'splits'; allowed beside 'folder'"),
         (GOOD["from"] | {"title": "B"}, "has 'title'; allowed beside 'from': from, about"),
@@ -141,8 +143,12 @@ def test_names(name):
         ('{"tasks": ' + '{"a": ' * 100_000, "recursion"),
         ('{"tasks": {"good": {}, "good": {}}}', "good appears twice"),
         ('{"tasks": {"good": {"classes": ["a"], "classes": ["b"]}}}', "classes appears twice"),
-        ('{"tasks": [1]}', "must read"),
-        ("5", "must read"),
+        ('{"tasks": [1]}', 'has no table "tasks"; its entries belong there, for example '),
+        ("5", "has no table"),
+        (
+            '{"birds": {"folder": "birds"}}',
+            r'no table "tasks".*{"tasks": {"birds": {"folder": "birds", "templates": \["a photo',
+        ),
         ("", "cannot be read"),
         ("\xff\xfe", "cannot be read"),
         ("9" * 5000, "cannot be read"),

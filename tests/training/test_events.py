@@ -14,8 +14,7 @@ def test_what_tensorboard_reads(inputs, tmp_path):
     from tensorboardX.proto.event_pb2 import Event
 
     options = ["--config.training.tensorboard=True", "--config.methods=full+orthoreg"]
-    options += ["--config.tasks=first", "--config.evaluation.disentanglement_tasks=()"]
-    options += ["--config.evaluation.feature_images=0"]
+    options += ["--config.tasks=first"]
     assert orthoreg("finetune", inputs, tmp_path / "run", *options) == 0
     folder = tmp_path / "run" / "full+orthoreg" / "seed3" / "first"
     (path,) = (folder / "events").iterdir()

@@ -30,8 +30,7 @@ def module(tmp_path, monkeypatch):
 
 def test_it_gets_each_line_and_its_folder(inputs, tmp_path, module):
     options = ["--config.training.on_metrics=own_tracking:log", "--config.methods=full+orthoreg"]
-    options += ["--config.tasks=first", "--config.evaluation.disentanglement_tasks=()"]
-    options += ["--config.evaluation.feature_images=0"]
+    options += ["--config.tasks=first"]
     assert orthoreg("finetune", inputs, tmp_path / "run", *options) == 0
     folder = tmp_path / "run" / "full+orthoreg" / "seed3" / "first"
     seen = [json.loads(line) for line in (tmp_path / "seen").read_text().splitlines()]
