@@ -45,6 +45,7 @@ class Progress:
           done: steps that were done earlier, by the command that this one goes on with.
         """
         self._label, self._total, self._count, self._unit = label, total, done, unit
+        self._begun = done
         # Only the first process prints.
         self._stream = stream or (sys.stderr if is_first() else io.StringIO())
         self._live = self._stream.isatty()
@@ -88,10 +89,15 @@ class Progress:
             print("  ".join(parts), end=end, file=self._stream, flush=True)
 
     def _rate(self, now: float) -> float:
-        """Steps a second since the first step, which may have compiled; 0 if there is none."""
+        """Steps a second since the first step, which may have compiled; 0 while there is none.
+
+        Of a phase of one step, its own.
+        """
         if self._first is None:
             return 0.0
         count, since = self._first
+        if count >= self._total:
+            count, since = self._begun, self._start
         return (self._count - count) / max(now - since, 1e-9)
 
     def _times(self, now: float, rate: float) -> list[str]:

@@ -16,7 +16,7 @@ from orthoreg_jax.clip.weights import param_shapes
 from orthoreg_jax.publishing.merge import merge_models, merge_vectors
 from orthoreg_jax.publishing.merger_choice import MergerChoice
 
-EXPERTS = 5
+EXPERTS = 8
 
 
 @pytest.fixture(scope="module")

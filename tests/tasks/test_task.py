@@ -107,7 +107,7 @@ def test_a_task_of_another_folder(tmp_path):
         ({"from": 3}, "'from' must be a non-empty, printable text"),
         ({"from": "nowhere"}, "data 'nowhere': no such folder"),
         ({"from": "."}, "takes it from elsewhere, too"),
-        ({"from": "embedded"}, "task 'half': is not in"),
+        ({"from": "embedded"}, "task 'half': is not one of the embedded tasks: mnist,"),
     ],
 )
 def test_bad_other_folders(tmp_path, entry, message):
