@@ -212,13 +212,25 @@ def draw(cells: Cells, methods: Sequence[str]) -> Figure:
     return figure
 
 
+def _strength(config: Mapping[str, Any], method: str) -> float:
+    """Lambda of a method with one penalty."""
+    (penalty,) = split_method(method)[1]
+    own = f"penalty.{penalty}.strength" if penalty != "orthoreg" else "penalty.strength"
+    return float(config[f"per_method.{method}.strength"] or config[own])
+
+
 def page(arguments: argparse.Namespace, cells: Cells) -> str:
     """The page's text."""
     methods = [m for m in arguments.methods if (m, "task_arithmetic") in cells]
     found = gains(cells, methods)
     penalised = [m for m in methods if any(m == each for each, _ in found)]
-    seeds = ", ".join(map(str, arguments.seeds))
-    tasks = ", ".join(read_json(arguments.run / "config.json")["tasks"])
+    config = read_json(arguments.run / "config.json")
+    seeds, tasks = ", ".join(map(str, arguments.seeds)), ", ".join(config["tasks"])
+    strengths = [
+        f"{label(method)} {_strength(config, method):g}"
+        for method in methods
+        if len(split_method(method)[1]) == 1
+    ]
     own = [
         f"{TITLES[name]} {' or '.join(str(next(iter(each.values()))) for each in options)}"
         for name, options in TRIED.items()
@@ -247,6 +259,7 @@ def page(arguments: argparse.Namespace, cells: Cells) -> str:
             "run, with the same number of evaluations for every merger; where a merger has two "
             f"values of its own parameter ({'; '.join(own)}), validation chooses one with the "
             "first seed.",
+            *([f"λ: {', '.join(strengths)}.\n"] if strengths else []),
             *(
                 [f"{', '.join(knows)} see the other tasks while they train; the others do not.\n"]
                 if knows
@@ -284,7 +297,8 @@ def page(arguments: argparse.Namespace, cells: Cells) -> str:
             "## Own parameter, and seconds to merge\n",
             markdown_rows(("Merger", *map(label, methods), "seconds"), cost, left=len(methods) + 1)
             + "\n",
-            "Seconds: where the mergers ran, the most of all methods; the first call compiles.\n",
+            "Seconds: where the mergers ran, the most of all methods, compilation and other work of "
+            "the machine included; [spectral](spectral.md) is a benchmark.\n",
         ]
     )
 
