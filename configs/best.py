@@ -1,8 +1,8 @@
 """The composition with the highest Abs measured so far: plain full fine-tuning, merged by CART.
 
-Command:   orthoreg finetune --config configs/best.py --workdir runs/best
+Command:   orthoreg run --config configs/best.py --workdir runs/best
            orthoreg merge --workdir runs/best --method full --merger cart --out runs/best/merged
-Hardware:  CPU, 2 cores; no network. About five minutes.
+Hardware:  CPU, 2 cores; no network. About ten minutes.
 Expected:  Abs 75.8 on eight embedded tasks, where task arithmetic has 72.4 (three seeds):
            experiments/results/mergers.md, which has every merger with and without OrthoReg.
 """

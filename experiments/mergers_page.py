@@ -297,8 +297,8 @@ def page(arguments: argparse.Namespace, cells: Cells) -> str:
             "## Own parameter, and seconds to merge\n",
             markdown_rows(("Merger", *map(label, methods), "seconds"), cost, left=len(methods) + 1)
             + "\n",
-            "Seconds: where the mergers ran, the most of all methods, compilation and other work of "
-            "the machine included; [spectral](spectral.md) is a benchmark.\n",
+            "Seconds: where the mergers ran, the most of all methods, compilation and other work "
+            "of the machine included; [spectral](spectral.md) is a benchmark.\n",
         ]
     )
 
