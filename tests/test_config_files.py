@@ -33,7 +33,7 @@ def test_a_file_goes_before_a_name(tmp_path, monkeypatch):
     "source, message",
     [
         ("configs/embedded.py", "'embedded' comes with the package, by this"),
-        ("embeded", r"one of embedded, embedded_analogies.*; did you mean embedded\?$"),
+        ("embeded", r"one of best, embedded, embedded_analogies.*; did you mean embedded\?$"),
         ("none.py", r"no such Python file \(.py\); allowed"),
         ("", "no such Python file"),
     ],

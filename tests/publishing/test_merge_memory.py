@@ -21,10 +21,10 @@ EXPERTS = 8
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """A base of 35 MB, most of it image tower; an expert and its vector, under several names."""
+    """A base of 36 MB, most of it image tower; an expert and its vector, under several names."""
     folder = tmp_path_factory.mktemp("models")
     like = oj.load_checkpoint("embedded")
-    sizes = {"width": 256, "layers": 10, "heads": 4, "mlp_width": 1024}
+    sizes = {"width": 384, "layers": 5, "heads": 6, "mlp_width": 1536}
     visual = dataclasses.replace(like.config.visual, **sizes)
     text = dataclasses.replace(like.config.text, width=16, layers=1, heads=1, mlp_width=16)
     config = ClipConfig(visual=visual, text=text, projection=64)
