@@ -21,46 +21,32 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from mergers_page import TRIED, kept, report
 
 from orthoreg_jax.arithmetic.rules import rules_for_part
 from orthoreg_jax.arithmetic.task_vectors import norm
 from orthoreg_jax.clip.weights import VISUAL_MATRICES
-from orthoreg_jax.evaluation.edited_models import first_alphas
+from orthoreg_jax.evaluation.accuracy import Evaluator
+from orthoreg_jax.evaluation.edited_models import EditedModels, first_alphas
 from orthoreg_jax.evaluation.search import search_addition
 from orthoreg_jax.evaluation.selection import normalised
-from orthoreg_jax.experiment.evaluation import load_vectors
+from orthoreg_jax.experiment.evaluation import load_vectors, make_evaluator, put_sets
 from orthoreg_jax.experiment.experiment import Experiment
 from orthoreg_jax.experiment.setup import reopen
 from orthoreg_jax.merging import MERGERS, merge_task_vectors
 from orthoreg_jax.storage import read_json, replacing, write_json
-from orthoreg_jax.tasks.batches import evaluation_batches
-
-BATCH = 216
 
 
 class Measurement:
-    """What measuring a run's mergers needs, made once.
-
-    The images of all tasks are in common batches, and each model computes only their features:
-    separate batches would waste computation on padding for small tasks.
-    """
+    """What measuring a run's mergers needs, made once."""
 
     def __init__(self, experiment: Experiment) -> None:
         """Reads the images."""
         self.experiment = experiment
-        self.tasks = list(experiment.config.tasks)
         self.norm = float(norm(experiment.params0))
         self._rules = rules_for_part({"visual": experiment.params0}, VISUAL_MATRICES)
-        self._compiled: dict[Any, Any] = {}
-        self._labels, self._batches = {}, {}
-        options = experiment.config.evaluation
-        for split, limit in (("val", options.max_val_images), ("test", options.max_test_images)):
-            sets = [experiment.images(task, split, limit) for task in self.tasks]
-            self._labels[split] = [labels for _, labels in sets]
-            self._batches[split] = evaluation_batches(np.concatenate([i for i, _ in sets]), BATCH)
+        self.sets = put_sets(experiment, experiment.config.tasks)
 
     def merge(self, vectors: Any, name: str, options: Mapping[str, Any], seed: int) -> Any:
         """The merged task vector of the image tower, and the seconds it took."""
@@ -72,63 +58,45 @@ class Measurement:
         jax.block_until_ready(merged)
         return merged["visual"], time.monotonic() - began
 
-    def right(
-        self, outputs: Any, vector: Any, alphas: Sequence[float], split: str
-    ) -> list[np.ndarray]:
-        """By task: which images theta_0 + alpha tau classifies correctly, a row for each alpha."""
-        experiment, rows = self.experiment, jnp.asarray(alphas, jnp.float32)[:, None]
-        features = np.concatenate(
-            [
-                self._features(outputs)(experiment.params0, [vector], rows, images)
-                for images in self._batches[split]
-            ],
-            axis=1,
-        )
-        found, start = [], 0
-        for task, labels in zip(self.tasks, self._labels[split], strict=True):
-            own = jnp.asarray(features[:, start : start + len(labels)])
-            answers = jnp.argmax(experiment.heads[task].logits(own), axis=-1)
-            found.append(np.asarray(answers == labels))
-            start += len(labels)
-        return found
+    def accuracies(self, evaluator: Evaluator, vector: Any, alphas: Any) -> np.ndarray:
+        """Accuracies (alphas, tasks) on validation."""
+        sets = list(self.sets["val"].values())
+        return evaluator.accuracies([vector], np.asarray(alphas)[:, None], sets)
 
-    def accuracies(self, outputs: Any, vector: Any, alphas: Any, split: str) -> np.ndarray:
-        """Accuracies (alphas, tasks)."""
-        right = self.right(outputs, vector, alphas, split)
-        return np.stack([each.mean(axis=1) for each in right], axis=1)
-
-    def single(self, outputs: Any, vectors: Mapping[str, Any]) -> dict[str, list[float]]:
-        """Accuracy of each task's own model, by split."""
+    def right(self, evaluator: Evaluator, vector: Any, alphas: Sequence[float]) -> dict[str, Any]:
+        """By task: which test images theta_0 + alpha tau classifies correctly, by alpha."""
+        rows = np.asarray(alphas)[:, None]
         return {
-            split: [
-                float(self.accuracies(outputs, vectors[task], [1.0], split)[0, place])
-                for place, task in enumerate(self.tasks)
-            ]
-            for split in ("val", "test")
+            task: evaluator.predictions([vector], rows, data) == data.labels
+            for task, data in self.sets["test"].items()
         }
 
-    def _features(self, outputs: Any) -> Any:
-        if outputs not in self._compiled:
-            apply, normalize = self.experiment.apply, self.experiment.preprocessing.normalize
-            self._compiled[outputs] = jax.jit(
-                lambda params0, vectors, rows, images: outputs(
-                    apply, params0, vectors, rows, normalize(images)
-                )
-            )
-        return self._compiled[outputs]
+    def single(self, evaluator: Evaluator, vectors: dict[str, Any]) -> dict[str, dict[str, float]]:
+        """Accuracy of each task's own model, by split and task."""
+        config = self.experiment.config
+        models = EditedModels(
+            config.evaluation,
+            evaluator,
+            self.sets,
+            vectors,
+            config.control,
+            lambda: None,
+            self.norm,
+        )
+        return models.single()
 
 
 def measure(
     measurement: Measurement,
-    outputs: Any,
+    evaluator: Evaluator,
     vectors: Any,
-    single: Mapping[str, Sequence[float]],
+    single: Mapping[str, Mapping[str, float]],
     name: str,
     several: Sequence[dict[str, Any]],
     seed: int,
-) -> tuple[dict[str, Any], list[np.ndarray]]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Results of a merger with its best options; by task, which test images were right."""
-    val, test = (np.array(single[split]) for split in ("val", "test"))
+    val, test = (np.array(list(single[split].values())) for split in ("val", "test"))
     tried: list[dict[str, Any]] = []
     best: Any = None
     for options in several:
@@ -137,7 +105,7 @@ def measure(
             measurement.experiment.config.evaluation, merged, measurement.norm
         )
         found = search_addition(
-            functools.partial(measurement.accuracies, outputs, merged, split="val"),
+            functools.partial(measurement.accuracies, evaluator, merged),
             alphas,
             val,
             rounds,
@@ -154,8 +122,8 @@ def measure(
         if best is None or score > best[0]:
             best = score, options, found.choice, merged, seconds, length
     score, options, choice, merged, seconds, length = best
-    right = measurement.right(outputs, merged, [choice.alpha, 1.0], "test")
-    accuracy = np.stack([each.mean(axis=1) for each in right], axis=1)
+    right = measurement.right(evaluator, merged, [choice.alpha, 1.0])
+    accuracy = np.stack([each.mean(axis=1) for each in right.values()], axis=1)
     results = {
         "merger": name,
         "seed": seed,
@@ -171,7 +139,7 @@ def measure(
         "validation": score,
         "tried": tried,
     }
-    return results, [each[0] for each in right]
+    return results, {task: each[0] for task, each in right.items()}
 
 
 def measure_all(arguments: argparse.Namespace) -> None:
@@ -188,17 +156,18 @@ def measure_all(arguments: argparse.Namespace) -> None:
                 measurement = measurement or Measurement(experiment)
                 vectors = load_vectors(experiment, method, seed)
                 mode = next(each.mode for each in experiment.methods if each.name == method)
-                single = measurement.single(mode.outputs, vectors)
+                evaluator = make_evaluator(experiment, mode.outputs)
+                single = measurement.single(evaluator, vectors)
                 for name in missing:
                     several = TRIED[name]
                     if seed != arguments.seeds[0]:
                         first = kept(arguments.workdir, method, arguments.seeds[0], name)
                         several = (read_json(first)["options"],)
                     found, right = measure(
-                        measurement, mode.outputs, vectors, single, name, several, seed
+                        measurement, evaluator, vectors, single, name, several, seed
                     )
                     with replacing(paths[name].with_suffix(".npz")) as scratch:
-                        np.savez(scratch, **dict(zip(measurement.tasks, right, strict=True)))
+                        np.savez(scratch, **right)
                     write_json(paths[name], {"method": method} | found)
                     print(
                         f"{method} seed {seed} {name} {found['options']}: alpha "

@@ -13,6 +13,7 @@ from orthoreg_jax.config import GIVEN
 from orthoreg_jax.progress import say
 from orthoreg_jax.tasks.split import Split
 from orthoreg_jax.tasks.task import unreadable_images
+from orthoreg_jax.words import counted
 
 from .experiment import Experiment
 
@@ -55,7 +56,7 @@ def check_images(experiment: Experiment, stages: Sequence[str], most: int = MOST
         raise ValueError("data: " + "\n  ".join(problems))
     if count:
         seconds = time.monotonic() - start
-        images = "1 image" if count == 1 else f"{count} images"
+        images = counted(count, "image")
         say(f"decoded {images} before the run begins, none is damaged ({seconds:.1f} s)")
 
 

@@ -21,6 +21,7 @@ from orthoreg_jax.arithmetic.matrices import Matrix, Rules, as_matrices, from_ma
 from orthoreg_jax.arithmetic.paths import flatten
 from orthoreg_jax.arithmetic.task_vectors import check_same, read_vectors
 from orthoreg_jax.arithmetic.types import PyTree
+from orthoreg_jax.words import counted
 
 from .applying import merge_task_vectors, plan
 from .elementwise import average, breadcrumbs
@@ -310,5 +311,7 @@ def _paired(vectors: Any, others: Any, name: str) -> tuple[list[PyTree], list[An
         others = [others[task] for task in vectors]
     rows = _read(vectors)
     if len(rows) != len(others):
-        raise ValueError(f"{len(rows)} vectors and {len(others)} {name}; give one for each")
+        raise ValueError(
+            f"{counted(len(rows), 'vector')} and {len(others)} {name}; give one for each"
+        )
     return rows, list(others)

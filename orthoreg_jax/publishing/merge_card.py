@@ -10,6 +10,7 @@ from orthoreg_jax.evaluation.results import Results, Run
 from orthoreg_jax.merging.files import Source
 from orthoreg_jax.reporting.summary import count_images, describe_validation
 from orthoreg_jax.versions import version
+from orthoreg_jax.words import counted
 
 from .alpha import Measured
 from .cards import AccuracyRow, Card, Shown, show_accuracies
@@ -76,9 +77,9 @@ def merge_card(
     towers = "towers merge" if beyond else "image tower merges"
     names = ", ".join(name for name, _ in sources.values())
     return Card(
-        title=f"{model}, {len(sources)} tasks merged by {merger.name}",
+        title=f"{model}, {counted(len(sources), 'task')} merged by {merger.name}",
         model=model,
-        kind=f"whose {towers} {len(sources)} task vectors",
+        kind=f"whose {towers} {counted(len(sources), 'task vector')}",
         formula=f"θ₀ + {alpha:g} · {merger.name}({names})",
         vector=f"the change of the weights by fine-tuning on one task{made_by}",
         text=f"The merger is `{merger.name}` with {merger.describe()}. {TEXT_TOWER[bool(beyond)]}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from orthoreg_jax.evaluation.results import Results, Run
+from orthoreg_jax.words import counted
 
 from .summary import (
     MethodRuns,
@@ -42,13 +43,13 @@ def _footing(results: Results) -> str:
     counts = [images[task] for task in results["tasks"]]
     seeds = sorted({run["seed"] for run in results["runs"]})
     given = all(method.is_given for method in group_methods(results))
-    made = "one given model for each task" if given else _count(len(seeds), "seed")
+    made = "one given model for each task" if given else counted(len(seeds), "seed")
     error = standard_error(
         {task: results["zero_shot"]["test"][task] for task in results["tasks"]}, images
     )
     text = (
         f"These numbers come from {made} and {sum(counts)} test images of "
-        f"{_count(len(counts), 'task')} ({span(counts)} each). Zero-shot accuracy is "
+        f"{counted(len(counts), 'task')} ({span(counts)} each). Zero-shot accuracy is "
         f"{percent(zero_shot_mean(results))} % (mean over tasks, standard error "
         f"{percent(error)} points)."
     )
@@ -139,7 +140,3 @@ def _edges(results: Results) -> list[str]:
         f"Some α are the largest tried, marked * in the table: {'; '.join(concerned)}. "
         "Larger ones might change those numbers."
     ]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -25,6 +25,7 @@ from .summary import Estimate, MethodRuns, group_methods
 
 WIDTH = 9.5  # inches, of every figure of a report
 LETTER = 0.08  # inches, nearly, of a letter
+TITLE_LETTER = 0.085  # of a panel's title
 BAND = ("low", "high")  # columns of a curve's band in CSV files; empty without a band
 
 
@@ -176,8 +177,7 @@ def task_panels(results: Results, header: Sequence[str]) -> Panels:
     """A panel for each task, with a row for each method."""
     methods, titles = group_methods(results), list(results["tasks"].values())
     panels = Panels(titles, header, 3, 0.7 + 0.22 * len(methods), 0.2, sharey=True)
-    # A letter is about 0.085 inches wide; the methods' names take 1.7.
-    letters = int((WIDTH - 1.7) / panels.columns / 0.085)
+    letters = int((WIDTH - 1.7) / panels.columns / TITLE_LETTER)  # the methods' names take 1.7
     for axes, title in panels.names.items():
         axes.set_title(textwrap.shorten(title, letters, placeholder="…"))
         axes.set_yticks(range(len(methods)), [method.label for method in methods], color=INK)

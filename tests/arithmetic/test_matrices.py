@@ -7,7 +7,7 @@ import pytest
 import orthoreg_jax as oj
 from orthoreg_jax import Matrix, Skip, describe_matrices
 from orthoreg_jax.arithmetic.matrices import as_matrices, select_matrices
-from orthoreg_jax.arithmetic.rules import rules_for_part
+from orthoreg_jax.arithmetic.rules import check_rules, rules_for_part
 
 
 def test_axes_are_merged_in_the_order_given():
@@ -72,3 +72,37 @@ def test_equinox_modules_are_more_than_arrays():
         function(arrays)
     edited = oj.apply_task_vector(model, arrays, -1.0)  # a whole module may be edited
     np.testing.assert_array_equal(edited(jnp.ones(3)), np.zeros(2))
+
+
+def test_two_leaves_of_one_path_are_refused():
+    tree = {"a/b": jnp.ones((4, 3)), "a": {"b": jnp.ones((4, 3))}}
+    with pytest.raises(ValueError, match="two leaves have the path 'a/b'"):
+        oj.orthogonality_penalty(tree)
+
+
+def test_rules_say_what_is_wrong_with_them():
+    tree = {"q": {"lora_a": jnp.ones((4, 2)), "lora_b": jnp.ones((2, 3))}, "k": jnp.ones((4, 3))}
+    with pytest.raises(
+        ValueError, match=r"no node matches '\*' and has leaves 'lora_A' and 'lora_B'"
+    ):
+        oj.orthogonality_penalty(tree, matrices={"*": oj.Adapter("lora_A", "lora_B")})
+    with pytest.raises(ValueError, match="matrices is a list; give a dict from patterns"):
+        check_rules([Matrix()])
+    with pytest.raises(ValueError, match="the tree has no weight matrix; it is empty"):
+        oj.orthogonality_penalty({})
+    with pytest.raises(
+        ValueError, match="no weight matrix, only these leaves:\nleaf  shape  read as"
+    ):
+        oj.orthogonality_penalty({"b": jnp.ones(3)})
+    rules = {"*/lora_?": Skip("other"), "k": Matrix(), "q/lora_a": Skip("never")}
+    assert describe_matrices(tree, rules).endswith(
+        "\nrule 'q/lora_a' never applies: the rules before it match its leaves first"
+    )
+    assert "(1 row, 1 column)" in describe_matrices({"temperature": jnp.ones((1, 1))})
+
+
+@pytest.mark.parametrize("layer", ["tok_emb", "wte", "pos_emb", "embed_tokens", "wpe_1"])
+def test_weights_named_like_embeddings_need_a_rule(layer):
+    with pytest.raises(ValueError, match=f"'{layer}/weight' .*named like an embedding"):
+        oj.orthogonality_penalty({layer: {"weight": jnp.ones((9, 4))}})
+    assert "-- a bias or scale" in describe_matrices({"attention": {"BIAS": jnp.ones((2, 4))}})

@@ -130,7 +130,7 @@ EYE = jnp.eye(2)
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: oj.fisher([W], []), "1 vectors and 0 fishers; give one for each"),
+        (lambda: oj.fisher([W], []), "1 vector and 0 fishers; give one for each"),
         (lambda: oj.fisher({"a": W}, {"b": W}), r"vectors are for \['a'\], fishers for \['b'\]"),
         (lambda: oj.fisher({"a": W}, [W]), "give both as lists, or both as dicts"),
         (lambda: oj.fisher([W], [{"w": EYE}]), r"only in vectors\[0\]: b"),
