@@ -96,7 +96,11 @@ def measure(
     seed: int,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Results of a merger with its best options; by task, which test images were right."""
-    val, test = (np.array(list(single[split].values())) for split in ("val", "test"))
+    # In the order of the sets: `single` is in that of the vectors.
+    val, test = (
+        np.array([single[split][task] for task in measurement.sets[split]])
+        for split in ("val", "test")
+    )
     tried: list[dict[str, Any]] = []
     best: Any = None
     for options in several:

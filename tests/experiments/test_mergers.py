@@ -1,11 +1,12 @@
 """The table of mergers measures as a run does, and resumes."""
 
 import pathlib
+import shutil
 import sys
 
 import pytest
 
-from orthoreg_jax.storage import read_json
+from orthoreg_jax.storage import read_json, write_json
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "experiments"))
 import mergers  # noqa: E402
@@ -17,12 +18,16 @@ def test_task_arithmetic_is_the_runs_own_addition(finished, tmp_path, monkeypatc
     for module in (mergers, mergers_page):
         monkeypatch.setattr(module, "TRIED", tried)
     monkeypatch.setattr(mergers_page, "RESULTS", tmp_path)
-    config = read_json(finished / "config.json")
+    # Tasks in another order than that of their names, in which trees are kept.
+    run = shutil.copytree(finished, tmp_path / "run")
+    config = read_json(run / "config.json")
+    config["tasks"] = sorted(config["tasks"], reverse=True)
+    write_json(run / "config.json", config)
     methods = [m for m in ("full", "full+orthoreg", "linearized") if m in config["methods"]]
     monkeypatch.setattr(
         sys,
         "argv",
-        ["mergers.py", "--run", str(finished), "--workdir", str(tmp_path), "--methods", *methods],
+        ["mergers.py", "--run", str(run), "--workdir", str(tmp_path), "--methods", *methods],
     )
     mergers.main()
     assert len(methods) > 1
