@@ -144,8 +144,8 @@ def _rule(seeds: int) -> str:
     """When a claim counts as decided."""
     if seeds < 2:
         return (
-            "With one seed no claim is decided, because another one might tell the opposite; "
-            "without → with. More `seeds` decide."
+            "One seed decides no claim, because another might show the opposite: run several. "
+            "Numbers: without → with."
         )
     return (
         "Accuracies: yes or no if the 95 % confidence interval over test images excludes 0 and the "

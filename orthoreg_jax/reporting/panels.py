@@ -25,7 +25,7 @@ from .summary import Estimate, MethodRuns, group_methods
 
 WIDTH = 9.5  # inches, of every figure of a report
 LETTER = 0.08  # inches, nearly, of a letter
-TITLE_LETTER = 0.085  # of a panel's title
+TITLE_LETTER = 0.076  # of a panel's title
 BAND = ("low", "high")  # columns of a curve's band in CSV files; empty without a band
 
 

@@ -81,6 +81,13 @@ def test_page_is_well_formed_and_complete(two_seeds):
         assert part in text.replace("\xa0", " ")
 
 
+def test_no_marks_of_markdown_are_in_the_page(results, two_seeds):
+    """Notes are written for the page and for table.md alike."""
+    for each in (results, two_seeds):
+        page, _ = page_of(each)
+        assert "`" not in re.sub(r"<script.*?</script>", "", page, flags=re.S)
+
+
 def test_page_needs_no_network(results):
     page, checker = page_of(results)
     inside = ("#", "data:image/png;base64,", "data:image/svg+xml;", "data:text/csv;")
